@@ -1,0 +1,196 @@
+"""The conventions of space, in one place: pixel, section, plane, stack and world coordinates.
+
+Points are column vectors in the order (x, y[, z]); images are indexed ``[row, column]``, so
+x = column and y = row. A matrix named ``b_from_a`` maps the coordinates of a point in a to those
+of the same point in b. Homogeneous matrices are float64, 3x3 in the plane and 4x4 in space.
+
+==============  ==================================================================================
+file px         (column, row) of the stored image file, pixel centres at integers
+section mm      file px * pixel_size_mm: origin at the centre of file pixel (0, 0), before ``flip``
+                and ``rotate_deg``
+working px      (column, row) of the image ``prepare`` writes: flipped, rotated, downsampled
+working mm      working px * working_pixel_mm
+plane px        (column, row) on the working grid of the stack's planes
+plane mm        plane px * spacing_mm; the (x, y) of stack mm
+stack mm        (x, y, position_mm); exactly what ITK reads from the files
+world mm        the MRI's RAS+ millimetres, as NIfTI means them; LPS only in ITK files
+==============  ==================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+_AXIS_OF_LETTER = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+FLIPS = ("none", "lr", "ud")
+
+
+@dataclass(frozen=True)
+class PlaneGrid:
+    """The working grid that every plane of a stack shares.
+
+    Attributes
+    ----------
+    shape : (rows, columns)
+    spacing_mm : side of the square pixel; plane mm = plane px * spacing_mm, no offset.
+    """
+
+    shape: tuple[int, int]
+    spacing_mm: float
+
+    @property
+    def plane_mm_from_px(self) -> np.ndarray:
+        """3x3 matrix from plane px (column, row) to plane mm."""
+        return scaling(self.spacing_mm)
+
+    @property
+    def size_mm(self) -> tuple[float, float]:
+        """(width, height) between the outer edges, mm."""
+        return self.shape[1] * self.spacing_mm, self.shape[0] * self.spacing_mm
+
+    def at_spacing(self, spacing_mm: float) -> PlaneGrid:
+        """The grid of another pixel size whose first pixel CENTRE stays at plane mm (0, 0).
+
+        It reaches at least as far as this one.
+        """
+        ratio = self.spacing_mm / spacing_mm
+        return PlaneGrid(
+            tuple(int(math.ceil((n - 1) * ratio - 1e-9)) + 1 for n in self.shape), spacing_mm
+        )
+
+
+def scaling(factor: float) -> np.ndarray:
+    """3x3 matrix that multiplies (x, y) by `factor`."""
+    return np.diag([factor, factor, 1.0]).astype(float)
+
+
+def translation(dx: float, dy: float) -> np.ndarray:
+    """3x3 matrix that adds (dx, dy)."""
+    matrix = np.eye(3)
+    matrix[:2, 2] = dx, dy
+    return matrix
+
+
+def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Map points (..., d) by a homogeneous (d+1, d+1) matrix."""
+    matrix = np.asarray(matrix, float)
+    points = np.asarray(points, float)
+    d = matrix.shape[0] - 1
+    if matrix.shape != (d + 1, d + 1) or points.shape[-1] != d:
+        raise ValueError(f"matrix {matrix.shape} does not map points {points.shape}")
+    return points @ matrix[:d, :d].T + matrix[:d, d]
+
+
+def ras_from_lps(matrix: np.ndarray) -> np.ndarray:
+    """The same map between worlds with x and y of both sides negated (an involution)."""
+    return LPS_FROM_RAS @ matrix @ LPS_FROM_RAS
+
+
+def orientation_matrix(letters: str) -> np.ndarray:
+    """3x3 signed permutation: RAS direction of increasing (column, row, position).
+
+    Parameters
+    ----------
+    letters : three of R/L, A/P, S/I, one of each pair, e.g. ``"LIA"``: columns run to the left,
+        rows to inferior, positions to anterior. Its determinant may be -1 (LIA's is).
+
+    Raises
+    ------
+    ValueError
+        If the letters do not name three different axes.
+    """
+    try:
+        axes = [_AXIS_OF_LETTER[c] for c in str(letters).upper()]
+    except KeyError:
+        axes = []
+    if len(axes) != 3 or {a for a, _ in axes} != {0, 1, 2}:
+        raise ValueError(
+            f"orientation {letters!r}: expected three letters, one each of R/L, A/P and S/I"
+        )
+    matrix = np.zeros((3, 3))
+    for column, (axis, sign) in enumerate(axes):
+        matrix[axis, column] = sign
+    return matrix
+
+
+def upright_from_file(
+    shape: tuple[int, int], flip: str = "none", rotate_deg: float = 0.0
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Flip, then turn an image about its centre, on a canvas that holds all of it.
+
+    Parameters
+    ----------
+    shape : (rows, columns) of the file.
+    flip : ``none``, ``lr`` (columns reversed) or ``ud`` (rows reversed).
+    rotate_deg : counter-clockwise as displayed (rows growing downwards), after the flip.
+
+    Returns
+    -------
+    upright_px_from_file_px : (3, 3)
+    upright_shape : (rows, columns); exact for multiples of 90 degrees.
+    """
+    if flip not in FLIPS:
+        raise ValueError(f"flip {flip!r}: expected one of {', '.join(FLIPS)}")
+    rows, columns = shape
+    mirror = np.diag([-1.0 if flip == "lr" else 1.0, -1.0 if flip == "ud" else 1.0, 1.0])
+    theta = math.radians(rotate_deg % 360.0)
+    c, s = math.cos(theta), math.sin(theta)
+    if rotate_deg % 90 == 0:  # no rounding for the exact turns
+        c, s = round(c), round(s)
+    # y grows downwards, so counter-clockwise on the screen is (x, y) -> (cx + sy, -sx + cy)
+    turn = np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
+    width = abs(c) * columns + abs(s) * rows
+    height = abs(s) * columns + abs(c) * rows
+    new_shape = int(math.ceil(height - 1e-6)), int(math.ceil(width - 1e-6))
+    to_centre = translation(-(columns - 1) / 2, -(rows - 1) / 2)
+    from_centre = translation((new_shape[1] - 1) / 2, (new_shape[0] - 1) / 2)
+    return from_centre @ turn @ mirror @ to_centre, new_shape
+
+
+def file_px_from_working_px(
+    shape: tuple[int, int],
+    pixel_size_mm: float,
+    working_pixel_mm: float,
+    flip: str = "none",
+    rotate_deg: float = 0.0,
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """From a pixel of the image `prepare` writes to the pixel of the stored file.
+
+    Downsampling by s = working/file pixel size keeps the outer edges: the centre of working
+    pixel 0 is (s - 1)/2 upright pixels.
+
+    Returns
+    -------
+    file_px_from_working_px : (3, 3)
+    working_shape : (rows, columns), enough to hold the whole image.
+    """
+    upright, upright_shape = upright_from_file(shape, flip, rotate_deg)
+    s = working_pixel_mm / pixel_size_mm
+    upright_from_working = translation((s - 1) / 2, (s - 1) / 2) @ scaling(s)
+    working_shape = tuple(max(1, int(math.ceil(n / s - 1e-6))) for n in upright_shape)
+    return np.linalg.inv(upright) @ upright_from_working, working_shape
+
+
+def section_mm_from_working_mm(
+    file_px_from_working: np.ndarray, pixel_size_mm: float, working_pixel_mm: float
+) -> np.ndarray:
+    """The same map as `file_px_from_working`, in millimetres on both sides."""
+    return scaling(pixel_size_mm) @ file_px_from_working @ scaling(1.0 / working_pixel_mm)
+
+
+def nifti_affine_of_plane(spacing_mm: float) -> np.ndarray:
+    """diag(-s, -s, 1, 1): the NIfTI affine of a plane, so that ITK reads (x, y) = plane mm."""
+    return np.diag([-spacing_mm, -spacing_mm, 1.0, 1.0])
+
+
+def similarity_scale(matrix: np.ndarray, tolerance: float = 1e-4) -> float:
+    """Scale of a 4x4 similarity (possibly a reflection); ValueError if it is none."""
+    singular = np.linalg.svd(np.asarray(matrix, float)[:3, :3], compute_uv=False)
+    if singular[0] - singular[-1] > tolerance * singular[0]:
+        raise ValueError(f"not a similarity: singular values {singular}")
+    return float(singular.mean())

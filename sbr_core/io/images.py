@@ -1,0 +1,99 @@
+"""Section images and label images from PNG, JPEG, TIFF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from sbr_core.errors import ImageError
+from sbr_core.io.provenance import atomic_path
+
+_TIFF = {".tif", ".tiff"}
+_LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)
+
+
+def _read(path: Path, keep_palette: bool) -> np.ndarray:
+    path = Path(path)
+    if not path.is_file():
+        raise ImageError(f"{path}: no such file")
+    # decoders raise whatever they like on damaged bytes; all of it is the file's fault
+    try:
+        if path.suffix.lower() in _TIFF:
+            import tifffile
+
+            array = tifffile.imread(path)
+        else:
+            from PIL import Image
+
+            with Image.open(path) as image:
+                if image.mode == "P" and not keep_palette:
+                    image = image.convert("RGB")
+                elif image.mode in ("1", "CMYK", "YCbCr", "LAB", "HSV"):
+                    image = image.convert("L" if image.mode == "1" else "RGB")
+                array = np.asarray(image)
+    except Exception as error:  # noqa: BLE001
+        raise ImageError(f"{path}: not readable as an image: {error}") from error
+    if array.ndim < 2 or min(array.shape[:2]) < 2:
+        raise ImageError(f"{path}: expected a 2D image, found shape {array.shape}")
+    return array
+
+
+def read_section(path: Path) -> np.ndarray:
+    """One section as grey levels.
+
+    Returns
+    -------
+    (rows, columns) float32, 1 = the full range of the file's integer type (255, 65535); float
+    files keep their values. Colour becomes luminance; alpha is laid over white.
+
+    Raises
+    ------
+    ImageError
+        No file, not an image, more than one plane, or values that are not finite.
+    """
+    array = _read(path, keep_palette=False)
+    if np.issubdtype(array.dtype, np.integer):
+        image = array.astype(np.float32) / np.iinfo(array.dtype).max
+    elif array.dtype == bool:
+        image = array.astype(np.float32)
+    else:
+        image = array.astype(np.float32)
+    if image.ndim == 3 and image.shape[2] in (2, 4):
+        alpha = image[..., -1:]
+        image = image[..., :-1] * alpha + (1 - alpha)
+    if image.ndim == 3 and image.shape[2] == 3:
+        image = image @ _LUMINANCE
+    elif image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    if image.ndim != 2:
+        raise ImageError(f"{path}: expected one 2D plane, found shape {array.shape}")
+    if not np.isfinite(image).all():
+        raise ImageError(f"{path}: has values that are not finite")
+    return np.ascontiguousarray(image)
+
+
+def read_labels(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
+    """A label image (rows, columns), uint16; a palette's indices are the labels.
+
+    Raises
+    ------
+    ImageError
+        Not readable, not integers, colour, or of another shape than `shape`.
+    """
+    array = _read(path, keep_palette=True)
+    if array.ndim != 2 or not (np.issubdtype(array.dtype, np.integer) or array.dtype == bool):
+        raise ImageError(
+            f"{path}: expected one plane of integer labels, found {array.dtype} {array.shape}"
+        )
+    if shape is not None and array.shape != tuple(shape):
+        raise ImageError(f"{path}: shape {array.shape} differs from its image's {tuple(shape)}")
+    return array.astype(np.uint16)
+
+
+def write_png(path: Path, array: np.ndarray) -> None:
+    """Write uint8 or uint16 grey, or uint8 RGB, as PNG."""
+    from PIL import Image
+
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(array)).save(temporary, format="PNG")

@@ -1,0 +1,104 @@
+"""Files that appear whole or not at all, and the JSON that says where each came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sbr_core import __version__
+from sbr_core.config import canonical_json
+from sbr_core.errors import ReceiptError
+
+_LIBRARIES = ("torch", "numpy", "antspyx", "SimpleITK", "nibabel", "scikit-image", "snakemake")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, with its suffixes, renamed onto it when the block ends well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON with sorted keys, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON that this package wrote; ReceiptError naming the file when it is damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ReceiptError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise ReceiptError(f"{path}: not readable as JSON: {error}") from None
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of(value: Any) -> str:
+    """Hex digest of a JSON-able value, independent of the order of keys."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of this package, Python and the libraries that decide results."""
+    found = {"sbr_core": __version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_provenance(
+    path: Path, *, stage: str, options: dict[str, Any], inputs: dict[str, Path], **facts: Any
+) -> None:
+    """Write the provenance JSON of a result.
+
+    Parameters
+    ----------
+    path : the JSON file, beside the result.
+    options : the stage's options, as they took effect (seed included).
+    inputs : name -> file; its sha256 is recorded.
+    facts : anything else worth keeping, JSON-able.
+    """
+    write_json(
+        path,
+        {
+            "stage": stage,
+            "versions": versions(),
+            "options": options,
+            "inputs": {
+                name: {"path": str(file), "sha256": sha256_file(file)}
+                for name, file in sorted(inputs.items())
+            },
+            **facts,
+        },
+    )

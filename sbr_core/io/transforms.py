@@ -1,0 +1,154 @@
+"""ITK transform files: the 3D affine of the stack, the 2D composites of its sections.
+
+A file ``from-A_to-B_mode-image`` resamples an image of A onto B, so it maps points of B to A.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sbr_core.errors import ImageError
+from sbr_core.geometry import LPS_FROM_RAS, apply
+from sbr_core.io.provenance import atomic_path
+
+
+@dataclass(frozen=True)
+class PlaneField:
+    """A displacement field on a plane's grid: point p goes to p + disp(p), p outside stays.
+
+    Attributes
+    ----------
+    disp_mm : (rows, columns, 2) displacement (x, y) in mm.
+    spacing_mm : pixel (column, row) sits at (column, row) * spacing_mm.
+    """
+
+    disp_mm: np.ndarray
+    spacing_mm: float
+
+    def map(self, points_mm: np.ndarray) -> np.ndarray:
+        """Points (..., 2) in plane mm, displaced; linear between pixels, as ITK does it."""
+        from scipy.ndimage import map_coordinates
+
+        points_mm = np.asarray(points_mm, float)
+        rows_columns = np.moveaxis(points_mm[..., ::-1] / self.spacing_mm, -1, 0)
+        limit = np.array(self.disp_mm.shape[:2]).reshape(2, *[1] * (rows_columns.ndim - 1)) - 1
+        inside = np.all((rows_columns >= 0) & (rows_columns <= limit), axis=0)
+        moved = [
+            map_coordinates(self.disp_mm[..., c], rows_columns, order=1, mode="nearest")
+            for c in (0, 1)
+        ]
+        return points_mm + np.where(inside[..., None], np.stack(moved, axis=-1), 0.0)
+
+
+@dataclass(frozen=True)
+class SectionTransform:
+    """Steps applied in order to 2D points: a 3x3 affine (mm) or a `PlaneField`."""
+
+    steps: tuple[np.ndarray | PlaneField, ...]
+
+    def map(self, points_mm: np.ndarray) -> np.ndarray:
+        """Map points (..., 2), mm on both sides."""
+        for step in self.steps:
+            points_mm = (
+                step.map(points_mm) if isinstance(step, PlaneField) else apply(step, points_mm)
+            )
+        return points_mm
+
+
+def section_to_stack_path(directory: Path, section: str) -> Path:
+    """File that resamples the section onto the stack plane: points plane -> section."""
+    return Path(directory) / f"{section}_from-section_to-stack_mode-image_xfm.h5"
+
+
+def stack_to_section_path(directory: Path, section: str) -> Path:
+    """Its inverse: points section -> plane."""
+    return Path(directory) / f"{section}_from-stack_to-section_mode-image_xfm.h5"
+
+
+def _itk_affine(matrix: np.ndarray):
+    import SimpleITK as sitk
+
+    d = matrix.shape[0] - 1
+    transform = sitk.AffineTransform(d)
+    transform.SetMatrix(matrix[:d, :d].ravel().tolist())
+    transform.SetTranslation(matrix[:d, d].tolist())
+    return transform
+
+
+def _matrix(transform) -> np.ndarray:
+    d = transform.GetDimension()
+    linear = np.array(transform.GetMatrix()).reshape(d, d)
+    centre = np.array(transform.GetCenter())
+    matrix = np.eye(d + 1)
+    matrix[:d, :d] = linear
+    matrix[:d, d] = np.array(transform.GetTranslation()) + centre - linear @ centre
+    return matrix
+
+
+def write_section_transform(path: Path, transform: SectionTransform) -> None:
+    """Write an ITK 2D composite (HDF5) that SimpleITK and ANTs open."""
+    import SimpleITK as sitk
+
+    composite = sitk.CompositeTransform(2)
+    for step in reversed(transform.steps):  # ITK applies the transform added last first
+        if isinstance(step, PlaneField):
+            image = sitk.GetImageFromArray(np.asarray(step.disp_mm, np.float64), isVector=True)
+            image.SetSpacing([step.spacing_mm] * 2)
+            composite.AddTransform(sitk.DisplacementFieldTransform(image))
+        else:
+            composite.AddTransform(_itk_affine(np.asarray(step, float)))
+    with atomic_path(path) as temporary:
+        sitk.WriteTransform(composite, str(temporary))
+
+
+def read_section_transform(path: Path) -> SectionTransform:
+    """Read a composite written by `write_section_transform`."""
+    import SimpleITK as sitk
+
+    composite = sitk.CompositeTransform(_read(path))
+    steps: list[np.ndarray | PlaneField] = []
+    for index in reversed(range(composite.GetNumberOfTransforms())):
+        part = composite.GetNthTransform(index)
+        if part.GetTransformEnum() == sitk.sitkDisplacementField:
+            field = sitk.DisplacementFieldTransform(part).GetDisplacementField()
+            steps.append(PlaneField(sitk.GetArrayFromImage(field), field.GetSpacing()[0]))
+        else:
+            steps.append(_matrix(sitk.AffineTransform(part)))
+    return SectionTransform(tuple(steps))
+
+
+def write_stack_from_world(path: Path, stack_from_world: np.ndarray) -> None:
+    """Write ``from-stack_to-mri``: an ITK 3D affine, points MRI (LPS mm) -> stack mm.
+
+    Parameters
+    ----------
+    stack_from_world : (4, 4), from RAS+ world mm to stack mm.
+    """
+    import SimpleITK as sitk
+
+    with atomic_path(path) as temporary:
+        sitk.WriteTransform(_itk_affine(stack_from_world @ LPS_FROM_RAS), str(temporary))
+
+
+def read_stack_from_world(path: Path) -> np.ndarray:
+    """(4, 4) from RAS+ world mm to stack mm, of a file `write_stack_from_world` wrote."""
+    import SimpleITK as sitk
+
+    transform = _read(path)
+    if transform.GetDimension() != 3:
+        raise ImageError(f"{path}: expected a 3D affine, found {transform.GetName()}")
+    return _matrix(sitk.AffineTransform(transform)) @ LPS_FROM_RAS
+
+
+def _read(path: Path):
+    import SimpleITK as sitk
+
+    if not Path(path).is_file():
+        raise ImageError(f"{path}: no such file")
+    try:
+        return sitk.ReadTransform(str(path))
+    except RuntimeError as error:
+        raise ImageError(f"{path}: not readable as an ITK transform: {error}") from None

@@ -1,0 +1,102 @@
+"""NIfTI volumes, and planes as 2D NIfTI that ITK reads in plane millimetres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from sbr_core.errors import ImageError
+from sbr_core.geometry import nifti_affine_of_plane
+from sbr_core.io.provenance import atomic_path
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A 3D array [i, j, k] and its affine from voxel index to RAS+ world mm (float64 4x4)."""
+
+    data: np.ndarray
+    world_from_voxel: np.ndarray
+
+    @property
+    def spacing_mm(self) -> np.ndarray:
+        """Voxel side along i, j, k."""
+        return np.linalg.norm(self.world_from_voxel[:3, :3], axis=0)
+
+
+def _load(path: Path) -> nib.spatialimages.SpatialImage:
+    path = Path(path)
+    if not path.is_file():
+        raise ImageError(f"{path}: no such file")
+    try:
+        image = nib.load(path)
+        np.asarray(image.dataobj)  # a truncated file shows only here
+        return image
+    except Exception as error:  # noqa: BLE001  nibabel and zlib raise whatever they like
+        raise ImageError(f"{path}: not readable as NIfTI: {error}") from error
+
+
+def read_volume(path: Path) -> Volume:
+    """A 3D NIfTI of finite values that are not all zero.
+
+    Raises
+    ------
+    ImageError
+        Missing, unreadable, 2D, 4D, all zero, not finite, or with a singular affine.
+    """
+    image = _load(path)
+    data = np.asarray(image.dataobj)
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    if data.ndim != 3 or min(data.shape) < 2:
+        raise ImageError(f"{path}: expected a 3D volume, found shape {image.shape}")
+    if not np.isfinite(data).all():
+        raise ImageError(f"{path}: has values that are not finite (NaN or infinity)")
+    if not data.any():
+        raise ImageError(f"{path}: is all zero")
+    affine = np.asarray(image.affine, float)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise ImageError(f"{path}: its affine is singular, so voxels have no place in the world")
+    return Volume(data, affine)
+
+
+def write_volume(path: Path, volume: Volume) -> None:
+    """Write a volume with its affine as both sform and qform code 1, units mm."""
+    image = nib.Nifti1Image(volume.data, volume.world_from_voxel)
+    image.set_sform(volume.world_from_voxel, 1)
+    image.set_qform(volume.world_from_voxel, 1)
+    image.header.set_xyzt_units("mm")
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)
+
+
+def write_plane(path: Path, array: np.ndarray, spacing_mm: float) -> None:
+    """Write [row, column] or [row, column, component] as 2D NIfTI with affine diag(-s, -s, 1).
+
+    ITK reads pixel (column, row) at (x, y) = (column, row) * spacing_mm, which is plane mm.
+    Components go to NIfTI's fifth axis, as vector images do.
+    """
+    data = np.swapaxes(array, 0, 1)
+    if data.ndim == 3:
+        data = data[:, :, None, None, :]
+    image = nib.Nifti1Image(np.ascontiguousarray(data), nifti_affine_of_plane(spacing_mm))
+    if data.ndim == 5:
+        image.header.set_intent("vector")
+    image.header.set_xyzt_units("mm")
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)
+
+
+def read_plane(path: Path) -> tuple[np.ndarray, float]:
+    """([row, column] or [row, column, component] array, spacing in mm) of `write_plane`."""
+    image = _load(path)
+    data = np.asarray(image.dataobj)
+    if data.ndim == 5:
+        data = data[:, :, 0, 0, :]
+    if data.ndim == 3 and data.shape[2] == 1:
+        data = data[..., 0]
+    if data.ndim not in (2, 3):
+        raise ImageError(f"{path}: expected a plane, found shape {image.shape}")
+    return np.ascontiguousarray(np.swapaxes(data, 0, 1)), float(abs(image.affine[0, 0]))

@@ -1,0 +1,63 @@
+"""Network weights as safetensors with a JSON header; pickles are refused, never opened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sbr_core.errors import WeightsError
+from sbr_core.io.provenance import atomic_path
+
+if TYPE_CHECKING:
+    import torch
+
+_KEY = "sbr_core"
+
+
+def save_weights(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
+    """Write tensors and their header, whole or not at all.
+
+    Parameters
+    ----------
+    header : JSON-able facts: kind, architecture, options, preprocessing, stain, fingerprint.
+    """
+    from safetensors.torch import save_file
+
+    contiguous = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(contiguous, temporary, metadata={_KEY: json.dumps(header, sort_keys=True)})
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header alone, without reading the tensors.
+
+    Raises
+    ------
+    WeightsError
+        Missing, not safetensors (a pickle, say), or not written by this package.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as stream:
+            metadata = stream.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(
+            f"{path}: expected a .safetensors file, found something else ({error});"
+            " pickled weights are never opened"
+        ) from None
+    if _KEY not in metadata:
+        raise WeightsError(f"{path}: safetensors without an sbr_core header")
+    return json.loads(metadata[_KEY])
+
+
+def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(tensors on the CPU, header); raises as `read_header`."""
+    from safetensors.torch import load_file
+
+    header = read_header(path)
+    return load_file(path), header
