@@ -1,0 +1,341 @@
+"""The command line: one subcommand per stage, and nothing heavy imported before one is chosen.
+
+``COMMANDS`` is the whole interface. Each flag becomes a keyword argument of ``run`` in
+``sbr_core.stages.<verb>``; the options of the stage's section in the configuration come first.
+
+Exit codes: 0 done; 2 a fault in what was given (one line, `SbrError`); 1 a fault of the program
+(its traceback, since that is what a bug report needs); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sbr_core.errors import ConfigError, SbrError
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag of a command.
+
+    Attributes
+    ----------
+    name : as typed, ``--out-dir``; its keyword argument is ``out_dir``.
+    kind : ``path``, ``paths`` (one or more), ``text``, ``number``, ``switch`` (False unless
+        given), ``rows`` (list of manifest rows) or ``methods`` (dict from method to folder).
+    """
+
+    name: str
+    kind: str
+    help: str
+    required: bool = True
+
+    @property
+    def keyword(self) -> str:
+        return self.name.lstrip("-").replace("-", "_")
+
+
+def _optional(name: str, kind: str, help: str) -> Flag:
+    return Flag(name, kind, help, required=False)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand: ``sbr_core.stages.<name>`` with the options of one config section."""
+
+    name: str
+    help: str
+    section: str | None
+    flags: tuple[Flag, ...]
+
+
+_OUT_DIR = Flag("--out-dir", "path", "folder the results go to")
+_RECEIPT = Flag("--receipt", "path", "table to write: each section, its files and their sha256")
+_ROWS = Flag("--rows", "rows", "manifest rows as a JSON list, or the path of a manifest (.tsv)")
+_STRICT = _optional("--strict", "switch", "stop at the first section that cannot be used")
+_BRAIN = Flag("--brain", "text", "name of the brain")
+_METHOD = Flag("--method", "text", "name of the method")
+_METHODS = Flag("--methods", "methods", "one or more METHOD=FOLDER")
+_PREPARED = Flag("--prepared", "path", "table written by prepare")
+_PLANES = Flag("--planes", "path", "table written by resample")
+_ALIGN_DIR = _optional("--align-dir", "path", "folder written by align")
+_FRESH = _optional("--fresh", "switch", "forget the checkpoints and start anew")
+_CHECKPOINTS = Flag("--checkpoint-root", "path", "folder of the checkpoints of all trainings")
+_WORKING_PIXEL = Flag("--working-pixel-mm", "number", "pixel size of the prepared sections, mm")
+
+COMMANDS = (
+    Command("demo", "make the demo brain and the truth behind it", "demo", (_OUT_DIR,)),
+    Command(
+        "prepare",
+        "section images to working-resolution intensity and tissue mask",
+        "prepare",
+        (_ROWS, _OUT_DIR, _RECEIPT, _STRICT),
+    ),
+    Command(
+        "prepare-mri",
+        "check the MRI and its mask",
+        "prepare",
+        (
+            Flag("--mri", "path", "the MRI, 3D NIfTI"),
+            _optional("--mri-mask", "path", "its brain mask, on the same grid"),
+            _OUT_DIR,
+        ),
+    ),
+    Command(
+        "collect",
+        "gather receipts of one stage into one table, sorted by position",
+        None,
+        (
+            Flag("--receipts", "paths", "receipts of the chunks"),
+            Flag("--table", "path", "table to write"),
+        ),
+    ),
+    Command(
+        "align",
+        "fit the 3D similarity between stack and MRI",
+        "align",
+        (
+            Flag("--sections", "path", "table written by prepare"),
+            Flag("--mri", "path", "MRI written by prepare-mri"),
+            Flag("--mri-mask", "path", "mask written by prepare-mri"),
+            Flag("--orientation", "text", "direction of column, row and position, e.g. LIA"),
+            _WORKING_PIXEL,
+            _OUT_DIR,
+        ),
+    ),
+    Command(
+        "resample",
+        "the MRI plane of every section",
+        "resample",
+        (
+            _ROWS,
+            _ALIGN_DIR,
+            _optional("--mri", "path", "MRI written by prepare-mri"),
+            _optional("--mri-mask", "path", "mask written by prepare-mri"),
+            _optional("--working-pixel-mm", "number", "pixel size of a prealigned brain, mm"),
+            _OUT_DIR,
+            _RECEIPT,
+            _STRICT,
+        ),
+    ),
+    Command(
+        "align-sections",
+        "one 2D affine per section: the linear result",
+        "align_sections",
+        (
+            Flag("--prepared", "path", "receipt of prepare"),
+            Flag("--planes", "path", "receipt of resample"),
+            _ALIGN_DIR,
+            _optional("--prealigned", "switch", "the sections lie on their MRI planes already"),
+            _OUT_DIR,
+            _RECEIPT,
+            _STRICT,
+        ),
+    ),
+    Command(
+        "train-registrar",
+        "train the intra-modality registration network on MRI planes",
+        "train_registrar",
+        (_PLANES, _OUT_DIR, _CHECKPOINTS, _FRESH),
+    ),
+    Command(
+        "train-sbr",
+        "train the synthesis network through the frozen registrar",
+        "train_sbr",
+        (
+            _METHOD,
+            _PLANES,
+            Flag("--sections", "path", "table written by align-sections"),
+            Flag("--registrar", "path", "weights written by train-registrar"),
+            _OUT_DIR,
+            _CHECKPOINTS,
+            _FRESH,
+        ),
+    ),
+    Command(
+        "infer",
+        "deformations and pictures of each section",
+        "infer",
+        (
+            _METHOD,
+            Flag("--prepared", "path", "receipt of prepare"),
+            Flag("--planes", "path", "receipt of resample"),
+            Flag("--affines", "path", "receipt of align-sections"),
+            _optional("--registrar", "path", "weights of the registration network"),
+            _optional("--weights", "path", "weights of the method's own network"),
+            _OUT_DIR,
+            _RECEIPT,
+            _STRICT,
+        ),
+    ),
+    Command(
+        "reassemble",
+        "the 3D histology volume in the space of the MRI",
+        "reassemble",
+        (
+            _BRAIN,
+            _METHOD,
+            Flag("--sections", "path", "table of infer"),
+            _PREPARED,
+            _ALIGN_DIR,
+            _optional("--mri", "path", "MRI written by prepare-mri"),
+            _OUT_DIR,
+        ),
+    ),
+    Command(
+        "evaluate",
+        "tables of accuracy",
+        "evaluate",
+        (
+            _BRAIN,
+            _METHODS,
+            _PREPARED,
+            _PLANES,
+            _ALIGN_DIR,
+            _optional("--landmarks", "path", "table of landmarks"),
+            _optional("--mri-labels", "path", "labels of the MRI, on its grid"),
+            _optional("--rows", "rows", "manifest rows, for the mri_labels of a prealigned brain"),
+            _OUT_DIR,
+        ),
+    ),
+    Command(
+        "report",
+        "one self-contained HTML page",
+        "report",
+        (
+            _BRAIN,
+            _METHODS,
+            Flag("--results-dir", "path", "folder of the brain's results"),
+            Flag("--out", "path", "page to write"),
+        ),
+    ),
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every subcommand."""
+    parser = argparse.ArgumentParser(
+        prog="sbr",
+        description="Histology sections and an MRI of the same brain, to one 3D volume.",
+        epilog="`snakemake --cores all` runs these commands in order; `sbr COMMAND --help` lists "
+        "the flags of one.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        sub = commands.add_parser(command.name, help=command.help, description=command.help)
+        for flag in command.flags:
+            kwargs: dict[str, Any] = {"help": flag.help, "dest": flag.keyword}
+            if flag.kind == "switch":
+                sub.add_argument(flag.name, action="store_true", **kwargs)
+                continue
+            if flag.kind in ("paths", "methods"):
+                kwargs["nargs"] = "+"
+            if flag.kind in ("path", "paths"):
+                kwargs |= {"type": Path, "metavar": "PATH"}
+            elif flag.kind == "number":
+                kwargs |= {"type": float, "metavar": "X"}
+            else:
+                kwargs["metavar"] = flag.kind.upper()
+            sub.add_argument(flag.name, required=flag.required, **kwargs)
+        if command.section:
+            sub.add_argument(
+                "--options",
+                metavar="JSON",
+                help=f"the section '{command.section}' of the configuration: JSON, or the path "
+                "of a .json or .yaml file (default: the defaults)",
+            )
+        sub.add_argument("--debug", action="store_true", help="show the traceback of any error")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    arguments = vars(build_parser().parse_args(argv))
+    name, debug = arguments.pop("command"), arguments.pop("debug")
+    # the one line that reproduces this run when it is pasted
+    print("$ " + shlex.join(["sbr", *argv]), flush=True)
+    try:
+        _dispatch(name, arguments)
+    except SbrError as error:
+        if debug:
+            raise
+        print(f"sbr {name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"sbr {name}: interrupted", file=sys.stderr)
+        return 130
+    # anything else is a bug: Python shows its traceback and exits with 1
+    return 0
+
+
+def _dispatch(name: str, arguments: dict[str, Any]) -> None:
+    command = next(c for c in COMMANDS if c.name == name)
+    options = _options(command, arguments.pop("options", None))
+    for flag in command.flags:
+        value = arguments[flag.keyword]
+        if value is None:
+            continue
+        if flag.kind == "rows":
+            arguments[flag.keyword] = _rows(value)
+        elif flag.kind == "methods":
+            arguments[flag.keyword] = _methods(value)
+    stage = importlib.import_module("sbr_core.stages." + name.replace("-", "_"))
+    stage.run(options, **arguments)
+
+
+def _options(command: Command, text: str | None) -> Any:
+    """The validated options of `command` (None where it has none)."""
+    if command.section is None:
+        return None
+    from sbr_core.config import Config, load_yaml, parse_options
+
+    model = Config.model_fields[command.section].annotation
+    if text is None:
+        values = {}
+    elif text.lstrip().startswith("{"):
+        values = _json(text, "--options")
+    else:
+        values = load_yaml(Path(text))  # JSON is YAML too
+    return parse_options(model, values, command.section)
+
+
+def _rows(text: str) -> Any:
+    """Manifest rows from a JSON list or from a manifest."""
+    from sbr_core.io import manifests
+
+    if text.lstrip().startswith("["):
+        return manifests.rows_from_json(text)
+    return manifests.read_manifest(Path(text))
+
+
+def _methods(items: list[str]) -> dict[str, Path]:
+    """``["sbr=results/b/sbr"]`` as ``{"sbr": Path("results/b/sbr")}``, in the order given."""
+    found: dict[str, Path] = {}
+    for item in items:
+        method, equals, folder = item.partition("=")
+        if not (method and equals and folder):
+            raise ConfigError(f"--methods: expected METHOD=FOLDER, found '{item}'")
+        if method in found:
+            raise ConfigError(f"--methods: method '{method}' given twice")
+        found[method] = Path(folder)
+    return found
+
+
+def _json(text: str, flag: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{flag}: not readable as JSON: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
