@@ -1,0 +1,338 @@
+"""Tables users write: the manifest of a brain, the sheet of brains, landmarks; and TSV itself.
+
+Standard library only, so that planning a workflow stays fast.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sbr_core.errors import ManifestError
+from sbr_core.geometry import FLIPS, orientation_matrix
+from sbr_core.io.provenance import write_text
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_TRUE = {"1", "true", "yes", "y", "t", "x"}
+_FALSE = {"", "0", "false", "no", "n", "f"}
+
+
+@dataclass(frozen=True)
+class SectionRow:
+    """One row of a manifest; paths are resolved against the manifest's folder."""
+
+    section: str
+    image: str
+    position_mm: float
+    pixel_size_mm: float
+    mask: str = ""
+    labels: str = ""
+    flip: str = "none"
+    rotate_deg: float = 0.0
+    stain: str = ""
+    mri_image: str = ""
+    mri_mask: str = ""
+    mri_labels: str = ""
+
+    def files(self) -> list[str]:
+        """Every file the row names."""
+        named = (self.image, self.mask, self.labels)
+        return [f for f in (*named, self.mri_image, self.mri_mask, self.mri_labels) if f]
+
+
+@dataclass(frozen=True)
+class BrainRow:
+    """One row of the sheet of brains; paths are relative to the working directory."""
+
+    brain: str
+    sections: str
+    mri: str = ""
+    mri_mask: str = ""
+    mri_labels: str = ""
+    landmarks: str = ""
+    orientation: str = ""
+    weights_from: str = ""
+    prealigned: bool = False
+
+
+def read_tsv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """(columns, rows) of a tab-separated UTF-8 file; BOM and CRLF are taken as they come."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: no such file") from None
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise ManifestError(f"{path}: not readable as UTF-8 text: {error}") from None
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter="\t")
+    table = [(i, row) for i, row in enumerate(lines, 1) if any(c.strip() for c in row)]
+    table = [(i, row) for i, row in table if not row[0].startswith("#")]
+    if not table:
+        raise ManifestError(f"{path}: is empty; expected a header line and rows")
+    header = [c.strip() for c in table[0][1]]
+    if len(header) == 1 and re.search("[,;]", header[0]):
+        raise ManifestError(f"{path}: expected columns separated by tabs, found {header[0]!r}")
+    if len(set(header)) != len(header):
+        raise ManifestError(f"{path}: the same column twice in {', '.join(header)}")
+    rows = []
+    for number, cells in table[1:]:
+        if len(cells) > len(header):
+            raise ManifestError(
+                f"{path}: line {number}: {len(cells)} cells for {len(header)} columns"
+            )
+        cells = [c.strip() for c in cells] + [""] * (len(header) - len(cells))
+        rows.append(dict(zip(header, cells, strict=True)))
+    return header, rows
+
+
+def write_tsv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Iterable[str] = ()) -> None:
+    """Write rows as TSV, whole or not at all; floats in full precision, dicts as JSON.
+
+    Parameters
+    ----------
+    columns : their order; those of the rows, in order of appearance, are added.
+    """
+    header = list(dict.fromkeys([*columns, *(key for row in rows for key in row)]))
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([_cell(row.get(c)) for c in header])
+    write_text(path, stream.getvalue())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return repr(float(value))
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value, sort_keys=True)
+    return str(value)
+
+
+def check_id(value: str, where: str) -> str:
+    """An id that is safe as a file name and as a wildcard."""
+    if not _ID.fullmatch(value) or ".." in value:
+        raise ManifestError(
+            f"{where}: id {value!r}: expected letters, digits, '.', '_' or '-' only,"
+            " beginning with a letter or digit"
+        )
+    return value
+
+
+def _number(text: str, where: str, *, positive: bool = False) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or (positive and value <= 0):
+        kind = "a number above 0" if positive else "a number"
+        raise ManifestError(f"{where}: expected {kind}, found {text!r}")
+    return value
+
+
+def _flag(text: str, where: str) -> bool:
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise ManifestError(f"{where}: expected true or false, found {text!r}")
+
+
+def _require(path: Path, header: list[str], columns: Iterable[str]) -> None:
+    missing = [c for c in columns if c not in header]
+    if missing:
+        raise ManifestError(
+            f"{path}: column {missing[0]!r} is missing; found {', '.join(header)}"
+        )
+
+
+def parse_section(values: Mapping[str, Any], where: str, folder: Path | None) -> SectionRow:
+    """One manifest row, checked; `folder` resolves its paths (None: they are resolved)."""
+    text = {k: "" if v is None else str(v) for k, v in values.items()}
+    where = f"{where}: section {text.get('section', '')!r}"
+    row: dict[str, Any] = {"section": check_id(text.get("section", ""), where)}
+    for key in ("position_mm", "pixel_size_mm"):
+        row[key] = _number(
+            text.get(key, ""), f"{where}: {key}", positive=key == "pixel_size_mm"
+        )
+    if text.get("rotate_deg"):
+        row["rotate_deg"] = _number(text["rotate_deg"], f"{where}: rotate_deg")
+    row["flip"] = text.get("flip") or "none"
+    if row["flip"] not in FLIPS:
+        raise ManifestError(f"{where}: flip: expected one of {FLIPS}, found {row['flip']!r}")
+    row["stain"] = text.get("stain", "")
+    for key in ("image", "mask", "labels", "mri_image", "mri_mask", "mri_labels"):
+        if text.get(key):
+            row[key] = str(folder / text[key]) if folder is not None else text[key]
+    if "image" not in row:
+        raise ManifestError(f"{where}: image: expected a file name, found nothing")
+    return SectionRow(**row)
+
+
+def read_manifest(
+    path: Path, *, prealigned: bool = False, check_files: bool = True
+) -> list[SectionRow]:
+    """The sections of one brain that are not excluded, sorted by position.
+
+    Parameters
+    ----------
+    path : TSV with `section`, `image`, `position_mm`, `pixel_size_mm` and optional columns.
+        Paths in it are relative to its own folder.
+    prealigned : each row must name `mri_image` too.
+    check_files : refuse rows whose files are not there.
+
+    Raises
+    ------
+    ManifestError
+        Naming the file, the section and what was expected.
+    """
+    path = Path(path)
+    header, table = read_tsv(path)
+    _require(path, header, ["section", "image", "position_mm", "pixel_size_mm"])
+    if prealigned:
+        _require(path, header, ["mri_image"])
+    rows: list[SectionRow] = []
+    names: set[str] = set()
+    positions: dict[float, str] = {}
+    for values in table:
+        row = parse_section(values, str(path), path.parent)
+        if row.section in names:
+            raise ManifestError(f"{path}: section {row.section!r} stands there twice")
+        names.add(row.section)
+        if _flag(values.get("exclude", ""), f"{path}: section {row.section!r}: exclude"):
+            continue
+        if row.position_mm in positions:
+            raise ManifestError(
+                f"{path}: sections {positions[row.position_mm]!r} and {row.section!r} have the"
+                f" same position_mm {row.position_mm:g}"
+            )
+        positions[row.position_mm] = row.section
+        if prealigned and not row.mri_image:
+            raise ManifestError(f"{path}: section {row.section!r}: mri_image: found nothing")
+        if prealigned and (row.flip != "none" or row.rotate_deg):
+            raise ManifestError(
+                f"{path}: section {row.section!r}: a prealigned section takes no flip or rotate_deg"
+            )
+        if check_files:
+            for name in row.files():
+                if not Path(name).is_file():
+                    raise ManifestError(f"{path}: section {row.section!r}: {name}: no such file")
+        rows.append(row)
+    if not rows:
+        raise ManifestError(f"{path}: has no section that is not excluded")
+    return sorted(rows, key=lambda r: r.position_mm)
+
+
+def rows_to_json(rows: Sequence[SectionRow]) -> str:
+    """Rows as the JSON list a rule hands to the command line; defaults are left out."""
+    default = {f.name: f.default for f in fields(SectionRow)}
+    return json.dumps(
+        [{k: v for k, v in asdict(r).items() if v != default[k]} for r in rows], sort_keys=True
+    )
+
+
+def rows_from(text: str) -> list[SectionRow]:
+    """Rows from `rows_to_json`'s JSON, or from the manifest whose path `text` is."""
+    if not text.lstrip().startswith("["):
+        return read_manifest(Path(text))
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ManifestError(f"--rows: not readable as JSON: {error}") from None
+    rows = [parse_section(v, "--rows", None) for v in values]
+    for name in {r.section for r in rows}:
+        if sum(r.section == name for r in rows) > 1:
+            raise ManifestError(f"--rows: section {name!r} stands there twice")
+    return rows
+
+
+def read_brains(path: Path) -> dict[str, BrainRow]:
+    """The sheet of brains, checked: ids, orientation, prealigned, weights_from without cycles."""
+    path = Path(path)
+    header, table = read_tsv(path)
+    _require(path, header, ["brain", "sections"])
+    unknown = set(header) - {f.name for f in fields(BrainRow)} - {"notes"}
+    if unknown:
+        raise ManifestError(f"{path}: unknown column {sorted(unknown)[0]!r}")
+    brains: dict[str, BrainRow] = {}
+    for values in table:
+        where = f"{path}: brain {values['brain']!r}"
+        name = check_id(values["brain"], where)
+        if name in brains:
+            raise ManifestError(f"{where} stands there twice")
+        values = {k: v for k, v in values.items() if k != "notes" and v != ""}
+        prealigned = _flag(str(values.pop("prealigned", "")), f"{where}: prealigned")
+        row = BrainRow(**values, prealigned=prealigned) if "sections" in values else None
+        if row is None:
+            raise ManifestError(f"{where}: sections: expected a manifest, found nothing")
+        if not prealigned:
+            if not row.mri:
+                raise ManifestError(f"{where}: mri: expected a NIfTI file, found nothing")
+            try:
+                orientation_matrix(row.orientation)
+            except ValueError as error:
+                raise ManifestError(f"{where}: {error}") from None
+        brains[name] = row
+    if not brains:
+        raise ManifestError(f"{path}: has no brain")
+    for name in brains:
+        weights_donor(brains, name, path)
+    return brains
+
+
+def weights_donor(brains: Mapping[str, BrainRow], brain: str, path: Path) -> str:
+    """The brain whose networks `brain` uses: itself, or the end of its `weights_from` chain."""
+    seen = [brain]
+    while (donor := brains[seen[-1]].weights_from) != "":
+        if donor not in brains:
+            raise ManifestError(
+                f"{path}: brain {seen[-1]!r}: weights_from: no brain {donor!r} in this sheet"
+            )
+        if donor in seen:
+            raise ManifestError(
+                f"{path}: weights_from goes in a circle: {' <- '.join([*seen, donor])}"
+            )
+        seen.append(donor)
+    return seen[-1]
+
+
+@dataclass(frozen=True)
+class Landmark:
+    """A point in section mm and the same anatomical point in the MRI (RAS mm) or its plane."""
+
+    section: str
+    section_mm: tuple[float, float]
+    mri_mm: tuple[float, float, float] | None = None
+    plane_mm: tuple[float, float] | None = None
+
+
+def read_landmarks(path: Path, sections: Iterable[str], *, prealigned: bool) -> list[Landmark]:
+    """Landmarks of a brain; ManifestError when a row names a section that is not there."""
+    path = Path(path)
+    header, table = read_tsv(path)
+    section_columns = ("x_section_mm", "y_section_mm")
+    target = ("x_plane_mm", "y_plane_mm") if prealigned else ("mri_x_mm", "mri_y_mm", "mri_z_mm")
+    _require(path, header, ["section", *section_columns, *target])
+    known = set(sections)
+    landmarks = []
+    for number, values in enumerate(table, 1):
+        where = f"{path}: landmark {number}"
+        if values["section"] not in known:
+            raise ManifestError(f"{where}: no section {values['section']!r} in this brain")
+        xy = tuple(_number(values[c], f"{where}: {c}") for c in section_columns)
+        point = tuple(_number(values[c], f"{where}: {c}") for c in target)
+        landmarks.append(
+            Landmark(values["section"], xy, **{"plane_mm" if prealigned else "mri_mm": point})
+        )
+    return landmarks

@@ -1,0 +1,206 @@
+"""Per-section results of a chunk: files, a sidecar per section, and the receipt of the chunk.
+
+A stage that works section by section writes into its folder ::
+
+    chunks/{chunk}.tsv          the receipt, which is the output Snakemake knows
+    sections/{section}.json     the sidecar: fingerprint, files with sha256, the receipt's columns
+    …                           the files themselves, anywhere below the folder
+
+The sidecar survives when Snakemake deletes the receipt before a job, so a section whose
+fingerprint and files still match is not computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sbr_core.errors import ReceiptError, SbrError
+from sbr_core.io.manifests import read_tsv, write_tsv
+from sbr_core.io.provenance import read_json, sha256_file, versions, write_json
+
+FIRST_COLUMNS = ("section", "status", "message", "position_mm")
+_TEXT = {"section", "status", "message", "image", "labels", "polarity", "fingerprint", "stain"}
+
+
+@dataclass
+class SectionResult:
+    """What a stage made of one section: columns of the receipt, and files it wrote."""
+
+    columns: dict[str, Any]
+    files: list[Path] = field(default_factory=list)
+
+
+def run_sections(
+    sections: Mapping[str, Any],
+    *,
+    stage: str,
+    out_dir: Path,
+    receipt: Path,
+    fingerprint: Callable[[Any], str],
+    process: Callable[[Any], SectionResult],
+    strict: bool = False,
+) -> list[dict[str, Any]]:
+    """Process the sections that changed, keep the rest, write the receipt.
+
+    Parameters
+    ----------
+    sections : section id -> whatever `process` takes.
+    out_dir : the stage's folder; files in the receipt are relative to it.
+    receipt : ``chunks/{chunk}.tsv`` in it.
+    fingerprint : everything a section's result depends on, as a digest.
+    process : makes the files of one section; an `SbrError` becomes status ``failed``.
+    strict : let that error stop the stage instead.
+
+    Returns
+    -------
+    The receipt's rows.
+    """
+    out_dir, receipt = Path(out_dir), Path(receipt)
+    rows = []
+    for number, (section, item) in enumerate(sections.items(), 1):
+        digest, row = fingerprint(item), None
+        sidecar = out_dir / "sections" / f"{section}.json"
+        if (kept := _intact(sidecar, out_dir, digest)) is not None:
+            row, state = kept, "kept"
+        else:
+            try:
+                result = process(item)
+            except SbrError as error:
+                if strict:
+                    raise
+                row = {"section": section, "status": "failed", "message": str(error)}
+                state = f"FAILED: {error}"
+                _forget(sidecar, out_dir)
+                # a failed section is tried again next time, so it gets no sidecar
+            else:
+                files = {
+                    str(f.relative_to(out_dir)): sha256_file(f) for f in sorted(result.files)
+                }
+                row = {"section": section, "status": "ok", "message": "", **result.columns}
+                row |= {"files": files, "fingerprint": digest}
+                write_json(
+                    sidecar,
+                    {"stage": stage, "chunk": receipt.stem, "row": row, "versions": versions()},
+                )
+                state = "done"
+        rows.append(row)
+        print(f"{stage}: {number}/{len(sections)} section {section} {state}", file=sys.stderr)
+    _sweep(out_dir, receipt.stem, set(sections))
+    write_tsv(receipt, rows, FIRST_COLUMNS)
+    return rows
+
+
+def _intact(sidecar: Path, out_dir: Path, digest: str) -> dict[str, Any] | None:
+    """The row of a section whose fingerprint and files match, else None."""
+    if not sidecar.is_file():
+        return None
+    try:
+        row = read_json(sidecar)["row"]
+    except (ReceiptError, KeyError, TypeError):
+        return None  # damaged: compute it again
+    if row.get("fingerprint") != digest:
+        return None
+    for name, sha256 in row["files"].items():
+        path = out_dir / name
+        if not path.is_file() or sha256_file(path) != sha256:
+            return None
+    return row
+
+
+def _forget(sidecar: Path, out_dir: Path) -> None:
+    """Remove a section's sidecar and the files it lists."""
+    if not sidecar.is_file():
+        return
+    try:
+        names = list(read_json(sidecar)["row"]["files"])
+    except (ReceiptError, KeyError, TypeError):
+        names = []
+    sidecar.unlink()
+    for name in names:
+        (out_dir / name).unlink(missing_ok=True)
+
+
+def _sweep(out_dir: Path, chunk: str, sections: set[str]) -> None:
+    """Remove what this chunk once made for sections that are no longer in it."""
+    for sidecar in (out_dir / "sections").glob("*.json"):
+        if sidecar.stem in sections:
+            continue
+        try:
+            ours = read_json(sidecar).get("chunk") == chunk
+        except ReceiptError:
+            continue
+        if ours:
+            _forget(sidecar, out_dir)
+
+
+def stage_dir(table: Path) -> Path:
+    """The folder that a receipt's or a collected table's file names are relative to."""
+    table = Path(table)
+    return table.parent.parent if table.parent.name == "chunks" else table.parent
+
+
+def read_table(
+    table: Path, *, only_ok: bool = True, verify: Iterable[str] | bool = True
+) -> list[dict[str, Any]]:
+    """Rows of a receipt or a collected table, numbers as floats, `files` as a dict.
+
+    Parameters
+    ----------
+    only_ok : leave out sections whose status is not ``ok``.
+    verify : check that the files exist and have the recorded sha256; an iterable of name
+        endings checks only those files.
+
+    Raises
+    ------
+    ReceiptError
+        A listed file is missing or is not what the receipt says.
+    """
+    table = Path(table)
+    rows: list[dict[str, Any]] = []
+    for text in read_tsv(table)[1]:
+        if only_ok and text["status"] != "ok":
+            continue
+        row: dict[str, Any] = {k: v if k in _TEXT else _value(v) for k, v in text.items()}
+        row["files"] = json.loads(text.get("files") or "{}")
+        rows.append(row)
+        if verify is False:
+            continue
+        for name, sha256 in row["files"].items():
+            if verify is not True and not name.endswith(tuple(verify)):
+                continue
+            path = stage_dir(table) / name
+            if not path.is_file():
+                raise ReceiptError(f"{path}: missing, although {table} lists it")
+            if sha256_file(path) != sha256:
+                raise ReceiptError(f"{path}: is not the file that {table} lists (sha256 differs)")
+    return rows
+
+
+def _value(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def file_of(table: Path, row: Mapping[str, Any], ending: str) -> Path:
+    """The one file of a row whose name ends with `ending`."""
+    names = [n for n in row["files"] if n.endswith(ending)]
+    if len(names) != 1:
+        raise ReceiptError(f"{table}: section {row['section']!r} lists no file …{ending}")
+    return stage_dir(table) / names[0]
+
+
+def matrix_of(row: Mapping[str, Any], letter: str) -> list[list[float]]:
+    """The 3x3 matrix stored as columns ``{letter}00`` … ``{letter}12``."""
+    return [[float(row[f"{letter}{i}{j}"]) for j in range(3)] for i in range(2)] + [[0.0, 0.0, 1.0]]
+
+
+def matrix_columns(matrix: Any, letter: str) -> dict[str, float]:
+    """A 3x3 matrix as columns ``{letter}00`` … ``{letter}12``."""
+    return {f"{letter}{i}{j}": float(matrix[i][j]) for i in range(2) for j in range(3)}
