@@ -310,11 +310,9 @@ def _options(command: Command, text: str | None) -> Any:
 
 def _rows(text: str) -> Any:
     """Manifest rows from a JSON list or from a manifest."""
-    from sbr_core.io import manifests
+    from sbr_core.io.manifests import rows_from
 
-    if text.lstrip().startswith("["):
-        return manifests.rows_from_json(text)
-    return manifests.read_manifest(Path(text))
+    return rows_from(text)
 
 
 def _methods(items: list[str]) -> dict[str, Path]:
