@@ -1,0 +1,127 @@
+"""`sbr demo`: a brain to try everything on, with the truth it was made from.
+
+Writes, below its folder: the manifest ``sections.tsv`` with ``images/`` and ``labels/``, the MRI
+with its mask and labels, ``landmarks.tsv`` and ``truth.json``. Equal options give equal files.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbr_core import geometry
+from sbr_core.algorithms import simulation
+from sbr_core.config import DemoOptions
+from sbr_core.io.images import write_png
+from sbr_core.io.manifests import write_tsv
+from sbr_core.io.provenance import versions, write_json
+from sbr_core.io.volumes import Volume, write_volume
+
+
+def run(options: DemoOptions, *, out_dir: Path) -> None:
+    """Make the demo brain.
+
+    Parameters
+    ----------
+    options : how many sections, how coarse, how deformed.
+    out_dir : made if needed; files of the same names are replaced.
+
+    Raises
+    ------
+    ConfigError
+        If the sections reach beyond the brain.
+    """
+    out_dir = Path(out_dir)
+    rows = simulation.demo_rows(options)
+    print("demo: reading the MNI152 maps that ship inside nilearn", file=sys.stderr)
+    anatomy = simulation.load_anatomy()
+    world_from_stack, world_from_template = simulation.frames(rows)
+    template_from_stack = np.linalg.inv(world_from_template) @ world_from_stack
+
+    mri, mask, labels, world_from_voxel = simulation.simulate_mri(
+        anatomy, world_from_template, options
+    )
+    for name, data in (("mri", mri), ("mri_mask", mask), ("mri_labels", labels)):
+        write_volume(out_dir / f"{name}.nii.gz", Volume(data, world_from_voxel))
+    print(f"demo: MRI of {' x '.join(map(str, mri.shape))} voxels", file=sys.stderr)
+
+    truth: dict[str, Any] = {
+        "about": "Simulated from the MNI152 average. section mm -> (inverse of"
+        " section_mm_from_flat_mm) -> flat mm -> swirls -> plane mm; with position_mm that is"
+        " stack mm; world_from_stack maps it to RAS mm of the MRI. The origin of plane mm is"
+        " arbitrary: any similarity of the stack that keeps world positions is as good.",
+        "family": simulation.FAMILY,
+        "orientation": simulation.ORIENTATION,
+        "seed": options.seed,
+        "options": options.model_dump(mode="json"),
+        "versions": versions(),
+        "world_from_stack": world_from_stack.tolist(),
+        "sections": {},
+    }
+    landmarks: list[dict[str, Any]] = []
+    for number, row in enumerate(rows, 1):
+        section = row["section"]
+        # a generator per section: another number of sections leaves the anatomy's fields alone
+        rng = np.random.default_rng([options.seed, 4, number])
+        tissue_mm = simulation.tissue_points(anatomy, template_from_stack, row["position_mm"])
+        slide = simulation.lay_out_section(tissue_mm, row, rng, options)
+        image, section_labels = simulation.render_section(
+            anatomy, template_from_stack, slide, row, tissue_mm, rng, options
+        )
+        write_png(out_dir / row["image"], image)
+        write_png(out_dir / row["labels"], section_labels)
+
+        tissue_flat_mm = simulation.undo_swirls(tissue_mm, slide.swirls)
+        determinant = simulation.swirl_determinant(tissue_flat_mm, slide.swirls)
+        truth["sections"][section] = {
+            "position_mm": row["position_mm"],
+            "section_mm_from_flat_mm": slide.section_mm_from_flat_mm.tolist(),
+            "swirls": slide.swirls.tolist(),
+            "least_determinant": float(determinant.min()),
+            "tissue_left_by_best_affine_mm": float(
+                simulation.affine_residual_mm(tissue_flat_mm, tissue_mm).mean()
+            ),
+        }
+        points = simulation.pick_landmarks(section_labels, row["pixel_size_mm"], rng)
+        plane_mm = simulation.true_plane_mm_from_section_mm(truth, section, points)
+        world_mm = simulation.true_world_from_section_mm(truth, section, points)
+        truth["sections"][section] |= {
+            "landmarks": len(points),
+            "in_plane_mm_of_best_affine": float(
+                simulation.affine_residual_mm(points, plane_mm).mean()
+            ),
+            "in_plane_mm_of_true_affine": float(
+                np.linalg.norm(
+                    geometry.apply(np.linalg.inv(slide.section_mm_from_flat_mm), points) - plane_mm,
+                    axis=1,
+                ).mean()
+            ),
+        }
+        for (x, y), world in zip(points, world_mm, strict=True):
+            landmarks.append(
+                {
+                    "section": section,
+                    "x_section_mm": float(x),
+                    "y_section_mm": float(y),
+                    **dict(zip(("mri_x_mm", "mri_y_mm", "mri_z_mm"), world.tolist(), strict=True)),
+                }
+            )
+        print(f"demo: {number}/{len(rows)} section {section} {row['notes']}", file=sys.stderr)
+
+    for key in (
+        "tissue_left_by_best_affine_mm",
+        "in_plane_mm_of_best_affine",
+        "in_plane_mm_of_true_affine",
+    ):
+        truth[key] = float(np.mean([entry[key] for entry in truth["sections"].values()]))
+    write_tsv(out_dir / "landmarks.tsv", landmarks)
+    write_json(out_dir / "truth.json", truth)
+    write_tsv(out_dir / "sections.tsv", rows)  # last: a manifest without its images is no demo
+    print(
+        f"demo: the best affine of each section leaves landmarks"
+        f" {truth['in_plane_mm_of_best_affine']:.2f} mm off",
+        file=sys.stderr,
+    )
