@@ -33,14 +33,18 @@ class Options(BaseModel):
 
 
 class DemoOptions(Options):
-    """The simulated brain made from the MNI152 maps that ship inside nilearn."""
+    """The simulated brain made from the MNI152 maps that ship inside nilearn.
+
+    `deformation_mm` is about what the best affine of each section leaves between true points.
+    """
 
     n_sections: Annotated[int, Field(ge=8)] = 48
-    seed: int = 1
+    section_spacing_mm: Positive = 3.0
+    seed: int = Field(default=1, ge=0)
     pixel_size_mm: Positive = 0.5
     mri_spacing_mm: Positive = 1.2
-    affine_jitter: NonNegative = 1.0
-    deformation_mm: Positive = 2.5
+    affine_jitter: Annotated[float, Field(ge=0, le=3)] = 1.0
+    deformation_mm: Annotated[float, Field(gt=0, le=4)] = 2.2
 
 
 class PrepareOptions(Options):
@@ -121,6 +125,7 @@ class RegistrarOptions(TrainOptions):
     lncc_window_px: Count = 9
     smoothness: NonNegative = 1.0
     neighbours: Count = 3
+    mask_dilation_px: Annotated[int, Field(ge=0)] = 4
 
 
 class SbrOptions(TrainOptions):

@@ -538,7 +538,7 @@ def _lost(
 ) -> np.ndarray:
     """Where tissue is torn or missing, bool (...), at points of the slide (..., 2)."""
     centre = tissue_flat_mm.mean(axis=0)
-    angle = {"tear": -0.6, "missing piece": 2.7}.get(note)
+    angle = {"tear": -0.6, "missing piece": 3.6}.get(note)
     if angle is None:
         return np.zeros(flat_mm.shape[:-1], bool)
     inward = -np.array([math.cos(angle), math.sin(angle)])
