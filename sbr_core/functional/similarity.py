@@ -1,0 +1,99 @@
+"""How alike two images are, inside a mask."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def _check(fixed: Tensor, moving: Tensor, mask: Tensor) -> None:
+    if fixed.ndim != 4 or fixed.shape[1] != 1 or not (fixed.shape == moving.shape == mask.shape):
+        raise ValueError(
+            "expected two images and a mask of one shape (B, 1, H, W), found"
+            f" {tuple(fixed.shape)}, {tuple(moving.shape)} and {tuple(mask.shape)}"
+        )
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` weighted by `mask`, over everything; 0 (not NaN) when the mask is empty."""
+    return (values * mask).sum() / mask.sum().clamp_min(1.0)
+
+
+def l1(fixed: Tensor, moving: Tensor, mask: Tensor) -> Tensor:
+    """Mean |fixed - moving| over the mask (method, equation 3).
+
+    Parameters
+    ----------
+    fixed, moving : (B, 1, H, W).
+    mask : (B, 1, H, W), 0 or 1.
+
+    Returns
+    -------
+    scalar >= 0; 0 when the mask is empty.
+    """
+    _check(fixed, moving, mask)
+    return masked_mean((fixed - moving).abs(), mask)
+
+
+def lncc(
+    fixed: Tensor, moving: Tensor, mask: Tensor, window_px: int = 9, flatness: float = 1e-4
+) -> Tensor:
+    """Local normalised cross-correlation, squared, averaged over the mask.
+
+    In a window around each pixel, cov(f, m)^2 / (var(f) var(m)) over the window's pixels inside
+    the mask (Avants et al. 2008, equation 6). Each variance gets a floor of `flatness` times the
+    image's own variance in the mask, so a flat window counts 0 instead of the quotient of two
+    rounding errors, and the value does not change under an affine change of intensity.
+
+    Parameters
+    ----------
+    fixed, moving : (B, 1, H, W).
+    mask : (B, 1, H, W), 0 or 1. What lies outside is not looked at.
+    window_px : side of the square window, odd.
+    flatness : floor of the variances, relative.
+
+    Returns
+    -------
+    scalar in [0, 1]; 1 when each image is locally an affine function of the other.
+    """
+    _check(fixed, moving, mask)
+    if window_px % 2 == 0:
+        raise ValueError(f"expected an odd window, found {window_px}")
+    count = mask.sum((2, 3), keepdim=True).clamp_min(1.0)
+
+    def centred(image: Tensor) -> tuple[Tensor, Tensor]:
+        """Zero mean in the mask (which keeps float32 precise), and the variance there."""
+        mean = (image * mask).sum((2, 3), keepdim=True) / count
+        image = (image - mean) * mask
+        return image, (image * image).sum((2, 3), keepdim=True) / count
+
+    f, f_variance = centred(fixed)
+    m, m_variance = centred(moving)
+    sums = _window_means(
+        [mask, f, m, f * f, m * m, f * m], window_px
+    )
+    weight, f_mean, m_mean, ff, mm, fm = sums.unbind(1)
+    inside = weight.clamp_min(0.5 / window_px**2)  # no pixel of the mask: all sums are 0 as well
+    f_mean, m_mean = f_mean / inside, m_mean / inside
+    cov = fm / inside - f_mean * m_mean
+    f_var = (ff / inside - f_mean**2).clamp_min(0.0)
+    m_var = (mm / inside - m_mean**2).clamp_min(0.0)
+    floor = 1e-12  # for an image that is flat everywhere
+    f_var = f_var + flatness * f_variance[:, 0] + floor
+    m_var = m_var + flatness * m_variance[:, 0] + floor
+    return masked_mean(cov * cov / (f_var * m_var), mask[:, 0])
+
+
+def _window_means(images: list[Tensor], window_px: int) -> Tensor:
+    """Means over square windows, zeros outside, of (B, 1, H, W) images: (B, n, H, W).
+
+    Rows, then columns: 2 * window additions a pixel instead of window^2.
+    """
+    half = window_px // 2
+    stacked = F.avg_pool2d(
+        torch.cat(images, 1), (1, window_px), stride=1, padding=(0, half), count_include_pad=True
+    )
+    return F.avg_pool2d(
+        stacked, (window_px, 1), stride=1, padding=(half, 0), count_include_pad=True
+    )

@@ -1,0 +1,44 @@
+"""From features of the generator to descriptors on the unit sphere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Projection(nn.Module):
+    """A two-layer perceptron per layer, then unit length (method, equation 4).
+
+    Parameters
+    ----------
+    layer_channels : channels of each layer's features, known beforehand.
+    out_channels : width of both layers.
+    """
+
+    def __init__(self, layer_channels: Sequence[int], out_channels: int = 256) -> None:
+        super().__init__()
+        self.mlps = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(channels, out_channels),
+                nn.ReLU(),
+                nn.Linear(out_channels, out_channels),
+            )
+            for channels in layer_channels
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Descriptors.
+
+        Parameters
+        ----------
+        features : per layer, (..., C_l).
+
+        Returns
+        -------
+        per layer, (..., out_channels) of unit length.
+        """
+        if len(features) != len(self.mlps):
+            raise ValueError(f"expected {len(self.mlps)} layers, found {len(features)}")
+        return [F.normalize(mlp(f), dim=-1) for mlp, f in zip(self.mlps, features)]

@@ -1,0 +1,1 @@
+"""One loop; a step function per method; prediction."""

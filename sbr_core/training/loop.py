@@ -1,0 +1,342 @@
+"""The training loop of every method, its checkpoints and its lock.
+
+A method is a `Task`: modules, and a function that draws a batch and returns its losses. The loop
+knows nothing else about it. On the CPU a training that was interrupted, even by SIGKILL, and resumed
+ends with the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import math
+import os
+import pickle
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sbr_core.errors import TrainingError
+
+if TYPE_CHECKING:
+    from sbr_core.config import TrainOptions
+
+KEPT_CHECKPOINTS = 2
+RUNAWAY_WINDOW = 50
+TERMINATED = 143  # 128 + SIGTERM, what a scheduler expects of a process it stopped
+
+
+class Task(Protocol):
+    """What a method gives to the loop.
+
+    Attributes
+    ----------
+    name : for messages.
+    modules : the networks that are trained, by name; all of their parameters.
+    """
+
+    name: str
+    modules: dict[str, nn.Module]
+
+    def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
+        """Draw a batch with `rng` (CPU) and compute scalars; ``loss`` is the one minimised."""
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto``: CUDA where there is one.
+
+    Raises
+    ------
+    TrainingError
+        CUDA was asked for and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("device: cuda was asked for, but torch finds none (try: auto)")
+    return torch.device(name)
+
+
+def fingerprint(*tensors: Tensor) -> str:
+    """Hex digest of the shapes and bytes of tensors: the data's part of a checkpoint key."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        array = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def checkpoint_key(stage: str, revision: int, options: Mapping[str, Any], data: str) -> str:
+    """Name of the checkpoint folder: another option, data or revision is another training."""
+    facts = json.dumps([stage, revision, dict(options), data], sort_keys=True)
+    return f"{stage}-{hashlib.sha256(facts.encode()).hexdigest()[:20]}"
+
+
+class CheckpointFolder:
+    """The locked folder of one training. Made by `open_checkpoints`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write the state of a step, on disk before it gets its name; keep the last two."""
+        path = self.path / f"step-{state['step']:09d}.pt"
+        temporary = path.with_suffix(".tmp")
+        with open(temporary, "wb") as stream:
+            torch.save(state, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+        folder = os.open(self.path, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+        for old in self._steps()[:-KEPT_CHECKPOINTS]:
+            old.unlink()
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest readable state, on the CPU, or None."""
+        for path in reversed(self._steps()):
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+                _say(f"{path}: damaged, taking the one before ({error})")
+        return None
+
+    def clear(self) -> None:
+        """Forget the checkpoints; the folder itself stays until the lock is given back."""
+        for path in [*self._steps(), *self.path.glob("*.tmp")]:
+            path.unlink()
+
+    def _steps(self) -> list[Path]:
+        return sorted(self.path.glob("step-*.pt"))
+
+
+@contextlib.contextmanager
+def open_checkpoints(root: Path, key: str, *, fresh: bool = False) -> Iterator[CheckpointFolder]:
+    """Hold the checkpoint folder ``root/key``; nothing of it is left once it was cleared.
+
+    Parameters
+    ----------
+    fresh : forget what is there.
+
+    Raises
+    ------
+    TrainingError
+        Another process trains in this folder.
+    """
+    path = Path(root) / key
+    lock = _lock(path)
+    try:
+        for left_over in path.glob("*.tmp"):  # of a process killed while writing
+            left_over.unlink()
+        folder = CheckpointFolder(path)
+        if fresh:
+            folder.clear()
+        yield folder
+    finally:
+        if not list(path.glob("step-*.pt")):
+            shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+
+
+def _lock(path: Path) -> int:
+    """Descriptor of the locked file ``path/lock``; the system frees it when the process dies."""
+    while True:
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:
+            continue  # whoever finished just now took the folder away
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise TrainingError(
+                f"{path}: another process is training here (it holds {path / 'lock'});"
+                " wait for it or stop it"
+            ) from None
+        try:
+            if os.fstat(lock).st_ino == os.stat(path / "lock").st_ino:
+                return lock
+        except FileNotFoundError:
+            pass
+        os.close(lock)  # locked a file that had just been removed
+
+
+def learning_rate(step: int, options: TrainOptions) -> float:
+    """Constant, then falling linearly to zero over the last `decay_fraction` of the steps."""
+    falling = options.decay_fraction * options.steps
+    left = options.steps - step
+    return options.learning_rate * min(1.0, left / falling if falling > 0 else 1.0)
+
+
+def train(
+    task: Task, options: TrainOptions, folder: CheckpointFolder, device: torch.device
+) -> list[dict[str, float]]:
+    """Train the task's modules in place, from the last checkpoint on if there is one.
+
+    Parameters
+    ----------
+    task : its modules are on `device`, its data too.
+    options : steps, learning rate, … of the method.
+    folder : locked checkpoint folder. When training ends it holds the final state, so a stage that
+        dies before its results are written loses nothing; the stage clears it afterwards.
+
+    Returns
+    -------
+    One row per step: ``step``, ``learning_rate``, and every loss of the task.
+
+    Raises
+    ------
+    TrainingError
+        The loss is not finite, or its running mean is far above where it started.
+    SystemExit
+        Code 143 after SIGTERM, once a checkpoint is written.
+    """
+    parameters = [p for module in task.modules.values() for p in module.parameters()]
+    optimiser = torch.optim.Adam(
+        parameters, lr=options.learning_rate, betas=(options.beta1, 0.999), fused=True
+    )
+    rng = torch.Generator().manual_seed(options.seed)
+    step, rows = 0, []
+    if (state := folder.load()) is not None:
+        for name, module in task.modules.items():
+            module.load_state_dict(state["modules"][name])
+        optimiser.load_state_dict(state["optimiser"])
+        rng.set_state(state["rng_data"])
+        torch.set_rng_state(state["rng_cpu"])
+        if device.type == "cuda" and state["rng_cuda"] is not None:
+            torch.cuda.set_rng_state(state["rng_cuda"], device)
+        step, rows = state["step"], state["rows"]
+        _say(f"{task.name}: going on from step {step} of {options.steps}")
+
+    if device.type == "cuda" and options.compile:
+        for module in task.modules.values():
+            module.compile()
+    autocast = device.type == "cuda" and options.precision == "bfloat16"
+    if device.type == "cpu" and (options.compile or options.precision != "float32"):
+        _say(f"{task.name}: compile and bfloat16 are for CUDA only, ignored on the CPU")
+
+    def save() -> None:
+        folder.save(
+            {
+                "step": step,
+                "rows": rows,
+                "modules": {name: m.state_dict() for name, m in task.modules.items()},
+                "optimiser": optimiser.state_dict(),
+                "rng_data": rng.get_state(),
+                "rng_cpu": torch.get_rng_state(),
+                "rng_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            }
+        )
+
+    for module in task.modules.values():
+        module.train()
+    progress = _Progress(task.name, step, options.steps)
+    saved_at, saved_step = time.monotonic(), step
+    with _sigterm_flag() as terminated:
+        while step < options.steps:
+            rate = learning_rate(step, options)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                losses = task.losses(rng)
+            optimiser.zero_grad(set_to_none=True)
+            losses["loss"].backward()
+            nn.utils.clip_grad_norm_(parameters, options.max_grad_norm)
+            values = {name: float(value.detach()) for name, value in losses.items()}
+            _stop_if_runaway(task.name, step, rows, values["loss"])
+            optimiser.step()
+            step += 1
+            rows.append({"step": step, "learning_rate": rate, **values})
+            progress.tell(step, values["loss"])
+
+            if terminated.is_set():
+                save()
+                _say(f"{task.name}: SIGTERM, checkpoint written at step {step}")
+                raise SystemExit(TERMINATED)
+            if time.monotonic() - saved_at > options.checkpoint_every_s:
+                save()
+                saved_at, saved_step = time.monotonic(), step
+    if saved_step < step:
+        save()
+    for module in task.modules.values():
+        module.eval()
+    return rows
+
+
+def _stop_if_runaway(name: str, step: int, rows: list[dict[str, float]], loss: float) -> None:
+    """TrainingError when training has gone wrong for good.
+
+    A mean over the last steps that is clearly above the mean of the first ones: losses start at
+    their worst, so this never happens to a training that works, and it also catches one that
+    collapsed to a plausible-looking constant.
+    """
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"{name}: the loss is {loss} at step {step + 1}; try a lower learning_rate"
+        )
+    if len(rows) < RUNAWAY_WINDOW:
+        return
+    start = sum(r["loss"] for r in rows[:RUNAWAY_WINDOW]) / RUNAWAY_WINDOW
+    last = [r["loss"] for r in rows[-RUNAWAY_WINDOW + 1 :]]
+    now = (sum(last) + loss) / RUNAWAY_WINDOW
+    if now > start + max(0.5 * abs(start), 0.1):
+        raise TrainingError(
+            f"{name}: the loss ran away: {now:.4g} on average up to step {step + 1}, {start:.4g}"
+            " at the start; try a lower learning_rate"
+        )
+
+
+@contextlib.contextmanager
+def _sigterm_flag() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, instead of ending the process in the middle of a step."""
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag  # only the main thread may handle signals
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: flag.set())
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Progress:
+    """A line on stderr now and then: step, mean loss, speed, time left."""
+
+    every_s = 5.0
+
+    def __init__(self, name: str, step: int, steps: int) -> None:
+        self.name, self.first, self.steps = name, step, steps
+        self.started = self.told = time.monotonic()
+        self.losses: list[float] = []
+
+    def tell(self, step: int, loss: float) -> None:
+        self.losses.append(loss)
+        now = time.monotonic()
+        if now - self.told < self.every_s and step < self.steps:
+            return
+        speed = (step - self.first) / max(now - self.started, 1e-9)
+        left = int((self.steps - step) / speed)
+        mean = sum(self.losses) / len(self.losses)
+        _say(
+            f"{self.name}: step {step}/{self.steps}  loss {mean:.4f}  {speed:.2f} steps/s"
+            f"  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+        )
+        self.told, self.losses = now, []
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,94 @@
+"""Training of the registrar R on pairs of MRI planes of one stack (method, equation 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sbr_core import augment
+from sbr_core.functional.regularity import gradient_smoothness
+from sbr_core.functional.similarity import lncc
+from sbr_core.functional.warp import warp
+from sbr_core.nn.registrar import Registrar
+
+if TYPE_CHECKING:
+    from sbr_core.config import RegistrarOptions
+
+
+def neighbour_pairs(positions_mm: Sequence[float], neighbours: int) -> Tensor:
+    """All ordered pairs of planes at most `neighbours` apart along the stack.
+
+    Apart by the order of their positions, whatever order the list is in.
+
+    Returns
+    -------
+    (P, 2) int64, indices into `positions_mm`.
+    """
+    order = torch.argsort(torch.tensor(positions_mm, dtype=torch.float64), stable=True)
+    rank = torch.argsort(order)
+    apart = (rank[:, None] - rank[None, :]).abs()
+    return torch.nonzero((apart > 0) & (apart <= neighbours))
+
+
+def dilate(masks: Tensor, radius_px: int) -> Tensor:
+    """Masks (B, 1, H, W) of 0 and 1, grown by a square of side 2 r + 1."""
+    if radius_px == 0:
+        return masks
+    return F.max_pool2d(masks, 2 * radius_px + 1, stride=1, padding=radius_px)
+
+
+class RegistrarTask:
+    """Random neighbours, each deformed on its own, registered both ways.
+
+    Parameters
+    ----------
+    registrar : the network to train, on the device of the data.
+    planes : (N, 1, H, W), in [0, 1], background 0; N >= 2.
+    masks : (N, 1, H, W), 0 or 1.
+    positions_mm : N, any order.
+    """
+
+    name = "train_registrar"
+
+    def __init__(
+        self,
+        registrar: Registrar,
+        planes: Tensor,
+        masks: Tensor,
+        positions_mm: Sequence[float],
+        options: RegistrarOptions,
+    ) -> None:
+        self.modules = {"registrar": registrar}
+        self.registrar, self.options = registrar, options
+        self.planes = planes
+        # the rim around the tissue tells where the outline is
+        self.masks = dilate(masks, options.mask_dilation_px)
+        self.pairs = neighbour_pairs(positions_mm, options.neighbours)
+
+    def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
+        """-LNCC of both directions + smoothness of the velocity they share."""
+        options = self.options
+        chosen = torch.randint(len(self.pairs), (options.batch_size,), generator=rng)
+        both = self.pairs[chosen].T.flatten().to(self.planes.device)  # all fixed, then all moving
+        images, masks = augment.apply(
+            self.planes[both],
+            self.masks[both],
+            augment.draw(len(both), options.augment, rng),
+        )
+        fixed, moving = images.chunk(2)
+        velocity_half_px = self.registrar(fixed, moving)
+        disp_px = self.registrar.displacement(
+            torch.cat((velocity_half_px, -velocity_half_px)), fixed.shape[-2:]
+        )
+        warped = warp(torch.cat((moving, fixed)), disp_px)
+        likeness = lncc(images, warped, masks, options.lncc_window_px)
+        roughness = gradient_smoothness(velocity_half_px.float())
+        return {
+            "loss": options.smoothness * roughness - likeness,
+            "lncc": likeness,
+            "roughness": roughness,
+        }
