@@ -1,0 +1,1 @@
+"""Work on arrays with numpy, ANTs and SimpleITK: masks, sampling, alignment, reassembly."""

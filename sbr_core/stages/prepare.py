@@ -1,0 +1,166 @@
+"""`prepare`: from image files to working-resolution intensity and tissue mask, per section.
+
+Everything later works on these small images; `reassemble` goes back to the files, by the matrix
+that is recorded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sbr_core import geometry
+from sbr_core.algorithms.masks import Background, find_background, tissue_mask
+from sbr_core.algorithms.sections import (
+    area_vote,
+    grid_px,
+    prefilter,
+    resample_section,
+    tissue_signal,
+)
+from sbr_core.errors import ImageError, ManifestError
+from sbr_core.io.images import read_labels, read_section
+from sbr_core.io.manifests import SectionRow
+from sbr_core.io.provenance import sha256_file, sha256_of
+from sbr_core.io.receipts import SectionResult, matrix_columns, run_sections
+from sbr_core.io.volumes import write_plane
+from sbr_core.stages import REVISION
+
+if TYPE_CHECKING:
+    from sbr_core.config import PrepareOptions
+
+
+def run(
+    options: PrepareOptions,
+    *,
+    rows: Sequence[SectionRow],
+    out_dir: Path,
+    receipt: Path,
+    strict: bool = False,
+) -> None:
+    """Prepare the sections of one chunk and write its receipt.
+
+    Raises
+    ------
+    ManifestError
+        A row names a file that is not there.
+    ImageError
+        With `strict`, the first section that cannot be read or has no tissue; otherwise such a
+        section is ``failed`` in the receipt.
+    """
+    for row in rows:
+        for name in row.files():
+            if not Path(name).is_file():
+                raise ManifestError(f"section {row.section!r}: {name}: no such file")
+
+    def fingerprint(row: SectionRow) -> str:
+        read = [f for f in (row.image, row.mask, row.labels) if f]
+        return sha256_of(
+            {
+                "row": asdict(row),
+                "options": options.model_dump(mode="json"),
+                "revision": REVISION["prepare"],
+                "inputs": [sha256_file(Path(f)) for f in read],
+            }
+        )
+
+    run_sections(
+        {row.section: row for row in rows},
+        stage="prepare",
+        out_dir=out_dir,
+        receipt=receipt,
+        fingerprint=fingerprint,
+        process=lambda row: prepare_section(row, options, Path(out_dir)),
+        strict=strict,
+    )
+
+
+def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> SectionResult:
+    """Write one section's working image and mask.
+
+    Raises
+    ------
+    ImageError
+        An unreadable image, a mask or labels of another shape, or no tissue.
+    """
+    image = read_section(Path(row.image))
+    given_mask = read_labels(Path(row.mask), image.shape) > 0 if row.mask else None
+    if row.labels:
+        read_labels(Path(row.labels), image.shape)  # used only later, but a misfit shows now
+
+    working_pixel_mm = options.working_pixel_mm
+    file_from_working, shape = geometry.file_px_from_working_px(
+        image.shape, row.pixel_size_mm, working_pixel_mm, row.flip, row.rotate_deg
+    )
+    background = find_background(image, options.polarity)
+    signal = tissue_signal(image, background.polarity, background.level)
+    working = _sampled(signal, file_from_working, shape, working_pixel_mm / row.pixel_size_mm)
+    if given_mask is None:
+        mask = _found_mask(signal, row, background, working_pixel_mm, file_from_working, shape)
+    else:
+        mask = area_vote(given_mask, file_from_working, shape)
+
+    tissue_mm2 = float(np.count_nonzero(mask)) * working_pixel_mm**2
+    if tissue_mm2 == 0 or tissue_mm2 < options.min_tissue_mm2:
+        raise ImageError(
+            f"{row.image}: section {row.section!r}: {tissue_mm2:.1f} mm² of tissue, expected at"
+            f" least {options.min_tissue_mm2:g}: no tissue found"
+        )
+
+    image_path = out_dir / "sections" / f"{row.section}_image.nii.gz"
+    mask_path = out_dir / "sections" / f"{row.section}_mask.nii.gz"
+    write_plane(image_path, working, working_pixel_mm)
+    write_plane(mask_path, mask.astype(np.uint8), working_pixel_mm)
+    section_from_working = geometry.section_mm_from_working_mm(
+        file_from_working, row.pixel_size_mm, working_pixel_mm
+    )
+    return SectionResult(
+        columns={
+            "position_mm": row.position_mm,
+            "pixel_size_mm": row.pixel_size_mm,
+            "working_pixel_mm": working_pixel_mm,
+            "file_rows": image.shape[0],
+            "file_columns": image.shape[1],
+            "polarity": background.polarity,
+            "background": background.level,
+            **matrix_columns(section_from_working, "g"),
+            "tissue_mm2": tissue_mm2,
+            "image": row.image,
+            "labels": row.labels,
+        },
+        files=[image_path, mask_path],
+    )
+
+
+def _sampled(
+    signal: np.ndarray, file_from_output: np.ndarray, shape: tuple[int, int], scale: float
+) -> np.ndarray:
+    """The signal on an output grid whose pixel is `scale` file pixels; float32, 0 outside."""
+    file_px = geometry.apply(file_from_output, grid_px(shape))
+    return resample_section(prefilter(signal, scale), file_px)
+
+
+def _found_mask(
+    signal: np.ndarray,
+    row: SectionRow,
+    background: Background,
+    working_pixel_mm: float,
+    file_from_working: np.ndarray,
+    shape: tuple[int, int],
+) -> np.ndarray:
+    """The tissue mask on the working grid, found on a grid twice as fine where the file has it.
+
+    Twice as fine, thin lines are still apart from tissue; any finer only costs time.
+    """
+    fine_mm = max(row.pixel_size_mm, working_pixel_mm / 2)
+    file_from_fine, fine_shape = geometry.file_px_from_working_px(
+        signal.shape, row.pixel_size_mm, fine_mm, row.flip, row.rotate_deg
+    )
+    fine = _sampled(signal, file_from_fine, fine_shape, fine_mm / row.pixel_size_mm)
+    found = tissue_mask(fine, fine_mm, working_pixel_mm, background.noise)
+    fine_from_working = np.linalg.inv(file_from_fine) @ file_from_working
+    return area_vote(found, fine_from_working, shape)

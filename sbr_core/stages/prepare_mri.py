@@ -1,0 +1,77 @@
+"""`prepare_mri`: a checked MRI and its brain mask, both on the MRI's own grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nibabel as nib
+import numpy as np
+
+from sbr_core.algorithms.masks import brain_mask
+from sbr_core.errors import ImageError
+from sbr_core.geometry import apply
+from sbr_core.io.provenance import write_provenance
+from sbr_core.io.volumes import Volume, read_volume, write_volume
+from sbr_core.stages import REVISION
+
+if TYPE_CHECKING:
+    from sbr_core.config import PrepareOptions
+
+_QUANTILES = (0.0, 0.01, 0.5, 0.99, 0.999, 1.0)
+
+
+def run(options: PrepareOptions, *, mri: Path, out_dir: Path, mri_mask: Path | None = None) -> None:
+    """Write ``mri.nii.gz`` (float32), ``mri_mask.nii.gz`` (uint8) and the facts in ``mri.json``.
+
+    Raises
+    ------
+    ImageError
+        An MRI that is no finite 3D volume, or a mask on another grid or without a voxel.
+    """
+    out_dir = Path(out_dir)
+    volume = read_volume(mri)
+    inputs = {"mri": Path(mri)}
+    if mri_mask is None:
+        mask = brain_mask(volume.data)
+    else:
+        inputs["mri_mask"] = Path(mri_mask)
+        mask = _given_mask(mri_mask, volume)
+    if not mask.any():
+        raise ImageError(f"{mri}: no brain found; give a mask (mri_mask)")
+
+    affine = volume.world_from_voxel
+    data = volume.data.astype(np.float32)
+    write_volume(out_dir / "mri.nii.gz", Volume(data, affine))
+    write_volume(out_dir / "mri_mask.nii.gz", Volume(mask.astype(np.uint8), affine))
+    quantiles = np.quantile(data[mask], _QUANTILES)
+    voxel_mm3 = abs(np.linalg.det(affine[:3, :3]))
+    write_provenance(
+        out_dir / "mri.json",
+        stage="prepare",
+        options=options.model_dump(mode="json"),
+        inputs=inputs,
+        revision=REVISION["prepare"],
+        shape=list(data.shape),
+        spacing_mm=[float(s) for s in volume.spacing_mm],
+        orientation="".join(nib.aff2axcodes(affine)),
+        mask="given" if mri_mask else "found",
+        mask_mm3=float(np.count_nonzero(mask) * voxel_mm3),
+        quantiles_in_mask={str(q): float(v) for q, v in zip(_QUANTILES, quantiles, strict=True)},
+    )
+
+
+def _given_mask(path: Path, volume: Volume) -> np.ndarray:
+    """The user's mask as bool, on the grid of `volume`."""
+    mask = read_volume(path)
+    if mask.data.shape != volume.data.shape:
+        raise ImageError(
+            f"{path}: shape {mask.data.shape} differs from the MRI's {volume.data.shape}"
+        )
+    # tools round differently: grids whose corners agree to 1 % of a voxel are the same
+    last = np.array(volume.data.shape) - 1
+    corners = np.array([np.zeros(3), last])
+    apart = apply(mask.world_from_voxel, corners) - apply(volume.world_from_voxel, corners)
+    if np.abs(apart).max() > 0.01 * volume.spacing_mm.min():
+        raise ImageError(f"{path}: has the MRI's shape but another affine")
+    return mask.data > 0
