@@ -22,18 +22,21 @@ class PlaneField:
     Attributes
     ----------
     disp_mm : (rows, columns, 2) displacement (x, y) in mm.
-    spacing_mm : pixel (column, row) sits at (column, row) * spacing_mm.
+    spacing_mm : side of the square pixel.
+    origin_mm : pixel (column, row) sits at origin_mm + (column, row) * spacing_mm.
     """
 
     disp_mm: np.ndarray
     spacing_mm: float
+    origin_mm: tuple[float, float] = (0.0, 0.0)
 
     def map(self, points_mm: np.ndarray) -> np.ndarray:
         """Points (..., 2) in plane mm, displaced; linear between pixels, as ITK does it."""
         from scipy.ndimage import map_coordinates
 
         points_mm = np.asarray(points_mm, float)
-        rows_columns = np.moveaxis(points_mm[..., ::-1] / self.spacing_mm, -1, 0)
+        columns_rows = (points_mm - np.asarray(self.origin_mm)) / self.spacing_mm
+        rows_columns = np.moveaxis(columns_rows[..., ::-1], -1, 0)
         limit = np.array(self.disp_mm.shape[:2]).reshape(2, *[1] * (rows_columns.ndim - 1)) - 1
         inside = np.all((rows_columns >= 0) & (rows_columns <= limit), axis=0)
         moved = [
@@ -97,6 +100,7 @@ def write_section_transform(path: Path, transform: SectionTransform) -> None:
         if isinstance(step, PlaneField):
             image = sitk.GetImageFromArray(np.asarray(step.disp_mm, np.float64), isVector=True)
             image.SetSpacing([step.spacing_mm] * 2)
+            image.SetOrigin([float(o) for o in step.origin_mm])
             composite.AddTransform(sitk.DisplacementFieldTransform(image))
         else:
             composite.AddTransform(_itk_affine(np.asarray(step, float)))
@@ -114,7 +118,8 @@ def read_section_transform(path: Path) -> SectionTransform:
         part = composite.GetNthTransform(index)
         if part.GetTransformEnum() == sitk.sitkDisplacementField:
             field = sitk.DisplacementFieldTransform(part).GetDisplacementField()
-            steps.append(PlaneField(sitk.GetArrayFromImage(field), field.GetSpacing()[0]))
+            disp_mm = sitk.GetArrayFromImage(field)
+            steps.append(PlaneField(disp_mm, field.GetSpacing()[0], field.GetOrigin()))
         else:
             steps.append(_matrix(sitk.AffineTransform(part)))
     return SectionTransform(tuple(steps))

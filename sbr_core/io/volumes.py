@@ -72,16 +72,20 @@ def write_volume(path: Path, volume: Volume) -> None:
         nib.save(image, temporary)
 
 
-def write_plane(path: Path, array: np.ndarray, spacing_mm: float) -> None:
+def write_plane(
+    path: Path, array: np.ndarray, spacing_mm: float, origin_mm: tuple[float, float] = (0.0, 0.0)
+) -> None:
     """Write [row, column] or [row, column, component] as 2D NIfTI with affine diag(-s, -s, 1).
 
-    ITK reads pixel (column, row) at (x, y) = (column, row) * spacing_mm, which is plane mm.
+    ITK reads pixel (column, row) at (x, y) = origin_mm + (column, row) * spacing_mm, plane mm.
     Components go to NIfTI's fifth axis, as vector images do.
     """
     data = np.swapaxes(array, 0, 1)
     if data.ndim == 3:
         data = data[:, :, None, None, :]
-    image = nib.Nifti1Image(np.ascontiguousarray(data), nifti_affine_of_plane(spacing_mm))
+    affine = nifti_affine_of_plane(spacing_mm)
+    affine[:2, 3] = -np.asarray(origin_mm)
+    image = nib.Nifti1Image(np.ascontiguousarray(data), affine)
     if data.ndim == 5:
         image.header.set_intent("vector")
     image.header.set_xyzt_units("mm")
