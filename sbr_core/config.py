@@ -181,7 +181,9 @@ class Config(Options):
     results: str = "results"
     methods: tuple[Literal["linear", "sbr"], ...] = ("linear", "sbr")
     strict: bool = False
-    chunk_size: Count = 16
+    # a chunk's rows travel on one command line, whose length the system limits
+    chunk_size: Annotated[int, Field(ge=1, le=200)] = 16
+    gpus: Annotated[int, Field(ge=0)] = 0
     demo: DemoOptions = DemoOptions()
     prepare: PrepareOptions = PrepareOptions()
     align: AlignOptions = AlignOptions()
