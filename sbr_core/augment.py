@@ -78,9 +78,7 @@ def displacement_px(augmentation: Augmentation, shape: tuple[int, int]) -> Tenso
     return turned + centre + augmentation.translation_px[:, :, None, None] - here
 
 
-def apply(
-    images: Tensor, masks: Tensor, augmentation: Augmentation
-) -> tuple[Tensor, Tensor]:
+def apply(images: Tensor, masks: Tensor, augmentation: Augmentation) -> tuple[Tensor, Tensor]:
     """Deform images and their masks alike.
 
     Parameters

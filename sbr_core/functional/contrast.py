@@ -27,10 +27,12 @@ def patch_nce(
     -------
     scalar >= 0; log N for descriptors that tell nothing. 0 when no layer has a place.
     """
-    if len(queries) != len(keys) or any(q.shape != k.shape for q, k in zip(queries, keys)):
+    if len(queries) != len(keys) or any(
+        q.shape != k.shape for q, k in zip(queries, keys, strict=True)
+    ):
         raise ValueError("queries and keys differ in their number of layers or their shapes")
     total, layers = queries[0].new_zeros(()) if queries else torch.zeros(()), 0
-    for query, key in zip(queries, keys):
+    for query, key in zip(queries, keys, strict=True):
         if query.shape[1] == 0:
             continue
         logits = query @ key.detach().transpose(1, 2) / temperature

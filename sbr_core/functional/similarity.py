@@ -70,9 +70,7 @@ def lncc(
 
     f, f_variance = centred(fixed)
     m, m_variance = centred(moving)
-    sums = _window_means(
-        [mask, f, m, f * f, m * m, f * m], window_px
-    )
+    sums = _window_means([mask, f, m, f * f, m * m, f * m], window_px)
     weight, f_mean, m_mean, ff, mm, fm = sums.unbind(1)
     inside = weight.clamp_min(0.5 / window_px**2)  # no pixel of the mask: all sums are 0 as well
     f_mean, m_mean = f_mean / inside, m_mean / inside

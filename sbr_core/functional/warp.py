@@ -75,9 +75,7 @@ def sample(
     return F.grid_sample(image, grid, mode=mode, padding_mode=padding, align_corners=True)
 
 
-def warp(
-    image: Tensor, disp_px: Tensor, mode: str = "bilinear", padding: str = "zeros"
-) -> Tensor:
+def warp(image: Tensor, disp_px: Tensor, mode: str = "bilinear", padding: str = "zeros") -> Tensor:
     """Image at p + disp(p): the moving image on the fixed grid.
 
     Parameters

@@ -41,4 +41,4 @@ class Projection(nn.Module):
         """
         if len(features) != len(self.mlps):
             raise ValueError(f"expected {len(self.mlps)} layers, found {len(features)}")
-        return [F.normalize(mlp(f), dim=-1) for mlp, f in zip(self.mlps, features)]
+        return [F.normalize(mlp(f), dim=-1) for mlp, f in zip(self.mlps, features, strict=True)]

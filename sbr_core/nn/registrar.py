@@ -44,7 +44,7 @@ class Registrar(nn.Module):
             self.encoder.append(nn.Conv2d(channels, out, 3, stride=2, padding=1))
             channels = out
         skips = [0, *reversed(encoder_channels[:-1])]
-        for skip, out in zip(skips, decoder_channels):
+        for skip, out in zip(skips, decoder_channels, strict=True):
             self.decoder.append(nn.Conv2d(channels + skip, out, 3, padding=1))
             channels = out
         self.velocity = nn.Conv2d(channels, 2, 3, padding=1)

@@ -1,8 +1,8 @@
 """The training loop of every method, its checkpoints and its lock.
 
 A method is a `Task`: modules, and a function that draws a batch and returns its losses. The loop
-knows nothing else about it. On the CPU a training that was interrupted, even by SIGKILL, and resumed
-ends with the same bits as one that was not.
+knows nothing else about it. On the CPU a training that was interrupted, even by SIGKILL, and taken
+up again ends with the same bits as one that was not.
 """
 
 from __future__ import annotations

@@ -123,9 +123,11 @@ class SbrTask:
                 draw_places(tissue, stride, options.n_samples, rng)
                 for stride in generator.layer_strides
             ]
-            described = self.projection([take(f, p) for f, p in zip(query, places)])
+            described = self.projection([take(f, p) for f, p in zip(query, places, strict=True)])
             with torch.no_grad():
-                target = self.projection([take(f.detach(), p) for f, p in zip(key, places)])
+                target = self.projection(
+                    [take(f.detach(), p) for f, p in zip(key, places, strict=True)]
+                )
             losses[name] = patch_nce(described, target, options.temperature)
         contrast = losses["nce_section"] + losses["nce_plane"]
         losses["loss"] = losses["l1"] + options.contrastive_weight * contrast  # equation 7

@@ -1,0 +1,147 @@
+"""Networks to and from weights files: what the training stages write and `infer` reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from sbr_core.config import IntensityOptions, TrainOptions
+from sbr_core.errors import WeightsError
+from sbr_core.functional.intensity import normalise
+from sbr_core.io.receipts import file_of
+from sbr_core.io.volumes import read_plane
+from sbr_core.io.weights import load_weights
+from sbr_core.nn.generator import Generator
+from sbr_core.nn.registrar import Registrar
+from sbr_core.training.predict import as_batch
+
+FORMAT = 1
+POLARITY = "tissue_bright"
+"""Background 0, tissue above: how `prepare` leaves sections, whatever the file's polarity."""
+
+
+def padding_multiple(registrar: Registrar) -> int:
+    """What the sides of an image must be a multiple of, for the registrar and any generator."""
+    return math.lcm(registrar.multiple, Generator.multiple)
+
+
+def weights_header(
+    kind: str,
+    architecture: Mapping[str, Any],
+    options: TrainOptions,
+    *,
+    working_pixel_mm: float,
+    multiple: int,
+    stain: str,
+    fingerprint: str,
+    revision: int,
+) -> dict[str, Any]:
+    """The header of a weights file.
+
+    Parameters
+    ----------
+    kind : ``registrar`` or ``generator``.
+    architecture : keyword arguments that build the network again.
+    working_pixel_mm, multiple, and the quantiles in `options` : the preprocessing that inference
+        on any brain must repeat.
+    fingerprint : of the data it was trained on.
+    revision : of the stage.
+    """
+    return {
+        "format": FORMAT,
+        "kind": kind,
+        "architecture": dict(architecture),
+        "options": options.model_dump(mode="json"),
+        "preprocessing": {
+            "working_pixel_mm": working_pixel_mm,
+            **options.intensity.model_dump(mode="json"),
+            "padding_multiple": multiple,
+            "polarity": POLARITY,
+        },
+        "stain": stain,
+        "fingerprint": fingerprint,
+        "revision": revision,
+    }
+
+
+def load_registrar(path: Path) -> tuple[Registrar, dict[str, Any]]:
+    """The registrar of a weights file, in evaluation mode on the CPU, and the file's header.
+
+    Raises
+    ------
+    WeightsError
+        No file, not safetensors, another kind of network, or tensors that do not fit it.
+    """
+    tensors, header = load_weights(path)
+    return _built(path, Registrar, "registrar", tensors, header), header
+
+
+def load_generator(path: Path) -> tuple[Generator, dict[str, Any]]:
+    """The generator of a weights file and the file's header; raises as `load_registrar`."""
+    tensors, header = load_weights(path)
+    prefix = "generator."
+    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    return _built(path, Generator, "generator", own, header), header
+
+
+def _built(
+    path: Path,
+    network: type[nn.Module],
+    kind: str,
+    tensors: Mapping[str, Tensor],
+    header: Mapping[str, Any],
+) -> Any:
+    if header.get("format") != FORMAT or header.get("kind") != kind:
+        raise WeightsError(
+            f"{path}: expected weights of a {kind} (format {FORMAT}), found"
+            f" {header.get('kind')!r} (format {header.get('format')!r})"
+        )
+    try:
+        module = network(**header["architecture"])
+        module.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path}: does not fit the architecture it states: {error}") from None
+    return module.eval().requires_grad_(False)
+
+
+def read_planes(
+    table: Path, rows: Sequence[Mapping[str, Any]], image: str, mask: str, rule: IntensityOptions
+) -> tuple[list[np.ndarray], list[np.ndarray], list[int], list[str]]:
+    """Images and masks listed in a table, normalised.
+
+    Parameters
+    ----------
+    table : receipt or collected table; `rows` are (some of) its rows.
+    image, mask : endings of the names of the files, e.g. ``_mri.nii.gz``.
+
+    Returns
+    -------
+    images : (H, W) float32 in [0, 1], background 0.
+    masks : (H, W) float32, 0 or 1.
+    kept : index into `rows` of each.
+    skipped : one line for each row that has nothing to show, because its mask is empty.
+    """
+    images, masks, kept, skipped = [], [], [], []
+    for index, row in enumerate(rows):
+        pixels, _ = read_plane(file_of(table, row, image))
+        inside = read_plane(file_of(table, row, mask))[0] > 0
+        try:
+            images.append(normalise(pixels, inside, rule.low_quantile, rule.high_quantile))
+        except ValueError as error:
+            skipped.append(f"section {row['section']} left out: {error}")
+            continue
+        masks.append(inside.astype(np.float32))
+        kept.append(index)
+    return images, masks, kept, skipped
+
+
+def stacked(arrays: Sequence[np.ndarray], multiple: int) -> Tensor:
+    """Arrays (H, W), of different shapes if need be, as one padded tensor (N, 1, H', W')."""
+    shape = np.max([a.shape for a in arrays], axis=0)
+    same = [np.pad(a, [(0, n - m) for n, m in zip(shape, a.shape, strict=True)]) for a in arrays]
+    return as_batch(same, multiple)
