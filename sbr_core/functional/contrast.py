@@ -35,7 +35,9 @@ def patch_nce(
     for query, key in zip(queries, keys, strict=True):
         if query.shape[1] == 0:
             continue
-        logits = query @ key.detach().transpose(1, 2) / temperature
+        # divided by t, the rounding of half precision would be as large as the differences
+        with torch.autocast(query.device.type, enabled=False):
+            logits = query @ key.detach().transpose(1, 2) / temperature
         same_place = torch.arange(query.shape[1], device=query.device).expand(len(query), -1)
         total = total + F.cross_entropy(logits.flatten(0, 1), same_place.flatten())
         layers += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -86,12 +85,18 @@ def lncc(
 def _window_means(images: list[Tensor], window_px: int) -> Tensor:
     """Means over square windows, zeros outside, of (B, 1, H, W) images: (B, n, H, W).
 
-    Rows, then columns: 2 * window additions a pixel instead of window^2.
+    Two products with banded matrices, rows and columns: on the CPU several times faster than
+    pooling, forwards and backwards.
     """
-    half = window_px // 2
-    stacked = F.avg_pool2d(
-        torch.cat(images, 1), (1, window_px), stride=1, padding=(0, half), count_include_pad=True
-    )
-    return F.avg_pool2d(
-        stacked, (window_px, 1), stride=1, padding=(half, 0), count_include_pad=True
-    )
+    stacked = torch.cat(images, 1)
+    down, across = (_band(n, window_px, stacked) for n in stacked.shape[-2:])
+    # sums of squares must not be rounded to half precision
+    with torch.autocast(stacked.device.type, enabled=False):
+        return down @ stacked @ across
+
+
+def _band(n: int, window_px: int, like: Tensor) -> Tensor:
+    """(n, n), 1 / window_px where row and column differ by at most half a window."""
+    at = torch.arange(n, device=like.device)
+    inside = (at[:, None] - at[None, :]).abs() <= window_px // 2
+    return inside.to(like.dtype) / window_px

@@ -50,29 +50,36 @@ class Registrar(nn.Module):
         self.velocity = nn.Conv2d(channels, 2, 3, padding=1)
         nn.init.normal_(self.velocity.weight, std=1e-5)
         nn.init.zeros_(self.velocity.bias)
-
-    @property
-    def multiple(self) -> int:
-        """Rows and columns must be a multiple of this."""
-        return 2 ** len(self.encoder)
+        self.to(memory_format=torch.channels_last)  # the faster layout on CPU and GPU
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Tensor:
         """The velocity whose flow takes fixed pixels into the moving image.
 
         Parameters
         ----------
-        fixed, moving : (B, 1, H, W), in [0, 1]; H and W multiples of `multiple`.
+        fixed, moving : (B, 1, H, W), in [0, 1]; H and W even. The U-Net needs multiples of
+            2^levels and adds zeros around for itself.
 
         Returns
         -------
         velocity_half_px : (B, 2, H/2, W/2), px of the half grid. Its negative gives the inverse.
         """
-        if fixed.shape != moving.shape or any(n % self.multiple for n in fixed.shape[-2:]):
+        rows, columns = fixed.shape[-2:]
+        if fixed.shape != moving.shape or rows % 2 or columns % 2:
             raise ValueError(
-                f"expected two images of one shape, sides multiples of {self.multiple}, found"
+                "expected two images of one shape with even sides, found"
                 f" {tuple(fixed.shape)} and {tuple(moving.shape)}"
             )
-        x, levels = torch.cat((fixed, moving), 1), []
+        multiple = 2 ** len(self.encoder)
+        # even numbers at the top and left, so that the half grid stays in its place
+        top, left = (-n % multiple // 4 * 2 for n in (rows, columns))
+        bottom, right = -rows % multiple - top, -columns % multiple - left
+        pair = F.pad(torch.cat((fixed, moving), 1), (left, right, top, bottom))
+        velocity = self._unet(pair.contiguous(memory_format=torch.channels_last))
+        return velocity[..., top // 2 :, left // 2 :][..., : rows // 2, : columns // 2].contiguous()
+
+    def _unet(self, x: Tensor) -> Tensor:
+        levels = []
         for convolution in self.encoder:
             x = F.leaky_relu(convolution(x), 0.2)
             levels.append(x)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,8 @@ POLARITY = "tissue_bright"
 """Background 0, tissue above: how `prepare` leaves sections, whatever the file's polarity."""
 
 
-def padding_multiple(registrar: Registrar) -> int:
-    """What the sides of an image must be a multiple of, for the registrar and any generator."""
-    return math.lcm(registrar.multiple, Generator.multiple)
+PADDING_MULTIPLE = Generator.multiple
+"""Sides of every network's input; the registrar is content with any even number."""
 
 
 def weights_header(
@@ -36,7 +34,6 @@ def weights_header(
     options: TrainOptions,
     *,
     working_pixel_mm: float,
-    multiple: int,
     stain: str,
     fingerprint: str,
     revision: int,
@@ -47,8 +44,8 @@ def weights_header(
     ----------
     kind : ``registrar`` or ``generator``.
     architecture : keyword arguments that build the network again.
-    working_pixel_mm, multiple, and the quantiles in `options` : the preprocessing that inference
-        on any brain must repeat.
+    working_pixel_mm, and the quantiles in `options` : the preprocessing that inference on any brain
+        must repeat.
     fingerprint : of the data it was trained on.
     revision : of the stage.
     """
@@ -60,7 +57,7 @@ def weights_header(
         "preprocessing": {
             "working_pixel_mm": working_pixel_mm,
             **options.intensity.model_dump(mode="json"),
-            "padding_multiple": multiple,
+            "padding_multiple": PADDING_MULTIPLE,
             "polarity": POLARITY,
         },
         "stain": stain,
@@ -140,8 +137,8 @@ def read_planes(
     return images, masks, kept, skipped
 
 
-def stacked(arrays: Sequence[np.ndarray], multiple: int) -> Tensor:
+def stacked(arrays: Sequence[np.ndarray]) -> Tensor:
     """Arrays (H, W), of different shapes if need be, as one padded tensor (N, 1, H', W')."""
     shape = np.max([a.shape for a in arrays], axis=0)
     same = [np.pad(a, [(0, n - m) for n, m in zip(shape, a.shape, strict=True)]) for a in arrays]
-    return as_batch(same, multiple)
+    return as_batch(same, PADDING_MULTIPLE)

@@ -16,7 +16,7 @@ from sbr_core.io.receipts import read_table
 from sbr_core.io.weights import save_weights
 from sbr_core.nn.registrar import Registrar
 from sbr_core.stages import REVISION
-from sbr_core.stages.networks import padding_multiple, read_planes, stacked, weights_header
+from sbr_core.stages.networks import read_planes, stacked, weights_header
 from sbr_core.training.loop import checkpoint_key, fingerprint, open_checkpoints, pick_device, train
 from sbr_core.training.registrar import RegistrarTask
 
@@ -62,8 +62,7 @@ def run(
         "squaring_steps": options.squaring_steps,
     }
     registrar = Registrar(**architecture).to(device)
-    multiple = padding_multiple(registrar)
-    images, masks = stacked(images, multiple), stacked(masks, multiple)
+    images, masks = stacked(images), stacked(masks)
     positions_mm = [float(rows[i]["position_mm"]) for i in kept]
     data = fingerprint(images, masks, torch.tensor(positions_mm, dtype=torch.float64))
     key = checkpoint_key(STAGE, REVISION[STAGE], options.model_dump(mode="json"), data)
@@ -83,7 +82,6 @@ def run(
             architecture,
             options,
             working_pixel_mm=float(rows[kept[0]]["spacing_mm"]),
-            multiple=multiple,
             stain="",
             fingerprint=data,
             revision=REVISION[STAGE],

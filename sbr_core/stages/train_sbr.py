@@ -19,7 +19,6 @@ from sbr_core.nn.projection import Projection
 from sbr_core.stages import REVISION
 from sbr_core.stages.networks import (
     load_registrar,
-    padding_multiple,
     read_planes,
     stacked,
     weights_header,
@@ -97,9 +96,8 @@ def run(
     }
     generator = Generator(**architecture).to(device)
     projection = Projection(generator.layer_channels, options.projection_channels).to(device)
-    multiple = padding_multiple(network)
     # sections and planes padded together, so that they stay on one grid
-    tensors = stacked([*sources, *source_masks, *targets, *target_masks], multiple).chunk(4)
+    tensors = stacked([*sources, *source_masks, *targets, *target_masks]).chunk(4)
     data = fingerprint(*tensors, *network.state_dict().values())
     key = checkpoint_key(
         f"{STAGE}-{method}", REVISION[STAGE], options.model_dump(mode="json"), data
@@ -124,7 +122,6 @@ def run(
             architecture,
             options,
             working_pixel_mm=expected_mm,
-            multiple=multiple,
             stain=",".join(stains),
             fingerprint=data,
             revision=REVISION[STAGE],
