@@ -95,6 +95,18 @@ def run_sections(
     return rows
 
 
+def unfinished(
+    sections: Mapping[str, Any], *, out_dir: Path, fingerprint: Callable[[Any], str]
+) -> list[str]:
+    """The sections that `run_sections` would process, in order; its parameters."""
+    out_dir = Path(out_dir)
+    return [
+        section
+        for section, item in sections.items()
+        if _intact(out_dir / "sections" / f"{section}.json", out_dir, fingerprint(item)) is None
+    ]
+
+
 def _intact(sidecar: Path, out_dir: Path, digest: str) -> dict[str, Any] | None:
     """The row of a section whose fingerprint and files match, else None."""
     if not sidecar.is_file():

@@ -1,0 +1,402 @@
+"""`sbr infer`: of each section of a chunk, the transforms both ways and the registered image.
+
+`linear` is the section's affine alone. A trained method adds a deformation: with S the section
+through its affine and T its MRI plane, v = R(T, G(S)), phi = exp(v) maps points of the plane to
+where they are found in S, and exp(-v) maps them back.
+
+The networks see images as they saw them in training: the weights' pixel size, quantiles and
+padding, whatever this brain's options say. Nothing here is random.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sbr_core import geometry
+from sbr_core.algorithms import deformation as flow
+from sbr_core.algorithms.sections import (
+    area_vote,
+    grid_px,
+    prefilter,
+    resample_section,
+    tissue_signal,
+)
+from sbr_core.errors import ConfigError, ImageError, ReceiptError, SbrError, WeightsError
+from sbr_core.functional.intensity import normalise
+from sbr_core.functional.warp import upsample_velocity
+from sbr_core.geometry import PlaneGrid
+from sbr_core.io.images import read_section
+from sbr_core.io.provenance import sha256_file, sha256_of
+from sbr_core.io.receipts import (
+    SectionResult,
+    file_of,
+    matrix_of,
+    read_table,
+    run_sections,
+    unfinished,
+)
+from sbr_core.io.transforms import (
+    PlaneField,
+    SectionTransform,
+    section_to_stack_path,
+    stack_to_section_path,
+    write_section_transform,
+)
+from sbr_core.io.volumes import read_plane, write_plane
+from sbr_core.stages import REVISION
+from sbr_core.stages.networks import load_generator, load_registrar
+from sbr_core.training.loop import pick_device
+from sbr_core.training.predict import as_batch, crop, predict
+
+if TYPE_CHECKING:
+    from sbr_core.config import InferOptions
+
+STAGE = "infer"
+
+
+def run(
+    options: InferOptions,
+    *,
+    method: str,
+    prepared: Path,
+    planes: Path,
+    affines: Path,
+    out_dir: Path,
+    receipt: Path,
+    registrar: Path | None = None,
+    weights: Path | None = None,
+    strict: bool = False,
+) -> None:
+    """Infer the sections of one chunk and write its receipt.
+
+    Parameters
+    ----------
+    method : ``linear``, or the name of a trained method.
+    prepared, planes, affines : receipts of `prepare`, `resample` and `align-sections`.
+    out_dir : the method's folder; gets ``transforms/`` and ``sections/``.
+    registrar, weights : weights files of R and G, for a trained method.
+
+    Raises
+    ------
+    ConfigError
+        A trained method without weights.
+    WeightsError
+        Weights that do not fit, or R and G of different pixel sizes.
+    """
+    if method == "linear":
+        networks = None
+    elif registrar is None or weights is None:
+        raise ConfigError(f"infer: method '{method}': --registrar and --weights are needed")
+    else:
+        networks = (Path(registrar), Path(weights))
+    tables = {"prepared": prepared, "planes": planes, "affines": affines}
+    sections = _joined({name: Path(table) for name, table in tables.items()})
+    # the pictures of other networks are other pictures; batch size and device change nothing
+    inputs = [sha256_file(path) for path in networks or ()]
+
+    def fingerprint(item: Mapping[str, Any]) -> str:
+        if "failed" in item:
+            return sha256_of(item)
+        return sha256_of(
+            {
+                "method": method,
+                "revision": REVISION[STAGE],
+                "weights": inputs,
+                **{name: item[name]["fingerprint"] for name in tables},
+            }
+        )
+
+    out_dir = Path(out_dir)
+    predictor = None
+    if networks is not None:
+        todo = unfinished(sections, out_dir=out_dir, fingerprint=fingerprint)
+        waiting = {name: sections[name] for name in todo if "failed" not in sections[name]}
+        predictor = Predictor(*networks, tables, waiting, options)
+
+    def process(item: Mapping[str, Any]) -> SectionResult:
+        if "failed" in item:
+            raise ImageError(item["failed"])
+        return infer_section(item, tables, predictor, out_dir)
+
+    run_sections(
+        sections,
+        stage=STAGE,
+        out_dir=out_dir,
+        receipt=receipt,
+        fingerprint=fingerprint,
+        process=process,
+        strict=strict,
+    )
+
+
+def _joined(tables: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """section -> {table name: its row}, or {"failed": why} if a stage before could not do it."""
+    rows = {
+        name: {row["section"]: row for row in read_table(table, only_ok=False)}
+        for name, table in tables.items()
+    }
+    sections: dict[str, dict[str, Any]] = {}
+    for section in dict.fromkeys(s for table in rows.values() for s in table):
+        item = {name: table.get(section) for name, table in rows.items()}
+        absent = [str(tables[name]) for name, row in item.items() if row is None]
+        failed = [row["message"] for row in item.values() if row and row["status"] != "ok"]
+        if failed:
+            item = {"failed": failed[0]}
+        elif absent:
+            item = {"failed": f"section {section!r} is not in {absent[0]}"}
+        sections[section] = item
+    return sections
+
+
+def plane_grid(row: Mapping[str, Any]) -> PlaneGrid:
+    """The grid that a row's columns `rows`, `columns` and `spacing_mm` describe."""
+    return PlaneGrid((int(row["rows"]), int(row["columns"])), float(row["spacing_mm"]))
+
+
+def resample_plane(image: np.ndarray, source: PlaneGrid, target: PlaneGrid) -> np.ndarray:
+    """An image of a plane on another grid with the same origin; float32, 0 outside."""
+    if source == target:
+        return np.asarray(image, np.float32)
+    ratio = target.spacing_mm / source.spacing_mm
+    return resample_section(prefilter(image, ratio), grid_px(target.shape) * ratio)
+
+
+def resample_mask(mask: np.ndarray, source: PlaneGrid, target: PlaneGrid) -> np.ndarray:
+    """A mask of a plane on another grid with the same origin, by area; bool."""
+    mask = np.asarray(mask) > 0
+    if source == target:
+        return mask
+    ratio = target.spacing_mm / source.spacing_mm
+    return area_vote(mask, geometry.scaling(ratio), target.shape)
+
+
+class Predictor:
+    """Velocities and synthesised images of a chunk's sections, computed a batch at a time.
+
+    The networks are loaded when the first section asks.
+
+    Parameters
+    ----------
+    registrar, weights : weights files of R and G.
+    tables : receipts by name, as in `run`.
+    waiting : the sections that will be asked for, in that order.
+    """
+
+    def __init__(
+        self,
+        registrar: Path,
+        weights: Path,
+        tables: Mapping[str, Path],
+        waiting: Mapping[str, Mapping[str, Any]],
+        options: InferOptions,
+    ) -> None:
+        self.paths = registrar, weights
+        self.tables = tables
+        self.waiting = dict(waiting)
+        self.options = options
+        self.done: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self.networks: tuple[Any, Any] | None = None
+        self.preprocessing: dict[str, Any] = {}
+
+    def _load(self) -> None:
+        registrar, registrar_header = load_registrar(self.paths[0])
+        generator, generator_header = load_generator(self.paths[1])
+        self.networks = registrar, generator
+        self.preprocessing = generator_header["preprocessing"]
+        for key in ("working_pixel_mm", "padding_multiple", "polarity"):
+            ours, theirs = self.preprocessing[key], registrar_header["preprocessing"][key]
+            if ours != theirs:
+                raise WeightsError(
+                    f"{self.paths[1]}: {key} {ours} differs from {theirs} in {self.paths[0]}"
+                )
+
+    def predict(self, section: str) -> tuple[np.ndarray, np.ndarray]:
+        """(velocity in px of the plane's grid, (rows, columns, 2); synthesised, (rows, columns)).
+
+        Raises
+        ------
+        ImageError
+            The section or its MRI plane has no tissue.
+        """
+        if self.networks is None:
+            self._load()
+        if section not in self.done:
+            self._predict_batch(section)
+        return self.done.pop(section)
+
+    def _predict_batch(self, section: str) -> None:
+        grid = plane_grid(self.waiting[section]["planes"])
+        network_grid = grid
+        pixel_mm = float(self.preprocessing["working_pixel_mm"])
+        if not math.isclose(pixel_mm, grid.spacing_mm, rel_tol=1e-6):
+            network_grid = grid.at_spacing(pixel_mm)
+        names = [section]
+        pairs = [self._inputs(self.waiting.pop(section), grid, network_grid)]
+        for name in list(self.waiting):
+            if len(names) == self.options.batch_size:
+                break
+            if plane_grid(self.waiting[name]["planes"]) != grid:
+                continue
+            try:
+                pairs.append(self._inputs(self.waiting[name], grid, network_grid))
+            except SbrError:
+                continue  # it fails under its own name when its turn comes
+            del self.waiting[name]
+            names.append(name)
+        fixed, moving = zip(*pairs, strict=True)
+        multiple = int(self.preprocessing["padding_multiple"])
+        velocity_half_px, synthesised = predict(
+            *self.networks,
+            as_batch(fixed, multiple),
+            as_batch(moving, multiple),
+            self.options.batch_size,
+            pick_device(self.options.device),
+        )
+        velocity_px = upsample_velocity(velocity_half_px, tuple(synthesised.shape[-2:]))
+        velocity_px = crop(velocity_px, network_grid.shape, multiple).double().numpy()
+        synthesised = crop(synthesised, network_grid.shape, multiple).numpy()
+        for index, name in enumerate(names):
+            on_network_grid = np.moveaxis(velocity_px[index], 0, -1)
+            self.done[name] = (
+                flow.resample_velocity(on_network_grid, network_grid, grid),
+                resample_plane(synthesised[index, 0], network_grid, grid),
+            )
+
+    def _inputs(
+        self, item: Mapping[str, Any], grid: PlaneGrid, network_grid: PlaneGrid
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(T, S) as the networks take them, (rows, columns) of the network's grid."""
+        images = []
+        for name, image, mask, what in (
+            ("planes", "_mri.nii.gz", "_mrimask.nii.gz", "its MRI plane has no tissue"),
+            ("affines", "_linear.nii.gz", "_linearmask.nii.gz", "no tissue within its MRI plane"),
+        ):
+            pixels = _plane(self.tables[name], item[name], image, grid)
+            inside = _plane(self.tables[name], item[name], mask, grid)
+            pixels = resample_plane(pixels, grid, network_grid)
+            inside = resample_mask(inside, grid, network_grid)
+            if not inside.any():
+                raise ImageError(f"section {item[name]['section']!r}: {what}")
+            quantiles = (self.preprocessing[k] for k in ("low_quantile", "high_quantile"))
+            images.append(normalise(pixels, inside, *quantiles))
+        return tuple(images)
+
+
+def _plane(table: Path, row: Mapping[str, Any], ending: str, grid: PlaneGrid) -> np.ndarray:
+    path = file_of(table, row, ending)
+    array, spacing_mm = read_plane(path)
+    same_spacing = math.isclose(spacing_mm, grid.spacing_mm, rel_tol=1e-5)  # NIfTI has float32
+    if array.shape != grid.shape or not same_spacing:
+        raise ReceiptError(
+            f"{path}: is {array.shape} at {spacing_mm:g} mm, expected the plane's grid,"
+            f" {grid.shape} at {grid.spacing_mm:g} mm"
+        )
+    return array
+
+
+def infer_section(
+    item: Mapping[str, Any],
+    tables: Mapping[str, Path],
+    predictor: Predictor | None,
+    out_dir: Path,
+) -> SectionResult:
+    """Write the transforms and pictures of one section.
+
+    Parameters
+    ----------
+    item : its rows in the tables, by name.
+    predictor : None for `linear`.
+    """
+    began = time.monotonic()
+    prepared_row, plane_row, affine_row = item["prepared"], item["planes"], item["affines"]
+    section, grid = prepared_row["section"], plane_grid(plane_row)
+    section_mm_from_plane_mm = np.asarray(matrix_of(prepared_row, "g")) @ np.asarray(
+        matrix_of(affine_row, "a")
+    )
+    forward: tuple[Any, ...] = (section_mm_from_plane_mm,)
+    backward: tuple[Any, ...] = (np.linalg.inv(section_mm_from_plane_mm),)
+    pictures: dict[str, tuple[np.ndarray, tuple[float, float]]] = {}
+    columns: dict[str, float] = dict.fromkeys(
+        ("folding_percent", "disp_mean_mm", "disp_max_mm", "inverse_mean_px", "inverse_p99_px"), 0.0
+    )
+
+    if predictor is not None:
+        velocity_px, synthesised = predictor.predict(section)
+        fixed_mask = _plane(tables["planes"], plane_row, "_mrimask.nii.gz", grid)
+        moving_mask = _plane(tables["affines"], affine_row, "_linearmask.nii.gz", grid)
+        found = flow.integrate(velocity_px, grid)
+        columns |= _measures(found, fixed_mask, moving_mask)
+        mm, origin_mm = grid.spacing_mm, found.canvas.origin_mm
+        forward = (PlaneField(found.disp_px * mm, mm, origin_mm), *forward)
+        backward = (*backward, PlaneField(found.inverse_disp_px * mm, mm, origin_mm))
+        pictures["synthesised"] = (synthesised, (0.0, 0.0))
+        pictures["velocity"] = ((found.velocity_px * mm).astype(np.float32), origin_mm)
+
+    section_mm_from_plane = SectionTransform(forward)
+    transforms = out_dir / "transforms"
+    files = [section_to_stack_path(transforms, section), stack_to_section_path(transforms, section)]
+    write_section_transform(files[0], section_mm_from_plane)
+    write_section_transform(files[1], SectionTransform(backward))
+    pictures["registered"] = (registered(prepared_row, section_mm_from_plane, grid), (0.0, 0.0))
+    for name, (array, origin_mm) in pictures.items():
+        files.append(out_dir / "sections" / f"{section}_{name}.nii.gz")
+        write_plane(files[-1], array, grid.spacing_mm, origin_mm)
+    return SectionResult(
+        columns={
+            "position_mm": prepared_row["position_mm"],
+            "rows": grid.shape[0],
+            "columns": grid.shape[1],
+            "spacing_mm": grid.spacing_mm,
+            **columns,
+            "seconds": round(time.monotonic() - began, 3),
+        },
+        files=files,
+    )
+
+
+def _measures(
+    found: flow.Deformation, fixed_mask: np.ndarray, moving_mask: np.ndarray
+) -> dict[str, float]:
+    """The receipt's measures of a deformation, over tissue."""
+    inside = fixed_mask > 0
+    length_px = np.linalg.norm(found.canvas.crop(found.disp_px), axis=-1)[inside]
+    there_and_back = flow.there_and_back_px(found, fixed_mask, moving_mask)
+    spacing_mm = found.canvas.grid.spacing_mm
+    return {
+        "folding_percent": flow.folding_percent(found, fixed_mask),
+        "disp_mean_mm": float(length_px.mean()) * spacing_mm,
+        "disp_max_mm": float(length_px.max()) * spacing_mm,
+        "inverse_mean_px": float(there_and_back.mean()),
+        "inverse_p99_px": float(np.percentile(there_and_back, 99)),
+    }
+
+
+def registered(
+    prepared_row: Mapping[str, Any], section_mm_from_plane: SectionTransform, grid: PlaneGrid
+) -> np.ndarray:
+    """The section's file on the plane's grid, interpolated once through the whole chain.
+
+    Parameters
+    ----------
+    prepared_row : of `prepare`: image, pixel size, polarity, background.
+
+    Returns
+    -------
+    (rows, columns) float32, background 0, tissue above, in the file's intensity; beyond the
+    file 0.
+    """
+    image = tissue_signal(
+        read_section(Path(prepared_row["image"])),
+        prepared_row["polarity"],
+        prepared_row["background"],
+    )
+    pixel_mm = float(prepared_row["pixel_size_mm"])
+    image = prefilter(image, grid.spacing_mm / pixel_mm)
+    plane_mm = geometry.apply(grid.plane_mm_from_px, grid_px(grid.shape))
+    return resample_section(image, section_mm_from_plane.map(plane_mm) / pixel_mm)
