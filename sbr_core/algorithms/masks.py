@@ -64,10 +64,10 @@ def tissue_mask(
 ) -> np.ndarray:
     """Tissue of one section, without ink, lines, labels and dust.
 
-    1. Tissue is what stands out from the background by 15 % of typical tissue and 4 sigma.
+    1. Tissue is what stands out from the background by 25 % of typical tissue and 4 sigma.
     2. What is thinner than `feature_mm` (lines, hairs, edges of the slide) is cut off.
-    3. Separate pieces are kept unless they are tiny, much darker than tissue (ink), or hug the
-       border of the image (labels, edges of the slide).
+    3. Separate pieces are kept unless they are tiny, much darker than tissue (ink), much paler
+       (smears), or hug the border of the image (labels, edges of the slide).
     4. Holes smaller than two features across are filled; ventricles stay open.
 
     Parameters
@@ -87,7 +87,7 @@ def tissue_mask(
     # ink is far darker than tissue and would draw Otsu's threshold and the level to itself
     otsu = threshold_otsu(np.clip(signal, 0, max(np.quantile(signal, 0.99), 1e-6 * spread)))
     level = float(np.median(signal[signal > otsu]))
-    threshold = max(0.15 * level, 4 * noise)
+    threshold = max(0.25 * level, 4 * noise)
     if not level > threshold:
         return np.zeros(signal.shape, bool)
     mask = signal > threshold
@@ -101,13 +101,18 @@ def tissue_mask(
     index = np.arange(1, count + 1)
     area_px = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     largest = area_px.max()
-    darkness = ndimage.median(signal, labels, index)
-    tissue = darkness[int(np.argmax(area_px))]
+    tissue = np.median(signal[labels == 1 + np.argmax(area_px)])
+    middle = ndimage.median(signal, labels, index)
+    # letters are strokes with a pale rim: their darker part tells
+    darkest = ndimage.labeled_comprehension(
+        signal, labels, index, lambda v: np.quantile(v, 0.75), float, 0.0
+    )
     to_border_px = ndimage.median(_px_to_border(mask.shape), labels, index)
     tiny = area_px < max(0.003 * largest, math.pi * (feature_mm / pixel_mm) ** 2)
-    ink = (darkness > 1.6 * tissue) & (area_px < 0.1 * largest)
-    edge = (to_border_px < 0.03 * min(mask.shape)) & (area_px < 0.1 * largest)
-    keep = ~(tiny | ink | edge)
+    ink = darkest > 1.6 * tissue
+    smear = middle < 0.35 * tissue
+    edge = to_border_px < 0.03 * min(mask.shape)
+    keep = ~(tiny | ((ink | smear | edge) & (area_px < 0.1 * largest)))
     mask = np.concatenate([[False], keep])[labels]
     return _holes_filled(mask, math.pi * (feature_mm / pixel_mm) ** 2)
 
