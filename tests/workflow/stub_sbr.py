@@ -1,0 +1,123 @@
+"""A stand-in for the command ``sbr``: the real flags, receipts and file names, but no work.
+
+Each result is a few bytes that depend on what its real one would depend on, so the workflow's
+decisions are those of a real run. Every call adds a line to ``calls.tsv`` in the working
+directory: the command and the sections it worked on.
+"""
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from sbr_core.cli import _rows, build_parser
+from sbr_core.io.provenance import write_text
+from sbr_core.io.receipts import SectionResult, read_table, run_sections
+from sbr_core.stages import collect
+
+
+def digest(*parts):
+    """A short digest of texts and of the content of files."""
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part.read_bytes() if isinstance(part, Path) else repr(part).encode())
+    return sha.hexdigest()
+
+
+def per_section(arguments, items, endings, *shared):
+    """Write `endings` for each item of a chunk and the receipt."""
+    out_dir = arguments["out_dir"]
+    worked_on = []
+
+    def process(item):
+        files = []
+        for ending in endings:
+            file = out_dir / ending.format(section=item["section"])
+            write_text(file, digest(item, *shared))
+            files.append(file)
+        worked_on.append(item["section"])
+        return SectionResult({"position_mm": item["position_mm"]}, files)
+
+    run_sections(
+        {item["section"]: item for item in items},
+        stage="stub",
+        out_dir=out_dir,
+        receipt=arguments["receipt"],
+        fingerprint=lambda item: digest(item, *shared),
+        process=process,
+    )
+    return worked_on
+
+
+def rows(arguments):
+    """Rows with the content of their files."""
+    return [
+        asdict(row) | {"content": [digest(Path(f)) for f in row.files()]}
+        for row in _rows(arguments["rows"])
+    ]
+
+
+def run(command, arguments):
+    """What each command leaves behind."""
+    options = arguments.get("options")
+    out_dir = arguments.get("out_dir")
+    if command == "collect":
+        collect.run(None, receipts=arguments["receipts"], table=arguments["table"])
+    elif command == "prepare":
+        return per_section(arguments, rows(arguments), ["sections/{section}_image.nii.gz"], options)
+    elif command == "prepare-mri":
+        for name in ("mri.nii.gz", "mri_mask.nii.gz", "mri.json"):
+            write_text(out_dir / name, digest(options, arguments["mri"]))
+    elif command == "align":
+        assert read_table(arguments["sections"]), "the global fit came before its table"
+        for name in (
+            "from-stack_to-mri_mode-image_xfm.txt",
+            "plane_grid.json",
+            "sections_initial.tsv",
+            "quality.json",
+            "overview.png",
+        ):
+            write_text(out_dir / name, digest(options, arguments["sections"], arguments["mri"]))
+    elif command == "resample":
+        fit = arguments["align_dir"] and arguments["align_dir"] / "plane_grid.json"
+        bare = [r | {"content": []} for r in rows(arguments)]
+        ending = ["sections/{section}_mri.nii.gz"]
+        return per_section(arguments, bare, ending, options, *([fit] if fit else []))
+    elif command in ("align-sections", "infer"):
+        prepared = {r["section"]: r for r in read_table(arguments["prepared"])}
+        planes = {r["section"] for r in read_table(arguments["planes"])}
+        assert planes == set(prepared), f"planes of {planes}, sections {set(prepared)}"
+        networks = [arguments[k] for k in ("registrar", "weights") if arguments.get(k)]
+        ending = ["sections/{section}_linear.nii.gz"]
+        return per_section(arguments, list(prepared.values()), ending, options, *networks)
+    elif command in ("train-registrar", "train-sbr"):
+        assert read_table(arguments["planes"]), "training came before its table"
+        for name in ("weights.safetensors", "loss.tsv", "loss.png"):
+            write_text(out_dir / name, digest(command, options))
+    elif command == "reassemble":
+        for kind in ("histology", "coverage"):
+            space = "mri" if arguments["align_dir"] else "stack"
+            name = f"{arguments['brain']}_space-{space}_{kind}.nii.gz"
+            write_text(out_dir / name, digest(options, arguments["sections"]))
+    elif command == "evaluate":
+        for name in ("summary.tsv", "sections.tsv"):
+            write_text(out_dir / name, digest(options, arguments["prepared"]))
+    elif command == "report":
+        write_text(arguments["out"], digest(options, arguments["brain"]))
+    else:
+        raise AssertionError(f"the workflow called sbr {command}")
+    return []
+
+
+def main():
+    """Run one command and note it."""
+    arguments = vars(build_parser().parse_args())
+    command = arguments.pop("command")
+    worked_on = run(command, arguments)
+    with open("calls.tsv", "a") as stream:
+        stream.write(f"{command}\t{json.dumps(worked_on)}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,394 @@
+# What all rules share: the checked configuration, the sheet of brains, the rows of each brain in
+# chunks, and the functions that name inputs and parameters; here stand no rules.
+
+import json
+import os
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+
+from sbr_core import chunks, config as sbr_config
+from sbr_core.errors import SbrError
+from sbr_core.io import manifests
+from sbr_core.stages import REVISION
+
+REPOSITORY = Path(workflow.basedir).parent
+DEMO_DIR = Path("data/demo")
+DEMO_MANIFEST = DEMO_DIR / "sections.tsv"
+SECTION_STAGES = ("prepare", "resample", "align_sections")
+"""Stages that work section by section, before any method is chosen."""
+STAGES_IN_ORDER = (
+    "prepare",
+    "align",
+    "resample",
+    "align_sections",
+    "train_registrar",
+    "train_sbr",
+)
+
+
+def checked(function, *args, **kwargs):
+    """The function's value; a fault of the user's becomes one line of Snakemake's."""
+    try:
+        return function(*args, **kwargs)
+    except SbrError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def demo_rows():
+    """The demo's manifest as its options make it; none where no brain is the demo."""
+    if all(Path(row.sections) != DEMO_MANIFEST for row in BRAINS.values()):
+        return []
+    from sbr_core.algorithms import simulation  # takes a while, so only where it is needed
+
+    return simulation.demo_rows(CONFIG.demo)
+
+
+def demo_stands():
+    """Whether the demo was made, with the options it has now."""
+    try:
+        made_with = json.loads((DEMO_DIR / "truth.json").read_text())["options"]
+    except (OSError, ValueError, KeyError):
+        made_with = None
+    return DEMO_MANIFEST.is_file() and made_with == CONFIG.demo.model_dump(mode="json")
+
+
+def read_rows(brain):
+    """(rows of a brain that are not excluded, number of all its rows).
+
+    The demo's manifest counts, with what a user changed in it, unless it is still to be made.
+    """
+    path = Path(brain.sections)
+    if path == DEMO_MANIFEST and not demo_stands():
+        rows = [manifests.parse_section(row, str(path), DEMO_DIR) for row in DEMO_ROWS]
+        return rows, len(rows)
+    rows = manifests.read_manifest(path, prealigned=brain.prealigned)
+    return rows, len(manifests.read_tsv(path)[1])
+
+
+def in_chunks(rows, n_rows):
+    """Chunk name -> its rows."""
+    row_of = {row.section: row for row in rows}
+    members = chunks.chunks_of(row_of, n_rows, CONFIG.chunk_size)
+    return {name: [row_of[s] for s in sections] for name, sections in members.items()}
+
+
+def one_of(names):
+    """Regular expression that matches exactly these names."""
+    return "|".join(re.escape(name) for name in names)
+
+
+CONFIG = checked(sbr_config.resolve, config, REPOSITORY / "config" / "presets")
+METHODS = tuple(dict.fromkeys(("linear", *CONFIG.methods)))
+TRAINED = tuple(method for method in METHODS if method in sbr_config.TRAINED_METHODS)
+BRAINS = checked(manifests.read_brains, CONFIG.brains)
+DEMO_ROWS = checked(demo_rows)
+CHUNKS = {name: in_chunks(*checked(read_rows, row)) for name, row in BRAINS.items()}
+
+
+# --------------------------------------------------------------------------------------------
+# Paths
+# --------------------------------------------------------------------------------------------
+
+
+def of_brain(brain, *parts):
+    """A path below the results of a brain."""
+    return str(Path(CONFIG.results, brain, *parts))
+
+
+def receipts(brain, stage):
+    """Receipts of one per-section stage, or of one method's inference."""
+    return [of_brain(brain, stage, "chunks", f"{chunk}.tsv") for chunk in CHUNKS[brain]]
+
+
+def parent(path, levels=1):
+    """The folder `levels` above a file."""
+    return str(Path(path).parents[levels - 1])
+
+
+def similarity(brain):
+    """The 3D similarity of a brain that is not prealigned."""
+    return of_brain(brain, "align", "from-stack_to-mri_mode-image_xfm.txt")
+
+
+def volume(brain, method):
+    """The reassembled volume: in MRI space, or in stack space where there is no 3D MRI."""
+    space = "stack" if BRAINS[brain].prealigned else "mri"
+    return of_brain(brain, method, "volume", f"{brain}_space-{space}_histology.nii.gz")
+
+
+def trained_here(brain):
+    """Whether a brain trains networks of its own."""
+    return donor(brain) == brain
+
+
+def donor(brain):
+    """The brain whose networks this one uses."""
+    return manifests.weights_donor(BRAINS, brain, Path(CONFIG.brains))
+
+
+def weights_of(brain):
+    """Weights that a brain trains itself."""
+    folders = ["registrar", *TRAINED] if TRAINED and trained_here(brain) else []
+    return [of_brain(brain, folder, "weights.safetensors") for folder in folders]
+
+
+def results_of(brain):
+    """Every file of a brain whose loss is to be noticed."""
+    tables = [receipts(brain, stage) for stage in (*SECTION_STAGES, *METHODS)]
+    fit = [] if BRAINS[brain].prealigned else [similarity(brain)]
+    volumes = [volume(brain, method) for method in METHODS]
+    return [*(path for table in tables for path in table), *fit, *weights_of(brain), *volumes]
+
+
+# --------------------------------------------------------------------------------------------
+# Named inputs
+# --------------------------------------------------------------------------------------------
+
+
+def image_files(wildcards):
+    """Images, masks and labels of the sections of one chunk."""
+    rows = CHUNKS[wildcards.brain][wildcards.chunk]
+    return [f for row in rows for f in (row.image, row.mask, row.labels) if f]
+
+
+def mri_inputs(wildcards):
+    """The MRI as the user gave it, and its mask where there is one."""
+    row = BRAINS[wildcards.brain]
+    return {"mri": row.mri} | ({"mri_mask": row.mri_mask} if row.mri_mask else {})
+
+
+def plane_inputs(wildcards):
+    """Where the MRI planes of a chunk come from: the fitted MRI, or a plane of each row."""
+    brain = wildcards.brain
+    if BRAINS[brain].prealigned:
+        rows = CHUNKS[brain][wildcards.chunk]
+        return {"images": [f for row in rows for f in (row.mri_image, row.mri_mask) if f]}
+    return {
+        "similarity": similarity(brain),
+        "plane_grid": of_brain(brain, "align", "plane_grid.json"),
+        "mri": of_brain(brain, "prepare", "mri.nii.gz"),
+        "mri_mask": of_brain(brain, "prepare", "mri_mask.nii.gz"),
+    }
+
+
+def fit_inputs(wildcards):
+    """The global fit of a brain that is not prealigned."""
+    brain = wildcards.brain
+    if BRAINS[brain].prealigned:
+        return {}
+    return {
+        "similarity": similarity(brain),
+        "initial": of_brain(brain, "align", "sections_initial.tsv"),
+    }
+
+
+def frame_inputs(wildcards):
+    """What a volume or a table in MRI space needs, of a brain that is not prealigned."""
+    brain = wildcards.brain
+    if BRAINS[brain].prealigned:
+        return {}
+    return {
+        "similarity": similarity(brain),
+        "mri": of_brain(brain, "prepare", "mri.nii.gz"),
+    }
+
+
+def steady(stage, *parts):
+    """Input function of a table of sections, for a stage that looks at the brain as a whole.
+
+    A section that changes must not start the global fit or a training again, so the table is
+    `ancient`; but when the user forces the stage, it waits for the newest table.
+    """
+
+    def table(wildcards):
+        path = of_brain(wildcards.brain, *parts)
+        forced = workflow.dag_settings.forceall or stage in workflow.dag_settings.forcerun
+        return path if forced else ancient(path)
+
+    return table
+
+
+def network_inputs(wildcards):
+    """Trained networks that a method's inference uses; another brain's are `ancient`."""
+    brain, method = wildcards.brain, wildcards.method
+    if method not in TRAINED:
+        return {}
+    giver = donor(brain)
+    paths = {
+        "registrar": of_brain(giver, "registrar", "weights.safetensors"),
+        "weights": of_brain(giver, method, "weights.safetensors"),
+    }
+    return paths if giver == brain else {k: ancient(v) for k, v in paths.items()}
+
+
+def evaluation_inputs(wildcards):
+    """Every method's transforms and volume, and whatever truth the user gave."""
+    brain = wildcards.brain
+    row = BRAINS[brain]
+    inputs = {
+        "tables": [of_brain(brain, method, "sections.tsv") for method in METHODS],
+        "volumes": [volume(brain, method) for method in METHODS],
+        **frame_inputs(wildcards),
+    }
+    if row.landmarks:
+        inputs["landmarks"] = row.landmarks
+    if row.mri_labels:
+        inputs["mri_labels"] = row.mri_labels
+    planes = [r.mri_labels for rows in CHUNKS[brain].values() for r in rows if r.mri_labels]
+    if planes:
+        inputs["plane_labels"] = planes
+    return inputs
+
+
+def report_inputs(wildcards):
+    """Tables and pictures of a brain."""
+    brain = wildcards.brain
+    inputs = {
+        "tables": [of_brain(brain, method, "sections.tsv") for method in METHODS],
+        "volumes": [volume(brain, method) for method in METHODS],
+    }
+    if not BRAINS[brain].prealigned:
+        inputs["fit"] = of_brain(brain, "align", "quality.json")
+    if trained_here(brain) and TRAINED:
+        folders = ["registrar", *TRAINED]
+        inputs["losses"] = [of_brain(brain, folder, "loss.tsv") for folder in folders]
+    return inputs
+
+
+# --------------------------------------------------------------------------------------------
+# Parameters
+# --------------------------------------------------------------------------------------------
+
+
+def options(stage):
+    """The stage's own section of the configuration as JSON."""
+    return CONFIG.section_json(stage)
+
+
+def flags(**values):
+    """Words of a command line; a flag that is None, False or empty is left out."""
+    words = []
+    for name, value in values.items():
+        if value is None or value is False or value == []:
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            words += [str(v) for v in value] if isinstance(value, list) else [str(value)]
+    return words
+
+
+def chunk_rows(wildcards):
+    """The rows of a chunk as JSON, for `prepare`; without notes, which change nothing."""
+    return manifests.rows_to_json(CHUNKS[wildcards.brain][wildcards.chunk])
+
+
+def plane_rows(wildcards):
+    """The rows of a chunk as JSON, with only what decides their MRI planes."""
+    rows = CHUNKS[wildcards.brain][wildcards.chunk]
+    bare = dict(mask="", labels="", flip="none", rotate_deg=0.0, stain="", mri_labels="")
+    return manifests.rows_to_json([replace(row, **bare) for row in rows])
+
+
+def method_folders(wildcards):
+    """``METHOD=FOLDER`` of every method."""
+    return [f"{method}={of_brain(wildcards.brain, method)}" for method in METHODS]
+
+
+def gpus(stage):
+    """Graphics cards a job of this stage asks for."""
+    device = getattr(CONFIG, stage).device
+    return {"cpu": 0, "cuda": max(1, CONFIG.gpus)}.get(device, CONFIG.gpus)
+
+
+def plan_text(wildcards):
+    """What the configuration and the tables ask of one stage, as JSON (see plan.smk)."""
+    brain = wildcards.brain
+    stage, _, part = wildcards.plan.partition(".")
+    if stage == "collect":
+        return sbr_config.canonical_json({"chunks": list(CHUNKS[brain])})
+    asked = {stage: {"options": json.loads(options(stage)), "revision": REVISION[stage]}}
+    if stage in ("align", "train_registrar", "train_sbr"):
+        # their tables are ancient, so what those tables were made with is followed here
+        for earlier in STAGES_IN_ORDER[: STAGES_IN_ORDER.index(stage)]:
+            asked[earlier] = {
+                "options": json.loads(options(earlier)),
+                "revision": REVISION[earlier],
+            }
+    if stage == "resample":
+        asked["rows"] = json.loads(plane_rows(Wildcards(brain=brain, chunk=part)))
+    if stage == "infer":
+        asked["networks"] = donor(brain)
+    return sbr_config.canonical_json(asked)
+
+
+class Wildcards:
+    """Wildcards for a function that is called by another one."""
+
+    def __init__(self, **values):
+        self.__dict__.update(values)
+
+
+# --------------------------------------------------------------------------------------------
+# Upkeep
+# --------------------------------------------------------------------------------------------
+
+
+def forget_receipts_of_missing_files():
+    """Remove each receipt that lists a file which is gone, so that its chunk is planned.
+
+    The command then makes only what is missing. Folders are listed once, which stays fast for
+    thousands of files.
+    """
+    listed = {}
+
+    def is_there(path):
+        if path.parent not in listed:
+            listed[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
+        return path.name in listed[path.parent]
+
+    for brain in BRAINS:
+        for stage in (*SECTION_STAGES, *METHODS):
+            for receipt in map(Path, receipts(brain, stage)):
+                if not receipt.is_file():
+                    continue
+                missing = first_missing_file(receipt, is_there)
+                if missing is not None:
+                    logger.warning(f"{missing}: missing; its chunk will be restored")
+                    receipt.unlink()
+
+
+def first_missing_file(receipt, is_there):
+    """The first file a receipt lists that is not there, or the receipt itself if damaged."""
+    folder = receipt.parents[1]
+    try:
+        for row in manifests.read_tsv(receipt)[1]:
+            for name in json.loads(row.get("files") or "{}"):
+                if not is_there(folder / name):
+                    return folder / name
+    except (SbrError, ValueError):
+        return receipt
+    return None
+
+
+def checkpoint_root(brain, network):
+    """Where a training keeps its checkpoints: outside of any rule's output."""
+    return str(Path(CONFIG.results, ".checkpoints", brain, network))
+
+
+def forget_checkpoints_of_forced_trainings():
+    """A forced training starts anew; an interrupted one goes on from its last checkpoint."""
+    forced = workflow.dag_settings.forcerun
+    for training, networks in (("train_registrar", ["registrar"]), ("train_sbr", TRAINED)):
+        if workflow.dag_settings.forceall or training in forced:
+            for brain in filter(trained_here, BRAINS):
+                for network in networks:
+                    shutil.rmtree(checkpoint_root(brain, network), ignore_errors=True)
+
+
+if workflow.is_main_process:
+    forget_receipts_of_missing_files()

@@ -1,0 +1,39 @@
+# evaluate: tables of accuracy, every method beside `linear`
+#   in   tables and volumes of every method, landmarks and labels where the user gave them
+#   out  {results}/{brain}/evaluation/summary.tsv, sections.tsv
+#   run  sbr evaluate
+
+
+rule evaluate:
+    input:
+        unpack(evaluation_inputs),
+        plan="<results>/{brain}/plan/evaluate.json",
+        prepared="<results>/{brain}/prepare/sections.tsv",
+        planes="<results>/{brain}/resample/sections.tsv",
+    output:
+        summary="<results>/{brain}/evaluation/summary.tsv",
+        sections="<results>/{brain}/evaluation/sections.tsv",
+    log:
+        "<results>/{brain}/logs/evaluate.log",
+    benchmark:
+        "<results>/{brain}/benchmarks/evaluate.tsv"
+    conda:
+        "../../envs/sbr.yaml"
+    threads: 2
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        options=options("evaluate"),
+        methods=method_folders,
+        out_dir=lambda wildcards, output: parent(output.summary),
+        flags=lambda wildcards, input: flags(
+            align_dir=parent(input.similarity) if "similarity" in input.keys() else None,
+            landmarks=input.get("landmarks"),
+            mri_labels=input.get("mri_labels"),
+            rows=BRAINS[wildcards.brain].sections if "plane_labels" in input.keys() else None,
+        ),
+    shell:
+        "sbr evaluate --options {params.options:q} --brain {wildcards.brain:q}"
+        " --methods {params.methods:q} --prepared {input.prepared:q} --planes {input.planes:q}"
+        " {params.flags:q} --out-dir {params.out_dir:q} > {log:q} 2>&1"

@@ -1,0 +1,39 @@
+# infer: deformations both ways, synthesised and registered sections, method by method
+#   in   receipts of one chunk, trained networks (of another brain where weights_from names one)
+#   out  {results}/{brain}/{method}/chunks/{chunk}.tsv, the receipt of transforms and sections
+#   run  sbr infer
+
+
+rule infer:
+    input:
+        unpack(network_inputs),
+        plan="<results>/{brain}/plan/infer.json",
+        prepared="<results>/{brain}/prepare/chunks/{chunk}.tsv",
+        planes="<results>/{brain}/resample/chunks/{chunk}.tsv",
+        affines="<results>/{brain}/align_sections/chunks/{chunk}.tsv",
+    output:
+        receipt="<results>/{brain}/{method}/chunks/{chunk}.tsv",
+    log:
+        "<results>/{brain}/logs/infer/{method}/{chunk}.log",
+    benchmark:
+        "<results>/{brain}/benchmarks/infer/{method}/{chunk}.tsv"
+    conda:
+        "../../envs/sbr.yaml"
+    threads: 2
+    resources:
+        mem_mb=8000,
+        runtime=60,
+        gpu=lambda wildcards: gpus("infer") if wildcards.method in TRAINED else 0,
+    params:
+        options=options("infer"),
+        out_dir=lambda wildcards, output: parent(output.receipt, 2),
+        flags=lambda wildcards, input: flags(
+            registrar=input.get("registrar"),
+            weights=input.get("weights"),
+            strict=CONFIG.strict,
+        ),
+    shell:
+        "sbr infer --method {wildcards.method:q} --options {params.options:q}"
+        " --prepared {input.prepared:q} --planes {input.planes:q} --affines {input.affines:q}"
+        " {params.flags:q} --out-dir {params.out_dir:q} --receipt {output.receipt:q}"
+        " > {log:q} 2>&1"

@@ -1,0 +1,57 @@
+# prepare: section images to working-resolution intensity and tissue mask, chunk by chunk
+#   in   images, masks and labels of the chunk's rows (the manifest itself is no input)
+#   out  {results}/{brain}/prepare/chunks/{chunk}.tsv, the receipt of the section files beside it
+#   run  sbr prepare
+# prepare_mri: the MRI and its mask, checked
+#   out  {results}/{brain}/prepare/mri.nii.gz, mri_mask.nii.gz
+#   run  sbr prepare-mri
+
+
+rule prepare:
+    input:
+        images=image_files,
+    output:
+        receipt="<results>/{brain}/prepare/chunks/{chunk}.tsv",
+    log:
+        "<results>/{brain}/logs/prepare/{chunk}.log",
+    benchmark:
+        "<results>/{brain}/benchmarks/prepare/{chunk}.tsv"
+    conda:
+        "../../envs/sbr.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        options=options("prepare"),
+        revision=REVISION["prepare"],
+        rows=chunk_rows,
+        out_dir=lambda wildcards, output: parent(output.receipt, 2),
+        flags=lambda wildcards, input: flags(strict=CONFIG.strict),
+    shell:
+        "sbr prepare --options {params.options:q} --rows {params.rows:q}"
+        " --out-dir {params.out_dir:q} --receipt {output.receipt:q} {params.flags:q}"
+        " > {log:q} 2>&1"
+
+
+rule prepare_mri:
+    input:
+        unpack(mri_inputs),
+    output:
+        mri="<results>/{brain}/prepare/mri.nii.gz",
+        mri_mask="<results>/{brain}/prepare/mri_mask.nii.gz",
+        facts="<results>/{brain}/prepare/mri.json",
+    log:
+        "<results>/{brain}/logs/prepare_mri.log",
+    conda:
+        "../../envs/sbr.yaml"
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        options=options("prepare"),
+        revision=REVISION["prepare_mri"],
+        out_dir=lambda wildcards, output: parent(output.mri),
+        flags=lambda wildcards, input: flags(mri_mask=input.get("mri_mask")),
+    shell:
+        "sbr prepare-mri --options {params.options:q} --mri {input.mri:q} {params.flags:q}"
+        " --out-dir {params.out_dir:q} > {log:q} 2>&1"

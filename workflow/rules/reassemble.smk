@@ -1,0 +1,39 @@
+# reassemble: the sections as one 3D volume, in MRI space or, where there is no 3D MRI, in the stack
+#   in   tables of infer and prepare, the similarity and the MRI's grid
+#   out  {results}/{brain}/{method}/volume/{brain}_space-{mri,stack}_histology.nii.gz and
+#        _coverage.nii.gz; _labels.nii.gz beside them where sections have labels
+#   run  sbr reassemble
+
+
+rule reassemble:
+    input:
+        unpack(frame_inputs),
+        plan="<results>/{brain}/plan/reassemble.json",
+        sections="<results>/{brain}/{method}/sections.tsv",
+        prepared="<results>/{brain}/prepare/sections.tsv",
+    output:
+        histology="<results>/{brain}/{method}/volume/{brain}_space-{space}_histology.nii.gz",
+        coverage="<results>/{brain}/{method}/volume/{brain}_space-{space}_coverage.nii.gz",
+    log:
+        "<results>/{brain}/logs/reassemble/{method}_space-{space}.log",
+    benchmark:
+        "<results>/{brain}/benchmarks/reassemble/{method}_space-{space}.tsv"
+    conda:
+        "../../envs/sbr.yaml"
+    threads: 4
+    resources:
+        mem_mb=16000,
+        runtime=120,
+    params:
+        options=options("reassemble"),
+        out_dir=lambda wildcards, output: parent(output.histology),
+        flags=lambda wildcards, input: (
+            flags(align_dir=parent(input.similarity), mri=input.mri)
+            if "similarity" in input.keys()
+            else []
+        ),
+    shell:
+        "sbr reassemble --options {params.options:q} --brain {wildcards.brain:q}"
+        " --method {wildcards.method:q} --sections {input.sections:q}"
+        " --prepared {input.prepared:q} {params.flags:q} --out-dir {params.out_dir:q}"
+        " > {log:q} 2>&1"

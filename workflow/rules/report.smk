@@ -1,0 +1,34 @@
+# report: one self-contained HTML page per brain, also part of `snakemake --report`
+#   in   tables, volumes and losses of every method
+#   out  {results}/{brain}/report/index.html
+#   run  sbr report
+
+
+rule report:
+    input:
+        unpack(report_inputs),
+        plan="<results>/{brain}/plan/report.json",
+        summary="<results>/{brain}/evaluation/summary.tsv",
+        sections="<results>/{brain}/evaluation/sections.tsv",
+    output:
+        page=report(
+            "<results>/{brain}/report/index.html",
+            caption="../report/brain.rst",
+            category="Brains",
+            labels={"brain": "{brain}"},
+        ),
+    log:
+        "<results>/{brain}/logs/report.log",
+    conda:
+        "../../envs/sbr.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        options=options("report"),
+        methods=method_folders,
+        results_dir=lambda wildcards, output: parent(output.page, 2),
+    shell:
+        "sbr report --options {params.options:q} --brain {wildcards.brain:q}"
+        " --methods {params.methods:q} --results-dir {params.results_dir:q}"
+        " --out {output.page:q} > {log:q} 2>&1"

@@ -1,0 +1,33 @@
+# train_registrar: weights of the registration network, trained on MRI planes only
+#   in   table of resample (ancient: a section more or less does not start the training again)
+#   out  {results}/{brain}/registrar/: weights, losses as table and picture
+#   run  sbr train-registrar
+
+
+rule train_registrar:
+    input:
+        unpack(fit_inputs),
+        plan="<results>/{brain}/plan/train_registrar.json",
+        planes=steady("train_registrar", "resample", "sections.tsv"),
+    output:
+        weights="<results>/{brain}/registrar/weights.safetensors",
+        losses="<results>/{brain}/registrar/loss.tsv",
+        curve="<results>/{brain}/registrar/loss.png",
+    log:
+        "<results>/{brain}/logs/train_registrar.log",
+    benchmark:
+        "<results>/{brain}/benchmarks/train_registrar.tsv"
+    conda:
+        "../../envs/sbr.yaml"
+    threads: 16
+    resources:
+        mem_mb=16000,
+        runtime=1440,
+        gpu=gpus("train_registrar"),
+    params:
+        options=options("train_registrar"),
+        out_dir=lambda wildcards, output: parent(output.weights),
+        checkpoints=lambda wildcards, output: checkpoint_root(wildcards.brain, "registrar"),
+    shell:
+        "sbr train-registrar --options {params.options:q} --planes {input.planes:q}"
+        " --out-dir {params.out_dir:q} --checkpoint-root {params.checkpoints:q} > {log:q} 2>&1"
