@@ -62,23 +62,23 @@ def lncc(
     count = mask.sum((2, 3), keepdim=True).clamp_min(1.0)
 
     def centred(image: Tensor) -> tuple[Tensor, Tensor]:
-        """Zero mean in the mask (which keeps float32 precise), and the variance there."""
+        """Zero mean in the mask (which keeps float32 precise), and the floor of its variances."""
         mean = (image * mask).sum((2, 3), keepdim=True) / count
         image = (image - mean) * mask
-        return image, (image * image).sum((2, 3), keepdim=True) / count
+        variance = (image * image).sum((2, 3), keepdim=True) / count
+        # of an image that is flat everywhere, the variance is what rounding left
+        rounding = (16 * torch.finfo(image.dtype).eps) ** 2 * (variance + mean.square())
+        return image, flatness * variance + rounding + torch.finfo(image.dtype).tiny ** 0.5
 
-    f, f_variance = centred(fixed)
-    m, m_variance = centred(moving)
+    f, f_floor = centred(fixed)
+    m, m_floor = centred(moving)
     sums = _window_means([mask, f, m, f * f, m * m, f * m], window_px)
     weight, f_mean, m_mean, ff, mm, fm = sums.unbind(1)
     inside = weight.clamp_min(0.5 / window_px**2)  # no pixel of the mask: all sums are 0 as well
     f_mean, m_mean = f_mean / inside, m_mean / inside
     cov = fm / inside - f_mean * m_mean
-    f_var = (ff / inside - f_mean**2).clamp_min(0.0)
-    m_var = (mm / inside - m_mean**2).clamp_min(0.0)
-    floor = 1e-12  # for an image that is flat everywhere
-    f_var = f_var + flatness * f_variance[:, 0] + floor
-    m_var = m_var + flatness * m_variance[:, 0] + floor
+    f_var = (ff / inside - f_mean**2).clamp_min(0.0) + f_floor[:, 0]
+    m_var = (mm / inside - m_mean**2).clamp_min(0.0) + m_floor[:, 0]
     return masked_mean(cov * cov / (f_var * m_var), mask[:, 0])
 
 

@@ -61,6 +61,8 @@ def predict(
     generator: Generator | None,
     fixed: Tensor,
     moving: Tensor,
+    moving_masks: Tensor | None = None,
+    *,
     batch_size: int = 8,
     device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor]:
@@ -70,6 +72,8 @@ def predict(
     ----------
     generator : synthesises the moving images first; None when they are of the fixed ones' kind.
     fixed, moving : (N, 1, H, W) in [0, 1], padded (`pad`, `as_batch`) to the networks' multiple.
+    moving_masks : (N, 1, H, W), 0 or 1: the tissue of the moving images, which the synthesised
+        ones are limited to, as in training. Needed with a generator.
 
     Returns
     -------
@@ -77,6 +81,8 @@ def predict(
         ``registrar.displacement(velocity, (H, W))`` and its negative for the inverse.
     synthesised : (N, 1, H, W); `moving` itself without a generator. Both on the CPU.
     """
+    if generator is not None and moving_masks is None:
+        raise ValueError("synthesis needs the masks of the moving images")
     registrar = registrar.to(device).eval()
     if generator is not None:
         generator = generator.to(device).eval()
@@ -85,7 +91,7 @@ def predict(
         target = fixed[start : start + batch_size].to(device)
         image = moving[start : start + batch_size].to(device)
         if generator is not None:
-            image = generator(image)
+            image = generator(image) * moving_masks[start : start + batch_size].to(device)
         velocities.append(registrar(target, image).cpu())
         images.append(image.cpu())
     return torch.cat(velocities), torch.cat(images)

@@ -74,14 +74,10 @@ class SbrTask:
         self.generator, self.projection = generator, projection
         self.registrar = registrar.requires_grad_(False).eval()
         self.images = torch.stack((sections, planes))
-        # channel 0: tissue, where descriptors come from; channel 1: where images are compared
+        # channel 0: tissue; channel 1: a rim more, where images are compared
         rim = options.mask_dilation_px
-        self.masks = torch.stack(
-            (
-                torch.cat((section_masks, dilate(section_masks, rim)), 1),
-                torch.cat((plane_masks, dilate(plane_masks, rim)), 1),
-            )
-        )
+        masks = torch.stack((section_masks, plane_masks))
+        self.masks = torch.cat((masks, torch.stack([dilate(m, rim) for m in masks])), 2)
         self.options = options
 
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
@@ -95,16 +91,18 @@ class SbrTask:
             augment.draw(2 * options.batch_size, options.augment, rng),
         )
         section, plane = images.chunk(2)
-        section_mask, plane_mask = masks.chunk(2)
+        (section_tissue, _), (plane_tissue, plane_rim) = (m.split(1, 1) for m in masks.chunk(2))
         contrast_wanted = options.contrastive_weight > 0
 
         # the descriptors of S come out of the pass that synthesises
         layers = range(generator.n_layers) if contrast_wanted else ()
         synthesised, of_section = generator.synthesise(section, layers)
+        # R was trained on planes with nothing around the tissue, so that is what it is given
+        synthesised = synthesised * section_tissue
         velocity_half_px = self.registrar(plane, synthesised)
         disp_px = self.registrar.displacement(velocity_half_px, plane.shape[-2:])
         warped, warped_section = warp(torch.cat((synthesised, section), 1), disp_px).split(1, 1)
-        losses = {"l1": l1(plane, warped, plane_mask[:, 1:])}  # equation 3
+        losses = {"l1": l1(plane, warped, plane_rim)}  # equation 3
         losses["loss"] = losses["l1"]
         if not contrast_wanted:
             return losses
@@ -116,8 +114,8 @@ class SbrTask:
         losses["nce_section"] = losses["nce_plane"] = 0.0
         at = options.batch_size
         for name, query, key, tissue in (
-            ("nce_section", [q[:at] for q in queries], of_section, section_mask[:, :1]),
-            ("nce_plane", [q[at:] for q in queries], of_plane, plane_mask[:, :1]),
+            ("nce_section", [q[:at] for q in queries], of_section, section_tissue),
+            ("nce_plane", [q[at:] for q in queries], of_plane, plane_tissue),
         ):
             places = [
                 draw_places(tissue, stride, options.n_samples, rng)
