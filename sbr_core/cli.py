@@ -203,6 +203,7 @@ COMMANDS = (
             _optional("--landmarks", "path", "table of landmarks"),
             _optional("--mri-labels", "path", "labels of the MRI, on its grid"),
             _optional("--rows", "rows", "manifest rows, for the mri_labels of a prealigned brain"),
+            _optional("--excluded", "text", "ids of excluded sections, separated by commas"),
             _OUT_DIR,
         ),
     ),
