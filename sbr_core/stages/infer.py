@@ -179,7 +179,8 @@ def resample_mask(mask: np.ndarray, source: PlaneGrid, target: PlaneGrid) -> np.
 class Predictor:
     """Velocities and synthesised images of a chunk's sections, computed a batch at a time.
 
-    The networks are loaded when the first section asks.
+    The networks are loaded only if a section waits for them. Weights that do not fit are a fault
+    of the whole chunk, so they show here and not under one section's name.
 
     Parameters
     ----------
@@ -196,25 +197,21 @@ class Predictor:
         waiting: Mapping[str, Mapping[str, Any]],
         options: InferOptions,
     ) -> None:
-        self.paths = registrar, weights
         self.tables = tables
         self.waiting = dict(waiting)
         self.options = options
         self.done: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        self.networks: tuple[Any, Any] | None = None
-        self.preprocessing: dict[str, Any] = {}
-
-    def _load(self) -> None:
-        registrar, registrar_header = load_registrar(self.paths[0])
-        generator, generator_header = load_generator(self.paths[1])
-        self.networks = registrar, generator
-        self.preprocessing = generator_header["preprocessing"]
+        if not waiting:
+            return
+        self.device = pick_device(options.device)
+        network, registrar_header = load_registrar(registrar)
+        generator, header = load_generator(weights)
+        self.networks = network, generator
+        self.preprocessing = header["preprocessing"]
         for key in ("working_pixel_mm", "padding_multiple", "polarity"):
             ours, theirs = self.preprocessing[key], registrar_header["preprocessing"][key]
             if ours != theirs:
-                raise WeightsError(
-                    f"{self.paths[1]}: {key} {ours} differs from {theirs} in {self.paths[0]}"
-                )
+                raise WeightsError(f"{weights}: {key} {ours} differs from {theirs} in {registrar}")
 
     def predict(self, section: str) -> tuple[np.ndarray, np.ndarray]:
         """(velocity in px of the plane's grid, (rows, columns, 2); synthesised, (rows, columns)).
@@ -224,8 +221,6 @@ class Predictor:
         ImageError
             The section or its MRI plane has no tissue.
         """
-        if self.networks is None:
-            self._load()
         if section not in self.done:
             self._predict_batch(section)
         return self.done.pop(section)
@@ -249,14 +244,15 @@ class Predictor:
                 continue  # it fails under its own name when its turn comes
             del self.waiting[name]
             names.append(name)
-        fixed, moving = zip(*pairs, strict=True)
+        fixed, moving, moving_masks = zip(*pairs, strict=True)
         multiple = int(self.preprocessing["padding_multiple"])
         velocity_half_px, synthesised = predict(
             *self.networks,
             as_batch(fixed, multiple),
             as_batch(moving, multiple),
-            self.options.batch_size,
-            pick_device(self.options.device),
+            as_batch(moving_masks, multiple),
+            batch_size=self.options.batch_size,
+            device=self.device,
         )
         velocity_px = upsample_velocity(velocity_half_px, tuple(synthesised.shape[-2:]))
         velocity_px = crop(velocity_px, network_grid.shape, multiple).double().numpy()
@@ -270,8 +266,8 @@ class Predictor:
 
     def _inputs(
         self, item: Mapping[str, Any], grid: PlaneGrid, network_grid: PlaneGrid
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(T, S) as the networks take them, (rows, columns) of the network's grid."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(T, S, mask of S) as the networks take them, (rows, columns) of the network's grid."""
         images = []
         for name, image, mask, what in (
             ("planes", "_mri.nii.gz", "_mrimask.nii.gz", "its MRI plane has no tissue"),
@@ -285,7 +281,7 @@ class Predictor:
                 raise ImageError(f"section {item[name]['section']!r}: {what}")
             quantiles = (self.preprocessing[k] for k in ("low_quantile", "high_quantile"))
             images.append(normalise(pixels, inside, *quantiles))
-        return tuple(images)
+        return *images, inside
 
 
 def _plane(table: Path, row: Mapping[str, Any], ending: str, grid: PlaneGrid) -> np.ndarray:
