@@ -1,0 +1,184 @@
+"""What reruns, and what does not: Snakemake's own decisions on a finished run."""
+
+import json
+
+GLOBAL = {"align", "train_registrar", "train_sbr"}
+"""Stages that look at the brain as a whole, which one section must not start again."""
+TABLES = {"reassemble": 2, "evaluate": 1, "report": 1}
+
+
+def test_unchanged_brain_reruns_nothing(lab):
+    assert lab.planned() == []
+    # a cosmetic edit of the manifest, and even a new time stamp, change nothing
+    lab.edit("raw/one/sections.tsv", "s03.png\t2.0\t0.5\tnone\t\t", "s03.png\t2.0\t0.5\tnone\t\tugly")
+    (lab.folder / "raw/one/mri.nii.gz").touch()
+    assert lab.planned() == []
+
+
+def test_edited_image_reruns_its_chunk_volume_tables_and_report_only(lab):
+    chunk = lab.chunk("s03")
+    (lab.folder / "raw/one/images/s03.png").write_text("other pixels")
+    jobs = lab.planned()
+    assert set(jobs) == {
+        f"prepare one {chunk}",
+        f"align_sections one {chunk}",
+        f"infer one linear {chunk}",
+        f"infer one sbr {chunk}",
+        "collect one prepare",
+        "collect one align_sections",
+        "collect one linear",
+        "collect one sbr",
+        "reassemble one linear",
+        "reassemble one sbr",
+        "evaluate one",
+        "report one",
+    }
+    lab.snakemake()
+    worked = dict(lab.calls())
+    # within its chunk, only the section itself is computed
+    assert worked["prepare"] == worked["align-sections"] == worked["infer"] == '["s03"]'
+    assert lab.planned() == []
+
+
+def test_flipped_row_reruns_its_chunk_but_not_its_mri_plane(lab):
+    lab.edit("raw/one/sections.tsv", "s03.png\t2.0\t0.5\tnone", "s03.png\t2.0\t0.5\tlr")
+    jobs = lab.rules()
+    assert jobs["prepare"] == 1 and jobs["infer"] == 2 and jobs["align_sections"] == 1
+    assert not GLOBAL & set(jobs) and "resample" not in jobs
+    assert TABLES.items() <= jobs.items()
+
+
+def test_moved_row_gets_a_new_mri_plane(lab):
+    lab.edit("raw/one/sections.tsv", "s03.png\t2.0", "s03.png\t2.25")
+    jobs = lab.rules()
+    assert jobs["prepare"] == jobs["resample"] == jobs["align_sections"] == 1
+    assert not GLOBAL & set(jobs) and TABLES.items() <= jobs.items()
+
+
+def test_excluded_and_added_rows_rerun_their_chunks_only(lab):
+    lab.edit("raw/one/sections.tsv", "s03.png\t2.0\t0.5\tnone\t", "s03.png\t2.0\t0.5\tnone\tyes")
+    for section, position in (("s13", 12.0), ("s14", 13.0)):
+        (lab.folder / f"raw/one/images/{section}.png").write_text("pixels")
+        with open(lab.folder / "raw/one/sections.tsv", "a") as stream:
+            stream.write(f"{section}\timages/{section}.png\t{position}\t0.5\n")
+    jobs = lab.rules()
+    assert not GLOBAL & set(jobs) and TABLES.items() <= jobs.items()
+    lab.snakemake()
+    sections = [s for name, work in lab.calls() if name == "prepare" for s in json.loads(work)]
+    assert sorted(sections) == ["s13", "s14"]
+    table = (lab.folder / "results/one/sbr/sections.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in table[1:]] == [
+        f"s{i:02d}" for i in range(1, 15) if i != 3
+    ]
+    assert lab.planned() == []
+
+
+def test_chunk_that_loses_all_its_rows_leaves_every_table(lab):
+    """Also while another chunk changes: the tables behind the global fit must not be forgotten."""
+    gone = lab.chunk("s01")
+    text = (lab.folder / "raw/one/sections.tsv").read_text().splitlines()
+    kept = [text[0]]
+    for line in text[1:]:
+        section = line.split("\t")[0]
+        if lab.chunk(section) == gone:
+            line = line.replace("none\t", "none\tyes")
+        else:
+            other = section
+        kept.append(line)
+    (lab.folder / "raw/one/sections.tsv").write_text("\n".join(kept) + "\n")
+    (lab.folder / f"raw/one/images/{other}.png").write_text("other pixels")
+    assert not GLOBAL & set(lab.rules())
+    lab.snakemake()
+    for table in ("prepare", "resample", "align_sections", "linear", "sbr"):
+        assert "s01" not in (lab.folder / f"results/one/{table}/sections.tsv").read_text(), table
+    assert lab.planned() == []
+
+
+def test_deleted_section_file_is_noticed_and_restored(lab):
+    deleted = lab.folder / "results/one/sbr/sections/s05_linear.nii.gz"
+    before = deleted.read_text()
+    deleted.unlink()
+    jobs = lab.planned()
+    assert f"infer one sbr {lab.chunk('s05')}" in jobs
+    assert not {"prepare", "resample", "align_sections"} & {j.split()[0] for j in jobs}
+    lab.snakemake()
+    assert [work for name, work in lab.calls() if name == "infer"] == ['["s05"]']
+    assert deleted.read_text() == before
+    assert lab.planned() == []
+
+
+def test_config_section_reruns_its_stage_and_what_follows(lab):
+    config = "config/config.yaml"
+    text = (lab.folder / config).read_text()
+
+    def rules_with(section: str) -> set[str]:
+        (lab.folder / config).write_text(text + section)
+        return set(lab.rules())
+
+    assert rules_with("report: {jpeg_quality: 70}\n") == {"report"}
+    assert rules_with("train_sbr: {steps: 7}\n") == {
+        *("train_sbr", "infer", "collect", "reassemble", "evaluate", "report"),
+    }
+    assert rules_with("infer: {batch_size: 3}\n") == {
+        *("infer", "collect", "reassemble", "evaluate", "report"),
+    }
+    # the tables of prepare are ancient to the global fit, its options are not
+    everything = {"prepare", "prepare_mri", "resample", "align_sections", "infer", "collect"}
+    assert rules_with("prepare: {min_tissue_mm2: 3}\n") == everything | GLOBAL | set(TABLES)
+
+
+def test_options_and_a_section_changed_at_once_are_both_seen(lab):
+    """Snakemake does not look at a rule's parameters behind an ancient input; the plans do."""
+    (lab.folder / "raw/one/images/s03.png").write_text("other pixels")
+    config = lab.folder / "config/config.yaml"
+    config.write_text(config.read_text() + "train_sbr: {steps: 7}\nresample: {order: 3}\n")
+    jobs = lab.rules()
+    assert jobs["prepare"] == 1 and jobs["resample"] == 3 and jobs["infer"] == 6
+    assert {"train_registrar", "train_sbr"} <= set(jobs) and "align" not in jobs
+    lab.snakemake()
+    assert lab.planned() == []
+
+
+def test_global_stages_run_when_asked_and_wait_for_the_newest_table(lab):
+    (lab.folder / "raw/one/images/s03.png").write_text("other pixels")
+    assert "align" in lab.rules("--forcerun", "align")
+    checkpoints = lab.folder / "results/.checkpoints/one"
+    for name in ("registrar", "sbr"):
+        (checkpoints / name).mkdir(parents=True)
+    jobs = lab.rules("--forcerun", "train_sbr")
+    # every chunk of sbr, the edited one of linear, and no other training
+    assert jobs["train_sbr"] == 1 and jobs["infer"] == 3 + 1 and "train_registrar" not in jobs
+    assert (checkpoints / "sbr").exists(), "a dry run removed checkpoints"
+    lab.snakemake("--forcerun", "train_sbr")
+    assert not (checkpoints / "sbr").exists(), "a forced training did not start anew"
+    assert (checkpoints / "registrar").exists()
+
+
+def test_new_mri_reruns_the_fit_and_all_that_stands_on_it(lab):
+    (lab.folder / "raw/one/mri.nii.gz").write_text("other voxels")
+    assert set(lab.rules()) == GLOBAL | set(TABLES) | {
+        *("prepare_mri", "resample", "align_sections", "infer", "collect"),
+    }
+
+
+def test_second_brain_leaves_the_first_alone_and_can_borrow_its_networks(lab):
+    first = (lab.folder / "config/brains.tsv").read_text().splitlines()[1]
+    two = lab.add_brain("two", [f"t{i}" for i in range(5)])
+    three = lab.add_brain("three", [f"u{i}" for i in range(5)], prealigned=True)
+    borrowing = two.replace("LIA\t", "LIA\tone")
+    lab.write_sheet(first, borrowing, three)
+    jobs = lab.planned()
+    assert jobs and not [job for job in jobs if job.split()[1] == "one"]
+    assert {j for j in jobs if j.startswith("train_")} == {
+        "train_registrar three",
+        "train_sbr three sbr",
+    }
+    assert "align three" not in jobs and "prepare_mri three" not in jobs
+    lab.snakemake()
+    assert lab.planned() == []
+    # the donor's networks are ancient: training them anew does not touch the borrower
+    jobs = lab.planned("--forcerun", "train_sbr")
+    assert "train_sbr one sbr" in jobs and not [j for j in jobs if j.split()[1] == "two"]
+    # but naming another donor, or none, does
+    lab.write_sheet(first, two, three)
+    assert {"train_registrar two", "train_sbr two sbr"} <= set(lab.planned())
