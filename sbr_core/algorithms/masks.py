@@ -21,7 +21,7 @@ class Background:
     ----------
     polarity : ``bright_background`` (glass) or ``dark_background`` (black).
     level : its intensity, in the file's intensity.
-    noise : robust standard deviation of the intensity there.
+    noise : robust standard deviation of the intensity there, at least 0.5 % of the brightest.
     """
 
     polarity: str
@@ -56,7 +56,9 @@ def find_background(image: np.ndarray, polarity: str = "auto") -> Background:
         empty = np.array([image.max() if polarity == "bright_background" else image.min()])
     level = float(np.median(empty))
     noise = float(_MAD_TO_SIGMA * np.median(np.abs(empty - level)))
-    return Background(polarity, level, noise)
+    # what differs by less than half a percent of the brightest is no tissue, noise or not
+    floor = 0.005 * float(np.quantile(np.abs(image), 0.999))
+    return Background(polarity, level, max(noise, floor))
 
 
 def tissue_mask(
@@ -81,16 +83,14 @@ def tissue_mask(
     -------
     (rows, columns) bool; all False where there is no tissue.
     """
-    spread = np.ptp(signal)
-    if not spread > 0:
+    standing_out = signal[signal > 4 * noise]
+    if standing_out.size == 0:
         return np.zeros(signal.shape, bool)
     # ink is far darker than tissue and would draw Otsu's threshold and the level to itself
-    otsu = threshold_otsu(np.clip(signal, 0, max(np.quantile(signal, 0.99), 1e-6 * spread)))
-    level = float(np.median(signal[signal > otsu]))
-    threshold = max(0.25 * level, 4 * noise)
-    if not level > threshold:
-        return np.zeros(signal.shape, bool)
-    mask = signal > threshold
+    top = np.quantile(standing_out, 0.98)
+    otsu = threshold_otsu(np.clip(signal, 0, top))
+    level = float(np.median(signal[signal >= otsu]))
+    mask = signal > max(0.25 * level, 4 * noise)
 
     radius_px = 0.5 * feature_mm / pixel_mm
     mask = _without_thin_parts(mask, max(radius_px, 1.0))

@@ -19,24 +19,39 @@ def _read(path: Path, keep_palette: bool) -> np.ndarray:
         raise ImageError(f"{path}: no such file")
     # decoders raise whatever they like on damaged bytes; all of it is the file's fault
     try:
-        if path.suffix.lower() in _TIFF:
-            import tifffile
-
-            array = tifffile.imread(path)
-        else:
-            from PIL import Image
-
-            with Image.open(path) as image:
-                if image.mode == "P" and not keep_palette:
-                    image = image.convert("RGB")
-                elif image.mode in ("1", "CMYK", "YCbCr", "LAB", "HSV"):
-                    image = image.convert("L" if image.mode == "1" else "RGB")
-                array = np.asarray(image)
-    except Exception as error:  # noqa: BLE001
+        array = _read_tiff(path) if path.suffix.lower() in _TIFF else None
+        if array is None:
+            array = _read_with_pillow(path, keep_palette)
+    except Exception as error:
         raise ImageError(f"{path}: not readable as an image: {error}") from error
     if array.ndim < 2 or min(array.shape[:2]) < 2:
         raise ImageError(f"{path}: expected a 2D image, found shape {array.shape}")
+    if array.dtype.kind not in "buif":
+        raise ImageError(f"{path}: expected grey levels or colour, found {array.dtype} values")
     return array
+
+
+def _read_tiff(path: Path) -> np.ndarray | None:
+    """The array of a TIFF; None when tifffile lacks its codec, which Pillow then has (LZW)."""
+    import tifffile
+
+    try:
+        return tifffile.imread(path)
+    except ValueError as error:
+        if "imagecodecs" in str(error):
+            return None
+        raise
+
+
+def _read_with_pillow(path: Path, keep_palette: bool) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        if image.mode == "P" and not keep_palette:
+            image = image.convert("RGB")
+        elif image.mode in ("1", "CMYK", "YCbCr", "LAB", "HSV"):
+            image = image.convert("L" if image.mode == "1" else "RGB")
+        return np.asarray(image)
 
 
 def read_section(path: Path) -> np.ndarray:

@@ -152,9 +152,7 @@ def _flag(text: str, where: str) -> bool:
 def _require(path: Path, header: list[str], columns: Iterable[str]) -> None:
     missing = [c for c in columns if c not in header]
     if missing:
-        raise ManifestError(
-            f"{path}: column {missing[0]!r} is missing; found {', '.join(header)}"
-        )
+        raise ManifestError(f"{path}: column {missing[0]!r} is missing; found {', '.join(header)}")
 
 
 def parse_section(values: Mapping[str, Any], where: str, folder: Path | None) -> SectionRow:
@@ -163,9 +161,7 @@ def parse_section(values: Mapping[str, Any], where: str, folder: Path | None) ->
     where = f"{where}: section {text.get('section', '')!r}"
     row: dict[str, Any] = {"section": check_id(text.get("section", ""), where)}
     for key in ("position_mm", "pixel_size_mm"):
-        row[key] = _number(
-            text.get(key, ""), f"{where}: {key}", positive=key == "pixel_size_mm"
-        )
+        row[key] = _number(text.get(key, ""), f"{where}: {key}", positive=key == "pixel_size_mm")
     if text.get("rotate_deg"):
         row["rotate_deg"] = _number(text["rotate_deg"], f"{where}: rotate_deg")
     row["flip"] = text.get("flip") or "none"
@@ -250,6 +246,8 @@ def rows_from(text: str) -> list[SectionRow]:
         values = json.loads(text)
     except ValueError as error:
         raise ManifestError(f"--rows: not readable as JSON: {error}") from None
+    if not all(isinstance(v, dict) for v in values):
+        raise ManifestError("--rows: expected a list of objects, one for each section")
     rows = [parse_section(v, "--rows", None) for v in values]
     for name in {r.section for r in rows}:
         if sum(r.section == name for r in rows) > 1:

@@ -22,7 +22,7 @@ _LIBRARIES = ("torch", "numpy", "antspyx", "SimpleITK", "nibabel", "scikit-image
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, with its suffixes, renamed onto it when the block ends well."""
+    """A temporary path beside `path`, same suffixes, renamed onto it when the block ends well."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")

@@ -78,9 +78,7 @@ def run_sections(
                 _forget(sidecar, out_dir)
                 # a failed section is tried again next time, so it gets no sidecar
             else:
-                files = {
-                    str(f.relative_to(out_dir)): sha256_file(f) for f in sorted(result.files)
-                }
+                files = {str(f.relative_to(out_dir)): sha256_file(f) for f in sorted(result.files)}
                 row = {"section": section, "status": "ok", "message": "", **result.columns}
                 row |= {"files": files, "fingerprint": digest}
                 write_json(

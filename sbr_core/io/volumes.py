@@ -34,7 +34,7 @@ def _load(path: Path) -> nib.spatialimages.SpatialImage:
         image = nib.load(path)
         np.asarray(image.dataobj)  # a truncated file shows only here
         return image
-    except Exception as error:  # noqa: BLE001  nibabel and zlib raise whatever they like
+    except Exception as error:  # nibabel and zlib raise whatever they like
         raise ImageError(f"{path}: not readable as NIfTI: {error}") from error
 
 
@@ -52,6 +52,8 @@ def read_volume(path: Path) -> Volume:
         data = data[..., 0]
     if data.ndim != 3 or min(data.shape) < 2:
         raise ImageError(f"{path}: expected a 3D volume, found shape {image.shape}")
+    if data.dtype.kind not in "buif":
+        raise ImageError(f"{path}: expected one number per voxel, found {data.dtype} values")
     if not np.isfinite(data).all():
         raise ImageError(f"{path}: has values that are not finite (NaN or infinity)")
     if not data.any():
