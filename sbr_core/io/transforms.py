@@ -31,19 +31,23 @@ class PlaneField:
     origin_mm: tuple[float, float] = (0.0, 0.0)
 
     def map(self, points_mm: np.ndarray) -> np.ndarray:
-        """Points (..., 2) in plane mm, displaced; linear between pixels, as ITK does it."""
+        """Points (..., 2) in plane mm, displaced as ITK does it.
+
+        Linear between pixel centres, the nearest value in the outer half pixel, zero beyond.
+        """
         from scipy.ndimage import map_coordinates
 
         points_mm = np.asarray(points_mm, float)
         columns_rows = (points_mm - np.asarray(self.origin_mm)) / self.spacing_mm
-        rows_columns = np.moveaxis(columns_rows[..., ::-1], -1, 0)
-        limit = np.array(self.disp_mm.shape[:2]).reshape(2, *[1] * (rows_columns.ndim - 1)) - 1
-        inside = np.all((rows_columns >= 0) & (rows_columns <= limit), axis=0)
+        size = np.array(self.disp_mm.shape[1::-1])
+        inside = np.all((columns_rows >= -0.5) & (columns_rows < size - 0.5), axis=-1)
+        rows_columns = columns_rows.reshape(-1, 2).T[::-1]
         moved = [
             map_coordinates(self.disp_mm[..., c], rows_columns, order=1, mode="nearest")
             for c in (0, 1)
         ]
-        return points_mm + np.where(inside[..., None], np.stack(moved, axis=-1), 0.0)
+        disp_mm = np.stack(moved, axis=-1).reshape(points_mm.shape)
+        return points_mm + np.where(inside[..., None], disp_mm, 0.0)
 
 
 @dataclass(frozen=True)
