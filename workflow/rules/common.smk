@@ -2,14 +2,10 @@
 # chunks, and the functions that name inputs and parameters; here stand no rules.
 
 import json
-import os
 import re
-import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
-
-from snakemake.exceptions import WorkflowError
-from snakemake.logging import logger
 
 from sbr_core import chunks, config as sbr_config
 from sbr_core.errors import SbrError
@@ -32,11 +28,12 @@ STAGES_IN_ORDER = (
 
 
 def checked(function, *args, **kwargs):
-    """The function's value; a fault of the user's becomes one line of Snakemake's."""
+    """The function's value; a fault of the user's becomes one line, as on the command line."""
     try:
         return function(*args, **kwargs)
     except SbrError as error:
-        raise WorkflowError(str(error)) from None
+        print(f"sbr workflow: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
 
 
 def demo_rows():
@@ -135,6 +132,11 @@ def weights_of(brain):
     """Weights that a brain trains itself."""
     folders = ["registrar", *TRAINED] if TRAINED and trained_here(brain) else []
     return [of_brain(brain, folder, "weights.safetensors") for folder in folders]
+
+
+def checkpoint_root(brain, network):
+    """Where a training keeps its checkpoints: outside of any rule's output."""
+    return str(Path(CONFIG.results, ".checkpoints", brain, network))
 
 
 def results_of(brain):
@@ -331,64 +333,3 @@ class Wildcards:
 
     def __init__(self, **values):
         self.__dict__.update(values)
-
-
-# --------------------------------------------------------------------------------------------
-# Upkeep
-# --------------------------------------------------------------------------------------------
-
-
-def forget_receipts_of_missing_files():
-    """Remove each receipt that lists a file which is gone, so that its chunk is planned.
-
-    The command then makes only what is missing. Folders are listed once, which stays fast for
-    thousands of files.
-    """
-    listed = {}
-
-    def is_there(path):
-        if path.parent not in listed:
-            listed[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
-        return path.name in listed[path.parent]
-
-    for brain in BRAINS:
-        for stage in (*SECTION_STAGES, *METHODS):
-            for receipt in map(Path, receipts(brain, stage)):
-                if not receipt.is_file():
-                    continue
-                missing = first_missing_file(receipt, is_there)
-                if missing is not None:
-                    logger.warning(f"{missing}: missing; its chunk will be restored")
-                    receipt.unlink()
-
-
-def first_missing_file(receipt, is_there):
-    """The first file a receipt lists that is not there, or the receipt itself if damaged."""
-    folder = receipt.parents[1]
-    try:
-        for row in manifests.read_tsv(receipt)[1]:
-            for name in json.loads(row.get("files") or "{}"):
-                if not is_there(folder / name):
-                    return folder / name
-    except (SbrError, ValueError):
-        return receipt
-    return None
-
-
-def checkpoint_root(brain, network):
-    """Where a training keeps its checkpoints: outside of any rule's output."""
-    return str(Path(CONFIG.results, ".checkpoints", brain, network))
-
-
-def forget_checkpoints_of_forced_trainings():
-    """A forced training starts anew; an interrupted one goes on from its last checkpoint."""
-    forced = workflow.dag_settings.forcerun
-    for training, networks in (("train_registrar", ["registrar"]), ("train_sbr", TRAINED)):
-        if workflow.dag_settings.forceall or training in forced:
-            for brain in filter(trained_here, BRAINS):
-                for network in networks:
-                    shutil.rmtree(checkpoint_root(brain, network), ignore_errors=True)
-
-
-if workflow.is_main_process:
-    forget_receipts_of_missing_files()
