@@ -187,6 +187,11 @@ class Predictor:
     registrar, weights : weights files of R and G.
     tables : receipts by name, as in `run`.
     waiting : the sections that will be asked for, in that order.
+
+    Raises
+    ------
+    WeightsError
+        Weights that do not fit, or R and G of different preprocessing.
     """
 
     def __init__(

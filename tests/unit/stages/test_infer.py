@@ -1,0 +1,245 @@
+"""`infer`: what its files mean, and what it does with sections and weights that do not fit."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from sbr_core import geometry
+from sbr_core.algorithms.sections import prefilter
+from sbr_core.config import InferOptions, RegistrarOptions, SbrOptions
+from sbr_core.errors import ConfigError, ImageError, WeightsError
+from sbr_core.io.images import read_section
+from sbr_core.io.manifests import read_tsv, write_tsv
+from sbr_core.io.provenance import sha256_file
+from sbr_core.io.receipts import file_of, read_table
+from sbr_core.io.transforms import (
+    read_section_transform,
+    section_to_stack_path,
+    stack_to_section_path,
+)
+from sbr_core.io.volumes import read_plane, write_plane
+from sbr_core.io.weights import save_weights
+from sbr_core.nn.generator import Generator
+from sbr_core.nn.registrar import Registrar
+from sbr_core.stages import infer
+from sbr_core.stages.networks import weights_header
+
+
+def run(brain, method="linear", **more):
+    out_dir = brain.results / method
+    receipt = out_dir / "chunks" / "all.tsv"
+    infer.run(
+        more.pop("options", InferOptions(device="cpu", batch_size=3)),
+        method=method,
+        prepared=brain.table("prepare"),
+        planes=brain.table("resample"),
+        affines=brain.table("align_sections"),
+        out_dir=out_dir,
+        receipt=receipt,
+        **more,
+    )
+    return out_dir, receipt
+
+
+def save_networks(folder, *, spacing_mm=1.0, generator_spacing_mm=None, strength=2.0):
+    """Small random networks whose registrar moves things by a few px."""
+    torch.manual_seed(0)
+    architecture = {"encoder_channels": (4, 8), "decoder_channels": (8, 4), "squaring_steps": 5}
+    registrar = Registrar(**architecture)
+    torch.nn.init.normal_(registrar.velocity.weight, std=0.5)
+    registrar.velocity.bias.data = torch.tensor([0.5, -0.25]) * strength
+    generator = Generator(channels=4, residual_blocks=1)
+    paths = folder / "registrar.safetensors", folder / "generator.safetensors"
+    for path, kind, options, tensors, made_of, pixel in (
+        (paths[0], "registrar", RegistrarOptions(), registrar.state_dict(), architecture, None),
+        (
+            paths[1],
+            "generator",
+            SbrOptions(),
+            {f"generator.{k}": v for k, v in generator.state_dict().items()},
+            {"channels": 4, "residual_blocks": 1},
+            generator_spacing_mm,
+        ),
+    ):
+        header = weights_header(
+            kind,
+            made_of,
+            options,
+            working_pixel_mm=pixel or spacing_mm,
+            stain="",
+            fingerprint="",
+            revision=1,
+        )
+        save_weights(path, tensors, header)
+    return {"registrar": paths[0], "weights": paths[1]}
+
+
+def pictures_of(receipt):
+    """File name -> array, of every picture a receipt lists."""
+    names = [n for row in read_table(receipt) for n in row["files"] if n.endswith(".nii.gz")]
+    return {name: read_plane(receipt.parent.parent / name)[0] for name in names}
+
+
+def through_itk(brain, row, transform_path, image):
+    """The file image on the plane's grid by SimpleITK and the published transform."""
+    moving = sitk.GetImageFromArray(image)
+    moving.SetSpacing([row["pixel_size_mm"]] * 2)
+    reference = sitk.Image(brain.grid.shape[1], brain.grid.shape[0], sitk.sitkFloat32)
+    reference.SetSpacing([brain.grid.spacing_mm] * 2)
+    transform = sitk.ReadTransform(str(transform_path))
+    return sitk.GetArrayFromImage(sitk.Resample(moving, reference, transform, sitk.sitkLinear, 0.0))
+
+
+def test_linear_composite_is_the_affine_of_the_file(fake_brain):
+    out_dir, receipt = run(fake_brain)
+    points = np.random.default_rng(0).uniform(0, 40, size=(20, 2))
+    rows = read_table(receipt)
+    assert len(rows) == 12
+    for row in rows:
+        truth = fake_brain.section_mm_from_plane_mm[row["section"]]
+        there = read_section_transform(
+            section_to_stack_path(out_dir / "transforms", row["section"])
+        )
+        back = read_section_transform(stack_to_section_path(folder, section))
+        np.testing.assert_allclose(there.map(points), geometry.apply(truth, points), atol=1e-9)
+        np.testing.assert_allclose(back.map(there.map(points)), points, atol=1e-9)
+        assert row["disp_max_mm"] == row["folding_percent"] == 0
+
+
+def test_linear_registered_section_is_the_brain_on_the_plane(fake_brain):
+    _, receipt = run(fake_brain)
+    for row in read_table(receipt):
+        found, _ = read_plane(file_of(receipt, row, "_registered.nii.gz"))
+        truth, _ = read_plane(
+            fake_brain.results / "resample" / "sections" / f"{row['section']}_mri.nii.gz"
+        )
+        assert np.abs(found - 0.8 * truth).max() < 0.02  # the prefilter's blur, not half a pixel
+
+
+def test_sitk_resamples_the_file_to_the_same_registered_section(fake_brain, tmp_path):
+    out_dir, receipt = run(fake_brain, "sbr", **save_networks(tmp_path))
+    prepared = {row["section"]: row for row in read_table(fake_brain.table("prepare"))}
+    for row in read_table(receipt):
+        assert row["disp_max_mm"] > 1.0  # otherwise it shows nothing
+        source = prepared[row["section"]]
+        image = prefilter(1.0 - read_section(source["image"]), 1.0 / source["pixel_size_mm"])
+        path = section_to_stack_path(out_dir / "transforms", row["section"])
+        theirs = through_itk(fake_brain, source, path, image)
+        ours, _ = read_plane(file_of(receipt, row, "_registered.nii.gz"))
+        assert np.abs(ours - theirs).max() < 1e-4
+
+
+def test_deformation_there_and_back_through_the_files(fake_brain, tmp_path):
+    out_dir, receipt = run(fake_brain, "sbr", **save_networks(tmp_path))
+    columns, rows = np.meshgrid(np.arange(2, 40), np.arange(2, 34))
+    points = np.stack([columns, rows], -1).astype(float)
+    for row in read_table(receipt):
+        section = row["section"]
+        there = read_section_transform(section_to_stack_path(out_dir / "transforms", section))
+        back = read_section_transform(stack_to_section_path(out_dir / "transforms", section))
+        away = np.linalg.norm(back.map(there.map(points)) - points, axis=-1)
+        assert away.mean() <= 0.02 and np.percentile(away, 99) <= 0.1
+        assert row["inverse_mean_px"] <= 0.02 and row["inverse_p99_px"] <= 0.1
+
+
+def test_nothing_is_random_and_batches_do_not_matter(fake_brain, tmp_path):
+    networks = save_networks(tmp_path)
+    _, receipt = run(fake_brain, "sbr", **networks)
+    # ITK's HDF5 files carry the time; the pictures carry nothing but the result
+    first = pictures_of(receipt)
+    assert len(first) == 3 * 12
+    for sidecar in (receipt.parent.parent / "sections").glob("*.json"):
+        sidecar.unlink()
+    _, receipt = run(fake_brain, "sbr", **networks)
+    again = pictures_of(receipt)
+    assert all(np.array_equal(again[name], first[name]) for name in first)
+
+    for sidecar in (receipt.parent.parent / "sections").glob("*.json"):
+        sidecar.unlink()
+    one = InferOptions(device="cpu", batch_size=1)
+    _, receipt = run(fake_brain, "sbr", options=one, **networks)
+    for name, alone in pictures_of(receipt).items():
+        np.testing.assert_allclose(alone, first[name], atol=1e-4)
+
+
+def test_intact_sections_are_kept_and_networks_not_even_loaded(fake_brain, tmp_path, monkeypatch):
+    networks = save_networks(tmp_path)
+    out_dir, receipt = run(fake_brain, "sbr", **networks)
+    before = read_table(receipt)
+
+    def refuse(path):
+        raise AssertionError("loaded a network although nothing was to do")
+
+    monkeypatch.setattr(infer, "load_registrar", refuse)
+    run(fake_brain, "sbr", **networks)
+    assert read_table(receipt) == before
+    monkeypatch.undo()
+
+    section_to_stack_path(out_dir / "transforms", "003").unlink()
+    run(fake_brain, "sbr", **networks)
+    restored = {r["section"]: r for r in read_table(receipt)}
+    assert len(restored) == 12
+
+
+def test_weights_of_another_pixel_size_work_on_their_own_grid(brain_maker, tmp_path):
+    """The same weights on the same brain at another working pixel: the same deformation."""
+    networks = save_networks(tmp_path, spacing_mm=1.0)
+    fields = {}
+    points = np.stack(np.meshgrid(np.arange(8.0, 32.0), np.arange(8.0, 26.0)), -1)
+    for spacing_mm in (1.0, 0.75):
+        name = f"at{spacing_mm}"
+        brain = brain_maker(tmp_path / name, spacing_mm=spacing_mm, n_sections=9)
+        out_dir, receipt = run(brain, "sbr", **networks)
+        for row in read_table(receipt):
+            if row["section"] in ("005", "006", "007"):
+                path = section_to_stack_path(out_dir / "transforms", row["section"])
+                field = read_section_transform(path).steps[0]
+                fields[name, row["section"]] = field.map(points) - points
+    assert len(fields) == 6
+    for section in ("005", "006", "007"):
+        one, other = fields["at1.0", section], fields["at0.75", section]
+        assert np.linalg.norm(one, axis=-1).max() > 0.5
+        assert np.linalg.norm(one - other, axis=-1).mean() < 0.25
+
+
+def test_sections_that_failed_before_are_reported_not_lost(fake_brain):
+    table = fake_brain.table("prepare")
+    header, rows = read_tsv(table)
+    rows[2] = {"section": rows[2]["section"], "status": "failed", "message": "no tissue found"}
+    write_tsv(table, rows, header)
+    _, receipt = run(fake_brain)
+    failed = [row for row in read_table(receipt, only_ok=False) if row["status"] != "ok"]
+    assert [(row["section"], row["message"]) for row in failed] == [("002", "no tissue found")]
+    with pytest.raises(ImageError, match="no tissue found"):
+        run(fake_brain, strict=True)
+
+
+def test_plane_without_tissue_fails_alone(fake_brain, tmp_path):
+    mask = fake_brain.results / "resample" / "sections" / "001_mrimask.nii.gz"
+    write_plane(mask, np.zeros(fake_brain.grid.shape, np.uint8), 1.0)
+    table = fake_brain.table("resample")
+    header, rows = read_tsv(table)
+    (row,) = [row for row in rows if row["section"] == "001"]
+    row["files"] = json.dumps(
+        json.loads(row["files"]) | {"sections/001_mrimask.nii.gz": sha256_file(mask)}
+    )
+    write_tsv(table, rows, header)
+    _, receipt = run(fake_brain, "sbr", **save_networks(tmp_path))
+    failed = [row for row in read_table(receipt, only_ok=False) if row["status"] != "ok"]
+    assert [row["section"] for row in failed] == ["001"]
+    assert "no tissue" in failed[0]["message"]
+
+
+def test_trained_method_needs_weights_that_belong_together(fake_brain, tmp_path):
+    with pytest.raises(ConfigError, match="--registrar and --weights"):
+        run(fake_brain, "sbr")
+    with pytest.raises(WeightsError, match="working_pixel_mm"):
+        run(fake_brain, "sbr", **save_networks(tmp_path, generator_spacing_mm=0.5))
+    networks = save_networks(tmp_path)
+    with pytest.raises(WeightsError, match="expected weights of a generator"):
+        run(fake_brain, "sbr", registrar=networks["registrar"], weights=networks["registrar"])
