@@ -48,8 +48,12 @@ class Registrar(nn.Module):
             self.decoder.append(nn.Conv2d(channels + skip, out, 3, padding=1))
             channels = out
         self.velocity = nn.Conv2d(channels, 2, 3, padding=1)
+        # torch's own initialisation fades with depth, and half the first hundred steps with it
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=0.2)
+                nn.init.zeros_(module.bias)
         nn.init.normal_(self.velocity.weight, std=1e-5)
-        nn.init.zeros_(self.velocity.bias)
         self.to(memory_format=torch.channels_last)  # the faster layout on CPU and GPU
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Tensor:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 KEPT_CHECKPOINTS = 2
 RUNAWAY_WINDOW = 50
+# what reading half a file can raise
+_DAMAGE = (RuntimeError, EOFError, OSError, ValueError, LookupError, pickle.UnpicklingError)
 TERMINATED = 143  # 128 + SIGTERM, what a scheduler expects of a process it stopped
 
 
@@ -109,7 +111,7 @@ class CheckpointFolder:
         for path in reversed(self._steps()):
             try:
                 return torch.load(path, map_location="cpu", weights_only=True)
-            except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+            except _DAMAGE as error:
                 _say(f"{path}: damaged, taking the one before ({error})")
         return None
 

@@ -1,0 +1,213 @@
+"""The loop: resuming, stopping, locking, and when a training is another one."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small_training import OPTIONS, small_task
+from torch import nn
+
+from sbr_core.config import TrainOptions
+from sbr_core.errors import TrainingError
+from sbr_core.training.loop import (
+    KEPT_CHECKPOINTS,
+    checkpoint_key,
+    fingerprint,
+    learning_rate,
+    open_checkpoints,
+    pick_device,
+    train,
+)
+
+CPU = torch.device("cpu")
+SCRIPT = Path(__file__).with_name("small_training.py")
+
+
+class ToyTask:
+    """Fits one number to noise around 3; `losses_at` can make a step's loss anything."""
+
+    name = "toy"
+
+    def __init__(self, loss_at=None):
+        self.module = nn.Linear(1, 1)
+        nn.init.zeros_(self.module.weight)
+        self.modules = {"line": self.module}
+        self.loss_at, self.step = loss_at, 0
+
+    def losses(self, rng):
+        self.step += 1
+        loss = (self.module.weight.sum() - 3 + torch.randn((), generator=rng)) ** 2
+        if self.loss_at is not None:
+            loss = loss * 0 + self.loss_at(self.step)
+        return {"loss": loss}
+
+
+def toy_options(**changes):
+    return TrainOptions(**({"steps": 20, "batch_size": 1, "learning_rate": 0.1} | changes))
+
+
+def run_script(*arguments):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_killed_and_resumed_ends_with_the_bits_of_uninterrupted(tmp_path):
+    killed = run_script(tmp_path / "a", tmp_path / "a.pt", 6)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (tmp_path / "a.pt").exists()
+    resumed = run_script(tmp_path / "a", tmp_path / "a.pt")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"going on from step 5 of {OPTIONS.steps}" in resumed.stderr
+    whole = run_script(tmp_path / "b", tmp_path / "b.pt")
+    assert whole.returncode == 0, whole.stderr
+    a, b = torch.load(tmp_path / "a.pt"), torch.load(tmp_path / "b.pt")
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+    # a finished training leaves nothing behind
+    assert not list((tmp_path / "a").iterdir())
+
+
+def test_the_history_of_a_resumed_training_has_every_step_once(tmp_path):
+    def interrupt(step):
+        if step == 12:
+            raise KeyboardInterrupt
+        return 1.0
+
+    options = toy_options(checkpoint_every_s=1e-9)
+    with pytest.raises(KeyboardInterrupt), open_checkpoints(tmp_path, "toy") as folder:
+        train(ToyTask(interrupt), options, folder, CPU)
+    assert len(list((tmp_path / "toy").glob("step-*.pt"))) == KEPT_CHECKPOINTS
+    with open_checkpoints(tmp_path, "toy") as folder:
+        rows = train(ToyTask(), options, folder, CPU)
+    assert [row["step"] for row in rows] == list(range(1, 21))
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
+    with open_checkpoints(tmp_path, "toy") as folder:
+        folder.save({"step": 3})
+        folder.save({"step": 4})
+        (folder.path / "step-000000004.pt").write_bytes(b"half a file")
+        assert folder.load()["step"] == 3
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_fresh_forgets_what_there_is(tmp_path):
+    with open_checkpoints(tmp_path, "toy") as folder:
+        folder.save({"step": 3})
+    with open_checkpoints(tmp_path, "toy", fresh=True) as folder:
+        assert folder.load() is None
+
+
+def test_a_second_trainer_is_refused_until_the_first_is_done(tmp_path):
+    with open_checkpoints(tmp_path, "toy"):
+        with (
+            pytest.raises(TrainingError, match="another process is training here"),
+            open_checkpoints(tmp_path, "toy"),
+        ):
+            pass
+        with open_checkpoints(tmp_path, "other"):
+            pass
+    with open_checkpoints(tmp_path, "toy"):
+        pass
+
+
+def test_sigterm_writes_a_checkpoint_and_exits_with_143(tmp_path):
+    def terminate(step):
+        if step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return 1.0
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped, open_checkpoints(tmp_path, "toy") as folder:
+        train(ToyTask(terminate), toy_options(), folder, CPU)
+    assert stopped.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    with open_checkpoints(tmp_path, "toy") as folder:
+        assert folder.load()["step"] == 7
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_at_its_step(tmp_path, value):
+    task = ToyTask(lambda step: value if step == 5 else 1.0)
+    with (
+        pytest.raises(TrainingError, match=r"toy: the loss is (nan|inf) at step 5"),
+        open_checkpoints(tmp_path, "toy") as folder,
+    ):
+        train(task, toy_options(), folder, CPU)
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(1.0, 1000.0), (-0.4, -0.05)],
+    ids=["explodes", "collapses to a plausible constant"],
+)
+def test_a_loss_that_runs_away_stops(tmp_path, start, end):
+    task = ToyTask(lambda step: start if step <= 80 else end)
+    with (
+        pytest.raises(TrainingError, match="ran away: .* up to step"),
+        open_checkpoints(tmp_path, "toy") as folder,
+    ):
+        train(task, toy_options(steps=400), folder, CPU)
+
+
+def test_noise_is_no_runaway(tmp_path):
+    noise = torch.randn(300, generator=torch.Generator().manual_seed(0))
+    task = ToyTask(lambda step: 0.5 + 0.2 * float(noise[step - 1]))
+    with open_checkpoints(tmp_path, "toy") as folder:
+        assert len(train(task, toy_options(steps=300), folder, CPU)) == 300
+
+
+def test_the_learning_rate_falls_over_the_last_part_only():
+    options = toy_options(steps=100, decay_fraction=0.4)
+    rates = [learning_rate(step, options) for step in range(100)]
+    assert rates[:61] == [0.1] * 61
+    assert rates[80] == pytest.approx(0.05)
+    assert 0 < rates[99] < 0.003
+    assert learning_rate(99, toy_options(steps=100, decay_fraction=0)) == 0.1
+
+
+def test_training_learns_and_zero_steps_change_nothing(tmp_path):
+    task = ToyTask()
+    with open_checkpoints(tmp_path, "toy") as folder:
+        assert train(task, toy_options(steps=0), folder, CPU) == []
+        assert float(task.module.weight.detach()) == 0
+        train(task, toy_options(steps=200), folder, CPU)
+    assert float(task.module.weight.detach()) == pytest.approx(3, abs=0.5)
+
+
+def test_another_option_revision_or_data_is_another_folder():
+    options = OPTIONS.model_dump(mode="json")
+    changed = OPTIONS.model_copy(update={"smoothness": 0.5}).model_dump(mode="json")
+    data = fingerprint(torch.zeros(3))
+    keys = {
+        checkpoint_key("s", 1, options, data),
+        checkpoint_key("s", 1, changed, data),
+        checkpoint_key("s", 2, options, data),
+        checkpoint_key("s", 1, options, fingerprint(torch.zeros(3, 1))),
+        checkpoint_key("s", 1, options, fingerprint(torch.ones(3))),
+    }
+    assert len(keys) == 5
+    assert checkpoint_key("s", 1, dict(reversed(options.items())), data) in keys
+
+
+def test_cuda_where_there_is_none_is_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == CPU
+    with pytest.raises(TrainingError, match="cuda"):
+        pick_device("cuda")
+
+
+def test_cuda_only_options_are_ignored_with_a_note(tmp_path, capsys):
+    options = OPTIONS.model_copy(update={"steps": 1, "precision": "bfloat16", "compile": True})
+    with open_checkpoints(tmp_path, "small") as folder:
+        train(small_task(options), options, folder, CPU)
+    assert "ignored on the CPU" in capsys.readouterr().err

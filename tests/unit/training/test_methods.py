@@ -1,0 +1,253 @@
+"""The registrar and Synth-by-Reg as methods, and prediction with what they trained."""
+
+import pytest
+import torch
+from small_training import OPTIONS, blobs, small_task
+
+from sbr_core import augment
+from sbr_core.config import AugmentOptions, RegistrarOptions, SbrOptions
+from sbr_core.functional.warp import compose, warp
+from sbr_core.nn.generator import Generator
+from sbr_core.nn.projection import Projection
+from sbr_core.nn.registrar import Registrar
+from sbr_core.training import predict as prediction
+from sbr_core.training.loop import open_checkpoints, train
+from sbr_core.training.predict import as_batch, crop, pad, padding_px, predict
+from sbr_core.training.registrar import RegistrarTask, dilate, neighbour_pairs
+from sbr_core.training.sbr import SbrTask, draw_places, take
+
+CPU = torch.device("cpu")
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_neighbours_are_neighbours_in_position_whatever_the_order_of_the_list():
+    positions = [30.0, 0.0, 20.5, 10.0, 50.0]
+    pairs = {tuple(sorted((positions[i], positions[j]))) for i, j in neighbour_pairs(positions, 1)}
+    assert pairs == {(0.0, 10.0), (10.0, 20.5), (20.5, 30.0), (30.0, 50.0)}
+    both_ways = neighbour_pairs(positions, 1)
+    assert len(both_ways) == 8
+    assert len(neighbour_pairs(positions, 10)) == 20  # all but each with itself
+
+
+def test_dilation_grows_by_its_radius():
+    mask = torch.zeros(1, 1, 11, 11)
+    mask[..., 5, 5] = 1
+    assert dilate(mask, 2).sum() == 25
+    assert torch.equal(dilate(mask, 0), mask)
+
+
+@pytest.fixture(scope="module")
+def recovered(tmp_path_factory):
+    """A registrar trained for seconds on one blob image, augmented by shifts of up to 3 px."""
+    shifts = AugmentOptions(rotation_deg=0, scale=0, translation_px=1.5, field_sigma_px=(0.0, 0.0))
+    options = RegistrarOptions(
+        steps=250,
+        batch_size=4,
+        learning_rate=3e-3,
+        encoder_channels=(8, 16, 16),
+        decoder_channels=(16, 16, 16),
+        augment=shifts,
+    )
+    torch.manual_seed(0)
+    planes, masks = blobs(2)
+    registrar = Registrar(options.encoder_channels, options.decoder_channels)
+    task = RegistrarTask(registrar, planes, masks, [0.0, 1.0], options)
+    with open_checkpoints(tmp_path_factory.mktemp("checkpoints"), "shift") as folder:
+        rows = train(task, options, folder, CPU)
+    return registrar, planes, masks, rows
+
+
+def test_a_registrar_learns_to_undo_a_known_shift(recovered):
+    registrar, planes, masks, rows = recovered
+    assert rows[-1]["lncc"] > rows[0]["lncc"]
+    shift = torch.tensor([1.2, -1.0]).view(1, 2, 1, 1).expand(1, 2, 32, 32)
+    fixed, moving = planes[:1], warp(planes[:1], shift)
+    # moving(p) = fixed(p + shift), so fixed p is found in moving at p - shift
+    velocity, same = predict(registrar, None, fixed, moving)
+    assert torch.equal(same, moving)
+    disp = registrar.displacement(velocity, (32, 32))
+    found = (disp * masks[:1]).sum((2, 3)) / masks[0].sum()
+    left = (found[0] + torch.tensor([1.2, -1.0])).norm()
+    assert left < 0.35 * torch.tensor([1.2, -1.0]).norm(), found
+    # and the negative velocity is the way back
+    back = registrar.displacement(-velocity, (32, 32))
+    torch.testing.assert_close(
+        (back * masks[:1]).sum((2, 3)) / masks[0].sum(), -found, atol=0.1, rtol=0.1
+    )
+
+
+def test_there_and_back_of_a_trained_registrar(recovered):
+    registrar, planes, masks, _ = recovered
+    fixed, moving = planes[:1], warp(planes[:1], torch.full((1, 2, 32, 32), 1.3))
+    velocity, _ = predict(registrar, None, fixed, moving)
+    there = registrar.displacement(velocity, (32, 32))
+    back = registrar.displacement(-velocity, (32, 32))
+    rest = compose(back, there).norm(dim=1)[masks[:1, 0] > 0]
+    assert rest.mean() <= 0.02
+    assert rest.quantile(0.99) <= 0.1
+
+
+def small_sbr(**changes):
+    torch.manual_seed(0)
+    options = SbrOptions(
+        **({"steps": 3, "generator_channels": 4, "residual_blocks": 2, "n_samples": 32} | changes)
+    )
+    planes, masks = blobs(4)
+    registrar = Registrar((4, 8), (8, 4))
+    torch.nn.init.normal_(registrar.velocity.weight, std=0.1)
+    generator = Generator(4, 2)
+    projection = Projection(generator.layer_channels, 16)
+    sections = (1 - planes) * masks
+    return SbrTask(generator, projection, registrar, sections, masks, planes, masks, options)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.02])
+def test_training_the_generator_leaves_the_registrar_as_it_was(tmp_path, weight):
+    task = small_sbr(contrastive_weight=weight)
+    before = {k: v.clone() for k, v in task.registrar.state_dict().items()}
+    generator = {k: v.clone() for k, v in task.generator.state_dict().items()}
+    with open_checkpoints(tmp_path, "sbr") as folder:
+        rows = train(task, task.options, folder, CPU)
+    after = task.registrar.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert all(p.grad is None and not p.requires_grad for p in task.registrar.parameters())
+    moved = [k for k, v in task.generator.state_dict().items() if not torch.equal(v, generator[k])]
+    assert "stem.weight" in moved and "out.weight" in moved
+    assert ("nce_plane" in rows[0]) == (weight > 0)
+
+
+def test_the_gradient_reaches_the_generator_through_the_registration():
+    task, seen = small_sbr(contrastive_weight=0.0), []
+
+    def watch(module, inputs, velocity):
+        velocity.register_hook(lambda gradient: seen.append(float(gradient.abs().sum())))
+
+    task.registrar.register_forward_hook(watch)
+    task.losses(rng())["loss"].backward()
+    assert len(seen) == 1
+    assert seen[0] > 0
+
+
+def test_without_contrast_only_the_l1_is_left_and_the_encoder_is_not_run_again():
+    task = small_sbr(contrastive_weight=0.0)
+    calls = []
+    task.generator.blocks[0].register_forward_hook(lambda *_: calls.append(1))
+    losses = task.losses(rng())
+    assert set(losses) == {"loss", "l1"}
+    assert torch.equal(losses["loss"], losses["l1"])
+    assert len(calls) == 1
+
+
+def test_the_encoder_runs_three_times_a_step_once_of_them_without_a_graph():
+    task = small_sbr()
+    graphs = []
+    task.generator.blocks[0].register_forward_hook(
+        lambda module, inputs, output: graphs.append((len(output), output.requires_grad))
+    )
+    task.losses(rng())
+    assert graphs == [(1, True), (2, True), (1, False)]
+
+
+def test_the_total_is_equation_7():
+    losses = small_sbr(contrastive_weight=0.5).losses(rng())
+    parts = losses["l1"] + 0.5 * (losses["nce_section"] + losses["nce_plane"])
+    torch.testing.assert_close(losses["loss"], parts)
+
+
+def test_descriptors_are_drawn_from_tissue_only_and_no_place_twice():
+    tissue = torch.zeros(2, 1, 32, 48)
+    tissue[0, :, 8:24, 8:40] = 1
+    tissue[1, :, 4:28, 0:24] = 1
+    for stride in (1, 2, 8):
+        at = tissue[:, 0, ::stride, ::stride].flatten(1)
+        places = draw_places(tissue, stride, 64, rng())
+        assert places.shape[1] == min(64, int(at.sum(1).min()))
+        assert (at.gather(1, places) == 1).all()
+        assert all(len(set(row.tolist())) == len(row) for row in places)
+    assert draw_places(torch.zeros(1, 1, 16, 16), 1, 64, rng()).shape == (1, 0)
+
+
+def test_descriptors_are_taken_where_the_places_say():
+    features = torch.arange(2 * 3 * 4 * 5.0).view(2, 3, 4, 5)
+    taken = take(features, torch.tensor([[7], [19]]))
+    assert torch.equal(taken[0, 0], features[0, :, 1, 2])
+    assert torch.equal(taken[1, 0], features[1, :, 3, 4])
+
+
+def test_an_image_without_tissue_gives_finite_losses():
+    task = small_sbr()
+    task.masks.zero_()
+    losses = task.losses(rng())
+    losses["loss"].backward()
+    assert all(torch.isfinite(v) for v in losses.values())
+
+
+def test_prediction_uses_no_augmentation_and_nothing_random(monkeypatch):
+    task = small_sbr()
+    sections, planes = task.images
+    masks = task.masks[0, :, :1]
+
+    def forbidden(*_, **__):
+        raise AssertionError("random at prediction time")
+
+    for name in ("draw", "apply", "displacement_px"):
+        monkeypatch.setattr(augment, name, forbidden)
+    for name in ("rand", "randn", "randint", "randperm"):
+        monkeypatch.setattr(torch, name, forbidden)
+    state = torch.get_rng_state()
+    first = predict(task.registrar, task.generator, planes, sections, masks, batch_size=4)
+    second = predict(task.registrar, task.generator, planes, sections, masks, batch_size=4)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert torch.equal(state, torch.get_rng_state())
+    assert not hasattr(prediction, "augment")
+
+
+def test_prediction_does_not_depend_on_the_size_of_the_batch():
+    task = small_sbr()
+    sections, planes = task.images
+    masks = task.masks[0, :, :1]
+    one = predict(task.registrar, task.generator, planes, sections, masks, batch_size=1)
+    all_ = predict(task.registrar, task.generator, planes, sections, masks, batch_size=3)
+    for a, b in zip(one, all_, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="masks"):
+        predict(task.registrar, task.generator, planes, sections)
+
+
+def test_nothing_is_synthesised_outside_the_tissue():
+    task = small_sbr()
+    sections, planes = task.images
+    masks = task.masks[0, :, :1]
+    _, synthesised = predict(task.registrar, task.generator, planes, sections, masks)
+    assert (synthesised[masks == 0] == 0).all()
+    assert (synthesised[masks > 0] > 0).all()
+
+
+@pytest.mark.parametrize("shape", [(30, 41), (64, 64), (1, 9)])
+def test_padding_is_undone_by_cropping_and_keeps_the_half_grid_in_place(shape):
+    image = torch.rand(2, 1, *shape)
+    padded = pad(image, 8)
+    assert all(n % 8 == 0 for n in padded.shape[-2:])
+    top, bottom, left, right = padding_px(shape, 8)
+    assert top % 2 == left % 2 == 0
+    assert padded.shape[-2:] == (shape[0] + top + bottom, shape[1] + left + right)
+    assert torch.equal(crop(padded, shape, 8), image)
+    assert padded.sum() == pytest.approx(float(image.sum()), rel=1e-5)
+    batch = as_batch([i[0].numpy() for i in image], 8)
+    assert torch.equal(batch, padded)
+    with pytest.raises(ValueError, match="even"):
+        padding_px(shape, 9)
+
+
+def test_a_step_draws_all_its_randomness_from_the_generator_it_is_given():
+    for task in (small_task(OPTIONS), small_sbr()):
+        torch.manual_seed(1)
+        one = task.losses(rng(5))
+        torch.manual_seed(2)
+        two = task.losses(rng(5))
+        other = task.losses(rng(6))
+        assert torch.equal(one["loss"], two["loss"])
+        assert not torch.equal(one["loss"], other["loss"])
