@@ -261,3 +261,12 @@ def resolve(values: dict[str, Any], presets_dir: Path) -> Config:
         known = ", ".join(sorted(p.stem for p in Path(presets_dir).glob("*.yaml")))
         raise ConfigError(f"config: preset '{preset}': no such preset (known: {known})")
     return parse_options(Config, merged(load_yaml(path), values), "")
+
+
+def json_schema() -> str:
+    """JSON schema of the configuration, as it stands in ``workflow/schemas``."""
+    return json.dumps(Config.model_json_schema(), indent=2, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    print(json_schema(), end="")

@@ -10,7 +10,8 @@ TABLES = {"reassemble": 2, "evaluate": 1, "report": 1}
 def test_unchanged_brain_reruns_nothing(lab):
     assert lab.planned() == []
     # a cosmetic edit of the manifest, and even a new time stamp, change nothing
-    lab.edit("raw/one/sections.tsv", "s03.png\t2.0\t0.5\tnone\t\t", "s03.png\t2.0\t0.5\tnone\t\tugly")
+    row = "s03.png\t2.0\t0.5\tnone\t\t"
+    lab.edit("raw/one/sections.tsv", row, row + "ugly")
     (lab.folder / "raw/one/mri.nii.gz").touch()
     assert lab.planned() == []
 

@@ -1,0 +1,44 @@
+# make demo          install, then the whole pipeline on the simulated brain
+# make test          install, then checks of style and structure, then the tests
+# make lint          the checks only
+# make requirements  pin requirements.txt anew (UPGRADE=--upgrade for the newest versions)
+# make schema        write workflow/schemas/config.schema.json anew
+
+PYTHON ?= python3
+CORES ?= all
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+SHELL := /bin/bash
+
+.PHONY: demo test lint requirements schema
+
+demo: $(INSTALLED)
+	snakemake --cores $(CORES)
+	@echo "Open results/demo/report/index.html"
+
+test: lint
+	python -m pytest
+
+lint: $(INSTALLED)
+	ruff check .
+	snakefmt --check workflow
+	snakemake --lint
+	lint-imports
+
+$(INSTALLED): requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+# without the part of a version that names a build, and without where it came from
+requirements: $(INSTALLED)
+	pip-compile --quiet $(UPGRADE) --strip-extras --no-header --no-annotate \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
+		--output-file requirements.txt requirements.in
+	sed -i -e 's/+[a-z0-9.]*$$//' -e '/^#/d' -e '/^$$/d' requirements.txt
+	sed -i '1i # Pinned by `make requirements` from requirements.in.' requirements.txt
+
+schema: $(INSTALLED)
+	python -m sbr_core.config > workflow/schemas/config.schema.json
