@@ -55,7 +55,10 @@ def find_background(image: np.ndarray, polarity: str = "auto") -> Background:
     if empty.size == 0:
         empty = np.array([image.max() if polarity == "bright_background" else image.min()])
     level = float(np.median(empty))
-    noise = float(_MAD_TO_SIGMA * np.median(np.abs(empty - level)))
+    apart = np.abs(empty - level)
+    if np.mean(apart > 0) > 0.25:  # noise clipped at black or white: half of it is exactly there
+        apart = apart[apart > 0]
+    noise = float(_MAD_TO_SIGMA * np.median(apart))
     # what differs by less than half a percent of the brightest is no tissue, noise or not
     floor = 0.005 * float(np.quantile(np.abs(image), 0.999))
     return Background(polarity, level, max(noise, floor))

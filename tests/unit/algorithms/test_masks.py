@@ -1,0 +1,176 @@
+"""Tissue masks: drawn sections whose tissue is known, and the real ones where they are at hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from sbr_core.algorithms.masks import brain_mask, find_background, tissue_mask
+from sbr_core.algorithms.sections import tissue_signal
+from sbr_core.io.images import read_labels, read_section
+from sbr_core.io.manifests import read_manifest
+
+SHARED = Path(__file__).parents[4] / "shared" / "data"
+
+SHAPE, PIXEL_MM, FEATURE_MM = (160, 220), 0.4, 0.8
+
+
+def _disc(row, column, radius):
+    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    return (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
+
+
+def _drawn(noise=0.004, seed=0):
+    """A glass-white section: two pieces of tissue, one with a ventricle; and where tissue is."""
+    rng = np.random.default_rng(seed)
+    tissue = (_disc(80, 70, 45) & ~_disc(80, 70, 12)) | _disc(85, 170, 20)
+    image = np.full(SHAPE, 0.98)
+    image[tissue] = 0.75
+    image[tissue & _disc(80, 70, 30)] = 0.88  # white matter is pale
+    image = ndimage.gaussian_filter(image, 0.7) + rng.normal(scale=noise, size=SHAPE)
+    return image.astype(np.float32), tissue
+
+
+def _found(image, polarity="auto"):
+    background = find_background(image, polarity)
+    signal = tissue_signal(image, background.polarity, background.level)
+    return tissue_mask(signal, PIXEL_MM, FEATURE_MM, background.noise)
+
+
+def _dice(a, b):
+    return 2 * np.sum(a & b) / (np.sum(a) + np.sum(b))
+
+
+def test_pieces_and_ventricle_are_found():
+    image, tissue = _drawn()
+    assert _dice(_found(image), tissue) > 0.98
+    assert not _found(image)[80, 70]
+
+
+@pytest.mark.parametrize("gain", [1.0, 255.0, 0.06])
+def test_the_intensity_scale_does_not_matter(gain):
+    image, tissue = _drawn()
+    assert _dice(_found(image * np.float32(gain)), tissue) > 0.98
+
+
+def test_black_background_is_recognised():
+    image, tissue = _drawn(noise=0.0)
+    black = np.where(tissue, image, 0).astype(np.float32)
+    background = find_background(black)
+    assert (background.polarity, background.level) == ("dark_background", 0.0)
+    assert _dice(_found(black), tissue) > 0.98
+
+
+def test_background_level_is_the_glass_not_the_ink_or_tissue_at_the_border():
+    image, _ = _drawn()
+    image[:, :60] = 0.5  # tissue cut by the left border
+    image[:12, 150:] = 0.05
+    background = find_background(image)
+    assert background.polarity == "bright_background"
+    assert background.level == pytest.approx(0.98, abs=0.005)
+    assert 0.003 < background.noise < 0.008
+
+
+def test_polarity_can_be_forced():
+    image, _ = _drawn()
+    assert find_background(image, "dark_background").polarity == "dark_background"
+
+
+def test_ink_lines_labels_and_dust_are_no_tissue():
+    image, tissue = _drawn()
+    image[4:12, 5:9] = 0.1  # letters in a corner
+    image[4:12, 12:16] = 0.1
+    image[60:75, 198:212] = 0.05  # a stain of ink in the open
+    image[:, 140] = 0.5  # a scanner's line across the slide
+    image[-2:, :] = 0.6  # edge of the slide
+    image[130:133, 200:203] = 0.7  # dust
+    image[145:155, 30:60] = 0.95  # a faint smear
+    mask = _found(image)
+    line = np.abs(np.arange(SHAPE[1]) - 140) < 3
+    assert _dice(mask & ~line, tissue & ~line) > 0.97
+    extra = mask & ~ndimage.binary_dilation(tissue, iterations=2)
+    assert not extra.any()
+
+
+def test_a_line_that_touches_tissue_is_cut_off():
+    image, tissue = _drawn()
+    image[80, 112:140] = 0.6
+    assert not _found(image)[80, 120:140].any()
+    assert _dice(_found(image), tissue) > 0.97
+
+
+def test_tissue_cut_by_the_border_stays_whole_to_the_edge():
+    image, tissue = _drawn(noise=0.0)
+    cut = slice(40, None)
+    mask = _found(image[:, cut])
+    assert _dice(mask, tissue[:, cut]) > 0.98
+    assert mask[60:70, 0].all()
+
+
+def test_flipped_and_turned_pictures_give_flipped_and_turned_masks():
+    image, _ = _drawn()
+    mask = _found(image)
+    np.testing.assert_array_equal(_found(np.fliplr(image)), np.fliplr(mask))
+    np.testing.assert_array_equal(_found(np.rot90(image)), np.rot90(mask))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.002, 0.02])
+@pytest.mark.parametrize("level", [0.0, 0.98])
+def test_an_empty_slide_has_no_tissue(level, noise):
+    rng = np.random.default_rng(1)
+    image = np.clip(level + rng.normal(scale=noise, size=SHAPE), 0, 1)
+    # as an 8-bit file holds it: most noise rounds to the same grey level
+    assert not _found(np.round(image * 255).astype(np.float32) / 255).any()
+
+
+def _ball(shape, radius):
+    grid = np.stack(np.indices(shape)) - (np.array(shape) / 2).reshape(3, 1, 1, 1)
+    return np.sqrt((grid**2).sum(axis=0)) <= radius
+
+
+def test_brain_mask_of_a_stripped_mri_is_what_is_not_zero():
+    ball = _ball((40, 44, 36), 14)
+    rng = np.random.default_rng(2)
+    volume = np.where(ball, 100 + 20 * rng.normal(size=ball.shape), 0).astype(np.float32)
+    volume[18:22, 20:24, 16:20] = 0  # a cavity is inside the brain
+    volume[1, 1, 1] = 90  # a stray voxel is not
+    mask = brain_mask(volume)
+    assert _dice(mask, ball) > 0.99
+    assert mask[20, 22, 18]
+    assert not mask[1, 1, 1]
+
+
+def test_brain_mask_of_an_mri_with_a_noisy_background():
+    ball = _ball((40, 44, 36), 14)
+    rng = np.random.default_rng(3)
+    volume = np.abs(rng.normal(scale=5, size=ball.shape)) + 100 * ball
+    assert _dice(brain_mask(volume), ball) > 0.98
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real sections are not on this machine")
+@pytest.mark.parametrize("section", ["200", "240", "280", "320", "361"])
+def test_real_glass_slides(section):
+    """Most of the slide is told apart, corners (ink) are empty, the tissue's share is plausible."""
+    rows = read_manifest(SHARED / "bigbrain_anterior" / "sections.tsv", check_files=False)
+    image = read_section(Path(next(r for r in rows if r.section == section).image))
+    background = find_background(image)
+    signal = tissue_signal(image, background.polarity, background.level)
+    mask = tissue_mask(signal, 0.4, 0.8, background.noise)
+    assert background.polarity == "bright_background"
+    assert 0.3 < mask.mean() < 0.65
+    for corner in (mask[:12, :20], mask[:12, -20:], mask[-12:, :20], mask[-12:, -20:]):
+        assert corner.mean() < 0.05
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real sections are not on this machine")
+def test_real_black_backgrounds_agree_with_the_published_labels():
+    rows = read_manifest(SHARED / "allen" / "sections.tsv", check_files=False)
+    for row in [r for r in rows if r.labels][::15]:
+        image = read_section(Path(row.image))
+        labels = read_labels(Path(row.labels), image.shape) > 0
+        background = find_background(image)
+        signal = tissue_signal(image, background.polarity, background.level)
+        mask = tissue_mask(signal, 0.25, 0.5, background.noise)
+        assert background.polarity == "dark_background"
+        assert np.sum(labels & mask) / np.sum(labels) > 0.95, row.section
