@@ -153,7 +153,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(tmp_path, value):
 def test_a_loss_that_runs_away_stops(tmp_path, start, end):
     task = ToyTask(lambda step: start if step <= 80 else end)
     with (
-        pytest.raises(TrainingError, match="ran away: .* up to step"),
+        pytest.raises(TrainingError, match=r"ran away: .* up to step"),
         open_checkpoints(tmp_path, "toy") as folder,
     ):
         train(task, toy_options(steps=400), folder, CPU)

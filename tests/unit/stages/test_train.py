@@ -1,0 +1,193 @@
+"""The training stages: from tables of planes to weights that load again, and only as themselves."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sbr_core.config import RegistrarOptions, SbrOptions
+from sbr_core.errors import TrainingError, WeightsError
+from sbr_core.io.manifests import read_tsv, write_tsv
+from sbr_core.io.provenance import sha256_file
+from sbr_core.io.volumes import write_plane
+from sbr_core.io.weights import load_weights, save_weights
+from sbr_core.nn.projection import Projection
+from sbr_core.stages import train_registrar, train_sbr
+from sbr_core.stages.networks import (
+    PADDING_MULTIPLE,
+    load_generator,
+    load_registrar,
+    read_planes,
+    stacked,
+)
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+from small_training import blobs
+
+REGISTRAR = RegistrarOptions(
+    steps=3, batch_size=2, encoder_channels=(4, 8), decoder_channels=(8, 4)
+)
+SBR = SbrOptions(steps=2, generator_channels=4, residual_blocks=1, n_samples=16)
+SPACING_MM = 0.8
+
+
+def write_stage(folder, image, mask, n=4, empty=()):
+    """A stage's table and planes of n sections named a, b, …; some with an empty mask."""
+    planes, masks = (t[:, 0].numpy() for t in blobs(n, 30))
+    rows = []
+    for index in range(n):
+        section = "abcdefgh"[index]
+        inside = masks[index] * (section not in empty)
+        files = {}
+        for ending, array in ((image, planes[index]), (mask, inside.astype(np.uint8))):
+            path = folder / "sections" / f"{section}{ending}"
+            write_plane(path, array, SPACING_MM)
+            files[f"sections/{path.name}"] = sha256_file(path)
+        rows.append(
+            {
+                "section": section,
+                "status": "ok",
+                "message": "",
+                "position_mm": 3.0 * index,
+                "spacing_mm": SPACING_MM,
+                "files": json.dumps(files),
+            }
+        )
+    write_tsv(folder / "sections.tsv", rows)
+    return folder / "sections.tsv"
+
+
+@pytest.fixture
+def planes(tmp_path):
+    return write_stage(tmp_path / "resample", "_mri.nii.gz", "_mrimask.nii.gz")
+
+
+@pytest.fixture
+def sections(tmp_path):
+    return write_stage(tmp_path / "align_sections", "_linear.nii.gz", "_linearmask.nii.gz")
+
+
+@pytest.fixture
+def registrar(tmp_path, planes):
+    out_dir = tmp_path / "registrar"
+    train_registrar.run(REGISTRAR, planes=planes, out_dir=out_dir, checkpoint_root=tmp_path / "ck")
+    return out_dir / "weights.safetensors"
+
+
+def run_sbr(tmp_path, planes, sections, registrar, options=SBR):
+    train_sbr.run(
+        options,
+        method="sbr",
+        planes=planes,
+        sections=sections,
+        registrar=registrar,
+        out_dir=tmp_path / "sbr",
+        checkpoint_root=tmp_path / "ck",
+    )
+    return tmp_path / "sbr" / "weights.safetensors"
+
+
+def test_weights_state_all_that_inference_needs(tmp_path, planes, sections, registrar):
+    weights = run_sbr(tmp_path, planes, sections, registrar)
+    for path, load, steps in ((registrar, load_registrar, 3), (weights, load_generator, 2)):
+        network, header = load(path)
+        assert not network.training
+        assert header["preprocessing"] == {
+            "working_pixel_mm": pytest.approx(SPACING_MM),
+            "low_quantile": 0.01,
+            "high_quantile": 0.99,
+            "padding_multiple": PADDING_MULTIPLE,
+            "polarity": "tissue_bright",
+        }
+        assert header["options"]["steps"] == steps
+        assert len(header["fingerprint"]) == 64
+        assert [row["step"] for row in read_tsv(path.parent / "loss.tsv")[1]] == [
+            str(s) for s in range(1, steps + 1)
+        ]
+        assert (path.parent / "loss.png").stat().st_size > 1000
+        assert json.loads((path.parent / "weights.json").read_text())["inputs"]["planes"]["sha256"]
+    assert not list((tmp_path / "ck").iterdir())  # nothing left behind
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path, planes, registrar):
+    first = load_weights(registrar)[0]
+    train_registrar.run(
+        REGISTRAR, planes=planes, out_dir=tmp_path / "again", checkpoint_root=tmp_path / "ck"
+    )
+    again = load_weights(tmp_path / "again" / "weights.safetensors")[0]
+    assert all(torch.equal(first[k], again[k]) for k in first)
+
+
+def test_the_projection_is_kept_for_training_on(tmp_path, planes, sections, registrar):
+    tensors, _ = load_weights(run_sbr(tmp_path, planes, sections, registrar))
+    generator, _ = load_generator(tmp_path / "sbr" / "weights.safetensors")
+    own = {k.removeprefix("projection."): v for k, v in tensors.items() if k[0] == "p"}
+    Projection(generator.layer_channels, SBR.projection_channels).load_state_dict(own)
+
+
+def test_sections_without_tissue_or_without_a_plane_are_left_out(tmp_path, planes, capsys):
+    sections = write_stage(
+        tmp_path / "align_sections", "_linear.nii.gz", "_linearmask.nii.gz", n=3, empty="b"
+    )
+    out_dir = tmp_path / "registrar"
+    train_registrar.run(REGISTRAR, planes=planes, out_dir=out_dir, checkpoint_root=tmp_path / "ck")
+    run_sbr(tmp_path, planes, sections, out_dir / "weights.safetensors")
+    assert "section b left out: empty mask" in capsys.readouterr().err
+    used = json.loads((tmp_path / "sbr" / "weights.json").read_text())["sections"]
+    assert used == ["a", "c"]
+
+
+def test_fewer_than_two_planes_is_one_line_and_no_file(tmp_path):
+    planes = write_stage(tmp_path / "resample", "_mri.nii.gz", "_mrimask.nii.gz", 2, empty="a")
+    with pytest.raises(TrainingError, match="1 usable planes, expected at least 2"):
+        train_registrar.run(
+            REGISTRAR, planes=planes, out_dir=tmp_path / "out", checkpoint_root=tmp_path / "ck"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_registrar_of_another_pixel_size_is_refused(tmp_path, planes, sections, registrar):
+    tensors, header = load_weights(registrar)
+    header["preprocessing"]["working_pixel_mm"] = 0.4
+    save_weights(registrar, tensors, header)
+    with pytest.raises(WeightsError, match="trained at 0.4 mm"):
+        run_sbr(tmp_path, planes, sections, registrar)
+
+
+def test_weights_of_another_kind_or_architecture_are_refused(registrar):
+    with pytest.raises(WeightsError, match="expected weights of a generator"):
+        load_generator(registrar)
+    tensors, header = load_weights(registrar)
+    header["architecture"]["encoder_channels"] = [4, 4]
+    save_weights(registrar, tensors, header)
+    with pytest.raises(WeightsError, match="does not fit the architecture"):
+        load_registrar(registrar)
+    header["architecture"] = {"layers": 3}
+    save_weights(registrar, tensors, header)
+    with pytest.raises(WeightsError, match="does not fit the architecture"):
+        load_registrar(registrar)
+
+
+def test_a_pickle_is_refused(tmp_path, registrar):
+    network, _ = load_registrar(registrar)
+    torch.save(network.state_dict(), tmp_path / "pickle.safetensors")
+    with pytest.raises(WeightsError, match="pickled weights are never opened"):
+        load_registrar(tmp_path / "pickle.safetensors")
+
+
+def test_planes_are_normalised_in_their_masks_and_padded(planes):
+    from sbr_core.io.receipts import read_table
+
+    rows = read_table(planes)
+    images, masks, kept, skipped = read_planes(
+        planes, rows, "_mri.nii.gz", "_mrimask.nii.gz", REGISTRAR.intensity
+    )
+    assert kept == [0, 1, 2, 3]
+    assert not skipped
+    for image, mask in zip(images, masks, strict=True):
+        assert (image[mask == 0] == 0).all()
+        assert image.max() == 1
+    assert stacked([*images, images[0][:-7, 3:]]).shape == (5, 1, 32, 32)
