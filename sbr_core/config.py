@@ -158,6 +158,7 @@ class ReassembleOptions(Options):
     interpolation: Literal["linear", "nearest"] = "linear"
     max_gap_mm: NonNegative = 0.0
     slab_voxels: Annotated[int, Field(ge=10_000)] = 2_000_000
+    cache_mib: Count = 512
 
 
 class EvaluateOptions(Options):

@@ -52,6 +52,9 @@ class FakeBrain:
     pixel_size_mm: float
     mri: Volume
 
+    density = staticmethod(density)
+    labels_of = staticmethod(labels_of)
+
     def table(self, stage: str) -> Path:
         return self.results / stage / "sections.tsv"
 

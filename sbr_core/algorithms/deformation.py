@@ -60,9 +60,7 @@ class Canvas:
         """(rows, columns), 1 on the plane's grid, falling as cos² to 0 at the canvas's edge."""
         sides = []
         for n in self.grid.shape:
-            outside = np.pad(
-                np.zeros(n), self.margin_px, "linear_ramp", end_values=self.margin_px
-            )
+            outside = np.pad(np.zeros(n), self.margin_px, "linear_ramp", end_values=self.margin_px)
             sides.append(np.cos(0.5 * np.pi * outside / max(self.margin_px, 1)) ** 2)
         return np.outer(*sides)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sbr_core.errors import ImageError
-from sbr_core.geometry import LPS_FROM_RAS, apply
+from sbr_core.geometry import LPS_FROM_RAS
 from sbr_core.io.provenance import atomic_path
 
 
@@ -60,9 +60,20 @@ class SectionTransform:
         """Map points (..., 2), mm on both sides."""
         for step in self.steps:
             points_mm = (
-                step.map(points_mm) if isinstance(step, PlaneField) else apply(step, points_mm)
+                step.map(points_mm) if isinstance(step, PlaneField) else _affine(step, points_mm)
             )
         return points_mm
+
+
+def _affine(matrix: np.ndarray, points_mm: np.ndarray) -> np.ndarray:
+    """`geometry.apply` in the plane, each sum written out.
+
+    A matrix product may round differently with the number of points; here a point goes to the
+    same place, to the last bit, whatever others it is mapped with.
+    """
+    matrix, points_mm = np.asarray(matrix, float), np.asarray(points_mm, float)
+    x, y = points_mm[..., 0], points_mm[..., 1]
+    return np.stack([m[0] * x + m[1] * y + m[2] for m in matrix[:2]], axis=-1)
 
 
 def section_to_stack_path(directory: Path, section: str) -> Path:

@@ -102,9 +102,8 @@ def test_linear_composite_is_the_affine_of_the_file(fake_brain):
     assert len(rows) == 12
     for row in rows:
         truth = fake_brain.section_mm_from_plane_mm[row["section"]]
-        there = read_section_transform(
-            section_to_stack_path(out_dir / "transforms", row["section"])
-        )
+        section, folder = row["section"], out_dir / "transforms"
+        there = read_section_transform(section_to_stack_path(folder, section))
         back = read_section_transform(stack_to_section_path(folder, section))
         np.testing.assert_allclose(there.map(points), geometry.apply(truth, points), atol=1e-9)
         np.testing.assert_allclose(back.map(there.map(points)), points, atol=1e-9)

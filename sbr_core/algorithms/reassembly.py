@@ -1,0 +1,307 @@
+"""A stack of sections on a 3D grid: every voxel looked up in the two sections around it.
+
+Each section is sampled through its own full chain and once only; the two values are then
+interpolated along the stack. The rule for what stays empty:
+
+- The *local gap* of a section is the lower median of the up to four gaps nearest to it, two on
+  each side: what the spacing is around it, whatever single section is missing.
+- A voxel is filled if it lies within half the local gap plus `max_gap_mm` of the nearest section.
+- Between two sections no further apart than 1.5 local gaps of either, everything is filled, so
+  that slightly irregular positions leave no slits. A missing section doubles the gap, and so
+  leaves an empty slab as wide as itself (unless `max_gap_mm` bridges it).
+
+All lengths here are stack millimetres, the sections' own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sbr_core.algorithms.sections import prefilter, resample_section
+
+REGULAR_GAP = 1.5
+"""A gap up to this many local gaps counts as jitter of the positions, not as missing sections."""
+EMPTY_COVERAGE = -1.0
+"""Coverage where there is no section: a number that no distance can be, and no NaN, which
+some viewers cannot draw."""
+
+Mapping2D = Callable[[np.ndarray], np.ndarray]
+"""Points (..., 2) of the plane, mm, to section mm, as a published transform maps them."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A section prefiltered to some spacing, and thinned out where that loses nothing.
+
+    Attributes
+    ----------
+    image : (rows, columns) float32; pixel (i, j) is pixel (step i, step j) of the file.
+    step : file pixels per pixel.
+    file_shape : (rows, columns) of the file.
+    pixel_size_mm : of the file.
+    section_mm_from_plane_mm : maps points (n, 2); the section's published transform.
+    labels : (rows, columns) of the file, or None.
+    """
+
+    image: np.ndarray
+    step: int
+    file_shape: tuple[int, int]
+    pixel_size_mm: float
+    section_mm_from_plane_mm: Mapping2D
+    labels: np.ndarray | None = None
+
+    @classmethod
+    def of(
+        cls,
+        image: np.ndarray,
+        pixel_size_mm: float,
+        spacing_mm: float,
+        section_mm_from_plane_mm: Mapping2D,
+        labels: np.ndarray | None = None,
+    ) -> Level:
+        """Prefilter a file's image (background 0) to `spacing_mm`.
+
+        Every second or later pixel is kept only while there are at least two to an output pixel.
+        """
+        scale = spacing_mm / pixel_size_mm
+        step = max(1, int(scale / 2))
+        filtered = prefilter(image, scale)[::step, ::step].copy()
+        return cls(filtered, step, image.shape, pixel_size_mm, section_mm_from_plane_mm, labels)
+
+    def inside(self, section_mm: np.ndarray) -> np.ndarray:
+        """Which of the points (n, 2) lie within the file, up to the outer edges of its pixels."""
+        px = section_mm / self.pixel_size_mm
+        last = np.array(self.file_shape[::-1]) - 0.5
+        return np.all((px >= -0.5 - 1e-6) & (px <= last + 1e-6), axis=-1)
+
+    def sample(self, section_mm: np.ndarray) -> np.ndarray:
+        """Intensity, linear, at points (n, 2) that are inside; float32."""
+        px = section_mm / self.pixel_size_mm / self.step
+        # the last pixels of the file may have been thinned out: the nearest kept one stands in
+        px = np.minimum(px, np.array(self.image.shape[::-1]) - 1)
+        return resample_section(self.image, px)
+
+    def sample_labels(self, section_mm: np.ndarray) -> np.ndarray:
+        """Labels of the nearest file pixel at points (n, 2)."""
+        return resample_section(self.labels, section_mm / self.pixel_size_mm, order=0)
+
+
+class LevelCache:
+    """The levels used last, up to a number of bytes of pixels; at least two neighbours.
+
+    Parameters
+    ----------
+    load : the level of a section, by its number.
+    """
+
+    def __init__(self, load: Callable[[int], Level], max_bytes: int) -> None:
+        self._load = load
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[int, Level] = OrderedDict()
+
+    def __getitem__(self, section: int) -> Level:
+        if section in self._kept:
+            self._kept.move_to_end(section)
+            return self._kept[section]
+        level = self._kept[section] = self._load(section)
+        while len(self._kept) > 2 and self._bytes() > self._max_bytes:
+            self._kept.popitem(last=False)
+        return level
+
+    def _bytes(self) -> int:
+        return sum(
+            level.image.nbytes + (0 if level.labels is None else level.labels.nbytes)
+            for level in self._kept.values()
+        )
+
+
+def local_gaps_mm(positions_mm: np.ndarray) -> np.ndarray:
+    """The local gap of each section.
+
+    Parameters
+    ----------
+    positions_mm : (n,), increasing, n >= 2.
+
+    Returns
+    -------
+    (n,), mm.
+    """
+    positions_mm = np.asarray(positions_mm, float)
+    gaps = np.diff(positions_mm)
+    if len(gaps) < 1 or (gaps <= 0).any():
+        raise ValueError("expected at least two positions, increasing")
+    # section k has gaps k - 2, k - 1 before it and k, k + 1 behind it
+    nearest = [np.sort(gaps[max(k - 2, 0) : k + 2]) for k in range(len(positions_mm))]
+    return np.array([some[(len(some) - 1) // 2] for some in nearest])
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Positions of the sections, and how far each of them reaches.
+
+    Attributes
+    ----------
+    positions_mm : (n,), increasing.
+    reach_before_mm, reach_behind_mm : (n,), how far from the section voxels are filled on the
+        side of lower and of higher positions, `max_gap_mm` included.
+    """
+
+    positions_mm: np.ndarray
+    reach_before_mm: np.ndarray
+    reach_behind_mm: np.ndarray
+
+    @classmethod
+    def of(
+        cls, positions_mm: Sequence[float], max_gap_mm: float, only_gap_mm: float = 1.0
+    ) -> Stack:
+        """Apply the rule of this module.
+
+        Parameters
+        ----------
+        only_gap_mm : local gap of a stack of a single section, which has none of its own.
+        """
+        positions = np.asarray(positions_mm, float)
+        if len(positions) < 2:
+            half = np.full(len(positions), only_gap_mm / 2 + max_gap_mm)
+            return cls(positions, half, half)
+        local = local_gaps_mm(positions)
+        gaps = np.diff(positions)
+        regular = gaps <= REGULAR_GAP * np.maximum(local[:-1], local[1:])
+        before, behind = local / 2, local / 2
+        behind[:-1] = np.where(regular, gaps / 2, behind[:-1])
+        before[1:] = np.where(regular, gaps / 2, before[1:])
+        # a voxel half way between belongs to both, however it was rounded
+        margin = max_gap_mm + 1e-6 * local
+        return cls(positions, before + margin, behind + margin)
+
+    def around(self, z_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The sections around positions (n,).
+
+        Returns
+        -------
+        lower : (n,) index of the last section at or before z; -1 before the first.
+        towards_upper : (n,) 0 at the lower section, 1 at the upper; beyond an end, whichever
+            selects the section there is.
+        filled : (n,) bool.
+        """
+        positions, last = self.positions_mm, len(self.positions_mm) - 1
+        lower = np.searchsorted(positions, z_mm, side="right") - 1
+        low, high = np.clip(lower, 0, last), np.clip(lower + 1, 0, last)
+        past_low, to_high = z_mm - positions[low], positions[high] - z_mm
+        gap = positions[high] - positions[low]
+        towards_upper = np.where(gap > 0, past_low / np.where(gap > 0, gap, 1.0), 0.0)
+        towards_upper[lower < 0] = 1.0
+        filled = (lower >= 0) & (past_low <= self.reach_behind_mm[low])
+        filled |= (lower < last) & (to_high <= self.reach_before_mm[high])
+        return lower, towards_upper, filled
+
+
+def slabs(
+    shape: tuple[int, int, int], stack_from_voxel: np.ndarray, slab_voxels: int
+) -> Iterator[tuple[slice, slice, slice]]:
+    """Parts of a grid of at most `slab_voxels` voxels (or one layer), each few sections thick.
+
+    Parameters
+    ----------
+    stack_from_voxel : (4, 4); the slabs follow the voxel axis along which position changes most.
+    """
+    axis = int(np.argmax(np.abs(stack_from_voxel[2, :3]) * np.array(shape)))
+    layers = max(1, slab_voxels // max(1, math.prod(shape) // shape[axis]))
+    for start in range(0, shape[axis], layers):
+        part = [slice(None)] * 3
+        part[axis] = slice(start, min(start + layers, shape[axis]))
+        yield tuple(part)
+
+
+def fill_slab(
+    part: tuple[slice, slice, slice],
+    shape: tuple[int, int, int],
+    stack_from_voxel: np.ndarray,
+    stack: Stack,
+    levels: LevelCache,
+    *,
+    interpolation: str = "linear",
+    with_labels: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The voxels of one slab.
+
+    What a voxel gets depends on nothing but its own coordinates, so slabs of any size give the
+    same volume, bit for bit.
+
+    Parameters
+    ----------
+    part : of the grid, from `slabs`.
+    shape : of the whole grid.
+    stack_from_voxel : (4, 4) from voxel (i, j, k) to stack mm.
+    levels : of the stack's sections, by their number.
+    interpolation : along the stack, ``linear`` or ``nearest``. Where only one of the two
+        sections' files reaches a point, that one alone is used.
+
+    Returns
+    -------
+    histology : float32, 0 where empty.
+    coverage : float32, distance in mm to the nearest section that reaches the voxel,
+        `EMPTY_COVERAGE` where none does.
+    labels : uint16 of the nearest section that reaches the voxel, 0 where empty or where that
+        section has no labels; or None.
+    """
+    ranges = [np.arange(n, dtype=float)[s] for n, s in zip(shape, part, strict=True)]
+    i, j, k = (axis.ravel() for axis in np.meshgrid(*ranges, indexing="ij"))
+    # sums are written out: a matrix product may round differently with the number of points
+    m = stack_from_voxel
+    x, y, z = (m[row, 0] * i + m[row, 1] * j + m[row, 2] * k + m[row, 3] for row in range(3))
+    lower, towards_upper, filled = stack.around(z)
+    last = len(stack.positions_mm) - 1
+
+    value, weight = np.zeros(len(z)), np.zeros(len(z))
+    nearest_mm = np.full(len(z), np.inf)
+    labels = np.zeros(len(z), np.uint16) if with_labels else None
+    chosen = np.flatnonzero(filled)
+    chosen = chosen[np.argsort(lower[chosen], kind="stable")]
+    sorted_lower = lower[chosen]
+    first, final = (int(sorted_lower[0]), int(sorted_lower[-1])) if len(chosen) else (0, -1)
+    for section in range(max(first, 0), min(final + 1, last) + 1):
+        # the voxels just before this section, then those just behind it
+        begin = np.searchsorted(sorted_lower, section - 1, side="left")
+        middle = np.searchsorted(sorted_lower, section, side="left")
+        end = np.searchsorted(sorted_lower, section, side="right")
+        if begin == end:
+            continue
+        voxels = chosen[begin:end]
+        # of the voxels before it, this is the upper section; of those behind it, the lower
+        share = towards_upper[voxels]
+        share[middle - begin :] = 1.0 - share[middle - begin :]
+        level = levels[section]
+        section_mm = level.section_mm_from_plane_mm(np.stack([x[voxels], y[voxels]], axis=-1))
+        inside = level.inside(section_mm)
+        voxels, share, section_mm = voxels[inside], share[inside], section_mm[inside]
+        distance_mm = np.abs(z[voxels] - stack.positions_mm[section])
+        sampled = level.sample(section_mm).astype(float)
+        # a tie goes to the lower section, which comes first
+        nearer = distance_mm < nearest_mm[voxels]
+        if interpolation == "nearest":
+            value[voxels[nearer]] = sampled[nearer]
+            weight[voxels[nearer]] = 1.0
+        else:
+            # a section without any share still has the say where the other file ends
+            share = np.maximum(share, 1e-9)
+            value[voxels] += share * sampled
+            weight[voxels] += share
+        if labels is not None:
+            unknown = level.labels is None
+            labels[voxels[nearer]] = 0 if unknown else level.sample_labels(section_mm[nearer])
+        nearest_mm[voxels[nearer]] = distance_mm[nearer]
+
+    histology = np.divide(value, weight, out=np.zeros_like(value), where=weight > 0)
+    coverage = np.where(np.isfinite(nearest_mm), nearest_mm, EMPTY_COVERAGE)
+    box = tuple(len(axis) for axis in ranges)
+    return (
+        histology.astype(np.float32).reshape(box),
+        coverage.astype(np.float32).reshape(box),
+        None if labels is None else labels.reshape(box),
+    )

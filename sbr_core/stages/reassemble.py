@@ -1,0 +1,275 @@
+"""`sbr reassemble`: the histology as a 3D volume, on the MRI's grid or at a spacing asked for.
+
+Every voxel goes through the whole chain to the image file, MRI world -> stack -> deformation ->
+section affine -> file pixel, in each of the two sections around it, and is interpolated once,
+from a level of the file prefiltered to the output spacing. Tissue is bright and the background 0,
+linear in the file's intensity, whatever the stain: as `prepare` leaves sections.
+
+A prealigned brain has no 3D MRI. Its volume lies in stack space: the plane's grid, times positions
+a median gap apart from the first section on, as far as the last.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sbr_core.algorithms.reassembly import (
+    EMPTY_COVERAGE,
+    Level,
+    LevelCache,
+    Stack,
+    fill_slab,
+    slabs,
+)
+from sbr_core.algorithms.sections import tissue_signal
+from sbr_core.errors import ConfigError, ImageError, ReceiptError
+from sbr_core.geometry import LPS_FROM_RAS, PlaneGrid
+from sbr_core.io.images import read_labels, read_section
+from sbr_core.io.provenance import write_provenance
+from sbr_core.io.receipts import file_of, read_table
+from sbr_core.io.transforms import read_section_transform, read_stack_from_world
+from sbr_core.io.volumes import Volume, read_volume, write_volume
+
+if TYPE_CHECKING:
+    from sbr_core.config import ReassembleOptions
+
+STAGE = "reassemble"
+STACK_TRANSFORM = "from-stack_to-mri_mode-image_xfm.txt"
+
+
+def run(
+    options: ReassembleOptions,
+    *,
+    brain: str,
+    method: str,
+    sections: Path,
+    prepared: Path,
+    out_dir: Path,
+    align_dir: Path | None = None,
+    mri: Path | None = None,
+) -> None:
+    """Write the volume, its coverage, its labels if the sections have any, and provenance.
+
+    Parameters
+    ----------
+    sections : table of `infer`; sections that failed leave a gap.
+    prepared : table of `prepare`.
+    align_dir, mri : of `align` and `prepare-mri`; both absent for a prealigned brain.
+
+    Raises
+    ------
+    ConfigError
+        One of `align_dir` and `mri` without the other.
+    ReceiptError
+        No section could be used.
+    ImageError
+        A section's file is no longer what `prepare` saw.
+    """
+    if (align_dir is None) != (mri is None):
+        raise ConfigError("reassemble: --align-dir and --mri are given together or not at all")
+    rows = read_table(sections, verify=("_from-section_to-stack_mode-image_xfm.h5",))
+    sources = {row["section"]: row for row in read_table(prepared, verify=False)}
+    if not rows:
+        raise ReceiptError(f"{sections}: no section to make a volume of")
+    for row in rows:
+        if row["section"] not in sources:
+            raise ReceiptError(f"{prepared}: section {row['section']!r} is not in it")
+    rows = sorted(rows, key=lambda row: row["position_mm"])
+
+    inputs = {"sections": Path(sections), "prepared": Path(prepared)}
+    if mri is None:
+        space = "stack"
+        shape, world_from_voxel = stack_grid(rows, options.spacing_mm)
+        stack_from_world = LPS_FROM_RAS  # ITK reads stack mm from the file
+    else:
+        space = "mri"
+        inputs |= {"mri": Path(mri), "stack_from_mri": Path(align_dir) / STACK_TRANSFORM}
+        stack_from_world = read_stack_from_world(inputs["stack_from_mri"])
+        shape, world_from_voxel = mri_grid(read_volume(mri), options.spacing_mm)
+    stack_from_voxel = stack_from_world @ world_from_voxel
+    # the finest of the three, so that nothing the grid can show is blurred away
+    axes = slice(0, 2) if mri is None else slice(0, 3)
+    spacing_mm = float(np.linalg.norm(stack_from_voxel[:3, axes], axis=0).min())
+
+    used = [sources[row["section"]] for row in rows]
+    stack = Stack.of(
+        [row["position_mm"] for row in rows], options.max_gap_mm, float(rows[0]["spacing_mm"])
+    )
+    with_labels = any(source.get("labels") for source in used)
+    levels = LevelCache(
+        lambda index: load_level(sections, rows[index], used[index], spacing_mm, with_labels),
+        options.cache_mib * 2**20,
+    )
+
+    out_dir = Path(out_dir)
+    stem = f"{brain}_space-{space}"
+    facts = {
+        "brain": brain,
+        "method": method,
+        "space": space,
+        "sections": [row["section"] for row in rows],
+        "empty_coverage": EMPTY_COVERAGE,
+        "intensity": "tissue bright, background 0, linear in the file's intensity",
+    }
+    with scratch_arrays(out_dir, shape, with_labels) as arrays:
+        _fill(arrays, shape, stack_from_voxel, stack, levels, options)
+        write_volume(
+            out_dir / f"{stem}_histology.nii.gz", Volume(arrays["histology"], world_from_voxel)
+        )
+        write_volume(
+            out_dir / f"{stem}_coverage.nii.gz", Volume(arrays["coverage"], world_from_voxel)
+        )
+        labels_path = out_dir / f"{stem}_labels.nii.gz"
+        labels_path.unlink(missing_ok=True)  # of a time when the sections had labels
+        if with_labels:
+            write_volume(labels_path, Volume(arrays["labels"], world_from_voxel))
+        covered = float(np.mean([np.mean(layer >= 0) for layer in arrays["coverage"]]))
+    write_provenance(
+        out_dir / f"{stem}_histology.json",
+        stage=STAGE,
+        options=options.model_dump(mode="json"),
+        inputs=inputs,
+        covered_percent=round(100 * covered, 3),
+        **facts,
+    )
+
+
+def mri_grid(mri: Volume, spacing_mm: float | None) -> tuple[tuple[int, int, int], np.ndarray]:
+    """(shape, world_from_voxel) of the MRI, or of its field of view at another spacing.
+
+    The outer edges are kept at the low ends and reached at least at the high ends; so are the
+    axes, in the MRI's own order.
+    """
+    if spacing_mm is None:
+        return mri.data.shape, mri.world_from_voxel
+    ratio = spacing_mm / mri.spacing_mm
+    shape = tuple(
+        max(1, math.ceil(n / r - 1e-6)) for n, r in zip(mri.data.shape, ratio, strict=True)
+    )
+    mri_from_voxel = np.diag([*ratio, 1.0])
+    mri_from_voxel[:3, 3] = (ratio - 1) / 2
+    return shape, mri.world_from_voxel @ mri_from_voxel
+
+
+def stack_grid(
+    rows: Sequence[Mapping[str, Any]], spacing_mm: float | None
+) -> tuple[tuple[int, int, int], np.ndarray]:
+    """(shape, world_from_voxel) of a volume in stack space, indexed [column, row, position].
+
+    Parameters
+    ----------
+    rows : of `infer`, sorted by position.
+    spacing_mm : in the plane; None keeps the plane's grid.
+    """
+    grid = PlaneGrid(
+        (max(int(row["rows"]) for row in rows), max(int(row["columns"]) for row in rows)),
+        float(rows[0]["spacing_mm"]),
+    )
+    if spacing_mm is not None:
+        grid = grid.at_spacing(spacing_mm)
+    positions_mm = np.array([row["position_mm"] for row in rows])
+    gap_mm = float(np.median(np.diff(positions_mm))) if len(rows) > 1 else grid.spacing_mm
+    layers = round((positions_mm[-1] - positions_mm[0]) / gap_mm) + 1
+    stack_from_voxel = np.diag([grid.spacing_mm, grid.spacing_mm, gap_mm, 1.0])
+    stack_from_voxel[2, 3] = positions_mm[0]
+    shape = (grid.shape[1], grid.shape[0], max(2, layers))
+    return shape, LPS_FROM_RAS @ stack_from_voxel
+
+
+def load_level(
+    sections: Path,
+    row: Mapping[str, Any],
+    source: Mapping[str, Any],
+    spacing_mm: float,
+    with_labels: bool,
+) -> Level:
+    """A section's file at the output spacing.
+
+    Parameters
+    ----------
+    row, source : of `infer` and of `prepare`.
+    spacing_mm : of the output, stack mm.
+
+    Raises
+    ------
+    ImageError
+        The file's shape is not the one `prepare` saw.
+    """
+    image = read_section(Path(source["image"]))
+    expected = int(source["file_rows"]), int(source["file_columns"])
+    if image.shape != expected:
+        raise ImageError(f"{source['image']}: shape {image.shape}, but prepare saw {expected}")
+    labels = None
+    if with_labels and source.get("labels"):
+        labels = read_labels(Path(source["labels"]), image.shape)
+    path = file_of(sections, row, "_from-section_to-stack_mode-image_xfm.h5")
+    return Level.of(
+        tissue_signal(image, source["polarity"], source["background"]),
+        float(source["pixel_size_mm"]),
+        spacing_mm,
+        read_section_transform(path).map,
+        labels,
+    )
+
+
+@contextmanager
+def scratch_arrays(
+    folder: Path, shape: tuple[int, int, int], with_labels: bool
+) -> Iterator[dict[str, np.ndarray]]:
+    """The volumes being filled, on disk, so that memory holds a slab and not the volume."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = {"histology": np.float32, "coverage": np.float32}
+    if with_labels:
+        kinds["labels"] = np.uint16
+    with TemporaryDirectory(prefix=".tmp-", dir=folder) as scratch:
+        yield {
+            # first index fastest, as NIfTI is written
+            name: np.memmap(Path(scratch) / name, dtype, "w+", shape=shape, order="F")
+            for name, dtype in kinds.items()
+        }
+
+
+def _fill(
+    arrays: dict[str, np.ndarray],
+    shape: tuple[int, int, int],
+    stack_from_voxel: np.ndarray,
+    stack: Stack,
+    levels: LevelCache,
+    options: ReassembleOptions,
+) -> None:
+    """Fill the arrays slab by slab; labels that fit into uint8 become that."""
+    parts = list(slabs(shape, stack_from_voxel, options.slab_voxels))
+    began = time.monotonic()
+    largest = 0
+    for number, part in enumerate(parts, 1):
+        histology, coverage, labels = fill_slab(
+            part,
+            shape,
+            stack_from_voxel,
+            stack,
+            levels,
+            interpolation=options.interpolation,
+            with_labels="labels" in arrays,
+        )
+        arrays["histology"][part], arrays["coverage"][part] = histology, coverage
+        if labels is not None:
+            arrays["labels"][part] = labels
+            largest = max(largest, int(labels.max()))
+        left_s = (time.monotonic() - began) / number * (len(parts) - number)
+        print(f"{STAGE}: slab {number}/{len(parts)}, {left_s:.0f} s left", file=sys.stderr)
+    if "labels" in arrays and largest < 256:
+        wide = arrays["labels"]
+        name = Path(wide.filename).with_name("labels8")
+        narrow = np.memmap(name, np.uint8, "w+", shape=shape, order="F")
+        for part in parts:
+            narrow[part] = wide[part]
+        arrays["labels"] = narrow

@@ -1,0 +1,192 @@
+"""`reassemble`: a stack cut from an analytic brain becomes that brain again, unmirrored."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from sbr_core import geometry
+from sbr_core.config import InferOptions, ReassembleOptions
+from sbr_core.errors import ConfigError, ReceiptError
+from sbr_core.io.images import write_png
+from sbr_core.io.manifests import read_tsv, write_tsv
+from sbr_core.io.volumes import read_volume
+from sbr_core.stages import infer, reassemble
+
+
+def linear(brain):
+    out_dir = brain.results / "linear"
+    infer.run(
+        InferOptions(),
+        method="linear",
+        prepared=brain.table("prepare"),
+        planes=brain.table("resample"),
+        affines=brain.table("align_sections"),
+        out_dir=out_dir,
+        receipt=out_dir / "sections.tsv",
+    )
+    return out_dir / "sections.tsv"
+
+
+def volume(brain, table, *, prealigned=False, **options):
+    out_dir = table.parent / "volume"
+    where = {}
+    if not prealigned:
+        where = {
+            "align_dir": brain.results / "align",
+            "mri": brain.results / "prepare" / "mri.nii.gz",
+        }
+    reassemble.run(
+        ReassembleOptions(**options),
+        brain="b",
+        method="linear",
+        sections=table,
+        prepared=brain.table("prepare"),
+        out_dir=out_dir,
+        **where,
+    )
+    stem = f"b_space-{'stack' if prealigned else 'mri'}"
+    return [
+        read_volume(out_dir / f"{stem}_{kind}.nii.gz")
+        for kind in ("histology", "coverage", "labels")
+    ]
+
+
+def world_of(volume):
+    voxels = np.stack(np.indices(volume.data.shape), axis=-1)
+    return geometry.apply(volume.world_from_voxel, voxels)
+
+
+def test_analytic_brain_comes_back_and_is_not_mirrored(fake_brain):
+    assert np.linalg.det(fake_brain.stack_from_world[:3, :3]) < 0
+    histology, coverage, labels = volume(fake_brain, linear(fake_brain))
+    np.testing.assert_allclose(histology.world_from_voxel, fake_brain.mri.world_from_voxel)
+    world = world_of(histology)
+    truth = 0.8 * fake_brain.density(world)
+    near = (coverage.data >= 0) & (coverage.data <= 1.0)
+    assert near.mean() > 0.3
+    error = np.abs(histology.data - truth)[near]
+    assert error.mean() < 0.01 and error.max() < 0.08  # the blur of sections 2 mm apart
+
+    mirrored = 0.8 * fake_brain.density(world * [-1, 1, 1])
+    assert np.abs(histology.data - mirrored)[near].mean() > 3 * error.mean()
+
+    expected = fake_brain.labels_of(fake_brain.density(world))
+    assert set(np.unique(labels.data)) == {0, 2, 3} and labels.data.dtype == np.uint8
+    assert np.mean(labels.data[near] == expected[near]) > 0.95
+
+
+def test_missing_section_leaves_a_gap_unless_it_is_bridged(fake_brain):
+    table = linear(fake_brain)
+    histology, coverage, _ = volume(fake_brain, table)
+    z = geometry.apply(fake_brain.stack_from_world, world_of(histology))[..., 2]
+    middle = np.linalg.norm(world_of(histology), axis=-1) < 6
+    gap = middle & (np.abs(z - 10.0) < 0.99)  # section 5 stood at 10 mm
+    assert gap.sum() > 50
+    assert (coverage.data[gap] == -1).all() and (histology.data[gap] == 0).all()
+    beside = middle & (np.abs(z - 10.0) > 1.01)
+    assert (coverage.data[beside] >= 0).all() and (coverage.data[beside] <= 1.01).all()
+
+    bridged, coverage, _ = volume(fake_brain, table, max_gap_mm=1.0)
+    assert (coverage.data[gap] >= 0.99).all()
+    error = np.abs(bridged.data - 0.8 * fake_brain.density(world_of(bridged)))
+    assert error[gap].max() < 0.15
+
+
+def test_another_spacing_keeps_the_field_of_view(fake_brain):
+    table = linear(fake_brain)
+    histology, coverage, _ = volume(fake_brain, table, spacing_mm=1.0)
+    mri = fake_brain.mri
+    np.testing.assert_allclose(histology.spacing_mm, 1.0)
+    outer = [geometry.apply(v.world_from_voxel, np.full(3, -0.5)) for v in (histology, mri)]
+    np.testing.assert_allclose(outer[0], outer[1], atol=1e-4)
+    far = [
+        geometry.apply(np.linalg.inv(mri.world_from_voxel), geometry.apply(
+            histology.world_from_voxel, np.array(histology.data.shape) - 0.5))
+    ]  # fmt: skip
+    beyond = far[0] - (np.array(mri.data.shape) - 0.5)
+    assert (beyond > -1e-4).all() and (beyond < 1.0 / mri.spacing_mm).all()
+    near = coverage.data >= 0
+    error = np.abs(histology.data - 0.8 * fake_brain.density(world_of(histology)))[near]
+    assert error.mean() < 0.01
+
+
+def test_slab_size_does_not_change_the_volume(brain_maker, tmp_path):
+    brain = brain_maker(tmp_path / "b", n_sections=8)
+    table = linear(brain)
+    whole = volume(brain, table, spacing_mm=0.8)
+    slabbed = volume(brain, table, spacing_mm=0.8, slab_voxels=10_000, cache_mib=1)
+    for one, other in zip(whole, slabbed, strict=True):
+        assert np.array_equal(one.data, other.data)
+
+
+def test_prealigned_stack_lies_in_stack_space(fake_brain):
+    histology, coverage, _ = volume(fake_brain, linear(fake_brain), prealigned=True)
+    assert histology.data.shape == (42, 36, 13)
+    path = fake_brain.results / "linear" / "volume" / "b_space-stack_histology.nii.gz"
+    image = sitk.ReadImage(str(path))
+    for index in ((0, 0, 0), (40, 30, 12)):
+        expected = np.array(index) * [1.0, 1.0, 2.0]
+        np.testing.assert_allclose(image.TransformIndexToPhysicalPoint(index), expected, atol=1e-5)
+    # the slices at the sections are the registered sections, the missing one is empty
+    for section, position_mm in fake_brain.positions_mm.items():
+        layer = histology.data[:, :, round(position_mm / 2)].T
+        registered = nib.load(
+            fake_brain.results / "linear" / "sections" / f"{section}_registered.nii.gz"
+        ).get_fdata()
+        np.testing.assert_allclose(layer, registered.T, atol=1e-5)
+    assert (coverage.data[:, :, 5] == -1).all() and (histology.data[:, :, 5] == 0).all()
+
+
+def test_point_from_mri_voxel_to_file_pixel(fake_brain):
+    """A voxel traced through the published files lands where the brain was cut."""
+    table = linear(fake_brain)
+    stack_from_lps = sitk.ReadTransform(
+        str(fake_brain.results / "align" / "from-stack_to-mri_mode-image_xfm.txt")
+    )
+    mri = sitk.ReadImage(str(fake_brain.results / "prepare" / "mri.nii.gz"))
+    voxel = (14.3, 12.1, 11.7)
+    lps = mri.TransformContinuousIndexToPhysicalPoint(voxel)
+    x, y, z = stack_from_lps.TransformPoint(lps)
+    section = min(fake_brain.positions_mm, key=lambda s: abs(fake_brain.positions_mm[s] - z))
+    name = f"{section}_from-section_to-stack_mode-image_xfm.h5"
+    to_section = sitk.ReadTransform(str(table.parent / "transforms" / name))
+    file_px = np.array(to_section.TransformPoint((x, y))) / fake_brain.pixel_size_mm
+
+    ras = geometry.apply(fake_brain.mri.world_from_voxel, np.array(voxel))
+    plane_mm = geometry.apply(fake_brain.stack_from_world, ras)[:2]
+    truth = geometry.apply(fake_brain.section_mm_from_plane_mm[section], plane_mm)
+    np.testing.assert_allclose(file_px, truth / fake_brain.pixel_size_mm, atol=0.01)
+
+
+def test_provenance_and_bad_input(fake_brain):
+    table = linear(fake_brain)
+    volume(fake_brain, table)
+    facts = json.loads(
+        (table.parent / "volume" / "b_space-mri_histology.json").read_text(encoding="utf-8")
+    )
+    assert facts["sections"] == list(fake_brain.positions_mm) and facts["covered_percent"] > 10
+    assert not list((table.parent / "volume").glob(".tmp-*"))
+
+    with pytest.raises(ConfigError, match="together"):
+        reassemble.run(
+            ReassembleOptions(),
+            brain="b",
+            method="linear",
+            sections=table,
+            prepared=fake_brain.table("prepare"),
+            out_dir=table.parent / "volume",
+            mri=fake_brain.results / "prepare" / "mri.nii.gz",
+        )
+    header, rows = read_tsv(fake_brain.table("prepare"))
+    write_tsv(fake_brain.table("prepare"), rows[1:], header)
+    with pytest.raises(ReceiptError, match="'000' is not in it"):
+        volume(fake_brain, table)
+    write_tsv(fake_brain.table("prepare"), rows, header)
+    write_png(rows[0]["image"], np.zeros((20, 20), np.uint8))
+    with pytest.raises(reassemble.ImageError, match="prepare saw"):
+        volume(fake_brain, table)
