@@ -1,0 +1,115 @@
+"""The command line: what it says, what it exits with, what it imports."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from sbr_core import cli
+from sbr_core.errors import SbrError
+from sbr_core.stages import collect
+
+
+def sbr(*arguments: str, **kwargs) -> subprocess.CompletedProcess:
+    """Run the command as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "sbr_core", *arguments], capture_output=True, text=True, **kwargs
+    )
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys; from sbr_core.cli import build_parser; build_parser().format_help();"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    heavy = {"torch", "numpy", "pydantic", "ants", "SimpleITK", "nibabel", "pandas", "snakemake"}
+    assert loaded.returncode == 0 and not heavy & set(loaded.stdout.split())
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
+def test_flags_are_the_keywords_of_the_stage(command):
+    stage = importlib.import_module("sbr_core.stages." + command.name.replace("-", "_"))
+    first, *others = inspect.signature(stage.run).parameters.values()
+    assert first.name == "options"
+    assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in others)
+    keywords = {p.name for p in others}
+    assert {flag.keyword for flag in command.flags} == keywords
+    for p in others:  # what the command line always gives needs no default, and the reverse
+        flag = next(f for f in command.flags if f.keyword == p.name)
+        assert not (flag.required and p.default is None), p.name
+
+
+def test_unknown_option_is_one_line_and_exit_2(tmp_path):
+    done = sbr("demo", "--out-dir", str(tmp_path / "d"), "--options", '{"sections": 3}')
+    assert done.returncode == 2
+    assert done.stderr == "sbr demo: config: unknown key 'demo.sections'\n"
+    assert not (tmp_path / "d").exists()
+    debug = sbr("demo", "--out-dir", "d", "--options", '{"sections": 3}', "--debug", cwd=tmp_path)
+    assert debug.returncode == 1 and "Traceback" in debug.stderr
+
+
+def test_first_line_reproduces_the_call(tmp_path):
+    table = tmp_path / "a folder" / "it's.tsv"
+    done = sbr("collect", "--receipts", str(tmp_path / "none.tsv"), "--table", str(table))
+    assert done.returncode == 2
+    dollar, name, *words = shlex.split(done.stdout.splitlines()[0])
+    assert (dollar, name) == ("$", "sbr")
+    again = sbr(*words)
+    assert (again.stdout, again.stderr) == (done.stdout, done.stderr)
+    assert f"{tmp_path / 'none.tsv'}: no such file" in done.stderr
+
+
+def run_as(monkeypatch, function) -> int:
+    """The exit code of `sbr collect` when its stage is `function`."""
+    monkeypatch.setattr(collect, "run", function)
+    return cli.main(["collect", "--receipts", "a.tsv", "--table", "t.tsv"])
+
+
+def test_exit_codes(monkeypatch, capsys):
+    def faulty(options, **_):
+        raise SbrError("a.tsv: row 3:\n expected a number")
+
+    def interrupted(options, **_):
+        raise KeyboardInterrupt
+
+    def broken(options, **_):
+        raise ZeroDivisionError("a bug")
+
+    assert run_as(monkeypatch, lambda options, **_: None) == 0
+    assert run_as(monkeypatch, faulty) == 2
+    assert capsys.readouterr().err == "sbr collect: a.tsv: row 3: expected a number\n"
+    assert run_as(monkeypatch, interrupted) == 130
+    with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback; Python exits with 1
+        run_as(monkeypatch, broken)
+
+
+def test_options_may_be_json_or_a_file(tmp_path, monkeypatch):
+    seen = []
+    demo = importlib.import_module("sbr_core.stages.demo")
+    monkeypatch.setattr(demo, "run", lambda options, *, out_dir: seen.append(options))
+    (tmp_path / "o.yaml").write_text("seed: 5\n")
+    (tmp_path / "o.json").write_text(json.dumps({"seed": 5}))
+    for given in ('{"seed": 5}', str(tmp_path / "o.yaml"), str(tmp_path / "o.json")):
+        assert cli.main(["demo", "--out-dir", "d", "--options", given]) == 0
+    assert cli.main(["demo", "--out-dir", "d"]) == 0
+    assert [options.seed for options in seen] == [5, 5, 5, 1]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["sbr"], "expected METHOD=FOLDER, found 'sbr'"),
+        (["sbr=a", "sbr=b"], "method 'sbr' given twice"),
+    ],
+)
+def test_methods_are_checked(given, said, capsys):
+    arguments = ["report", "--brain", "b", "--results-dir", "r", "--out", "o", "--methods", *given]
+    assert cli.main(arguments) == 2
+    assert said in capsys.readouterr().err

@@ -1,0 +1,171 @@
+"""The configuration: refused by name, layered, documented, and equal wherever it is written."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+
+import jsonschema
+import pytest
+import yaml
+
+from sbr_core import config
+from sbr_core.config import Config, Options, parse_options, resolve
+from sbr_core.errors import ConfigError
+from sbr_core.io.manifests import BrainRow, SectionRow
+from sbr_core.stages import REVISION
+
+STAGES = {
+    name: field.annotation
+    for name, field in Config.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Options)
+}
+
+
+@pytest.fixture
+def presets(tmp_path):
+    """A folder of presets."""
+    (tmp_path / "demo.yaml").write_text("# nothing\n")
+    (tmp_path / "fast.yaml").write_text("train_sbr: {steps: 5, augment: {scale: 0.1}}\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"nonsense": 1}, "unknown key 'nonsense'"),
+        ({"train_sbr": {"stepz": 1}}, "unknown key 'train_sbr.stepz'"),
+        ({"train_sbr": {"augment": {"x": 1}}}, "unknown key 'train_sbr.augment.x'"),
+        ({"train_sbr": {"steps": "many"}}, 'train_sbr.steps: .*found "many"'),
+        ({"prepare": {"working_pixel_mm": 0}}, "prepare.working_pixel_mm: .*greater than 0"),
+        ({"prepare": {"working_pixel_mm": float("nan")}}, "prepare.working_pixel_mm"),
+        ({"methods": ["magic"]}, 'methods.0: .*found "magic"'),
+        ({"preset": "huge"}, "preset 'huge': no such preset .known: demo, fast."),
+        ({"preset": 3}, "preset: expected a name"),
+    ],
+)
+def test_wrong_key_or_value_is_named_in_one_line(presets, values, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        resolve(values, presets)
+    assert "\n" not in str(caught.value)
+
+
+def test_own_keys_win_over_the_preset_and_the_preset_over_defaults(presets):
+    values = {"preset": "fast", "train_sbr": {"augment": {"field_grid": 4}, "batch_size": 2}}
+    before = json.dumps(values)
+    found = resolve(values, presets).train_sbr
+    assert (found.steps, found.batch_size, found.learning_rate) == (5, 2, 2e-4)
+    assert (found.augment.scale, found.augment.field_grid) == (0.1, 4)
+    assert json.dumps(values) == before, "the user's values were changed in passing"
+    assert resolve({"preset": str(presets / "fast.yaml")}, presets).train_sbr.steps == 5
+
+
+def test_options_cannot_be_changed_afterwards():
+    with pytest.raises(ValueError, match="frozen"):
+        Config().train_sbr.steps = 3
+
+
+def test_section_json_is_canonical_and_complete():
+    one = parse_options(Config, {"infer": {"batch_size": 2, "device": "cpu"}}, "")
+    other = parse_options(Config, {"infer": {"device": "cpu", "batch_size": 2}}, "")
+    assert one.section_json("infer") == other.section_json("infer")
+    for name, model in STAGES.items():
+        assert model.model_validate_json(Config().section_json(name)) == getattr(Config(), name)
+
+
+def test_every_stage_has_a_revision():
+    assert set(STAGES) <= set(REVISION)
+
+
+def test_schema_in_the_workflow_is_that_of_the_options(repository):
+    written = (repository / "workflow/schemas/config.schema.json").read_text()
+    assert written == config.json_schema(), "run `make schema`"
+
+
+def test_presets_and_config_file_fit_the_schema(repository):
+    schema = json.loads((repository / "workflow/schemas/config.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    files = [repository / "config/config.yaml", *(repository / "config/presets").glob("*.yaml")]
+    for file in files:
+        jsonschema.validate(yaml.safe_load(file.read_text()) or {}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"nonsense": 1}, schema)
+
+
+def test_table_schemas_name_the_columns_that_are_read(repository):
+    def columns(name):
+        return set(
+            yaml.safe_load((repository / f"workflow/schemas/{name}").read_text())["properties"]
+        )
+
+    assert columns("brains.schema.yaml") == {f.name for f in fields(BrainRow)} | {"notes"}
+    assert columns("sections.schema.yaml") == {f.name for f in fields(SectionRow)} | {
+        "notes",
+        "exclude",
+    }
+
+
+def documented(text: str) -> dict[str, str]:
+    """Key -> its cell of defaults, of the tables in a part of config/README.md."""
+    found = {}
+    for keys, default in re.findall(r"^\| (`[^|]*`) \| ([^|]*?) \|", text, re.M):
+        for key in re.findall(r"`([^`]+)`", keys):
+            found[key] = default.strip("`")
+    return found
+
+
+def test_readme_teaches_every_key_with_its_default(repository):
+    text = (repository / "config/README.md").read_text()
+    top, *parts = text.split("## `config/config.yaml`")[1].split("\n### ")
+    taught = documented(top)
+    assert set(taught) == set(Config.model_fields) - set(STAGES)
+    for stage, model in STAGES.items():
+        here = "".join(p for p in parts if f"`{stage}`" in p.splitlines()[0])
+        cells = documented(here)
+        for key, field in model.model_fields.items():
+            default = field.default
+            if isinstance(default, Options):
+                missing = {f"{key}.{k}" for k in type(default).model_fields} - set(cells)
+                assert not missing, missing
+                continue
+            assert key in cells, f"config/README.md: {stage}.{key} is not explained"
+            if isinstance(default, int | float) and not isinstance(default, bool):
+                cell = cells[key].split(" / ")
+                value = float(cell[-1] if stage == "train_sbr" else cell[0])
+                assert value == default, f"config/README.md: {stage}.{key}: default {default}"
+
+
+def test_readme_teaches_every_column(repository):
+    text = (repository / "config/README.md").read_text()
+    sheet, manifest = text.split("## `config/brains.tsv`")[1].split("## The manifest")
+    for column in (f.name for f in fields(BrainRow)):
+        assert f"| `{column}` |" in sheet
+    for column in (f.name for f in fields(SectionRow)):
+        assert f"| `{column}` |" in manifest
+
+
+def test_conda_environment_has_the_pinned_versions(repository):
+    pins = dict(
+        re.findall(r"^([\w.-]+)==([\w.]+)$", (repository / "requirements.txt").read_text(), re.M)
+    )
+    wanted = (repository / "requirements.in").read_text().split("# tests")[0]
+    direct = set(re.findall(r"^([a-z][\w-]*)", wanted, re.M))
+    environment = yaml.safe_load((repository / "envs/sbr.yaml").read_text())["dependencies"]
+    pip = environment.pop()["pip"]
+    conda_name = {
+        "matplotlib-base": "matplotlib",
+        "snakemake-minimal": "snakemake",
+        "pytorch": "torch",
+    }
+    found = {}
+    for line in [*environment, *pip]:
+        if "==" in line:
+            name, version = re.split(r" ?==", line)
+            found[conda_name.get(name, name)] = version
+    assert found == {name: pins[name] for name in direct}
+
+
+def test_requirements_come_from_nowhere_in_particular(repository):
+    lines = (repository / "requirements.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"#.*|[\w.-]+==[\w.]+", line) for line in lines)

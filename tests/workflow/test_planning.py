@@ -1,0 +1,87 @@
+"""Planning: presets, the demo, faults of the user's, the lock of a killed run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+@pytest.mark.parametrize("preset", ["demo", "cpu", "paper"])
+def test_dry_run_of_every_preset(repository, preset):
+    """At the repository's root, as it is cloned: nothing but `snakemake`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", "--cores", "all"]
+        + ["--nolock", "--forceall", "--config", f"preset={preset}"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert "workflow/profiles/default" in output
+    for stage in ("demo", "prepare", "align", "train_registrar", "train_sbr", "report"):
+        assert f"\nrule {stage}:" in output
+    # an index of its own is not needed to see that the manifest is no input of prepare
+    assert "input: data/demo/sections.tsv" not in output
+
+
+def test_faults_of_the_user_are_one_line_and_exit_2(empty_lab):
+    lab = empty_lab
+    good = lab.add_brain("one", ["a", "b"])
+    manifest = lab.folder / "raw/one/sections.tsv"
+
+    def said(*arguments: str) -> str:
+        done = lab.snakemake("-n", *arguments, ok=False)
+        assert done.returncode == 2, done.stdout + done.stderr
+        lines = [s for s in done.stderr.splitlines() if s.startswith("sbr workflow: ")]
+        assert len(lines) == 1 and "Traceback" not in done.stderr
+        return lines[0].removeprefix("sbr workflow: ")
+
+    lab.write_sheet(good)
+    assert said("--config", "chunksize=3") == "config: unknown key 'chunksize'"
+    lab.write_sheet(good.replace("LIA", "LLA"))
+    assert "brain 'one': orientation 'LLA'" in said()
+    lab.write_sheet(good, good)
+    assert "brain 'one' stands there twice" in said()
+    lab.write_sheet(good.replace("LIA\t", "LIA\ttwo"))
+    assert "weights_from: no brain 'two'" in said()
+    lab.write_sheet(good.replace("LIA\t", "LIA\tone"))
+    assert "circle: one <- one" in said()
+    lab.write_sheet(good)
+    manifest.write_text(manifest.read_text().replace("b\timages/b.png", "b\timages/c.png"))
+    assert "section 'b': raw/one/images/c.png: no such file" in said()
+
+
+def test_lock_of_a_killed_run_does_not_stop_the_same_command(lab):
+    (lab.folder / "results/one/report/index.html").unlink()
+    stub = lab.folder / "bin" / "sbr"
+    text = stub.read_text()
+    stub.write_text(text.replace("def main():", "import time\n\n\ndef main():\n    time.sleep(60)"))
+    environment = os.environ | {"PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}"}
+    run = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--cores", "1"],
+        cwd=lab.folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    note = lab.folder / ".snakemake" / "sbr_running.json"
+    try:
+        while not note.exists() and run.poll() is None:
+            time.sleep(0.1)
+        assert json.loads(note.read_text())["pid"] == run.pid
+        second = lab.snakemake(ok=False)  # while the first lives, its lock is respected
+        assert second.returncode == 1 and "cannot be locked" in second.stdout + second.stderr
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    stub.write_text(text)
+    done = lab.snakemake()
+    assert "was killed: lock removed" in done.stdout + done.stderr
+    assert (lab.folder / "results/one/report/index.html").exists()
+    assert not note.exists()
