@@ -1,0 +1,228 @@
+"""`sbr prepare`: the working image, the mask, the receipt, and what happens to bad sections."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from sbr_core import geometry
+from sbr_core.config import PrepareOptions
+from sbr_core.errors import ImageError, ManifestError
+from sbr_core.io.images import read_labels, write_png
+from sbr_core.io.manifests import SectionRow
+from sbr_core.io.receipts import matrix_of, read_table
+from sbr_core.io.volumes import read_plane
+from sbr_core.stages import prepare
+
+OPTIONS = PrepareOptions(working_pixel_mm=0.6, min_tissue_mm2=20.0)
+
+
+def _tissue(seed=0, shape=(90, 120)):
+    """Smooth tissue in [0, 1] with 0 around it, no symmetry."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    blob = ((rows - 40) / 30) ** 2 + ((columns - 65) / 45) ** 2 < 1
+    blob |= ((rows - 70) / 12) ** 2 + ((columns - 30) / 14) ** 2 < 1
+    texture = ndimage.gaussian_filter(rng.random(shape), 3)
+    texture = 0.4 + 0.5 * (texture - texture.min()) / np.ptp(texture)
+    return ndimage.gaussian_filter(np.where(blob, texture, 0.0), 0.8)
+
+
+def _glass(tissue, bits=8):
+    top = 2**bits - 1
+    return np.round((1 - 0.8 * tissue) * top).astype(np.uint8 if bits == 8 else np.uint16)
+
+
+def _row(tmp_path, array, name="s1", **changes):
+    image = tmp_path / "raw" / f"{name}.png"
+    write_png(image, array)
+    values = {"section": name, "image": str(image), "position_mm": 1.0, "pixel_size_mm": 0.2}
+    return SectionRow(**(values | changes))
+
+
+def _run(tmp_path, *rows, options=OPTIONS, strict=False, out="out"):
+    """Prepare, and give back the receipt's rows by section."""
+    out_dir = tmp_path / out
+    receipt = out_dir / "chunks" / "000.tsv"
+    prepare.run(options, rows=list(rows), out_dir=out_dir, receipt=receipt, strict=strict)
+    return {r["section"]: r for r in read_table(receipt, only_ok=False)}
+
+
+def _planes(tmp_path, name="s1", out="out"):
+    folder = tmp_path / out / "sections"
+    image, spacing_mm = read_plane(folder / f"{name}_image.nii.gz")
+    mask, _ = read_plane(folder / f"{name}_mask.nii.gz")
+    assert spacing_mm == pytest.approx(0.6)
+    assert (image.dtype, mask.dtype) == (np.float32, np.uint8)
+    assert image.shape == mask.shape
+    return image, mask
+
+
+def test_receipt_has_the_agreed_columns(tmp_path):
+    row = _run(tmp_path, _row(tmp_path, _glass(_tissue())))["s1"]
+    wanted = "section status message position_mm pixel_size_mm working_pixel_mm file_rows"
+    wanted += " file_columns polarity background g00 g01 g02 g10 g11 g12 tissue_mm2 image labels"
+    assert set(wanted.split()) | {"files", "fingerprint"} == set(row)
+    assert (row["status"], row["polarity"]) == ("ok", "bright_background")
+    assert (row["file_rows"], row["file_columns"]) == (90, 120)
+    assert set(row["files"]) == {"sections/s1_image.nii.gz", "sections/s1_mask.nii.gz"}
+    sidecar = json.loads((tmp_path / "out" / "sections" / "s1.json").read_text())
+    assert sidecar["row"]["fingerprint"] == row["fingerprint"]
+
+
+def test_tissue_is_positive_background_zero_and_the_scale_linear(tmp_path):
+    tissue = _tissue()
+    _run(tmp_path, _row(tmp_path, _glass(tissue)))
+    image, mask = _planes(tmp_path)
+    matrix, shape = geometry.file_px_from_working_px(tissue.shape, 0.2, 0.6)
+    assert image.shape == shape
+    # every third pixel, first at file pixel (1, 1); the texture is much coarser than 3 px
+    deep = ndimage.binary_erosion(mask, iterations=3)
+    np.testing.assert_allclose(image[deep], 0.8 * tissue[1::3, 1::3][deep], atol=0.03)
+    assert np.abs(image[~ndimage.binary_dilation(mask, iterations=3)]).max() < 0.01
+    truth = tissue[1::3, 1::3] > 0.2
+    assert 2 * np.sum(truth & (mask > 0)) / (truth.sum() + mask.sum()) > 0.97
+
+
+def test_8_and_16_bit_files_of_one_picture_give_the_same(tmp_path):
+    picture = _glass(_tissue())
+    wide = picture.astype(np.uint16) * 257
+    _run(tmp_path, _row(tmp_path, picture), _row(tmp_path, wide, "s2"))
+    for narrow, broad in zip(_planes(tmp_path, "s1"), _planes(tmp_path, "s2"), strict=True):
+        np.testing.assert_allclose(narrow, broad, atol=1e-6)
+
+
+def test_inverted_pictures_give_the_same_but_for_the_polarity(tmp_path):
+    picture = _glass(_tissue())
+    rows = _run(tmp_path, _row(tmp_path, picture), _row(tmp_path, 255 - picture, "s2"))
+    assert rows["s1"]["polarity"] == "bright_background"
+    assert rows["s2"]["polarity"] == "dark_background"
+    for bright, dark in zip(_planes(tmp_path, "s1"), _planes(tmp_path, "s2"), strict=True):
+        np.testing.assert_allclose(bright, dark, atol=1e-6)
+
+
+@pytest.mark.parametrize("quarter_turns", [0, 1, 2, 3])
+@pytest.mark.parametrize("flip", ["none", "lr", "ud"])
+def test_one_picture_stored_in_any_orientation_gives_one_result(tmp_path, flip, quarter_turns):
+    picture = _glass(_tissue())
+    stored = np.rot90(picture, -quarter_turns)
+    stored = {"none": stored, "lr": np.fliplr(stored), "ud": np.flipud(stored)}[flip]
+    described = {"flip": flip, "rotate_deg": 90.0 * quarter_turns}
+    _run(tmp_path, _row(tmp_path, picture), _row(tmp_path, stored, "s2", **described))
+    (image, mask), (image_2, mask_2) = _planes(tmp_path, "s1"), _planes(tmp_path, "s2")
+    np.testing.assert_allclose(image_2, image, atol=1e-6)
+    assert np.mean(mask_2 != mask) < 0.005  # ties of the area vote
+
+
+def test_the_recorded_matrix_leads_back_to_the_file(tmp_path):
+    """A dot in a flipped, turned, 3x downsampled section, found within 0.1 working px."""
+    tissue = _tissue()
+    rows, columns = np.mgrid[:90, :120]
+    dot = 0.5 * np.exp(-((columns - 70) ** 2 + (rows - 35) ** 2) / (2 * 2.0**2))
+    described = {"flip": "lr", "rotate_deg": 33.0}
+    plain = _row(tmp_path, _glass(tissue * 0.6, 16), "s1", **described)
+    dotted = _row(tmp_path, _glass(tissue * 0.6 + dot, 16), "s2", **described)
+    receipt = _run(tmp_path, plain, dotted)
+    difference = _planes(tmp_path, "s2")[0] - _planes(tmp_path, "s1")[0]
+    found_px = np.array(ndimage.center_of_mass(np.clip(difference, 0, None)))[::-1]
+    section_from_working = np.array(matrix_of(receipt["s2"], "g"))
+    expected_px = (
+        geometry.apply(np.linalg.inv(section_from_working), np.array([70, 35]) * 0.2) / 0.6
+    )
+    assert np.abs(found_px - expected_px).max() < 0.1
+
+
+def test_a_given_mask_wins_and_goes_by_area_vote(tmp_path):
+    picture = _glass(_tissue())
+    mask = np.zeros(picture.shape, np.uint8)
+    mask[10:61, 20:80] = 255
+    write_png(tmp_path / "mask.png", mask)
+    row = _row(tmp_path, picture, mask=str(tmp_path / "mask.png"), rotate_deg=90.0)
+    receipt = _run(tmp_path, row)["s1"]
+    _, found = _planes(tmp_path)
+    voted = np.add.reduceat(np.add.reduceat(mask > 0, range(0, 90, 3), 0, dtype=int),
+                            range(0, 120, 3), 1) > 4  # fmt: skip
+    np.testing.assert_array_equal(found, np.rot90(voted))
+    assert receipt["tissue_mm2"] == pytest.approx(found.sum() * 0.36)
+
+
+@pytest.mark.parametrize("key", ["mask", "labels"])
+def test_a_mask_or_labels_of_another_shape_fail_their_section_only(tmp_path, key):
+    picture = _glass(_tissue())
+    write_png(tmp_path / "small.png", np.ones((30, 40), np.uint8))
+    bad = _row(tmp_path, picture, "s1", **{key: str(tmp_path / "small.png")})
+    receipt = _run(tmp_path, bad, _row(tmp_path, picture, "s2"))
+    assert receipt["s1"]["status"] == "failed"
+    assert "small.png: shape (30, 40) differs" in receipt["s1"]["message"]
+    assert receipt["s2"]["status"] == "ok"
+    assert not list((tmp_path / "out" / "sections").glob("s1*"))
+
+
+def test_an_empty_section_fails_and_stops_a_strict_run(tmp_path):
+    empty = _row(tmp_path, np.full((60, 70), 250, np.uint8))
+    assert "no tissue found" in _run(tmp_path, empty)["s1"]["message"]
+    with pytest.raises(ImageError, match="no tissue found"):
+        _run(tmp_path, empty, strict=True, out="strict")
+    assert not list((tmp_path / "strict").rglob("*.*"))
+
+
+def test_less_tissue_than_asked_for_is_none(tmp_path):
+    row = _row(tmp_path, _glass(_tissue()))
+    found = _run(tmp_path, row)["s1"]["tissue_mm2"]
+    demanding = OPTIONS.model_copy(update={"min_tissue_mm2": found + 1})
+    assert _run(tmp_path, row, options=demanding)["s1"]["status"] == "failed"
+
+
+def test_a_missing_file_is_refused_before_anything_is_written(tmp_path):
+    good = _row(tmp_path, _glass(_tissue()))
+    bad = dataclasses.replace(good, section="s2", image=str(tmp_path / "gone.png"))
+    with pytest.raises(ManifestError, match=r"section 's2': .*gone.png: no such file"):
+        _run(tmp_path, good, bad)
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_what_changed_is_done_again(tmp_path, capsys):
+    rows = [_row(tmp_path, _glass(_tissue(seed)), f"s{seed}") for seed in (1, 2, 3, 4)]
+    first = _run(tmp_path, *rows)
+    capsys.readouterr()
+    assert _run(tmp_path, *rows) == first
+    assert capsys.readouterr().err.count(" kept") == 4
+
+    write_png(rows[0].image, _glass(_tissue(9)))  # the picture changed
+    rows[1] = dataclasses.replace(rows[1], flip="lr")  # the row changed
+    (tmp_path / "out" / "sections" / "s3_mask.nii.gz").unlink()  # an output is gone
+    second = _run(tmp_path, *rows)
+    log = capsys.readouterr().err
+    assert [s for s in second if f"section {s} kept" in log] == ["s4"]
+    assert second["s3"] == first["s3"]
+    assert second["s2"]["fingerprint"] != first["s2"]["fingerprint"]
+
+    _run(tmp_path, *rows, options=OPTIONS.model_copy(update={"polarity": "bright_background"}))
+    assert " kept" not in capsys.readouterr().err
+
+
+def test_a_section_that_leaves_the_chunk_takes_its_files_along(tmp_path):
+    rows = [_row(tmp_path, _glass(_tissue(seed)), f"s{seed}") for seed in (1, 2)]
+    _run(tmp_path, *rows)
+    assert list(_run(tmp_path, rows[0])) == ["s1"]
+    assert {f.name[:2] for f in (tmp_path / "out" / "sections").iterdir()} == {"s1"}
+
+
+def test_the_demos_masks_are_its_labels(small_demo, tmp_path):
+    from sbr_core.algorithms.sections import area_vote
+    from sbr_core.io.manifests import read_manifest
+
+    rows = read_manifest(small_demo / "sections.tsv")
+    options = PrepareOptions(working_pixel_mm=2.0)
+    receipt = _run(tmp_path, *rows, options=options)
+    for row in rows:
+        assert receipt[row.section]["status"] == "ok"
+        mask, _ = read_plane(tmp_path / "out" / "sections" / f"{row.section}_mask.nii.gz")
+        labels = read_labels(row.labels) > 0
+        matrix, shape = geometry.file_px_from_working_px(
+            labels.shape, row.pixel_size_mm, 2.0, row.flip, row.rotate_deg
+        )
+        truth = area_vote(labels, matrix, shape)
+        assert 2 * np.sum(truth & (mask > 0)) / (truth.sum() + mask.sum()) > 0.93, row.section
