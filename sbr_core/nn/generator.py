@@ -30,8 +30,9 @@ class Blur(nn.Module):
         kernel = torch.outer(row, row).expand(channels, 1, 3, 3).clone()
         self.register_buffer("kernel", kernel, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    def forward(self, x: Tensor, pad_px: int = 1) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W), or larger by what `pad_px` is above 1, reflected."""
+        x = F.pad(x, (pad_px,) * 4, mode="reflect")
         return F.conv2d(x, self.kernel.to(x.dtype), groups=x.shape[1])
 
 
@@ -48,7 +49,7 @@ class Down(nn.Module):
         self.convolution = nn.Conv2d(channels, out, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.convolution(F.pad(self.blur(x), (1, 1, 1, 1), mode="reflect"))
+        return self.convolution(self.blur(x, pad_px=2))  # reflected once for both
 
 
 class Up(nn.Module):

@@ -55,6 +55,34 @@ def as_batch(arrays: Sequence[np.ndarray], multiple: int) -> Tensor:
     return pad(torch.from_numpy(np.stack(arrays).astype(np.float32))[:, None], multiple)
 
 
+def tissue_box(masks: Tensor, multiple: int = 8, margin_px: int = 8) -> tuple[slice, slice]:
+    """The part of an image that a generator looks at: all tissue, and a margin.
+
+    Empty background costs as much to synthesise as tissue does, and its amount would shift what
+    instance normalisation takes for the mean.
+
+    Parameters
+    ----------
+    masks : (B, M, H, W), tissue where nonzero in any of B and M; H, W multiples of `multiple`.
+
+    Returns
+    -------
+    (rows, columns), as long as a multiple of `multiple`, at least 2; everything if there is none.
+    """
+    tissue = (masks > 0).flatten(0, 1).any(0)
+    if not tissue.any():
+        return slice(0, masks.shape[-2]), slice(0, masks.shape[-1])
+    box = []
+    for n, occupied in zip(masks.shape[-2:], (tissue.any(1), tissue.any(0)), strict=True):
+        places = occupied.nonzero()
+        first = max(int(places[0]) - margin_px, 0)
+        length = min(int(places[-1]) + 1 + margin_px, n) - first
+        length = min(max(-(-length // multiple), 2) * multiple, n)
+        first = min(first, n - length)
+        box.append(slice(first, first + length))
+    return tuple(box)
+
+
 @torch.no_grad()
 def predict(
     registrar: Registrar,
@@ -91,7 +119,21 @@ def predict(
         target = fixed[start : start + batch_size].to(device)
         image = moving[start : start + batch_size].to(device)
         if generator is not None:
-            image = generator(image) * moving_masks[start : start + batch_size].to(device)
+            tissue = moving_masks[start : start + batch_size].to(device)
+            image = torch.cat(
+                [
+                    _synthesise(generator, *one)
+                    for one in zip(target.split(1), image.split(1), tissue.split(1), strict=True)
+                ]
+            )
         velocities.append(registrar(target, image).cpu())
         images.append(image.cpu())
     return torch.cat(velocities), torch.cat(images)
+
+
+def _synthesise(generator: Generator, target: Tensor, image: Tensor, tissue: Tensor) -> Tensor:
+    """G of one image within the box of both images, as in training, and nothing elsewhere."""
+    rows, columns = tissue_box(torch.cat((tissue, target), 1), generator.multiple)
+    out = torch.zeros_like(image)
+    out[..., rows, columns] = generator(image[..., rows, columns])
+    return out * tissue

@@ -14,6 +14,7 @@ from sbr_core.functional.warp import warp
 from sbr_core.nn.generator import Generator
 from sbr_core.nn.projection import Projection
 from sbr_core.nn.registrar import Registrar
+from sbr_core.training.predict import tissue_box
 from sbr_core.training.registrar import dilate
 
 if TYPE_CHECKING:
@@ -90,6 +91,9 @@ class SbrTask:
             self.masks[:, chosen].flatten(0, 1),
             augment.draw(2 * options.batch_size, options.augment, rng),
         )
+        # what lies outside costs time and teaches nothing
+        rows, columns = tissue_box(masks, generator.multiple)
+        images, masks = images[..., rows, columns], masks[..., rows, columns]
         section, plane = images.chunk(2)
         (section_tissue, _), (plane_tissue, plane_rim) = (m.split(1, 1) for m in masks.chunk(2))
         contrast_wanted = options.contrastive_weight > 0

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from small_training import OPTIONS, blobs, small_task
 
 from sbr_core import augment
@@ -12,7 +13,7 @@ from sbr_core.nn.projection import Projection
 from sbr_core.nn.registrar import Registrar
 from sbr_core.training import predict as prediction
 from sbr_core.training.loop import open_checkpoints, train
-from sbr_core.training.predict import as_batch, crop, pad, padding_px, predict
+from sbr_core.training.predict import as_batch, crop, pad, padding_px, predict, tissue_box
 from sbr_core.training.registrar import RegistrarTask, dilate, neighbour_pairs
 from sbr_core.training.sbr import SbrTask, draw_places, take
 
@@ -224,6 +225,37 @@ def test_nothing_is_synthesised_outside_the_tissue():
     _, synthesised = predict(task.registrar, task.generator, planes, sections, masks)
     assert (synthesised[masks == 0] == 0).all()
     assert (synthesised[masks > 0] > 0).all()
+
+
+def test_the_box_holds_all_tissue_and_a_margin():
+    masks = torch.zeros(2, 1, 64, 96)
+    masks[0, :, 20:30, 40:50] = 1
+    masks[1, :, 25:33, 44:60] = 1
+    rows, columns = tissue_box(masks, 8, 8)
+    assert rows.start <= 12 and rows.stop >= 41 and columns.start <= 32 and columns.stop >= 68
+    assert (rows.stop - rows.start) % 8 == (columns.stop - columns.start) % 8 == 0
+    assert rows.stop - rows.start < 40
+    masks[:] = 0
+    masks[0, :, -1, 0] = 1  # in a corner: two times the multiple, inside the image
+    assert tissue_box(masks, 8, 8) == (slice(48, 64), slice(0, 16))
+    assert tissue_box(torch.zeros(1, 1, 64, 96)) == (slice(0, 64), slice(0, 96))
+
+
+def test_more_empty_background_changes_nothing():
+    task = small_sbr()
+    sections, planes = task.images
+    inputs = [F.pad(t, (16,) * 4) for t in (planes, sections, task.masks[0, :, :1])]
+    wide = [F.pad(t, (16, 8, 8, 32)) for t in inputs]
+    few = predict(task.registrar, task.generator, *inputs)
+    many = predict(task.registrar, task.generator, *wide)
+    assert torch.equal(many[1][..., 8:72, 16:80], few[1])
+    middle = slice(6, 26)  # the registrar sees an edge from near it
+    torch.testing.assert_close(
+        many[0][..., 4:36, 8:40][..., middle, middle],
+        few[0][..., middle, middle],
+        atol=1e-4,
+        rtol=1e-4,
+    )
 
 
 @pytest.mark.parametrize("shape", [(30, 41), (64, 64), (1, 9)])
