@@ -89,7 +89,8 @@ def run_sections(
         rows.append(row)
         print(f"{stage}: {number}/{len(sections)} section {section} {state}", file=sys.stderr)
     _sweep(out_dir, receipt.stem, set(sections))
-    write_tsv(receipt, rows, FIRST_COLUMNS)
+    # sorted, so that the same content is the same file whether computed or kept
+    write_tsv(receipt, rows, [*FIRST_COLUMNS, *sorted({key for row in rows for key in row})])
     return rows
 
 

@@ -76,7 +76,7 @@ def test_tissue_is_positive_background_zero_and_the_scale_linear(tmp_path):
     tissue = _tissue()
     _run(tmp_path, _row(tmp_path, _glass(tissue)))
     image, mask = _planes(tmp_path)
-    matrix, shape = geometry.file_px_from_working_px(tissue.shape, 0.2, 0.6)
+    _, shape = geometry.file_px_from_working_px(tissue.shape, 0.2, 0.6)
     assert image.shape == shape
     # every third pixel, first at file pixel (1, 1); the texture is much coarser than 3 px
     deep = ndimage.binary_erosion(mask, iterations=3)

@@ -1,0 +1,126 @@
+"""Reading section images: depth, colour, palettes, damage."""
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from sbr_core.errors import ImageError
+from sbr_core.io.images import read_labels, read_section, write_png
+
+GREY = np.random.default_rng(0).integers(0, 256, (11, 17)).astype(np.uint8)
+
+
+def _save(path, array, **kwargs):
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, array, **kwargs)
+    else:
+        Image.fromarray(array).save(path, **kwargs)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_integer_files_are_read_as_a_share_of_their_range(tmp_path, suffix):
+    eight = read_section(_save(tmp_path / f"8{suffix}", GREY))
+    sixteen = read_section(_save(tmp_path / f"16{suffix}", GREY.astype(np.uint16) * 257))
+    np.testing.assert_allclose(eight, GREY / 255, atol=1e-7)
+    np.testing.assert_allclose(sixteen, eight, atol=1e-7)
+    assert eight.dtype == np.float32
+
+
+def test_float_files_keep_their_values(tmp_path):
+    values = GREY.astype(np.float32) * 3.5
+    np.testing.assert_array_equal(read_section(_save(tmp_path / "f.tif", values)), values)
+
+
+def test_a_compressed_tiff_is_read(tmp_path):
+    for name, compression in (("lzw", "tiff_lzw"), ("deflate", "tiff_adobe_deflate")):
+        path = tmp_path / f"{name}.tif"
+        Image.fromarray(GREY).save(path, compression=compression)
+        np.testing.assert_allclose(read_section(path), GREY / 255, atol=1e-7)
+
+
+def test_colour_is_luminance_and_alpha_lies_over_white(tmp_path):
+    grey = read_section(_save(tmp_path / "rgb.png", np.stack([GREY] * 3, -1)))
+    np.testing.assert_allclose(grey, GREY / 255, atol=1e-5)
+    green = np.zeros((11, 17, 3), np.uint8)
+    green[..., 1] = 255
+    assert read_section(_save(tmp_path / "g.png", green))[0, 0] == pytest.approx(0.7154)
+    clear = np.dstack([GREY, GREY, GREY, np.zeros_like(GREY)])
+    np.testing.assert_allclose(read_section(_save(tmp_path / "a.png", clear)), 1.0, atol=1e-6)
+
+
+def test_a_palette_is_colour_in_a_section_and_index_in_labels(tmp_path):
+    indexed = Image.fromarray((GREY % 3).astype(np.uint8), mode="P")
+    indexed.putpalette([0, 0, 0, 255, 255, 255, 255, 0, 0] + [0] * 759)
+    indexed.save(tmp_path / "p.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "p.png"), GREY % 3)
+    section = read_section(tmp_path / "p.png")
+    np.testing.assert_allclose(section, np.array([0, 1, 0.2125])[GREY % 3], atol=1e-5)
+
+
+def test_labels_keep_16_bits_and_bilevel_files_are_zero_and_one(tmp_path):
+    wide = GREY.astype(np.uint16) * 200
+    np.testing.assert_array_equal(read_labels(_save(tmp_path / "w.png", wide)), wide)
+    _save(tmp_path / "one.png", GREY > 99)
+    mask = read_labels(tmp_path / "one.png", GREY.shape)
+    np.testing.assert_array_equal(mask > 0, GREY > 99)
+
+
+def test_write_png_is_read_back(tmp_path):
+    for array in (GREY, GREY.astype(np.uint16) * 257):
+        write_png(tmp_path / "sub" / "x.png", array)
+        np.testing.assert_array_equal(read_labels(tmp_path / "sub" / "x.png"), array)
+
+
+def _damaged(tmp_path, name):
+    path = tmp_path / name
+    kind, suffix = name.split(".")
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("no image")
+    elif kind == "cut":
+        whole = _save(tmp_path / f"whole.{suffix}", np.tile(GREY, (9, 9))).read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+    elif kind == "nan":
+        _save(path, np.full((9, 9), np.nan, np.float32))
+    elif kind == "complex":
+        _save(path, GREY.astype(np.complex64))
+    elif kind == "pages":
+        _save(path, np.stack([GREY] * 5))
+    elif kind == "line":
+        _save(path, GREY[:1])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gone.png", "no such file"),
+        ("empty.png", "not readable as an image"),
+        ("empty.tif", "not readable as an image"),
+        ("text.jpg", "not readable as an image"),
+        ("cut.png", "not readable as an image"),
+        ("cut.tif", "not readable as an image"),
+        ("nan.tif", "not finite"),
+        ("complex.tif", "expected grey levels or colour"),
+        ("pages.tif", "expected one 2D plane"),
+        ("line.png", "expected a 2D image"),
+    ],
+)
+def test_damaged_files_are_named_in_one_line(tmp_path, name, message):
+    with pytest.raises(ImageError, match=message) as caught:
+        read_section(_damaged(tmp_path, name))
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_of_another_shape_or_kind_are_refused(tmp_path):
+    path = _save(tmp_path / "l.png", GREY)
+    with pytest.raises(ImageError, match=r"shape \(11, 17\) differs from its image's \(3, 4\)"):
+        read_labels(path, (3, 4))
+    with pytest.raises(ImageError, match="integer labels"):
+        read_labels(_save(tmp_path / "f.tif", GREY.astype(np.float32)))
+    with pytest.raises(ImageError, match="integer labels"):
+        read_labels(_save(tmp_path / "rgb.png", np.stack([GREY] * 3, -1)))
