@@ -13,9 +13,9 @@ import pytest
 @pytest.mark.parametrize("preset", ["demo", "cpu", "paper"])
 def test_dry_run_of_every_preset(repository, preset):
     """At the repository's root, as it is cloned: nothing but `snakemake`."""
+    arguments = ["--dry-run", "--cores", "all", "--forceall", "--config", f"preset={preset}"]
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "-n", "--cores", "all"]
-        + ["--nolock", "--forceall", "--config", f"preset={preset}"],
+        [sys.executable, "-m", "snakemake", *arguments],
         cwd=repository,
         capture_output=True,
         text=True,
@@ -25,8 +25,6 @@ def test_dry_run_of_every_preset(repository, preset):
     assert "workflow/profiles/default" in output
     for stage in ("demo", "prepare", "align", "train_registrar", "train_sbr", "report"):
         assert f"\nrule {stage}:" in output
-    # an index of its own is not needed to see that the manifest is no input of prepare
-    assert "input: data/demo/sections.tsv" not in output
 
 
 def test_faults_of_the_user_are_one_line_and_exit_2(empty_lab):
