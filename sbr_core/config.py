@@ -170,8 +170,8 @@ class EvaluateOptions(Options):
 class ReportOptions(Options):
     """The HTML page of one brain."""
 
-    max_width_px: Annotated[int, Field(ge=100)] = 420
-    jpeg_quality: Annotated[int, Field(ge=10, le=95)] = 80
+    max_width_px: Annotated[int, Field(ge=100)] = 320
+    jpeg_quality: Annotated[int, Field(ge=10, le=95)] = 75
 
 
 class Config(Options):

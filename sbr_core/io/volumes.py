@@ -74,6 +74,60 @@ def write_volume(path: Path, volume: Volume) -> None:
         nib.save(image, temporary)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """One layer of voxels as a picture: superior or anterior up, right on the right.
+
+    Attributes
+    ----------
+    image : (rows, columns).
+    pixel_mm : (height, width).
+    """
+
+    image: np.ndarray
+    pixel_mm: tuple[float, float]
+
+
+def read_cuts(path: Path, world_mm: np.ndarray | None = None) -> tuple[Cut, Cut, Cut]:
+    """Three layers of a volume, of which only these are read into memory.
+
+    Parameters
+    ----------
+    world_mm : (3,) point they go through, RAS mm; None for the middle of the grid.
+
+    Returns
+    -------
+    the layers closest to sagittal, coronal and axial.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ImageError(f"{path}: no such file")
+    try:
+        image = nib.load(path)
+        affine = np.asarray(image.affine, float)
+        voxel = (np.array(image.shape) - 1) / 2
+        if world_mm is not None:
+            voxel = (np.linalg.inv(affine) @ [*world_mm, 1.0])[:3]
+        voxel = np.clip(np.round(voxel), 0, np.array(image.shape) - 1).astype(int)
+        spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
+        world_axis, sign = nib.io_orientation(affine).T.astype(int)
+        cuts = []
+        for normal in range(3):
+            across, up = (int(np.flatnonzero(world_axis == a)[0]) for a in range(3) if a != normal)
+            (layer_axis,) = {0, 1, 2} - {across, up}
+            index = tuple(int(voxel[a]) if a == layer_axis else slice(None) for a in range(3))
+            layer = np.asarray(image.dataobj[index])
+            if across < up:  # what is left has its axes in the file's order
+                layer = layer.T
+            layer = layer[:: -sign[up], :: sign[across]]
+            cuts.append(
+                Cut(np.ascontiguousarray(layer), (float(spacing_mm[up]), float(spacing_mm[across])))
+            )
+    except Exception as error:  # nibabel and zlib raise whatever they like
+        raise ImageError(f"{path}: not readable as a 3D NIfTI: {error}") from error
+    return tuple(cuts)
+
+
 def write_plane(
     path: Path, array: np.ndarray, spacing_mm: float, origin_mm: tuple[float, float] = (0.0, 0.0)
 ) -> None:

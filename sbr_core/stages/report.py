@@ -1,0 +1,451 @@
+"""`sbr report`: one page per brain, with everything inside it.
+
+The page has no links to other files, so it can be mailed. It shows what it finds: an evaluation,
+a 3D volume or a training that is not there is left out.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sbr_core import geometry, plotting
+from sbr_core.errors import ReceiptError
+from sbr_core.io.manifests import read_tsv
+from sbr_core.io.provenance import read_json, versions, write_text
+from sbr_core.io.receipts import file_of, read_table
+from sbr_core.io.transforms import PlaneField, read_section_transform
+from sbr_core.io.volumes import Volume, read_cuts, read_plane, read_volume
+
+if TYPE_CHECKING:
+    from sbr_core.config import ReportOptions
+
+GRID_MM = 4
+_CUT_NAMES = ("sagittal", "coronal", "axial")
+# the change of a section's own value that is no longer chance or rounding
+_WORSE = {"in_plane_mm": 0.05, "dice": -0.01}
+_LOWER_IS_BETTER = {"in_plane_mm", "through_plane_mm", "folding", "there_and_back_mm"}
+_HIGHER_IS_BETTER = {"dice", "dice_volume"}
+_STAGES = ("prepare", "resample", "align_sections")
+
+
+def run(
+    options: ReportOptions,
+    *,
+    brain: str,
+    methods: Mapping[str, Path],
+    results_dir: Path,
+    out: Path,
+) -> None:
+    """Write the page.
+
+    Parameters
+    ----------
+    methods : method -> its folder of results, `linear` first if it is there.
+    results_dir : the brain's folder of results.
+    out : the page.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    results_dir = Path(results_dir)
+    tables = {method: Path(folder) / "sections.tsv" for method, folder in methods.items()}
+    rows = {
+        method: {row["section"]: row for row in read_table(table, only_ok=False, verify=False)}
+        for method, table in tables.items()
+    }
+    measured = _Measured(results_dir / "evaluation", list(methods))
+    page = Environment(
+        loader=PackageLoader("sbr_core", "stages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    ).get_template("report.html.j2")
+    text = page.render(
+        brain=brain,
+        methods=list(methods),
+        versions=versions(),
+        tiles=_tiles(rows, measured),
+        alarms=_alarms(rows, measured, results_dir),
+        accuracy=measured.table(),
+        deformations=[
+            _deformations(method, list(found.values())) for method, found in rows.items()
+        ],
+        cuts=_volume_cuts(brain, methods, results_dir, options),
+        alignment=_alignment(results_dir / "align"),
+        losses=_losses(results_dir, methods),
+        mri_colour=plotting.MRI_COLOUR,
+        grid_mm=GRID_MM,
+        sections=_sections(tables, rows, measured, results_dir, options),
+    )
+    write_text(out, text)
+
+
+class _Measured:
+    """The tables of `evaluate`, or none of them."""
+
+    def __init__(self, folder: Path, methods: list[str]) -> None:
+        self.methods = methods
+        self.summary: list[dict[str, str]] = []
+        # section -> metric -> class -> method -> value
+        self.sections: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+        if (folder / "summary.tsv").is_file():
+            self.summary = read_tsv(folder / "summary.tsv")[1]
+        if (folder / "sections.tsv").is_file():
+            for row in read_tsv(folder / "sections.tsv")[1]:
+                classes = self.sections.setdefault(row["section"], {}).setdefault(row["metric"], {})
+                classes.setdefault(row["class"], {})[row["method"]] = float(row["value"] or "nan")
+
+    def table(self) -> list[dict[str, Any]]:
+        """Lines of the summary, one column per method, graded against linear."""
+        lines: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
+        for row in self.summary:
+            key = row["metric"], row["class"], row["statistic"]
+            lines.setdefault(key, {})[row["method"]] = row
+        found = []
+        for (metric, class_, statistic), by_method in lines.items():
+            values = {m: float(r["value"] or "nan") for m, r in by_method.items()}
+            some = next(iter(by_method.values()))
+            found.append(
+                {
+                    "metric": metric,
+                    "class": class_,
+                    "statistic": statistic,
+                    "unit": some["unit"],
+                    "n": some["n"],
+                    "values": [
+                        {
+                            "text": _number(values.get(method)),
+                            "grade": _grade(metric, values.get("linear"), values.get(method)),
+                        }
+                        for method in self.methods
+                    ],
+                }
+            )
+        return found
+
+    def headline(self, metric: str, method: str) -> float | None:
+        """Mean of a metric over the brain and its classes."""
+        values = [
+            float(row["value"] or "nan")
+            for row in self.summary
+            if (row["metric"], row["method"], row["statistic"]) == (metric, method, "mean")
+        ]
+        return float(np.mean(values)) if values else None
+
+    def worse_than_linear(self) -> list[str]:
+        """One line per section, method and metric that linear did better."""
+        found = []
+        for section, metrics in self.sections.items():
+            for metric, margin in _WORSE.items():
+                for class_, by_method in metrics.get(metric, {}).items():
+                    for method, value in by_method.items():
+                        change = value - by_method.get("linear", math.nan)
+                        # margin > 0: lower is better, < 0: higher is
+                        if change * math.copysign(1, margin) > abs(margin):
+                            where = f" of class {class_}" if class_ else ""
+                            found.append(
+                                f"section {section}: {metric}{where} {_number(value)} with"
+                                f" {method}, {_number(by_method['linear'])} with linear"
+                            )
+        return found
+
+    def of_section(self, section: str) -> list[str]:
+        """What was measured of a section, method by method."""
+        texts = []
+        for metric in ("in_plane_mm", "dice"):
+            classes = self.sections.get(section, {}).get(metric, {})
+            means = {
+                method: np.mean([c[method] for c in classes.values() if method in c])
+                for method in self.methods
+                if any(method in c for c in classes.values())
+            }
+            if means:
+                texts.append(
+                    f"{metric} " + ", ".join(f"{m} {_number(v)}" for m, v in means.items())
+                )
+        return texts
+
+
+def _number(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _grade(metric: str, linear: float | None, value: float | None) -> str:
+    """CSS class of a value: better or worse than linear by more than 1 %, or neither."""
+    if linear is None or value is None or abs(value - linear) <= 0.01 * abs(linear):
+        return ""
+    if metric in _LOWER_IS_BETTER:
+        return "good" if value < linear else "bad"
+    if metric in _HIGHER_IS_BETTER:
+        return "good" if value > linear else "bad"
+    return ""
+
+
+def _tiles(
+    rows: Mapping[str, Mapping[str, Mapping[str, Any]]], measured: _Measured
+) -> list[dict[str, str]]:
+    first = next(iter(rows.values()), {})
+    positions = [row["position_mm"] for row in first.values() if row["status"] == "ok"]
+    tiles = [{"name": "sections", "value": f"{len(positions)} of {len(first)}"}]
+    if positions:
+        reach = f"{min(positions):g} to {max(positions):g} mm"
+        tiles.append({"name": "along the stack", "value": reach})
+    for metric, name in (
+        ("in_plane_mm", "in-plane landmark error, mm"),
+        ("dice", "Dice of sections, mean over classes"),
+        ("dice_volume", "Dice of the volume, mean over classes"),
+    ):
+        values = {m: measured.headline(metric, m) for m in measured.methods}
+        known = [f"{m} {_number(v)}" for m, v in values.items() if v is not None]
+        if known:
+            tiles.append({"name": name, "value": " → ".join(known)})
+    return tiles
+
+
+def _alarms(
+    rows: Mapping[str, Mapping[str, Mapping[str, Any]]], measured: _Measured, results_dir: Path
+) -> list[str]:
+    failed: dict[str, str] = {}
+    for stage in _STAGES:
+        table = results_dir / stage / "sections.tsv"
+        if table.is_file():
+            for row in read_table(table, only_ok=False, verify=False):
+                if row["status"] != "ok":
+                    failed.setdefault(row["section"], f"{stage}: {row['message']}")
+    for method, found in rows.items():
+        for section, row in found.items():
+            if row["status"] != "ok":
+                failed.setdefault(section, f"{method}: {row['message']}")
+    alarms = [f"section {section} was left out by {why}" for section, why in failed.items()]
+    for method, found in rows.items():
+        for section, row in found.items():
+            if row["status"] != "ok":
+                continue
+            if row["folding_percent"] > 0:
+                alarms.append(
+                    f"section {section}: {method} folds {_number(row['folding_percent'])} % of it"
+                )
+            if row["inverse_p99_px"] > 0.1:
+                alarms.append(
+                    f"section {section}: {method} there and back ends"
+                    f" {_number(row['inverse_p99_px'])} px away (99th percentile)"
+                )
+    return alarms + measured.worse_than_linear()
+
+
+def _deformations(method: str, rows: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """One line of the table of deformations."""
+    done = [row for row in rows if row["status"] == "ok"]
+    summaries = (
+        ("disp_mean_mm", np.mean),
+        ("disp_max_mm", np.max),
+        ("folding_percent", np.max),
+        ("inverse_mean_px", np.mean),
+        ("inverse_p99_px", np.max),
+    )
+    texts = [_number(float(f([row[c] for row in done]))) if done else "–" for c, f in summaries]
+    return {"method": method, "sections": len(done), "texts": texts}
+
+
+def _alignment(folder: Path) -> dict[str, Any] | None:
+    """The picture and the plain numbers that `align` left."""
+    facts = []
+    if (folder / "quality.json").is_file():
+        for name, value in read_json(folder / "quality.json").items():
+            if isinstance(value, int | float | str) and not isinstance(value, bool):
+                text = value if isinstance(value, str) else _number(float(value))
+                facts.append((name.replace("_", " "), text))
+    picture = folder / "overview.png"
+    if not facts and not picture.is_file():
+        return None
+    return {"facts": facts, "uri": _png_uri(picture) if picture.is_file() else ""}
+
+
+def _losses(results_dir: Path, methods: Mapping[str, Path]) -> list[dict[str, str]]:
+    found = [("registrar", results_dir / "registrar")]
+    found += [(method, Path(folder)) for method, folder in methods.items()]
+    return [
+        {"title": title, "uri": _png_uri(folder / "loss.png")}
+        for title, folder in found
+        if (folder / "loss.png").is_file()
+    ]
+
+
+def _png_uri(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def _picture(picture: np.ndarray, caption: str, options: ReportOptions) -> dict[str, Any]:
+    """An RGB array as a JPEG inside the page."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    # colour at full resolution: the lines are one pixel wide
+    Image.fromarray(picture).save(
+        stream, "JPEG", quality=options.jpeg_quality, subsampling=0, optimize=True
+    )
+    return {
+        "uri": "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii"),
+        "caption": caption,
+        "width": picture.shape[1],
+        "height": picture.shape[0],
+    }
+
+
+def _volume_cuts(
+    brain: str, methods: Mapping[str, Path], results_dir: Path, options: ReportOptions
+) -> list[dict[str, Any]]:
+    """Three cuts of the MRI and of every method's volume."""
+    space = "mri"
+    found = {
+        m: Path(f) / "volume" / f"{brain}_space-mri_histology.nii.gz" for m, f in methods.items()
+    }
+    mri = results_dir / "prepare" / "mri.nii.gz"
+    if not mri.is_file() or not any(path.is_file() for path in found.values()):
+        space = "stack"
+        found = {
+            m: Path(f) / "volume" / f"{brain}_space-stack_histology.nii.gz"
+            for m, f in methods.items()
+        }
+    found = {method: path for method, path in found.items() if path.is_file()}
+    if not found:
+        return []
+    middle, mri_cuts = None, None
+    if space == "mri":
+        mask = results_dir / "prepare" / "mri_mask.nii.gz"
+        middle = _centre_mm(read_volume(mask if mask.is_file() else mri))
+        mri_cuts = read_cuts(mri, middle)
+    cuts = {method: read_cuts(path, middle) for method, path in found.items()}
+    rows = []
+    for index, name in enumerate(_CUT_NAMES):
+        pictures = []
+        some = next(iter(cuts.values()))[index]
+        shape = plotting.display_shape(some.image.shape, options.max_width_px, some.pixel_mm)
+        fixed = None
+        if mri_cuts is not None:
+            fixed = plotting.resized(plotting.window(mri_cuts[index].image), shape)
+            pictures.append(_picture(plotting.rgb(fixed), "MRI", options))
+        for method, three in cuts.items():
+            grey = plotting.resized(plotting.window(three[index].image), shape)
+            pictures.append(_picture(plotting.rgb(grey), method, options))
+            if fixed is not None:
+                edges = plotting.overlay(grey, fixed)
+                pictures.append(_picture(edges, f"{method}, edges of the MRI", options))
+        title = name if space == "mri" else f"{name} of the stack"
+        rows.append({"title": title, "pictures": pictures})
+    return rows
+
+
+def _centre_mm(volume: Volume) -> np.ndarray:
+    """Centre of what is above zero, RAS mm."""
+    voxels = np.argwhere(volume.data > 0)
+    return geometry.apply(volume.world_from_voxel, voxels.mean(axis=0))
+
+
+def _sections(
+    tables: Mapping[str, Path],
+    rows: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    measured: _Measured,
+    results_dir: Path,
+    options: ReportOptions,
+) -> list[dict[str, Any]]:
+    """A row of pictures for every section, in the order of the tables."""
+    planes_table = results_dir / "resample" / "sections.tsv"
+    planes = {row["section"]: row for row in read_table(planes_table, verify=False)}
+    found = []
+    for section in dict.fromkeys(name for table in rows.values() for name in table):
+        ours = {method: table[section] for method, table in rows.items() if section in table}
+        failures = [f"{m}: {r['message']}" for m, r in ours.items() if r["status"] != "ok"]
+        done = {method: row for method, row in ours.items() if row["status"] == "ok"}
+        facts, pictures = [], []
+        if done:
+            facts.append(f"at {next(iter(done.values()))['position_mm']:g} mm")
+        for method, row in done.items():
+            if row["disp_max_mm"] > 0:
+                facts.append(
+                    f"{method} moves it by {_number(row['disp_mean_mm'])} mm, at most"
+                    f" {_number(row['disp_max_mm'])} mm"
+                )
+        facts += measured.of_section(section)
+        if done and section in planes:
+            mri, _ = read_plane(_existing(planes_table, planes[section], "_mri.nii.gz"))
+            pictures = _section_pictures(mri, done, tables, options)
+        found.append(
+            {
+                "name": section,
+                "facts": " · ".join(facts),
+                "message": "; ".join(dict.fromkeys(failures)),
+                "pictures": pictures,
+            }
+        )
+    return found
+
+
+def _existing(table: Path, row: Mapping[str, Any], ending: str) -> Path:
+    path = file_of(table, row, ending)
+    if not path.is_file():
+        raise ReceiptError(f"{path}: missing, although {table} lists it")
+    return path
+
+
+def _section_pictures(
+    mri: np.ndarray,
+    done: Mapping[str, Mapping[str, Any]],
+    tables: Mapping[str, Path],
+    options: ReportOptions,
+) -> list[dict[str, Any]]:
+    """Before and after, checkerboard, synthesis and grid of one section.
+
+    Parameters
+    ----------
+    mri : (rows, columns), its MRI plane.
+    done : its rows in the tables of the methods.
+    """
+    shape = plotting.display_shape(mri.shape, options.max_width_px)
+    fixed = plotting.resized(plotting.window(mri), shape)
+    edges = plotting.edges(fixed)
+    pictures = []
+    for method, row in done.items():
+        image, _ = read_plane(_existing(tables[method], row, "_registered.nii.gz"))
+        moving = plotting.resized(plotting.window(image), shape)
+        overlay = plotting.painted(plotting.rgb(moving), edges, plotting.MRI_COLOUR)
+        pictures.append(_picture(overlay, f"{method}, edges of the MRI", options))
+        if row["disp_max_mm"] == 0 and len(done) > 1:
+            continue  # a trained method shows the rest
+        board = plotting.checkerboard(moving, fixed)
+        pictures.append(_picture(board, f"{method} and MRI", options))
+        if any(name.endswith("_synthesised.nii.gz") for name in row["files"]):
+            made, _ = read_plane(_existing(tables[method], row, "_synthesised.nii.gz"))
+            grey = plotting.rgb(plotting.resized(np.clip(made, 0, 1), shape))
+            pictures.append(_picture(grey, f"{method}, synthesised", options))
+        disp_px = _displacement_px(tables[method], row, shape)
+        if disp_px is not None:
+            spacing_px = GRID_MM / float(row["spacing_mm"]) * shape[1] / mri.shape[1]
+            lines = plotting.grid(disp_px, 0.35 * fixed + 0.65, spacing_px)
+            pictures.append(_picture(lines, f"{method}, deformation", options))
+    return pictures
+
+
+def _displacement_px(
+    table: Path, row: Mapping[str, Any], shape: tuple[int, int]
+) -> np.ndarray | None:
+    """A section's deformation on a picture of its plane, (rows, columns, 2) px, if it has one."""
+    path = _existing(table, row, "_from-section_to-stack_mode-image_xfm.h5")
+    field = read_section_transform(path).steps[0]
+    if not isinstance(field, PlaneField):
+        return None
+    # the picture keeps the plane's outer edges
+    scale = int(row["rows"]) / shape[0], int(row["columns"]) / shape[1]
+    rows, columns = np.indices(shape)
+    plane_px = np.stack([(columns + 0.5) * scale[1] - 0.5, (rows + 0.5) * scale[0] - 0.5], axis=-1)
+    plane_mm = plane_px * float(row["spacing_mm"])
+    moved_px = (field.map(plane_mm) - plane_mm) / float(row["spacing_mm"])
+    return moved_px / [scale[1], scale[0]]
