@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -262,6 +263,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = vars(build_parser().parse_args(argv))
     name, debug = arguments.pop("command"), arguments.pop("debug")
+    # Snakemake tells every library but ITK how many threads it may use
+    if threads := os.environ.get("OMP_NUM_THREADS"):
+        os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", threads)
     # the one line that reproduces this run when it is pasted
     print("$ " + shlex.join(["sbr", *argv]), flush=True)
     try:

@@ -321,6 +321,8 @@ def plan_text(wildcards):
                 "options": json.loads(options(earlier)),
                 "revision": REVISION[earlier],
             }
+    if stage == "align":
+        asked["orientation"] = BRAINS[brain].orientation
     if stage == "resample":
         asked["rows"] = json.loads(plane_rows(Wildcards(brain=brain, chunk=part)))
     if stage == "infer":
