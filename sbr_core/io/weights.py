@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ def save_weights(path: Path, tensors: dict[str, torch.Tensor], header: dict[str,
     contiguous = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(contiguous, temporary, metadata={_KEY: json.dumps(header, sort_keys=True)})
+        # safetensors writes for the owner alone; colleagues should read weights like any result
+        os.umask(umask := os.umask(0))
+        temporary.chmod(0o666 & ~umask)
 
 
 def read_header(path: Path) -> dict[str, Any]:

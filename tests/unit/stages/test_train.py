@@ -108,6 +108,7 @@ def test_weights_state_all_that_inference_needs(tmp_path, planes, sections, regi
             str(s) for s in range(1, steps + 1)
         ]
         assert (path.parent / "loss.png").stat().st_size > 1000
+        assert path.stat().st_mode == (path.parent / "loss.tsv").stat().st_mode
         assert json.loads((path.parent / "weights.json").read_text())["inputs"]["planes"]["sha256"]
     assert not list((tmp_path / "ck").iterdir())  # nothing left behind
 
