@@ -1,0 +1,734 @@
+"""The 3D similarity between a stack of sections and an MRI, alternated with section affines.
+
+Who explains what, and why nothing drifts
+-----------------------------------------
+Sections carry their own 2D affines, so a stack can be turned, stretched and sheared in its planes
+either by the similarity or by all affines together. What no section affine can do is move a point
+along z. So the two share the work like this:
+
+* Each round fits the stack volume, built with the current section affines, to the MRI by ANTs
+  with a full 3D affine M (stack mm from MRI mm). Its third row says which MRI point lies at which
+  position: that row *is* the similarity's third row, direction, scale and offset. The scale is
+  therefore set by ``position_mm`` alone.
+* What is left of M is, exactly, an in-plane affine that changes linearly with z:
+  (x, y) = P (x', y') + c z + d, with P symmetric. It goes to the section affines
+  (`split_affine`), so no part of a fit is lost between rounds.
+* P symmetric leaves common rotation to the similarity, d its translation: of all
+  equivalent splits each round takes this one. At the end the origin moves to the corner of the
+  plane grid.
+* A stretch of a single section is drawn to the stack's median stretch each round, not to its own
+  last value; it cannot walk away round by round.
+* Curvature of the stack (the "banana": translations that bend with z) is anchored by the MRI
+  planes, to which every section is fitted; sections are never chained to their neighbours.
+
+Orientation
+-----------
+The anatomical letters are a signed permutation, applied to the MRI's world before anything is
+optimised. ANTs sees two right-handed or two left-handed brains alike, starts at most
+`max_rotation_deg` from the letters, and fits only maps of positive determinant.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import binary_dilation
+
+from sbr_core import geometry
+from sbr_core.algorithms.planes import prefiltered_volume, resample_plane, sample_volume
+from sbr_core.algorithms.section_affine import (
+    AffineLimits,
+    SectionFit,
+    fit_section_affine,
+    stretch_of,
+    with_stretch,
+)
+from sbr_core.algorithms.sections import grid_px, prefilter, resample_section
+from sbr_core.geometry import PlaneGrid, apply
+
+_MARGIN_MM = 5.0
+_COARSE_MM = 4.0
+_BINS = 32
+
+
+@dataclass(frozen=True)
+class StackSection:
+    """A section as `prepare` left it.
+
+    Attributes
+    ----------
+    name : its id.
+    image : (rows, columns) float32, background 0, any scale.
+    mask : (rows, columns) bool, tissue.
+    position_mm : its z in the stack.
+    """
+
+    name: str
+    image: np.ndarray
+    mask: np.ndarray
+    position_mm: float
+
+
+@dataclass(frozen=True)
+class Brain:
+    """The MRI.
+
+    Attributes
+    ----------
+    data, mask : [i, j, k], intensity and bool.
+    world_from_voxel : (4, 4), RAS mm.
+    """
+
+    data: np.ndarray
+    mask: np.ndarray
+    world_from_voxel: np.ndarray
+
+    @property
+    def voxel_mm(self) -> np.ndarray:
+        return np.linalg.norm(self.world_from_voxel[:3, :3], axis=0)
+
+
+@dataclass(frozen=True)
+class StackAlignment:
+    """Result of `align_stack`.
+
+    Attributes
+    ----------
+    stack_from_world : (4, 4) similarity, possibly with a reflection; RAS mm to stack mm.
+    grid : plane grid that holds all tissue of the sections and of the MRI's planes.
+    working_from_plane_mm : one (3, 3) per section.
+    rounds : one dict of figures per round.
+    """
+
+    stack_from_world: np.ndarray
+    grid: PlaneGrid
+    working_from_plane_mm: list[np.ndarray]
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Grid3:
+    """A regular 3D grid, [x, y, z]: point = origin + index * spacing, mm."""
+
+    shape: tuple[int, int, int]
+    spacing_mm: float
+    origin_mm: np.ndarray
+
+    def mm_from_index(self) -> np.ndarray:
+        matrix = np.diag([*[self.spacing_mm] * 3, 1.0])
+        matrix[:3, 3] = self.origin_mm
+        return matrix
+
+    def points(self) -> np.ndarray:
+        """(nx, ny, nz, 3), mm."""
+        axes = [np.arange(n) for n in self.shape]
+        index = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+        return self.origin_mm + index * self.spacing_mm
+
+
+@dataclass(frozen=True)
+class _Image3:
+    """Intensity, tissue and the voxels where there is data at all, on a `_Grid3`."""
+
+    grid: _Grid3
+    data: np.ndarray
+    tissue: np.ndarray
+    known: np.ndarray
+
+
+def candidate_orientations(letters: str) -> list[np.ndarray]:
+    """Signed permutations (3, 3) to try: RAS direction of increasing column, row, position.
+
+    The letters name one. A search over orientations would return more, and its caller would keep
+    the one that scores best; nothing below changes handedness.
+    """
+    return [geometry.orientation_matrix(letters)]
+
+
+def centred_affine(
+    mask: np.ndarray, working_pixel_mm: float, centre_plane_mm: np.ndarray
+) -> np.ndarray:
+    """(3, 3) working_from_plane_mm that puts the tissue's centroid at `centre_plane_mm`.
+
+    It only translates.
+    """
+    return geometry.translation(*(tissue_centre_mm(mask, working_pixel_mm) - centre_plane_mm))
+
+
+def tissue_centre_mm(mask: np.ndarray, pixel_mm: float) -> np.ndarray:
+    """(x, y) of a mask's centroid, mm from the centre of pixel (0, 0)."""
+    rows, columns = np.nonzero(mask)
+    return np.array([columns.mean(), rows.mean()]) * pixel_mm
+
+
+def split_affine(
+    stack_from_mri: np.ndarray, centre_stack_mm: np.ndarray
+) -> tuple[np.ndarray, Callable[[float], np.ndarray]]:
+    """Split a 3D affine into a similarity and what section affines can do.
+
+    Parameters
+    ----------
+    stack_from_mri : (4, 4), determinant above 0.
+    centre_stack_mm : (3,) the point that keeps its in-plane coordinates.
+
+    Returns
+    -------
+    similarity : (4, 4) with the affine's third row.
+    in_plane : position_mm -> (3, 3), such that the affine's (x, y) are
+        in_plane(z) · (similarity's x, y). Its linear part is symmetric and the same for every z.
+
+    Raises
+    ------
+    ValueError
+        If the affine is a reflection or has no volume.
+    """
+    linear = stack_from_mri[:3, :3]
+    if not np.linalg.det(linear) > 1e-6:
+        raise ValueError(f"an affine of determinant {np.linalg.det(linear):g} is no alignment")
+    normal = linear[2]
+    scale = np.linalg.norm(normal)
+    # any right-handed pair of directions across the normal
+    first = np.cross(linear[1], normal)
+    first /= np.linalg.norm(first)
+    across = np.stack([first, np.cross(normal / scale, first)])
+    stretch = linear[:2] @ across.T / scale
+    drift = linear[:2] @ normal / scale**2
+    # left polar decomposition: the rotation joins the similarity
+    u, s, vt = np.linalg.svd(stretch)
+    symmetric, rotation = (u * s) @ u.T, u @ vt
+    similarity = np.eye(4)
+    similarity[:2, :3] = scale * rotation @ across
+    similarity[2] = stack_from_mri[2]
+    centre_mri = apply(np.linalg.inv(stack_from_mri), centre_stack_mm)
+    similarity[:2, 3] = centre_stack_mm[:2] - similarity[:2, :3] @ centre_mri
+
+    def in_plane(position_mm: float) -> np.ndarray:
+        matrix = np.eye(3)
+        matrix[:2, :2] = symmetric
+        offset = drift * (position_mm - centre_stack_mm[2])
+        matrix[:2, 2] = centre_stack_mm[:2] - symmetric @ centre_stack_mm[:2] + offset
+        return matrix
+
+    return similarity, in_plane
+
+
+def align_stack(
+    sections: Sequence[StackSection],
+    working_pixel_mm: float,
+    brain: Brain,
+    orientation: np.ndarray,
+    *,
+    spacing_mm: float,
+    rounds: int,
+    max_rotation_deg: float,
+    limits: AffineLimits,
+    seed: int,
+    progress: Callable[[str], None] = lambda line: None,
+) -> StackAlignment:
+    """Fit stack and MRI to each other: similarity and one affine per section.
+
+    Parameters
+    ----------
+    sections : sorted by position; at least three.
+    orientation : (3, 3) signed permutation from `candidate_orientations`.
+    spacing_mm : voxel of the volumes that ANTs compares.
+    rounds : how often the 3D fit and the section fits alternate.
+    max_rotation_deg : reach of the rotations tried at the start.
+    limits : of each section's stretch, against the stack's median one.
+    seed : of ANTs' sampling. ANTs runs on one thread, so equal input gives equal output on one
+        machine and build; another processor may round differently in the last digits.
+    """
+    world_from_oriented = np.eye(4)
+    world_from_oriented[:3, :3] = orientation
+    oriented_from_world = world_from_oriented.T  # a signed permutation
+    masks = [s.mask for s in sections]
+    half = max(max(m.shape) for m in masks) * working_pixel_mm
+    affines = [centred_affine(m, working_pixel_mm, np.array([half, half])) for m in masks]
+
+    progress("looking for a start at low resolution")
+    coarse_mm = max(_COARSE_MM, spacing_mm)
+    fixed = _stack_volume(sections, affines, working_pixel_mm, coarse_mm)
+    coarse = _oriented_mri(brain, world_from_oriented, coarse_mm)
+    stack_from_oriented = _best_start(fixed, coarse, max_rotation_deg, seed, progress)
+
+    moving = _oriented_mri(brain, world_from_oriented, spacing_mm)
+    fit_mm = 2.0 * working_pixel_mm  # pixel of the planes that sections are fitted to meanwhile
+    report = []
+    for number in range(1, rounds + 1):
+        before = stack_from_oriented @ oriented_from_world, affines
+        fixed = _stack_volume(sections, affines, working_pixel_mm, spacing_mm)
+        shrink = (3, 2, 1) if number == 1 else (2, 1)
+        fitted = _ants_fit(fixed, moving, stack_from_oriented, "Affine", shrink, seed)
+        centre = _tissue_centre(sections, affines, working_pixel_mm)
+        stack_from_oriented, in_plane = split_affine(fitted, centre)
+        affines = [a @ in_plane(s.position_mm) for a, s in zip(affines, sections, strict=True)]
+        if number > 1:
+            affines = _with_common_stretch(sections, affines, working_pixel_mm)
+
+        stack_from_world = stack_from_oriented @ oriented_from_world
+        grid, shift = _plane_grid(sections, affines, working_pixel_mm, brain, stack_from_world)
+        stack_from_oriented = shift @ stack_from_oriented
+        affines = [a @ np.linalg.inv(_in_plane_part(shift)) for a in affines]
+        fits = _fit_sections(
+            sections, affines, working_pixel_mm, brain,
+            stack_from_oriented @ oriented_from_world, grid.at_spacing(fit_mm), limits,
+            (8.0, 4.0, 2.0) if number == 1 else (3.0, 1.5),
+        )  # fmt: skip
+        affines = [f.working_from_plane_mm for f in fits]
+
+        after = stack_from_oriented @ oriented_from_world, affines
+        volume = _stack_volume(sections, affines, working_pixel_mm, spacing_mm)
+        information, dice = _agreement(volume, moving, stack_from_oriented)
+        figures = {
+            "round": number,
+            "mutual_information": information,
+            "mask_dice": dice,
+            "moved_mm": _moved_mm(sections, working_pixel_mm, before, after),
+            "section_cost": float(np.nanmean([f.cost for f in fits])),
+            "scale_world_mm_per_stack_mm": 1 / geometry.similarity_scale(after[0]),
+        }
+        report.append(figures)
+        progress(
+            f"round {number}/{rounds}: mutual information {information:.3f}, mask Dice"
+            f" {dice:.3f}, moved {figures['moved_mm']:.2f} mm"
+        )
+
+    stack_from_world = stack_from_oriented @ oriented_from_world
+    grid, shift = _plane_grid(sections, affines, working_pixel_mm, brain, stack_from_world)
+    affines = [a @ np.linalg.inv(_in_plane_part(shift)) for a in affines]
+    return StackAlignment(shift @ stack_from_world, grid, affines, report)
+
+
+def _in_plane_part(matrix: np.ndarray) -> np.ndarray:
+    """The (3, 3) on (x, y) of a (4, 4) that leaves z alone."""
+    return matrix[np.ix_([0, 1, 3], [0, 1, 3])]
+
+
+def _tissue_points(section: StackSection, pixel_mm: float, step: int = 1) -> np.ndarray:
+    """(n, 2): every `step`-th tissue pixel, working mm."""
+    return np.argwhere(section.mask)[::step, ::-1] * pixel_mm
+
+
+def _tissue_centre(
+    sections: Sequence[StackSection], affines: Sequence[np.ndarray], pixel_mm: float
+) -> np.ndarray:
+    """(3,) centroid of all tissue, stack mm."""
+    centres = [
+        [*apply(np.linalg.inv(a), tissue_centre_mm(s.mask, pixel_mm)), s.position_mm]
+        for s, a in zip(sections, affines, strict=True)
+    ]
+    return np.average(centres, axis=0, weights=[s.mask.sum() for s in sections])
+
+
+def _plane_grid(
+    sections: Sequence[StackSection],
+    affines: Sequence[np.ndarray],
+    working_pixel_mm: float,
+    brain: Brain,
+    stack_from_world: np.ndarray,
+) -> tuple[PlaneGrid, np.ndarray]:
+    """The grid that holds the tissue of all sections and the brain between the end positions.
+
+    Returns
+    -------
+    grid : with a margin on every side.
+    shift : (4, 4) in-plane translation that brings stack mm onto it.
+    """
+    found = [
+        apply(np.linalg.inv(a), _tissue_points(s, working_pixel_mm, 5))
+        for s, a in zip(sections, affines, strict=True)
+    ]
+    voxels = np.argwhere(brain.mask[::2, ::2, ::2]) * 2
+    points = apply(stack_from_world @ brain.world_from_voxel, voxels)
+    ends = sections[0].position_mm - _MARGIN_MM, sections[-1].position_mm + _MARGIN_MM
+    found.append(points[(points[:, 2] >= ends[0]) & (points[:, 2] <= ends[1]), :2])
+    every = np.concatenate(found)
+    low, high = every.min(axis=0) - _MARGIN_MM, every.max(axis=0) + _MARGIN_MM
+    columns, rows = np.ceil((high - low) / working_pixel_mm).astype(int) + 1
+    shift = np.eye(4)
+    shift[:2, 3] = -low
+    return PlaneGrid((int(rows), int(columns)), working_pixel_mm), shift
+
+
+def _normalised(section: StackSection) -> np.ndarray:
+    """Intensity with the tissue's median at 1, so that stains of one stack compare."""
+    image = np.where(section.mask, section.image, 0)
+    return np.clip(image / max(np.median(section.image[section.mask]), 1e-6), 0, 3)
+
+
+def _stack_volume(
+    sections: Sequence[StackSection],
+    affines: Sequence[np.ndarray],
+    working_pixel_mm: float,
+    spacing_mm: float,
+) -> _Image3:
+    """The stack as a volume at isotropic spacing: sections averaged, or interpolated along z.
+
+    Each slice is the mean of the sections around it, weighted by a hat that is as wide as the
+    spacing, or as 1.5 times the usual distance of sections where that is more; a slice out of
+    reach of any section is not `known`.
+    """
+    corners = np.concatenate(
+        [
+            apply(np.linalg.inv(a), _tissue_points(s, working_pixel_mm, 5))
+            for s, a in zip(sections, affines, strict=True)
+        ]
+    )
+    low, high = corners.min(axis=0) - 2 * _MARGIN_MM, corners.max(axis=0) + 2 * _MARGIN_MM
+    positions = np.array([s.position_mm for s in sections])
+    columns, rows = np.ceil((high - low) / spacing_mm).astype(int) + 1
+    n_slices = int(np.ceil((positions[-1] - positions[0]) / spacing_mm)) + 1
+    grid = _Grid3((int(columns), int(rows), n_slices), spacing_mm, np.array([*low, positions[0]]))
+    reach = max(spacing_mm, 1.5 * float(np.median(np.diff(positions))))
+    total = np.zeros((n_slices, rows, columns, 2), np.float32)
+    weight_sum = np.zeros(n_slices)
+    points = low + grid_px((rows, columns)) * spacing_mm
+    for section, affine in zip(sections, affines, strict=True):
+        px = apply(geometry.scaling(1 / working_pixel_mm) @ affine, points)
+        ratio = spacing_mm / working_pixel_mm
+        plane = np.stack(
+            [
+                resample_section(prefilter(image, ratio), px)
+                for image in (_normalised(section), section.mask.astype(np.float32))
+            ],
+            axis=-1,
+        )
+        slices = positions[0] + np.arange(n_slices) * spacing_mm
+        weights = np.maximum(1 - np.abs(slices - section.position_mm) / reach, 0)
+        for k in np.flatnonzero(weights):
+            total[k] += np.float32(weights[k]) * plane
+        weight_sum += weights
+    total /= np.maximum(weight_sum, 1e-6)[:, None, None, None].astype(np.float32)
+    volume = total.transpose(2, 1, 0, 3)  # [z, y, x] to [x, y, z]
+    known = np.broadcast_to(weight_sum > 1e-3, volume.shape[:3])
+    return _Image3(grid, volume[..., 0], volume[..., 1] > 0.5, known)
+
+
+def _oriented_mri(brain: Brain, world_from_oriented: np.ndarray, spacing_mm: float) -> _Image3:
+    """The masked MRI on a grid along the oriented axes; known on the brain and just around it."""
+    oriented_from_voxel = np.linalg.inv(world_from_oriented) @ brain.world_from_voxel
+    extent = apply(oriented_from_voxel, np.argwhere(brain.mask))
+    low, high = extent.min(axis=0) - 2 * _MARGIN_MM, extent.max(axis=0) + 2 * _MARGIN_MM
+    shape = tuple(int(n) for n in np.ceil((high - low) / spacing_mm) + 1)
+    grid = _Grid3(shape, spacing_mm, low)
+    voxels = apply(np.linalg.inv(oriented_from_voxel), grid.points())
+    mask = brain.mask.astype(np.float32)
+    data = np.where(brain.mask, brain.data, 0) / np.quantile(brain.data[brain.mask], 0.99)
+    data, mask = (
+        sample_volume(prefiltered_volume(image, brain.voxel_mm, spacing_mm), voxels)
+        for image in (data, mask)
+    )
+    tissue = mask > 0.5
+    known = binary_dilation(tissue, iterations=max(1, round(_MARGIN_MM / spacing_mm)))
+    return _Image3(grid, np.clip(data, 0, 1.5), tissue, known)
+
+
+def _on_stack(fixed: _Image3, moving: _Image3, stack_from_oriented: np.ndarray):
+    """(data, tissue, known) of the MRI on the stack's grid."""
+    index = np.linalg.inv(stack_from_oriented @ moving.grid.mm_from_index())
+    voxels = apply(index, fixed.grid.points())
+    return (
+        sample_volume(moving.data, voxels),
+        sample_volume(moving.tissue.astype(np.uint8), voxels, order=0) > 0,
+        sample_volume(moving.known.astype(np.uint8), voxels, order=0) > 0,
+    )
+
+
+def _agreement(
+    fixed: _Image3, moving: _Image3, stack_from_oriented: np.ndarray
+) -> tuple[float, float]:
+    """(normalised mutual information, mask Dice), over all known slices of the stack.
+
+    Judged wherever either has tissue, so that tissue on nothing counts against a pose.
+    """
+    data, tissue, _ = _on_stack(fixed, moving, stack_from_oriented)
+    either = fixed.known & (fixed.tissue | tissue)
+    dice = (
+        2
+        * np.sum(fixed.tissue & tissue & fixed.known)
+        / max(1, np.sum(fixed.tissue & fixed.known) + np.sum(tissue & fixed.known))
+    )
+    return normalised_mutual_information(fixed.data[either], data[either]), float(dice)
+
+
+def normalised_mutual_information(a: np.ndarray, b: np.ndarray) -> float:
+    """(H(a) + H(b)) / H(a, b) of two lists of intensities: 1 for independent, 2 for the same.
+
+    Source: Studholme, Hill, Hawkes: An overlap invariant entropy measure of 3D medical image
+    alignment, Pattern Recognition 1999, eq. 8.
+    """
+    joint, _, _ = np.histogram2d(a.ravel(), b.ravel(), bins=_BINS)
+    joint /= max(joint.sum(), 1)
+
+    def entropy(p: np.ndarray) -> float:
+        p = p[p > 0]
+        return float(-np.sum(p * np.log(p)))
+
+    both = entropy(joint)
+    return (entropy(joint.sum(0)) + entropy(joint.sum(1))) / both if both > 0 else 1.0
+
+
+def _starts(fixed: _Image3, moving: _Image3, max_rotation_deg: float) -> list[np.ndarray]:
+    """Poses (4, 4) stack from oriented to begin from, scale 1.
+
+    The centroids of tissue on each other; turned by half of `max_rotation_deg` about each axis,
+    either way; and, where one of the two reaches much further along z (a partial MRI, a partial
+    stack), slid along the other in steps of 20 mm.
+    """
+    ends = []
+    centres = []
+    for image in (fixed, moving):
+        points = image.grid.points()[image.tissue & image.known]
+        centres.append(points.mean(axis=0))
+        ends.append(np.quantile(points[:, 2], [0.01, 0.99]))
+    lengths = [e[1] - e[0] for e in ends]
+    turns = [np.eye(3)]
+    for axis in range(3):
+        for angle in (-max_rotation_deg / 2, max_rotation_deg / 2):
+            turns.append(_turn(axis, np.deg2rad(angle)))
+    spare = abs(lengths[0] - lengths[1])
+    slides = [0.0]
+    if spare > 0.25 * max(lengths):
+        n = 2 * int(np.ceil(spare / 2 / 20.0)) + 1
+        # from end on end to end on end
+        middle = np.mean(ends[0]) - np.mean(ends[1]) - (centres[0] - centres[1])[2]
+        slides += list(middle + np.linspace(-spare / 2, spare / 2, n))
+    poses = []
+    for turn, slide in [(t, 0.0) for t in turns] + [(turns[0], s) for s in slides[1:]]:
+        pose = np.eye(4)
+        pose[:3, :3] = turn
+        pose[:3, 3] = centres[0] + [0, 0, slide] - turn @ centres[1]
+        poses.append(pose)
+    return poses
+
+
+def _turn(axis: int, angle: float) -> np.ndarray:
+    c, s = np.cos(angle), np.sin(angle)
+    i, j = [k for k in range(3) if k != axis]
+    matrix = np.eye(3)
+    matrix[[i, i, j, j], [i, j, i, j]] = c, -s, s, c
+    return matrix
+
+
+def _best_start(
+    fixed: _Image3,
+    moving: _Image3,
+    max_rotation_deg: float,
+    seed: int,
+    progress: Callable[[str], None],
+) -> np.ndarray:
+    """The similarity (4, 4), stack from oriented, that fits best at low resolution."""
+    best, best_score = None, -np.inf
+    for pose in _starts(fixed, moving, max_rotation_deg):
+        fitted = _ants_fit(fixed, moving, pose, "Similarity", (2, 1), seed)
+        rotation = stretch_of(fitted[:3, :3])[0]
+        degrees = np.rad2deg(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1)))
+        information, dice = _agreement(fixed, moving, fitted)
+        score = information + dice
+        progress(
+            f"start: mutual information {information:.3f}, mask Dice {dice:.3f},"
+            f" turned {degrees:.0f} degrees"
+        )
+        if degrees <= max_rotation_deg and score > best_score:
+            best, best_score = fitted, score
+    # every start turned too far: stay with the letters and the centroids
+    return _starts(fixed, moving, max_rotation_deg)[0] if best is None else best
+
+
+def _ants_fit(
+    fixed: _Image3,
+    moving: _Image3,
+    stack_from_oriented: np.ndarray,
+    kind: str,
+    shrink: tuple[int, ...],
+    seed: int,
+) -> np.ndarray:
+    """Refine (4, 4) stack from oriented by ANTs: Mattes mutual information over the masks.
+
+    Parameters
+    ----------
+    kind : ``Similarity`` or ``Affine``.
+    shrink : factors of the levels, coarse to fine; each is smoothed by half its factor.
+    """
+    import ants
+
+    ants.config.set_ants_deterministic(True, seed)
+    # both origins at the centre of the stack's tissue, so that turning does not also shift
+    centre = fixed.grid.points()[fixed.tissue & fixed.known].mean(axis=0)
+    oriented_from_stack = np.linalg.inv(stack_from_oriented)
+    origins = centre, apply(oriented_from_stack, centre)
+    images, masks = [], []
+    for image, origin in zip((fixed, moving), origins, strict=True):
+        place = {
+            "origin": tuple(image.grid.origin_mm - origin),
+            "spacing": (image.grid.spacing_mm,) * 3,
+        }
+        images.append(ants.from_numpy(np.ascontiguousarray(image.data, np.float32), **place))
+        reach = max(1, round(_MARGIN_MM / image.grid.spacing_mm))
+        near = binary_dilation(image.tissue, iterations=reach) & image.known
+        masks.append(ants.from_numpy(near.astype(np.float32), **place))
+    with tempfile.TemporaryDirectory() as folder:
+        start = str(Path(folder) / "start.mat")
+        transform = ants.create_ants_transform(
+            transform_type="AffineTransform", dimension=3, precision="double",
+            matrix=oriented_from_stack[:3, :3], translation=np.zeros(3), center=np.zeros(3),
+        )  # fmt: skip
+        ants.write_transform(transform, start)
+        result = ants.registration(
+            images[0],
+            images[1],
+            type_of_transform=kind,
+            initial_transform=[start],
+            outprefix=str(Path(folder) / "fit"),
+            mask=masks[0],
+            moving_mask=masks[1],
+            mask_all_stages=True,
+            aff_metric="mattes",
+            aff_sampling=_BINS,
+            aff_random_sampling_rate=1.0 if kind == "Similarity" else 0.5,
+            aff_iterations=(200,) * len(shrink),
+            aff_shrink_factors=shrink,
+            aff_smoothing_sigmas=tuple(0.5 * s for s in shrink),
+            singleprecision=False,
+        )
+        (name,) = result["fwdtransforms"]
+        fitted = ants.read_transform(name, precision="double")
+        parameters = np.array(fitted.parameters)
+        fixed_centre = np.array(fitted.fixed_parameters)
+    linear = parameters[:9].reshape(3, 3)
+    offset = parameters[9:] + fixed_centre - linear @ fixed_centre
+    moving_from_fixed = np.eye(4)
+    moving_from_fixed[:3, :3] = linear
+    moving_from_fixed[:3, 3] = offset + origins[1] - linear @ origins[0]
+    return np.linalg.inv(moving_from_fixed)
+
+
+def _with_common_stretch(
+    sections: Sequence[StackSection], affines: Sequence[np.ndarray], working_pixel_mm: float
+) -> list[np.ndarray]:
+    """Each affine with its own rotation and place of the tissue, and the stack's median stretch."""
+    parts = [stretch_of(a[:2, :2]) for a in affines]
+    common = np.median([log for _, log in parts], axis=0)
+    out = []
+    for section, affine, (rotation, _) in zip(sections, affines, parts, strict=True):
+        at_working = tissue_centre_mm(section.mask, working_pixel_mm)
+        at_plane = apply(np.linalg.inv(affine), at_working)
+        matrix = np.eye(3)
+        matrix[:2, :2] = with_stretch(rotation, common)
+        matrix[:2, 2] = at_working - matrix[:2, :2] @ at_plane
+        out.append(matrix)
+    return out
+
+
+def _fit_sections(
+    sections: Sequence[StackSection],
+    priors: Sequence[np.ndarray],
+    working_pixel_mm: float,
+    brain: Brain,
+    stack_from_world: np.ndarray,
+    grid: PlaneGrid,
+    limits: AffineLimits,
+    sigmas_mm: tuple[float, ...],
+) -> list[SectionFit]:
+    """One 2D fit per section, to the MRI planes of the present similarity."""
+    world_per_stack = 1 / geometry.similarity_scale(stack_from_world)
+    masked = np.where(brain.mask, brain.data, 0)
+    data = prefiltered_volume(masked, brain.voxel_mm, grid.spacing_mm * world_per_stack)
+    mask = brain.mask.astype(np.uint8)
+    fits = []
+    for section, prior in zip(sections, priors, strict=True):
+        where = (brain.world_from_voxel, stack_from_world, grid, section.position_mm)
+        fit = fit_section_affine(
+            section.image,
+            section.mask,
+            working_pixel_mm,
+            resample_plane(data, *where),
+            resample_plane(mask, *where, order=0),
+            grid.spacing_mm,
+            prior,
+            limits=limits,
+            sigmas_mm=sigmas_mm,
+        )
+        fits.append(fit)
+    return fits
+
+
+def _moved_mm(
+    sections: Sequence[StackSection],
+    working_pixel_mm: float,
+    before: tuple[np.ndarray, Sequence[np.ndarray]],
+    after: tuple[np.ndarray, Sequence[np.ndarray]],
+) -> float:
+    """Mean distance, in the world, that tissue moved between two alignments."""
+    distances = []
+    for index, section in enumerate(sections):
+        points = _tissue_points(section, working_pixel_mm, 20)
+        places = [
+            section_in_world(points, section.position_mm, affines[index], stack_from_world)
+            for stack_from_world, affines in (before, after)
+        ]
+        distances.append(np.linalg.norm(places[0] - places[1], axis=-1))
+    return float(np.concatenate(distances).mean())
+
+
+def section_in_world(
+    points_mm: np.ndarray,
+    position_mm: float,
+    working_from_plane_mm: np.ndarray,
+    stack_from_world: np.ndarray,
+) -> np.ndarray:
+    """World points (..., 3), RAS mm, of a section's points (..., 2), working mm."""
+    plane = apply(np.linalg.inv(working_from_plane_mm), points_mm)
+    z = np.full((*plane.shape[:-1], 1), float(position_mm))
+    return apply(np.linalg.inv(stack_from_world), np.concatenate([plane, z], axis=-1))
+
+
+def overview_cuts(
+    sections: Sequence[StackSection],
+    working_pixel_mm: float,
+    brain: Brain,
+    found: StackAlignment,
+) -> list[dict[str, Any]]:
+    """Three orthogonal cuts through the middle of the tissue, MRI and stack on one grid.
+
+    Returns
+    -------
+    One dict per cut: ``mri``, ``stack`` (rows, columns) intensities; ``mri_mask``, ``stack_mask``
+    bool; ``title``; ``x``, ``y`` names of the axes; ``extent_mm`` (left, right, bottom, top).
+    """
+    spacing_mm = max(working_pixel_mm, 0.5)
+    volume = _stack_volume(sections, found.working_from_plane_mm, working_pixel_mm, spacing_mm)
+    grid = volume.grid
+    points = grid.points()
+    voxel_from_stack = np.linalg.inv(found.stack_from_world @ brain.world_from_voxel)
+    centre = _tissue_centre(sections, found.working_from_plane_mm, working_pixel_mm)
+    middle = np.round((centre - grid.origin_mm) / spacing_mm).astype(int)
+    names = "x", "y", "position"
+    cuts = []
+    for across in (2, 1, 0):
+        index: list[Any] = [slice(None)] * 3
+        index[across] = int(np.clip(middle[across], 0, grid.shape[across] - 1))
+        key = tuple(index)
+        voxels = apply(voxel_from_stack, points[key])
+        # the first remaining axis runs along the picture's columns, the second along its rows
+        x, y = (a for a in range(3) if a != across)
+        lows = grid.origin_mm - grid.spacing_mm / 2
+        highs = lows + np.array(grid.shape) * grid.spacing_mm
+        cuts.append(
+            {
+                "mri": sample_volume(brain.data, voxels).T,
+                "mri_mask": sample_volume(brain.mask.astype(np.uint8), voxels, 0).T > 0,
+                "stack": volume.data[key].T,
+                "stack_mask": (volume.tissue & volume.known)[key].T,
+                "title": f"{names[across]} = {points[key][0, 0, across]:.0f} mm",
+                "x": f"{names[x]}, mm",
+                "y": f"{names[y]}, mm",
+                "extent_mm": (lows[x], highs[x], highs[y], lows[y]),
+            }
+        )
+    return cuts

@@ -1,0 +1,306 @@
+"""One section's 2D affine to its MRI plane, across contrasts, without running away.
+
+Similarity across contrasts is the correlation ratio (Roche, Malandain, Pennec, Ayache: *The
+correlation ratio as a new similarity measure for multimodal image registration*, MICCAI 1998,
+eq. 3): the section is predicted from the MRI by a free function of intensity, here piecewise
+linear and allowed to change linearly across the section, since staining does. What the prediction
+leaves is minimised over the affine by Gauss-Newton steps, the function being solved for anew at
+each step. The residuals pass a bounded loss, so that a tear, ink or a missing piece counts as
+"does not fit" however badly it does not fit.
+
+The affine is the prior followed by p -> c + M (p - c) + t, with M = rotation · stretch. Rotation
+and translation are free; the stretch is drawn to the prior and has hard limits. Common scale and
+shear of the stack come in through the prior.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates
+
+_KNOTS = 10
+_ITERATIONS = 15
+_DOMAIN_MARGIN_MM = 4.0
+
+
+@dataclass(frozen=True)
+class AffineLimits:
+    """How far a section's affine may leave its prior.
+
+    Attributes
+    ----------
+    max_scale_change : largest relative change of size; 0.3 allows factors 1/1.3 to 1.3.
+    max_shear : largest logarithmic stretch of one direction against the one across it.
+    prior_weight : cost of reaching one of these limits, in units of the whole misfit; 0 leaves
+        only the limits.
+    """
+
+    max_scale_change: float = 0.3
+    max_shear: float = 0.3
+    prior_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class SectionFit:
+    """Result of `fit_section_affine`.
+
+    Attributes
+    ----------
+    working_from_plane_mm : (3, 3).
+    cost, prior_cost : share of the misfit that remains, in [0, 1], after the fit and at the
+        prior; NaN where section or plane is empty.
+    moved_mm : mean distance over the plane's tissue that the fit moved points from the prior, in
+        section mm.
+    """
+
+    working_from_plane_mm: np.ndarray
+    cost: float
+    prior_cost: float
+    moved_mm: float
+
+
+def stretch_of(linear: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Polar decomposition of a 2x2 matrix: linear = rotation @ expm(log_stretch).
+
+    Returns
+    -------
+    rotation : (2, 2) orthogonal.
+    log_stretch : (2, 2) symmetric, the logarithm of the stretch.
+    """
+    u, s, vt = np.linalg.svd(linear)
+    return u @ vt, vt.T @ np.diag(np.log(s)) @ vt
+
+
+def with_stretch(rotation: np.ndarray, log_stretch: np.ndarray) -> np.ndarray:
+    """The inverse of `stretch_of`."""
+    w, v = np.linalg.eigh(log_stretch)
+    return rotation @ (v * np.exp(w)) @ v.T
+
+
+def fit_section_affine(
+    section: np.ndarray,
+    section_mask: np.ndarray,
+    working_pixel_mm: float,
+    mri: np.ndarray,
+    mri_mask: np.ndarray,
+    plane_spacing_mm: float,
+    prior: np.ndarray,
+    *,
+    limits: AffineLimits,
+    sigmas_mm: tuple[float, ...],
+) -> SectionFit:
+    """Refine a section's affine from coarse to fine.
+
+    Parameters
+    ----------
+    section : (rows, columns), background 0, any positive scale.
+    section_mask : the same shape, tissue.
+    mri : (rows, columns) of the MRI plane, any positive scale.
+    mri_mask : the same shape as `mri`, brain.
+    prior : (3, 3) working_from_plane_mm to start from and stay near.
+    sigmas_mm : Gaussian smoothing of each level, coarse to fine.
+
+    Returns
+    -------
+    SectionFit; the prior itself where the cost does not improve, or where there is too little
+    tissue to compare.
+    """
+    section_mask, mri_mask = section_mask > 0, mri_mask > 0
+    if section_mask.sum() < 30 or mri_mask.sum() < 30:
+        return SectionFit(prior, np.nan, np.nan, 0.0)
+    problem = _Problem(
+        section * section_mask, section_mask, working_pixel_mm,
+        mri * mri_mask, mri_mask, plane_spacing_mm, prior, limits,
+    )  # fmt: skip
+    motion = _Motion(np.eye(2), np.zeros(2))
+    for sigma_mm in sigmas_mm:
+        problem.set_level(sigma_mm, motion)
+        motion = problem.descend(motion)
+    # both judged by the last level's scale of residuals
+    cost = problem.evaluate(motion).cost
+    start = problem.evaluate(_Motion(np.eye(2), np.zeros(2))).cost
+    if not cost < start:
+        return SectionFit(prior, start, start, 0.0)
+    fitted = prior @ motion.matrix(problem.centre_mm)
+    tissue = np.argwhere(mri_mask)[:, ::-1] * plane_spacing_mm
+    shift = tissue @ (fitted - prior)[:2, :2].T + (fitted - prior)[:2, 2]
+    return SectionFit(fitted, cost, start, float(np.linalg.norm(shift, axis=1).mean()))
+
+
+@dataclass(frozen=True)
+class _Motion:
+    """p -> c + linear (p - c) + shift, plane mm."""
+
+    linear: np.ndarray
+    shift: np.ndarray
+
+    def matrix(self, centre: np.ndarray) -> np.ndarray:
+        out = np.eye(3)
+        out[:2, :2] = self.linear
+        out[:2, 2] = centre + self.shift - self.linear @ centre
+        return out
+
+    def stretch(self) -> np.ndarray:
+        """(scale, stretch of x against y, shear), logarithmic."""
+        log = stretch_of(self.linear)[1]
+        return np.array([(log[0, 0] + log[1, 1]) / 2, (log[0, 0] - log[1, 1]) / 2, log[0, 1]])
+
+    def step(self, delta: np.ndarray, limits: AffineLimits) -> _Motion:
+        """Followed by a small motion (rotation, three stretches, two shifts), within limits."""
+        r, s, a, b = delta[:4]
+        small = with_stretch(
+            np.array([[np.cos(r), -np.sin(r)], [np.sin(r), np.cos(r)]]),
+            np.array([[s + a, b], [b, s - a]]),
+        )
+        linear = self.linear @ small
+        rotation, log = stretch_of(linear)
+        s, a, b = _Motion(linear, self.shift).stretch()
+        largest = np.log1p(limits.max_scale_change)
+        s = float(np.clip(s, -largest, largest))
+        shear = np.hypot(a, b)
+        if shear > limits.max_shear:
+            a, b = np.array([a, b]) * (limits.max_shear / shear)
+        log = np.array([[s + a, b], [b, s - a]])
+        return _Motion(with_stretch(rotation, log), self.shift + self.linear @ delta[4:])
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """Cost at a motion, and what a Gauss-Newton step from it needs."""
+
+    cost: float
+    residual: np.ndarray
+    weight: np.ndarray
+    points_section_px: np.ndarray
+
+
+# generators of a small motion: rotation, scale, stretch, shear
+_GENERATORS = np.array(
+    [[[0, -1], [1, 0]], [[1, 0], [0, 1]], [[1, 0], [0, -1]], [[0, 1], [1, 0]]], float
+)
+
+
+class _Problem:
+    """The images of one section and its plane, smoothed to one level at a time."""
+
+    def __init__(self, section, section_mask, section_px_mm, mri, mri_mask, plane_px_mm, prior,
+                 limits):  # fmt: skip
+        # the median of tissue becomes 1, so that costs compare between sections
+        self.section = section / max(np.median(section[section_mask]), 1e-6)
+        self.section = np.minimum(self.section, 3.0)
+        self.mri = mri / max(np.median(mri[mri_mask]), 1e-6)
+        self.mri_mask = mri_mask
+        self.section_mask = section_mask
+        self.section_px_mm, self.plane_px_mm = section_px_mm, plane_px_mm
+        self.prior, self.limits = prior, limits
+        self.centre_mm = np.argwhere(mri_mask)[:, ::-1].mean(axis=0) * plane_px_mm
+
+    def set_level(self, sigma_mm: float, motion: _Motion) -> None:
+        """Smooth both images, choose the points, and fix the scale of residuals."""
+        smooth = gaussian_filter(self.section, sigma_mm / self.section_px_mm, truncate=3.0)
+        self.smooth = smooth
+        self.gradient = np.gradient(smooth) if min(smooth.shape) > 1 else None
+        mri = gaussian_filter(self.mri, sigma_mm / self.plane_px_mm, truncate=3.0)
+        stride = max(1, int(sigma_mm / self.plane_px_mm))
+        rows, columns = np.mgrid[0 : mri.shape[0] : stride, 0 : mri.shape[1] : stride]
+        points = np.stack([columns.ravel(), rows.ravel()], axis=1) * self.plane_px_mm
+        # where either has tissue, and a margin: judged at this level's start, then held
+        section_px = self._section_px(points, motion)
+        tissue = map_coordinates(
+            self.section_mask.astype(np.float32), section_px.T[::-1], order=1
+        ).reshape(rows.shape)
+        tissue = (tissue > 0.5) | self.mri_mask[::stride, ::stride]
+        reach = max(1, round(_DOMAIN_MARGIN_MM / (stride * self.plane_px_mm)))
+        domain = binary_dilation(tissue, iterations=reach).ravel()
+        self.points = points[domain]
+        self._set_basis(mri[::stride, ::stride].ravel()[domain])
+        # half the contrast of the tissue itself, so that costs compare between planes and poses
+        self.scale = max(0.5 * float(np.std(smooth[self.section_mask])), 0.05)
+
+    def _set_basis(self, values: np.ndarray) -> None:
+        """Hat functions over MRI intensity, times 1, x and y."""
+        tissue = values[values > 0.3]
+        knots = np.quantile(tissue, np.linspace(0.02, 0.98, _KNOTS - 2)) if tissue.size else []
+        knots = np.unique(np.concatenate([[0.0, 0.15], knots]))
+        hats = np.stack([np.interp(values, knots, row) for row in np.eye(len(knots))], axis=1)
+        xy = (self.points - self.centre_mm) / 50.0
+        self.basis = np.concatenate([hats, hats * xy[:, :1], hats * xy[:, 1:]], axis=1)
+        # the ramp is held back, so that it explains staining and not displaced tissue
+        self.ridge = 1e-3 * len(values) * np.repeat([1e-3, 1.0, 1.0], len(knots))
+
+    def _section_px(self, points_mm: np.ndarray, motion: _Motion) -> np.ndarray:
+        matrix = self.prior @ motion.matrix(self.centre_mm)
+        return (points_mm @ matrix[:2, :2].T + matrix[:2, 2]) / self.section_px_mm
+
+    def evaluate(self, motion: _Motion) -> _Evaluation:
+        """Predict the section from the MRI, and what that leaves.
+
+        The loss of a residual r is r²/(r² + scale²) (Geman and McClure), in [0, 1).
+        """
+        px = self._section_px(self.points, motion)
+        values = map_coordinates(self.smooth, px.T[::-1], order=1)
+        weight = np.ones(len(values))
+        for _ in range(3):
+            weighted = self.basis * weight[:, None]
+            normal = weighted.T @ self.basis
+            normal[np.diag_indices_from(normal)] += self.ridge
+            residual = values - self.basis @ np.linalg.solve(normal, weighted.T @ values)
+            weight = 1.0 / (1.0 + (residual / self.scale) ** 2) ** 2
+        loss = float(np.mean(residual**2 / (residual**2 + self.scale**2)))
+        return _Evaluation(loss + self._prior_cost(motion), residual, weight, px)
+
+    def _prior_weights(self) -> np.ndarray:
+        size = np.array([np.log1p(self.limits.max_scale_change), *[self.limits.max_shear] * 2])
+        return self.limits.prior_weight / np.maximum(size, 1e-6) ** 2
+
+    def _prior_cost(self, motion: _Motion) -> float:
+        return float(self._prior_weights() @ motion.stretch() ** 2)
+
+    def descend(self, motion: _Motion) -> _Motion:
+        """Damped Gauss-Newton steps while the cost falls."""
+        current = self.evaluate(motion)
+        damping = 1e-3
+        for _ in range(_ITERATIONS):
+            gradient, hessian = self._linearise(motion, current)
+            for _ in range(5):
+                damped = hessian + damping * np.diag(np.diag(hessian) + 1e-12)
+                trial = motion.step(-np.linalg.solve(damped, gradient), self.limits)
+                there = self.evaluate(trial)
+                if there.cost < current.cost:
+                    break
+                damping *= 10
+            else:
+                return motion
+            gain = current.cost - there.cost
+            motion, current, damping = trial, there, damping / 5
+            if gain < 1e-5 * current.cost:
+                break
+        return motion
+
+    def _linearise(self, motion: _Motion, at: _Evaluation) -> tuple[np.ndarray, np.ndarray]:
+        matrix = (self.prior @ motion.matrix(self.centre_mm))[:2, :2]
+        rows_columns = at.points_section_px.T[::-1]
+        by_row, by_column = (map_coordinates(g, rows_columns, order=1) for g in self.gradient)
+        slope = np.stack([by_column, by_row], axis=1) / self.section_px_mm @ matrix
+        offset = self.points - self.centre_mm
+        jacobian = np.concatenate(
+            [
+                np.einsum("ni,kij,nj->nk", slope, _GENERATORS, offset, optimize=True),
+                slope,
+            ],
+            axis=1,
+        )
+        # the part of a step that the intensity function would take up is no misfit
+        weighted = self.basis * at.weight[:, None]
+        normal = weighted.T @ self.basis
+        normal[np.diag_indices_from(normal)] += self.ridge
+        jacobian -= self.basis @ np.linalg.solve(normal, weighted.T @ jacobian)
+        per_point = at.weight / (len(at.weight) * self.scale**2)
+        gradient = jacobian.T @ (per_point * at.residual)
+        hessian = (jacobian * per_point[:, None]).T @ jacobian
+        prior = self._prior_weights()
+        gradient[1:4] += prior * motion.stretch()
+        hessian[np.arange(1, 4), np.arange(1, 4)] += prior
+        return gradient, hessian

@@ -1,0 +1,202 @@
+"""`sbr resample`: the MRI plane of every section position, on the grid the stack's planes share.
+
+Intensities are divided by the 99.9 % quantile of the masked MRI, so that planes of one brain
+compare. A prealigned brain brings its planes itself; each is divided by its own quantile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sbr_core.algorithms.planes import prefiltered_volume, resample_plane
+from sbr_core.algorithms.sections import area_vote, grid_px, prefilter, resample_section
+from sbr_core.errors import ConfigError, ImageError
+from sbr_core.geometry import PlaneGrid, scaling, similarity_scale
+from sbr_core.io.images import read_labels, read_section
+from sbr_core.io.manifests import SectionRow
+from sbr_core.io.provenance import read_json, sha256_file, sha256_of
+from sbr_core.io.receipts import SectionResult, run_sections
+from sbr_core.io.transforms import read_stack_from_world
+from sbr_core.io.volumes import read_volume, write_plane
+from sbr_core.stages import REVISION
+
+if TYPE_CHECKING:
+    from sbr_core.config import ResampleOptions
+
+STACK_TRANSFORM = "from-stack_to-mri_mode-image_xfm.txt"
+_QUANTILE = 0.999
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """An MRI plane: intensity (float32, 1 = the quantile), mask (bool) and grid."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    grid: PlaneGrid
+
+
+def run(
+    options: ResampleOptions,
+    *,
+    rows: Sequence[SectionRow],
+    out_dir: Path,
+    receipt: Path,
+    align_dir: Path | None = None,
+    mri: Path | None = None,
+    mri_mask: Path | None = None,
+    working_pixel_mm: float | None = None,
+    strict: bool = False,
+) -> None:
+    """Write the MRI plane and its mask for each section of one chunk, and the receipt.
+
+    Parameters
+    ----------
+    align_dir, mri, mri_mask : of a brain with a 3D MRI: all three.
+    working_pixel_mm : of a prealigned brain, whose rows name ``mri_image``.
+
+    Raises
+    ------
+    ConfigError
+        Neither of the two is given whole.
+    ImageError
+        The MRI or its mask cannot be read. With `strict` also the first section without an MRI
+        plane; otherwise such a section is ``failed`` in the receipt.
+    """
+    out_dir = Path(out_dir)
+    if align_dir is not None and mri is not None and mri_mask is not None:
+        make, inputs = _planes_of_mri(options, Path(align_dir), Path(mri), Path(mri_mask))
+
+        def files(row: SectionRow) -> list[str]:
+            return []
+    elif working_pixel_mm is not None:
+        make, inputs = _planes_of_rows(rows, working_pixel_mm), {"pixel": working_pixel_mm}
+
+        def files(row: SectionRow) -> list[str]:
+            return [f for f in (row.mri_image, row.mri_mask) if f]
+    else:
+        raise ConfigError(
+            "resample: expected --align-dir, --mri and --mri-mask, or --working-pixel-mm of a"
+            " prealigned brain"
+        )
+
+    def fingerprint(row: SectionRow) -> str:
+        return sha256_of(
+            {
+                "options": options.model_dump(mode="json"),
+                "revision": REVISION["resample"],
+                "position_mm": row.position_mm,
+                "pixel_size_mm": row.pixel_size_mm if row.mri_image else None,
+                "files": [sha256_file(Path(f)) if Path(f).is_file() else "" for f in files(row)],
+                "inputs": inputs,
+            }
+        )
+
+    def process(row: SectionRow) -> SectionResult:
+        plane = make(row)
+        if not plane.mask.any():
+            raise ImageError(
+                f"section {row.section!r}: the MRI has no brain at position {row.position_mm:g} mm"
+            )
+        image_path = out_dir / "sections" / f"{row.section}_mri.nii.gz"
+        mask_path = out_dir / "sections" / f"{row.section}_mrimask.nii.gz"
+        write_plane(image_path, plane.image.astype(np.float32), plane.grid.spacing_mm)
+        write_plane(mask_path, plane.mask.astype(np.uint8), plane.grid.spacing_mm)
+        columns = {
+            "position_mm": row.position_mm,
+            "rows": plane.grid.shape[0],
+            "columns": plane.grid.shape[1],
+            "spacing_mm": plane.grid.spacing_mm,
+        }
+        return SectionResult(columns, [image_path, mask_path])
+
+    run_sections(
+        {row.section: row for row in rows},
+        stage="resample",
+        out_dir=out_dir,
+        receipt=receipt,
+        fingerprint=fingerprint,
+        process=process,
+        strict=strict,
+    )
+
+
+def read_plane_grid(path: Path) -> PlaneGrid:
+    """The grid that `align` chose."""
+    found = read_json(path)
+    return PlaneGrid((int(found["rows"]), int(found["columns"])), float(found["spacing_mm"]))
+
+
+def _planes_of_mri(
+    options: ResampleOptions, align_dir: Path, mri: Path, mri_mask: Path
+) -> tuple[Callable[[SectionRow], _Plane], dict[str, str]]:
+    """How to cut a plane out of the 3D MRI, and the digests it depends on."""
+    paths = {
+        "similarity": align_dir / STACK_TRANSFORM,
+        "grid": align_dir / "plane_grid.json",
+        "mri": mri,
+        "mri_mask": mri_mask,
+    }
+    stack_from_world = read_stack_from_world(paths["similarity"])
+    grid = read_plane_grid(paths["grid"])
+    volume, mask = read_volume(mri), read_volume(mri_mask)
+    if mask.data.shape != volume.data.shape:
+        raise ImageError(
+            f"{mri_mask}: shape {mask.data.shape} differs from the MRI's {volume.data.shape}"
+        )
+    spacing_world_mm = grid.spacing_mm / similarity_scale(stack_from_world)
+    inside = mask.data > 0
+    scale = float(np.quantile(volume.data[inside], _QUANTILE))
+    if not scale > 0:
+        raise ImageError(f"{mri}: its {_QUANTILE:.1%} quantile in the mask is {scale:g}, not > 0")
+    image = prefiltered_volume(volume.data, volume.spacing_mm, spacing_world_mm) / scale
+    # more than half of a pixel's surroundings in the mask
+    share = prefiltered_volume(inside, volume.spacing_mm, spacing_world_mm)
+
+    def make(row: SectionRow) -> _Plane:
+        where = (volume.world_from_voxel, stack_from_world, grid, row.position_mm)
+        return _Plane(
+            resample_plane(image, *where, order=options.order),
+            resample_plane(share, *where) > 0.5,
+            grid,
+        )
+
+    return make, {name: sha256_file(path) for name, path in paths.items()}
+
+
+def _planes_of_rows(
+    rows: Sequence[SectionRow], working_pixel_mm: float
+) -> Callable[[SectionRow], _Plane]:
+    """How to bring a row's own MRI plane to working resolution."""
+    first: dict[str, tuple] = {}
+    for row in rows:  # the first that can be read; the others must be like it
+        try:
+            first["grid"] = row.section, read_section(Path(row.mri_image)).shape, row.pixel_size_mm
+            break
+        except ImageError:
+            continue
+
+    def make(row: SectionRow) -> _Plane:
+        image = read_section(Path(row.mri_image))
+        section, shape, pixel_mm = first["grid"]
+        if image.shape != shape or row.pixel_size_mm != pixel_mm:
+            raise ImageError(
+                f"{row.mri_image}: section {row.section!r}: shape {image.shape} at"
+                f" {row.pixel_size_mm:g} mm, expected {shape} at {pixel_mm:g} mm as in section"
+                f" {section!r}"
+            )
+        mask = read_labels(Path(row.mri_mask), shape) > 0 if row.mri_mask else image > 0
+        scale = float(np.quantile(image[mask], _QUANTILE)) if mask.any() else 0.0
+        if not scale > 0:
+            raise ImageError(f"{row.mri_image}: section {row.section!r}: has no brain above 0")
+        grid = PlaneGrid(shape, pixel_mm).at_spacing(working_pixel_mm)
+        ratio = working_pixel_mm / pixel_mm  # both grids have pixel (0, 0) at plane mm (0, 0)
+        sampled = resample_section(prefilter(image / scale, ratio), grid_px(grid.shape) * ratio)
+        return _Plane(sampled, area_vote(mask, scaling(ratio), grid.shape), grid)
+
+    return make
