@@ -55,9 +55,14 @@ def read_json(path: Path) -> Any:
 
 
 def sha256_file(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Hex digest of a file's bytes; ReceiptError when there is no such file to read."""
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise ReceiptError(f"{path}: no such file") from None
+    except PermissionError:
+        raise ReceiptError(f"{path}: may not be read (permission denied)") from None
 
 
 def sha256_of(value: Any) -> str:

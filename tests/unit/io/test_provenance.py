@@ -42,6 +42,8 @@ def test_digests_do_not_depend_on_the_order_of_keys(tmp_path):
     write_text(tmp_path / "x", "abc")
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
     assert sha256_file(tmp_path / "x") == known
+    with pytest.raises(ReceiptError, match="gone: no such file"):
+        sha256_file(tmp_path / "gone")
 
 
 def test_json_comes_back_and_damage_is_named(tmp_path):
