@@ -94,6 +94,21 @@ def test_8_and_16_bit_files_of_one_picture_give_the_same(tmp_path):
         np.testing.assert_allclose(narrow, broad, atol=1e-6)
 
 
+def test_another_pixel_size_gives_nearly_the_same(tmp_path):
+    tissue = _tissue()
+    coarse = ndimage.zoom(tissue, 2 / 3, order=1, grid_mode=True, mode="nearest")
+    assert coarse.shape == (60, 80)
+    _run(
+        tmp_path,
+        _row(tmp_path, _glass(tissue, 16)),
+        _row(tmp_path, _glass(coarse), "s2", pixel_size_mm=0.3),
+    )
+    (image, mask), (image_2, mask_2) = _planes(tmp_path, "s1"), _planes(tmp_path, "s2")
+    deep = ndimage.binary_erosion(mask, iterations=2)
+    np.testing.assert_allclose(image_2[deep], image[deep], atol=0.02)
+    assert 2 * np.sum((mask > 0) & (mask_2 > 0)) / (mask.sum() + mask_2.sum()) > 0.97
+
+
 def test_inverted_pictures_give_the_same_but_for_the_polarity(tmp_path):
     picture = _glass(_tissue())
     rows = _run(tmp_path, _row(tmp_path, picture), _row(tmp_path, 255 - picture, "s2"))
