@@ -56,26 +56,40 @@ def draw(batch: int, options: AugmentOptions, generator: torch.Generator) -> Aug
     return Augmentation(angle_rad, scale, translation_px, nodes_px)
 
 
-def displacement_px(augmentation: Augmentation, shape: tuple[int, int]) -> Tensor:
+def displacement_px(
+    augmentation: Augmentation,
+    shape: tuple[int, int],
+    device: torch.device | str = "cpu",
+) -> Tensor:
     """The deformation as one field: the smooth field first, then the similarity.
 
     Parameters
     ----------
     shape : (H, W).
+    device : where the field is computed; only the parameters, which are few, travel there.
 
     Returns
     -------
-    (B, 2, H, W), px, on the CPU.
+    (B, 2, H, W), px.
     """
+    angle_rad, scale, translation_px, nodes_px = (
+        t.to(device)
+        for t in (
+            augmentation.angle_rad,
+            augmentation.scale,
+            augmentation.translation_px,
+            augmentation.nodes_px,
+        )
+    )
     # cubic between the nodes, so the field bends without creases at the grid lines
-    field = F.interpolate(augmentation.nodes_px, size=shape, mode="bicubic", align_corners=True)
-    here = identity_px(shape, dtype=field.dtype)
-    centre = torch.tensor([(shape[1] - 1) / 2, (shape[0] - 1) / 2]).view(1, 2, 1, 1)
+    field = F.interpolate(nodes_px, size=shape, mode="bicubic", align_corners=True)
+    here = identity_px(shape, device=device)
+    centre = here.mean((2, 3), keepdim=True)
     x, y = (here + field - centre).unbind(1)
-    cos = (augmentation.scale * torch.cos(augmentation.angle_rad)).view(-1, 1, 1)
-    sin = (augmentation.scale * torch.sin(augmentation.angle_rad)).view(-1, 1, 1)
+    cos = (scale * torch.cos(angle_rad)).view(-1, 1, 1)
+    sin = (scale * torch.sin(angle_rad)).view(-1, 1, 1)
     turned = torch.stack((cos * x - sin * y, sin * x + cos * y), 1)
-    return turned + centre + augmentation.translation_px[:, :, None, None] - here
+    return turned + centre + translation_px[:, :, None, None] - here
 
 
 def apply(images: Tensor, masks: Tensor, augmentation: Augmentation) -> tuple[Tensor, Tensor]:
@@ -90,6 +104,6 @@ def apply(images: Tensor, masks: Tensor, augmentation: Augmentation) -> tuple[Te
     -------
     (B, 1, H, W) and (B, M, H, W), new tensors; the masks are again 0 or 1.
     """
-    disp_px = displacement_px(augmentation, images.shape[-2:]).to(images.device)
+    disp_px = displacement_px(augmentation, images.shape[-2:], images.device)
     both = warp(torch.cat((images, masks), 1), disp_px)
     return both[:, :1], (both[:, 1:] >= 0.5).to(images.dtype)
