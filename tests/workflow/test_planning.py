@@ -49,9 +49,17 @@ def test_faults_of_the_user_are_one_line_and_exit_2(empty_lab):
     assert "weights_from: no brain 'two'" in said()
     lab.write_sheet(good.replace("LIA\t", "LIA\tone"))
     assert "circle: one <- one" in said()
+    (lab.folder / "raw/one/mri.nii.gz").rename(lab.folder / "raw/one/mri.nii")
     lab.write_sheet(good)
+    assert said() == "config/brains.tsv: brain 'one': mri: raw/one/mri.nii.gz: no such file"
+    (lab.folder / "raw/one/mri.nii").rename(lab.folder / "raw/one/mri.nii.gz")
     manifest.write_text(manifest.read_text().replace("b\timages/b.png", "b\timages/c.png"))
     assert "section 'b': raw/one/images/c.png: no such file" in said()
+
+
+def test_snakemakes_own_report_holds_the_page(lab):
+    lab.snakemake("--report", "report.html")
+    assert "index.html" in (lab.folder / "report.html").read_text()
 
 
 def test_lock_of_a_killed_run_does_not_stop_the_same_command(lab):

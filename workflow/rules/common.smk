@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sbr_core import chunks, config as sbr_config
-from sbr_core.errors import SbrError
+from sbr_core.errors import ManifestError, SbrError
 from sbr_core.io import manifests
 from sbr_core.stages import REVISION
 
@@ -67,6 +67,16 @@ def read_rows(brain):
     return rows, len(manifests.read_tsv(path)[1])
 
 
+def check_files(brains):
+    """Refuse a sheet that names a file which is not there; the demo's are still to be made."""
+    for brain, row in brains.items():
+        for column in ("mri", "mri_mask", "mri_labels", "landmarks"):
+            path = getattr(row, column)
+            if path and not Path(path).is_file() and Path(path).parent != DEMO_DIR:
+                where = f"{CONFIG.brains}: brain '{brain}': {column}"
+                raise ManifestError(f"{where}: {path}: no such file")
+
+
 def in_chunks(rows, n_rows):
     """Chunk name -> its rows."""
     row_of = {row.section: row for row in rows}
@@ -84,6 +94,7 @@ METHODS = tuple(dict.fromkeys(("linear", *CONFIG.methods)))
 TRAINED = tuple(method for method in METHODS if method in sbr_config.TRAINED_METHODS)
 BRAINS = checked(manifests.read_brains, CONFIG.brains)
 DEMO_ROWS = checked(demo_rows)
+checked(check_files, BRAINS)
 CHUNKS = {name: in_chunks(*checked(read_rows, row)) for name, row in BRAINS.items()}
 
 
