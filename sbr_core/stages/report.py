@@ -118,7 +118,7 @@ class _Measured:
                     "statistic": statistic,
                     "unit": some["unit"],
                     "n": some["n"],
-                    "values": [
+                    "cells": [
                         {
                             "text": _number(values.get(method)),
                             "grade": _grade(metric, values.get("linear"), values.get(method)),

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sbr_core import geometry
+from sbr_core.config import RegistrarOptions, SbrOptions
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.images import write_png
 from sbr_core.io.manifests import write_tsv
@@ -16,6 +18,10 @@ from sbr_core.io.provenance import sha256_file
 from sbr_core.io.receipts import matrix_columns
 from sbr_core.io.transforms import write_stack_from_world
 from sbr_core.io.volumes import Volume, write_plane, write_volume
+from sbr_core.io.weights import save_weights
+from sbr_core.nn.generator import Generator
+from sbr_core.nn.registrar import Registrar
+from sbr_core.stages.networks import weights_header
 
 # centre (RAS mm), width (mm) and height of the blobs the brain is made of; no symmetry at all
 _BLOBS = (
@@ -174,6 +180,45 @@ def make_brain(
 
 def _grid_columns(grid: PlaneGrid) -> dict[str, float]:
     return {"rows": grid.shape[0], "columns": grid.shape[1], "spacing_mm": grid.spacing_mm}
+
+
+def _save_networks(folder, *, spacing_mm=1.0, generator_spacing_mm=None, strength=2.0):
+    """Small random networks whose registrar moves things by a few px."""
+    torch.manual_seed(0)
+    architecture = {"encoder_channels": (4, 8), "decoder_channels": (8, 4), "squaring_steps": 5}
+    registrar = Registrar(**architecture)
+    torch.nn.init.normal_(registrar.velocity.weight, std=0.1)
+    registrar.velocity.bias.data = torch.tensor([0.5, -0.25]) * strength
+    generator = Generator(channels=4, residual_blocks=1)
+    paths = folder / "registrar.safetensors", folder / "generator.safetensors"
+    for path, kind, options, tensors, made_of, pixel in (
+        (paths[0], "registrar", RegistrarOptions(), registrar.state_dict(), architecture, None),
+        (
+            paths[1],
+            "generator",
+            SbrOptions(),
+            {f"generator.{k}": v for k, v in generator.state_dict().items()},
+            {"channels": 4, "residual_blocks": 1},
+            generator_spacing_mm,
+        ),
+    ):
+        header = weights_header(
+            kind,
+            made_of,
+            options,
+            working_pixel_mm=pixel or spacing_mm,
+            stain="",
+            fingerprint="",
+            revision=1,
+        )
+        save_weights(path, tensors, header)
+    return {"registrar": paths[0], "weights": paths[1]}
+
+
+@pytest.fixture
+def save_networks():
+    """Writes small random networks: `save_networks(folder, spacing_mm=…)` gives their paths."""
+    return _save_networks
 
 
 @pytest.fixture

@@ -7,11 +7,10 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import torch
 
 from sbr_core import geometry
 from sbr_core.algorithms.sections import prefilter
-from sbr_core.config import InferOptions, RegistrarOptions, SbrOptions
+from sbr_core.config import InferOptions
 from sbr_core.errors import ConfigError, ImageError, WeightsError
 from sbr_core.io.images import read_section
 from sbr_core.io.manifests import read_tsv, write_tsv
@@ -23,11 +22,7 @@ from sbr_core.io.transforms import (
     stack_to_section_path,
 )
 from sbr_core.io.volumes import read_plane, write_plane
-from sbr_core.io.weights import save_weights
-from sbr_core.nn.generator import Generator
-from sbr_core.nn.registrar import Registrar
 from sbr_core.stages import infer
-from sbr_core.stages.networks import weights_header
 
 
 def run(brain, method="linear", **more):
@@ -44,39 +39,6 @@ def run(brain, method="linear", **more):
         **more,
     )
     return out_dir, receipt
-
-
-def save_networks(folder, *, spacing_mm=1.0, generator_spacing_mm=None, strength=2.0):
-    """Small random networks whose registrar moves things by a few px."""
-    torch.manual_seed(0)
-    architecture = {"encoder_channels": (4, 8), "decoder_channels": (8, 4), "squaring_steps": 5}
-    registrar = Registrar(**architecture)
-    torch.nn.init.normal_(registrar.velocity.weight, std=0.5)
-    registrar.velocity.bias.data = torch.tensor([0.5, -0.25]) * strength
-    generator = Generator(channels=4, residual_blocks=1)
-    paths = folder / "registrar.safetensors", folder / "generator.safetensors"
-    for path, kind, options, tensors, made_of, pixel in (
-        (paths[0], "registrar", RegistrarOptions(), registrar.state_dict(), architecture, None),
-        (
-            paths[1],
-            "generator",
-            SbrOptions(),
-            {f"generator.{k}": v for k, v in generator.state_dict().items()},
-            {"channels": 4, "residual_blocks": 1},
-            generator_spacing_mm,
-        ),
-    ):
-        header = weights_header(
-            kind,
-            made_of,
-            options,
-            working_pixel_mm=pixel or spacing_mm,
-            stain="",
-            fingerprint="",
-            revision=1,
-        )
-        save_weights(path, tensors, header)
-    return {"registrar": paths[0], "weights": paths[1]}
 
 
 def pictures_of(receipt):
@@ -120,7 +82,9 @@ def test_linear_registered_section_is_the_brain_on_the_plane(fake_brain):
         assert np.abs(found - 0.8 * truth).max() < 0.02  # the prefilter's blur, not half a pixel
 
 
-def test_sitk_resamples_the_file_to_the_same_registered_section(fake_brain, tmp_path):
+def test_sitk_resamples_the_file_to_the_same_registered_section(
+    fake_brain, tmp_path, save_networks
+):
     out_dir, receipt = run(fake_brain, "sbr", **save_networks(tmp_path))
     prepared = {row["section"]: row for row in read_table(fake_brain.table("prepare"))}
     for row in read_table(receipt):
@@ -133,7 +97,7 @@ def test_sitk_resamples_the_file_to_the_same_registered_section(fake_brain, tmp_
         assert np.abs(ours - theirs).max() < 1e-4
 
 
-def test_deformation_there_and_back_through_the_files(fake_brain, tmp_path):
+def test_deformation_there_and_back_through_the_files(fake_brain, tmp_path, save_networks):
     out_dir, receipt = run(fake_brain, "sbr", **save_networks(tmp_path))
     columns, rows = np.meshgrid(np.arange(2, 40), np.arange(2, 34))
     points = np.stack([columns, rows], -1).astype(float)
@@ -146,7 +110,7 @@ def test_deformation_there_and_back_through_the_files(fake_brain, tmp_path):
         assert row["inverse_mean_px"] <= 0.02 and row["inverse_p99_px"] <= 0.1
 
 
-def test_nothing_is_random_and_batches_do_not_matter(fake_brain, tmp_path):
+def test_nothing_is_random_and_batches_do_not_matter(fake_brain, tmp_path, save_networks):
     networks = save_networks(tmp_path)
     _, receipt = run(fake_brain, "sbr", **networks)
     # ITK's HDF5 files carry the time; the pictures carry nothing but the result
@@ -166,7 +130,9 @@ def test_nothing_is_random_and_batches_do_not_matter(fake_brain, tmp_path):
         np.testing.assert_allclose(alone, first[name], atol=1e-4)
 
 
-def test_intact_sections_are_kept_and_networks_not_even_loaded(fake_brain, tmp_path, monkeypatch):
+def test_intact_sections_are_kept_and_networks_not_even_loaded(
+    fake_brain, tmp_path, monkeypatch, save_networks
+):
     networks = save_networks(tmp_path)
     out_dir, receipt = run(fake_brain, "sbr", **networks)
     before = read_table(receipt)
@@ -185,7 +151,7 @@ def test_intact_sections_are_kept_and_networks_not_even_loaded(fake_brain, tmp_p
     assert len(restored) == 12
 
 
-def test_weights_of_another_pixel_size_work_on_their_own_grid(brain_maker, tmp_path):
+def test_weights_of_another_pixel_size_work_on_their_own_grid(brain_maker, tmp_path, save_networks):
     """The same weights on the same brain at another working pixel: the same deformation."""
     networks = save_networks(tmp_path, spacing_mm=1.0)
     fields = {}
@@ -218,7 +184,7 @@ def test_sections_that_failed_before_are_reported_not_lost(fake_brain):
         run(fake_brain, strict=True)
 
 
-def test_plane_without_tissue_fails_alone(fake_brain, tmp_path):
+def test_plane_without_tissue_fails_alone(fake_brain, tmp_path, save_networks):
     mask = fake_brain.results / "resample" / "sections" / "001_mrimask.nii.gz"
     write_plane(mask, np.zeros(fake_brain.grid.shape, np.uint8), 1.0)
     table = fake_brain.table("resample")
@@ -234,7 +200,7 @@ def test_plane_without_tissue_fails_alone(fake_brain, tmp_path):
     assert "no tissue" in failed[0]["message"]
 
 
-def test_trained_method_needs_weights_that_belong_together(fake_brain, tmp_path):
+def test_trained_method_needs_weights_that_belong_together(fake_brain, tmp_path, save_networks):
     with pytest.raises(ConfigError, match="--registrar and --weights"):
         run(fake_brain, "sbr")
     with pytest.raises(WeightsError, match="working_pixel_mm"):

@@ -1,0 +1,153 @@
+"""`report`: one page that needs nothing else and hides nothing."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sbr_core.config import InferOptions, ReassembleOptions, ReportOptions
+from sbr_core.io.images import write_png
+from sbr_core.io.manifests import read_tsv, write_tsv
+from sbr_core.io.volumes import Volume, read_cuts, write_volume
+from sbr_core.stages import infer, reassemble, report
+
+
+@pytest.fixture
+def finished_brain(fake_brain, tmp_path, save_networks):
+    """Both methods inferred and reassembled, a measured section, one that failed."""
+    brain = fake_brain
+    header, rows = read_tsv(brain.table("prepare"))
+    failed = {"section": "002", "status": "failed", "message": "no <tissue> found"}
+    write_tsv(
+        brain.table("prepare"), [failed if r["section"] == "002" else r for r in rows], header
+    )
+    for method, networks in (("linear", {}), ("sbr", save_networks(tmp_path))):
+        folder = brain.results / method
+        infer.run(
+            InferOptions(device="cpu"),
+            method=method,
+            prepared=brain.table("prepare"),
+            planes=brain.table("resample"),
+            affines=brain.table("align_sections"),
+            out_dir=folder,
+            receipt=folder / "sections.tsv",
+            **networks,
+        )
+        reassemble.run(
+            ReassembleOptions(),
+            brain="b",
+            method=method,
+            sections=folder / "sections.tsv",
+            prepared=brain.table("prepare"),
+            align_dir=brain.results / "align",
+            mri=brain.results / "prepare" / "mri.nii.gz",
+            out_dir=folder / "volume",
+        )
+    write_png(brain.results / "sbr" / "loss.png", np.zeros((4, 4), np.uint8))
+    for name, key, values in (
+        ("sections", {"section": "003"}, {"linear": 2.0, "sbr": 2.5}),
+        ("summary", {"statistic": "mean", "n": 1}, {"linear": 2.0, "sbr": 1.25}),
+    ):
+        write_tsv(
+            brain.results / "evaluation" / f"{name}.tsv",
+            [
+                {"brain": "b", "method": m, **key, "metric": "in_plane_mm", "class": ""}
+                | {"value": v, "unit": "mm"}
+                for m, v in values.items()
+            ],
+        )
+    return brain
+
+
+def page_of(brain, methods=("linear", "sbr"), **options):
+    out = brain.results / "report" / "index.html"
+    report.run(
+        ReportOptions(**options),
+        brain="b",
+        methods={m: brain.results / m for m in methods},
+        results_dir=brain.results,
+        out=out,
+    )
+    return out.read_text(encoding="utf-8")
+
+
+def test_page_is_self_contained_and_complete(finished_brain, tmp_path):
+    page = page_of(finished_brain)
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert sources and all(s.startswith(("data:image/", "#")) for s in sources)
+    assert "http" not in page and str(tmp_path) not in page
+    pictures = [s for s in sources if s.startswith("data:image/jpeg")]
+    # 11 sections of five pictures, three cuts of five
+    assert len(pictures) == 11 * 5 + 3 * 5
+    for picture in pictures:
+        array = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.split(",")[1]))))
+        assert array.ndim == 3 and array.max() > 50  # none of them is black
+    for anchor in re.findall(r'href="#([^"]*)"', page):
+        assert f'id="{anchor}"' in page
+
+
+def test_page_names_what_went_wrong(finished_brain):
+    page = page_of(finished_brain)
+    assert "section 002 was left out by prepare: no &lt;tissue&gt; found" in page
+    assert "section 003: in_plane_mm 2.5 with sbr, 2 with linear" in page
+    assert re.search(r'class="n good">1.25<', page)
+    assert "linear 2 → sbr 1.25" in page
+
+
+def test_page_without_evaluation_training_or_volume(fake_brain):
+    folder = fake_brain.results / "linear"
+    infer.run(
+        InferOptions(),
+        method="linear",
+        prepared=fake_brain.table("prepare"),
+        planes=fake_brain.table("resample"),
+        affines=fake_brain.table("align_sections"),
+        out_dir=folder,
+        receipt=folder / "sections.tsv",
+    )
+    page = page_of(fake_brain, ("linear",))
+    assert "Nothing was measured" in page and "Nothing: no section failed" in page
+    assert 'id="volume"' not in page and 'id="training"' not in page
+    assert page.count("data:image/jpeg") == 12 * 2
+
+
+def test_pictures_respect_the_options(finished_brain):
+    small, large = (
+        page_of(finished_brain, max_width_px=100),
+        page_of(finished_brain, jpeg_quality=95),
+    )
+    assert max(int(w) for w in re.findall(r'width="(\d+)" height', small)) == 100
+    assert len(small) < len(large)
+
+
+@pytest.mark.parametrize("letters", ["RAS", "LIA", "SPR"])
+def test_cuts_show_up_as_up_and_right_as_right(tmp_path, letters):
+    """The same lump, right, front and up of the middle, in any order of the axes."""
+    axes = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for voxel_axis, letter in enumerate(letters):
+        world_axis, sign = axes[letter]
+        affine[world_axis, voxel_axis] = sign * (1.0 + 0.5 * voxel_axis)
+    affine[:3, 3] = -affine[:3, :3] @ [9.5, 9.5, 9.5]
+    lump = (np.linalg.inv(affine) @ [4.0, 6.0, 3.0, 1.0])[:3]
+    distance = np.linalg.norm(
+        (np.stack(np.indices((20, 20, 20)), -1) - lump) @ affine[:3, :3].T, axis=-1
+    )
+    write_volume(tmp_path / "v.nii.gz", Volume(np.exp(-(distance**2) / 8).astype("f4"), affine))
+    cuts = read_cuts(tmp_path / "v.nii.gz", np.array([4.0, 6.0, 3.0]))
+    across_up = (
+        (6.0, 3.0),
+        (4.0, 3.0),
+        (4.0, 6.0),
+    )  # sagittal (A, S), coronal (R, S), axial (R, A)
+    for cut, (across, up) in zip(cuts, across_up, strict=True):
+        row, column = np.unravel_index(np.argmax(cut.image), cut.image.shape)
+        height, width = cut.image.shape
+        assert (column - (width - 1) / 2) * cut.pixel_mm[1] == pytest.approx(across, abs=1.0)
+        assert ((height - 1) / 2 - row) * cut.pixel_mm[0] == pytest.approx(up, abs=1.0)
