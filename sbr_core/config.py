@@ -171,7 +171,7 @@ class ReportOptions(Options):
     """The HTML page of one brain."""
 
     max_width_px: Annotated[int, Field(ge=100)] = 320
-    jpeg_quality: Annotated[int, Field(ge=10, le=95)] = 75
+    jpeg_quality: Annotated[int, Field(ge=10, le=95)] = 70
 
 
 class Config(Options):

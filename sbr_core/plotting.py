@@ -83,8 +83,9 @@ def edges(image: np.ndarray, sigma_px: float = 2.0) -> np.ndarray:
     """
     from skimage.feature import canny
 
-    return canny(np.asarray(image, np.float32), sigma=sigma_px, low_threshold=0.02,
-                 high_threshold=0.06)  # fmt: skip
+    return canny(
+        np.asarray(image, np.float32), sigma=sigma_px, low_threshold=0.04, high_threshold=0.1
+    )
 
 
 def contours(mask: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from sbr_core.io.volumes import Volume, read_cuts, read_plane, read_volume
 if TYPE_CHECKING:
     from sbr_core.config import ReportOptions
 
-GRID_MM = 4
+_GRID_LINES = 18
 _CUT_NAMES = ("sagittal", "coronal", "axial")
 # the change of a section's own value that is no longer chance or rounding
 _WORSE = {"in_plane_mm": 0.05, "dice": -0.01}
@@ -80,7 +80,6 @@ def run(
         alignment=_alignment(results_dir / "align"),
         losses=_losses(results_dir, methods),
         mri_colour=plotting.MRI_COLOUR,
-        grid_mm=GRID_MM,
         sections=_sections(tables, rows, measured, results_dir, options),
     )
     write_text(out, text)
@@ -134,7 +133,8 @@ class _Measured:
         values = [
             float(row["value"] or "nan")
             for row in self.summary
-            if (row["metric"], row["method"], row["statistic"]) == (metric, method, "mean")
+            if (row["metric"], row["method"]) == (metric, method)
+            and row["statistic"] in ("mean", "value")
         ]
         return float(np.mean(values)) if values else None
 
@@ -175,6 +175,8 @@ class _Measured:
 def _number(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
+    if abs(value) < 1e-6:  # rounding of something that is nought
+        return "0"
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
@@ -260,6 +262,8 @@ def _alignment(folder: Path) -> dict[str, Any] | None:
     facts = []
     if (folder / "quality.json").is_file():
         for name, value in read_json(folder / "quality.json").items():
+            if name in ("stage", "revision"):
+                continue
             if isinstance(value, int | float | str) and not isinstance(value, bool):
                 text = value if isinstance(value, str) else _number(float(value))
                 facts.append((name.replace("_", " "), text))
@@ -288,10 +292,7 @@ def _picture(picture: np.ndarray, caption: str, options: ReportOptions) -> dict[
     from PIL import Image
 
     stream = io.BytesIO()
-    # colour at full resolution: the lines are one pixel wide
-    Image.fromarray(picture).save(
-        stream, "JPEG", quality=options.jpeg_quality, subsampling=0, optimize=True
-    )
+    Image.fromarray(picture).save(stream, "JPEG", quality=options.jpeg_quality, optimize=True)
     return {
         "uri": "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii"),
         "caption": caption,
@@ -428,8 +429,7 @@ def _section_pictures(
             pictures.append(_picture(grey, f"{method}, synthesised", options))
         disp_px = _displacement_px(tables[method], row, shape)
         if disp_px is not None:
-            spacing_px = GRID_MM / float(row["spacing_mm"]) * shape[1] / mri.shape[1]
-            lines = plotting.grid(disp_px, 0.35 * fixed + 0.65, spacing_px)
+            lines = plotting.grid(disp_px, 0.35 * fixed + 0.65, max(shape) / _GRID_LINES)
             pictures.append(_picture(lines, f"{method}, deformation", options))
     return pictures
 
