@@ -45,6 +45,7 @@ from sbr_core.algorithms.section_affine import (
     AffineLimits,
     SectionFit,
     fit_section_affine,
+    plane_equations,
     stretch_of,
     with_stretch,
 )
@@ -54,6 +55,9 @@ from sbr_core.geometry import PlaneGrid, apply
 _MARGIN_MM = 5.0
 _COARSE_MM = 4.0
 _BINS = 32
+_PLANE_STEPS = 4
+_SETTLED_MM = 0.05
+_STEP_SIGMA_MM = 2.0
 
 
 @dataclass(frozen=True)
@@ -257,14 +261,20 @@ def align_stack(
     stack_from_oriented = _best_start(fixed, coarse, max_rotation_deg, seed, progress)
 
     moving = _oriented_mri(brain, world_from_oriented, spacing_mm)
-    fit_mm = 2.0 * working_pixel_mm  # pixel of the planes that sections are fitted to meanwhile
-    report = []
-    for number in range(1, rounds + 1):
+    report: list[dict[str, Any]] = []
+    planes: _MriPlanes | None = None
+    fits: list[SectionFit] = []
+    for number in range(1, rounds + _PLANE_STEPS + 1):
+        by_ants = planes is None or number <= rounds
         before = stack_from_oriented @ oriented_from_world, affines
-        fixed = _stack_volume(sections, affines, working_pixel_mm, spacing_mm)
-        shrink = (3, 2, 1) if number == 1 else (2, 1)
-        fitted = _ants_fit(fixed, moving, stack_from_oriented, "Affine", shrink, seed)
         centre = _tissue_centre(sections, affines, working_pixel_mm)
+        if by_ants:
+            fixed = _stack_volume(sections, affines, working_pixel_mm, spacing_mm)
+            shrink = (3, 2, 1) if number == 1 else (2, 1)
+            fitted = _ants_fit(fixed, moving, stack_from_oriented, "Affine", shrink, seed)
+        else:
+            step = _plane_step(sections, planes, working_pixel_mm, fits, centre, limits)
+            fitted = step @ stack_from_oriented
         stack_from_oriented, in_plane = split_affine(fitted, centre)
         affines = [a @ in_plane(s.position_mm) for a, s in zip(affines, sections, strict=True)]
         if number > 1:
@@ -274,11 +284,11 @@ def align_stack(
         grid, shift = _plane_grid(sections, affines, working_pixel_mm, brain, stack_from_world)
         stack_from_oriented = shift @ stack_from_oriented
         affines = [a @ np.linalg.inv(_in_plane_part(shift)) for a in affines]
-        fits = _fit_sections(
-            sections, affines, working_pixel_mm, brain,
-            stack_from_oriented @ oriented_from_world, grid.at_spacing(fit_mm), limits,
-            (8.0, 4.0, 2.0) if number == 1 else (3.0, 1.5),
-        )  # fmt: skip
+        planes = _MriPlanes(
+            brain, stack_from_oriented @ oriented_from_world, grid.at_spacing(2 * working_pixel_mm)
+        )
+        sigmas_mm = (8.0, 4.0, 2.0) if number == 1 else (3.0, 1.5)
+        fits = _fit_sections(sections, affines, working_pixel_mm, planes, limits, sigmas_mm)
         affines = [f.working_from_plane_mm for f in fits]
 
         after = stack_from_oriented @ oriented_from_world, affines
@@ -286,17 +296,21 @@ def align_stack(
         information, dice = _agreement(volume, moving, stack_from_oriented)
         figures = {
             "round": number,
+            "volume_fit": "ANTs affine, split" if by_ants else "joint step of planes and sections",
             "mutual_information": information,
             "mask_dice": dice,
             "moved_mm": _moved_mm(sections, working_pixel_mm, before, after),
             "section_cost": float(np.nanmean([f.cost for f in fits])),
-            "scale_world_mm_per_stack_mm": 1 / geometry.similarity_scale(after[0]),
+            "world_mm_per_stack_mm": 1 / geometry.similarity_scale(after[0]),
         }
         report.append(figures)
         progress(
-            f"round {number}/{rounds}: mutual information {information:.3f}, mask Dice"
-            f" {dice:.3f}, moved {figures['moved_mm']:.2f} mm"
+            f"round {number}/{rounds + _PLANE_STEPS}: mutual information {information:.3f},"
+            f" mask Dice {dice:.3f}, section cost {figures['section_cost']:.4f},"
+            f" moved {figures['moved_mm']:.2f} mm"
         )
+        if not by_ants and figures["moved_mm"] < _SETTLED_MM:
+            break
 
     stack_from_world = stack_from_oriented @ oriented_from_world
     grid, shift = _plane_grid(sections, affines, working_pixel_mm, brain, stack_from_world)
@@ -625,37 +639,99 @@ def _with_common_stretch(
     return out
 
 
+class _MriPlanes:
+    """The MRI on any plane of a stack, prefiltered for the planes' grid."""
+
+    def __init__(self, brain: Brain, stack_from_world: np.ndarray, grid: PlaneGrid) -> None:
+        self.grid = grid
+        spacing_world_mm = grid.spacing_mm / geometry.similarity_scale(stack_from_world)
+        masked = np.where(brain.mask, brain.data, 0)
+        self._data = prefiltered_volume(masked, brain.voxel_mm, spacing_world_mm)
+        self._mask = brain.mask.astype(np.uint8)
+        self._where = brain.world_from_voxel, stack_from_world, grid
+
+    def image(self, position_mm: float) -> np.ndarray:
+        return resample_plane(self._data, *self._where, position_mm)
+
+    def mask(self, position_mm: float) -> np.ndarray:
+        return resample_plane(self._mask, *self._where, position_mm, order=0) > 0
+
+
 def _fit_sections(
     sections: Sequence[StackSection],
     priors: Sequence[np.ndarray],
     working_pixel_mm: float,
-    brain: Brain,
-    stack_from_world: np.ndarray,
-    grid: PlaneGrid,
+    planes: _MriPlanes,
     limits: AffineLimits,
     sigmas_mm: tuple[float, ...],
 ) -> list[SectionFit]:
     """One 2D fit per section, to the MRI planes of the present similarity."""
-    world_per_stack = 1 / geometry.similarity_scale(stack_from_world)
-    masked = np.where(brain.mask, brain.data, 0)
-    data = prefiltered_volume(masked, brain.voxel_mm, grid.spacing_mm * world_per_stack)
-    mask = brain.mask.astype(np.uint8)
-    fits = []
-    for section, prior in zip(sections, priors, strict=True):
-        where = (brain.world_from_voxel, stack_from_world, grid, section.position_mm)
-        fit = fit_section_affine(
+    return [
+        fit_section_affine(
             section.image,
             section.mask,
             working_pixel_mm,
-            resample_plane(data, *where),
-            resample_plane(mask, *where, order=0),
-            grid.spacing_mm,
+            planes.image(section.position_mm),
+            planes.mask(section.position_mm),
+            planes.grid.spacing_mm,
             prior,
             limits=limits,
             sigmas_mm=sigmas_mm,
         )
-        fits.append(fit)
-    return fits
+        for section, prior in zip(sections, priors, strict=True)
+    ]
+
+
+def _plane_step(
+    sections: Sequence[StackSection],
+    planes: _MriPlanes,
+    working_pixel_mm: float,
+    fits: Sequence[SectionFit],
+    centre: np.ndarray,
+    limits: AffineLimits,
+) -> np.ndarray:
+    """One Gauss-Newton step of all planes together, section affines answering to it.
+
+    Unknowns are what section affines cannot do: the stack's offset and scale along z and its two
+    tilts, u = (o, s, a, b). The planes move along z by o + s (z − z0) + a (x − x0) + b (y − y0).
+
+    Returns
+    -------
+    (4, 4), new stack mm from old: only z changes.
+    """
+    hessian, gradient = np.zeros((4, 4)), np.zeros(4)
+    half = planes.grid.spacing_mm
+    for section, fit in zip(sections, fits, strict=True):
+        z = section.position_mm
+        found = plane_equations(
+            section.image,
+            section.mask,
+            working_pixel_mm,
+            (planes.image(z - half), planes.image(z), planes.image(z + half)),
+            2 * half,
+            planes.mask(z),
+            planes.grid.spacing_mm,
+            fit.working_from_plane_mm,
+            limits=limits,
+            sigma_mm=_STEP_SIGMA_MM,
+        )
+        if found is None:
+            continue
+        # (q0, q1, q2) of this section from the stack's u
+        from_stack = np.array(
+            [[1.0, z - centre[2], -centre[0], -centre[1]], [0, 0, 1.0, 0], [0, 0, 0, 1.0]]
+        )
+        hessian += from_stack.T @ found[0] @ from_stack
+        gradient += from_stack.T @ found[1]
+    o, s, a, b = -np.linalg.solve(hessian + 1e-9 * np.diag(np.diag(hessian) + 1e-9), gradient)
+    # far from the solution the linear step overshoots
+    shrink = min(1.0, 2.0 / max(abs(o), 1e-9), 0.05 / max(abs(s), abs(a), abs(b), 1e-9))
+    o, s, a, b = np.array([o, s, a, b]) * shrink
+    # z_old = z + o + s (z - z0) + a (x - x0) + b (y - y0), solved for z
+    step = np.eye(4)
+    step[2, :3] = np.array([-a, -b, 1.0]) / (1 + s)
+    step[2, 3] = (s * centre[2] - o + a * centre[0] + b * centre[1]) / (1 + s)
+    return step
 
 
 def _moved_mm(

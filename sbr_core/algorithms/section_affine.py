@@ -129,6 +129,48 @@ def fit_section_affine(
     return SectionFit(fitted, cost, start, float(np.linalg.norm(shift, axis=1).mean()))
 
 
+def plane_equations(
+    section: np.ndarray,
+    section_mask: np.ndarray,
+    working_pixel_mm: float,
+    planes: tuple[np.ndarray, np.ndarray, np.ndarray],
+    distance_mm: float,
+    mri_mask: np.ndarray,
+    plane_spacing_mm: float,
+    working_from_plane_mm: np.ndarray,
+    *,
+    limits: AffineLimits,
+    sigma_mm: float,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """How a section's misfit changes when its MRI plane moves out of itself.
+
+    The plane's point (x, y) moves along z by q0 + q1 x + q2 y mm, and the section's affine
+    follows as it would if it were fitted again (Schur complement of the joint Gauss-Newton step).
+
+    Parameters
+    ----------
+    planes : MRI `distance_mm` / 2 below the plane, on it, and as far above it; else as in
+        `fit_section_affine`.
+    distance_mm : from the first of the planes to the last, stack mm.
+    working_from_plane_mm : the fitted affine.
+
+    Returns
+    -------
+    hessian, gradient : (3, 3), (3,) of the cost in (q0, q1, q2); None where section or plane is
+        empty.
+    """
+    section_mask, mri_mask = section_mask > 0, mri_mask > 0
+    if section_mask.sum() < 30 or mri_mask.sum() < 30:
+        return None
+    below, middle, above = planes
+    problem = _Problem(
+        section * section_mask, section_mask, working_pixel_mm,
+        middle * mri_mask, mri_mask, plane_spacing_mm, working_from_plane_mm, limits,
+    )  # fmt: skip
+    # tissue that only a neighbouring plane has is part of how the plane changes: no mask on it
+    return problem.plane_equations(sigma_mm, below, above, distance_mm)
+
+
 @dataclass(frozen=True)
 class _Motion:
     """p -> c + linear (p - c) + shift, plane mm."""
@@ -174,6 +216,7 @@ class _Evaluation:
     residual: np.ndarray
     weight: np.ndarray
     points_section_px: np.ndarray
+    coefficients: np.ndarray
 
 
 # generators of a small motion: rotation, scale, stretch, shear
@@ -190,7 +233,8 @@ class _Problem:
         # the median of tissue becomes 1, so that costs compare between sections
         self.section = section / max(np.median(section[section_mask]), 1e-6)
         self.section = np.minimum(self.section, 3.0)
-        self.mri = mri / max(np.median(mri[mri_mask]), 1e-6)
+        self.mri_unit = max(np.median(mri[mri_mask]), 1e-6)
+        self.mri = mri / self.mri_unit
         self.mri_mask = mri_mask
         self.section_mask = section_mask
         self.section_px_mm, self.plane_px_mm = section_px_mm, plane_px_mm
@@ -202,7 +246,7 @@ class _Problem:
         smooth = gaussian_filter(self.section, sigma_mm / self.section_px_mm, truncate=3.0)
         self.smooth = smooth
         self.gradient = np.gradient(smooth) if min(smooth.shape) > 1 else None
-        mri = gaussian_filter(self.mri, sigma_mm / self.plane_px_mm, truncate=3.0)
+        mri = self._smooth_mri(self.mri, sigma_mm)
         stride = max(1, int(sigma_mm / self.plane_px_mm))
         rows, columns = np.mgrid[0 : mri.shape[0] : stride, 0 : mri.shape[1] : stride]
         points = np.stack([columns.ravel(), rows.ravel()], axis=1) * self.plane_px_mm
@@ -215,20 +259,28 @@ class _Problem:
         reach = max(1, round(_DOMAIN_MARGIN_MM / (stride * self.plane_px_mm)))
         domain = binary_dilation(tissue, iterations=reach).ravel()
         self.points = points[domain]
-        self._set_basis(mri[::stride, ::stride].ravel()[domain])
+        self.take = lambda plane: plane[::stride, ::stride].ravel()[domain]
+        self._set_basis(self.take(mri))
         # half the contrast of the tissue itself, so that costs compare between planes and poses
         self.scale = max(0.5 * float(np.std(smooth[self.section_mask])), 0.05)
+
+    def _smooth_mri(self, mri: np.ndarray, sigma_mm: float) -> np.ndarray:
+        return gaussian_filter(mri, sigma_mm / self.plane_px_mm, truncate=3.0)
 
     def _set_basis(self, values: np.ndarray) -> None:
         """Hat functions over MRI intensity, times 1, x and y."""
         tissue = values[values > 0.3]
         knots = np.quantile(tissue, np.linspace(0.02, 0.98, _KNOTS - 2)) if tissue.size else []
-        knots = np.unique(np.concatenate([[0.0, 0.15], knots]))
-        hats = np.stack([np.interp(values, knots, row) for row in np.eye(len(knots))], axis=1)
-        xy = (self.points - self.centre_mm) / 50.0
-        self.basis = np.concatenate([hats, hats * xy[:, :1], hats * xy[:, 1:]], axis=1)
+        self.knots = np.unique(np.concatenate([[0.0, 0.15], knots]))
+        self.basis = self._basis_of(values)
         # the ramp is held back, so that it explains staining and not displaced tissue
-        self.ridge = 1e-3 * len(values) * np.repeat([1e-3, 1.0, 1.0], len(knots))
+        self.ridge = 1e-3 * len(values) * np.repeat([1e-3, 1.0, 1.0], len(self.knots))
+
+    def _basis_of(self, values: np.ndarray) -> np.ndarray:
+        rows = np.eye(len(self.knots))
+        hats = np.stack([np.interp(values, self.knots, row) for row in rows], axis=1)
+        xy = (self.points - self.centre_mm) / 50.0
+        return np.concatenate([hats, hats * xy[:, :1], hats * xy[:, 1:]], axis=1)
 
     def _section_px(self, points_mm: np.ndarray, motion: _Motion) -> np.ndarray:
         matrix = self.prior @ motion.matrix(self.centre_mm)
@@ -246,10 +298,11 @@ class _Problem:
             weighted = self.basis * weight[:, None]
             normal = weighted.T @ self.basis
             normal[np.diag_indices_from(normal)] += self.ridge
-            residual = values - self.basis @ np.linalg.solve(normal, weighted.T @ values)
+            coefficients = np.linalg.solve(normal, weighted.T @ values)
+            residual = values - self.basis @ coefficients
             weight = 1.0 / (1.0 + (residual / self.scale) ** 2) ** 2
         loss = float(np.mean(residual**2 / (residual**2 + self.scale**2)))
-        return _Evaluation(loss + self._prior_cost(motion), residual, weight, px)
+        return _Evaluation(loss + self._prior_cost(motion), residual, weight, px, coefficients)
 
     def _prior_weights(self) -> np.ndarray:
         size = np.array([np.log1p(self.limits.max_scale_change), *[self.limits.max_shear] * 2])
@@ -280,27 +333,55 @@ class _Problem:
         return motion
 
     def _linearise(self, motion: _Motion, at: _Evaluation) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient (6,) and Gauss-Newton Hessian (6, 6) of the cost in a small motion."""
+        gradient, hessian = self._normal_equations(self._jacobian(motion, at), at)
+        prior = self._prior_weights()
+        gradient[1:4] += prior * motion.stretch()
+        hessian[np.arange(1, 4), np.arange(1, 4)] += prior
+        return gradient, hessian
+
+    def _jacobian(self, motion: _Motion, at: _Evaluation) -> np.ndarray:
+        """(n, 6): change of the residuals with a small motion."""
         matrix = (self.prior @ motion.matrix(self.centre_mm))[:2, :2]
         rows_columns = at.points_section_px.T[::-1]
         by_row, by_column = (map_coordinates(g, rows_columns, order=1) for g in self.gradient)
         slope = np.stack([by_column, by_row], axis=1) / self.section_px_mm @ matrix
         offset = self.points - self.centre_mm
-        jacobian = np.concatenate(
-            [
-                np.einsum("ni,kij,nj->nk", slope, _GENERATORS, offset, optimize=True),
-                slope,
-            ],
-            axis=1,
-        )
+        small = np.einsum("ni,kij,nj->nk", slope, _GENERATORS, offset, optimize=True)
+        return np.concatenate([small, slope], axis=1)
+
+    def _normal_equations(
+        self, jacobian: np.ndarray, at: _Evaluation
+    ) -> tuple[np.ndarray, np.ndarray]:
         # the part of a step that the intensity function would take up is no misfit
         weighted = self.basis * at.weight[:, None]
         normal = weighted.T @ self.basis
         normal[np.diag_indices_from(normal)] += self.ridge
-        jacobian -= self.basis @ np.linalg.solve(normal, weighted.T @ jacobian)
+        jacobian = jacobian - self.basis @ np.linalg.solve(normal, weighted.T @ jacobian)
         per_point = at.weight / (len(at.weight) * self.scale**2)
-        gradient = jacobian.T @ (per_point * at.residual)
-        hessian = (jacobian * per_point[:, None]).T @ jacobian
-        prior = self._prior_weights()
-        gradient[1:4] += prior * motion.stretch()
-        hessian[np.arange(1, 4), np.arange(1, 4)] += prior
-        return gradient, hessian
+        return jacobian.T @ (per_point * at.residual), (jacobian * per_point[:, None]).T @ jacobian
+
+    def plane_equations(
+        self, sigma_mm: float, below: np.ndarray, above: np.ndarray, distance_mm: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `plane_equations` returns, at the prior."""
+        still = _Motion(np.eye(2), np.zeros(2))
+        self.set_level(sigma_mm, still)
+        at = self.evaluate(still)
+        sides = [
+            self._basis_of(self.take(self._smooth_mri(m / self.mri_unit, sigma_mm)))
+            for m in (below, above)
+        ]
+        # a plane further up predicts another section
+        per_mm = -(sides[1] - sides[0]) @ at.coefficients / distance_mm
+        plane = per_mm[:, None] * np.column_stack([np.ones(len(per_mm)), self.points])
+        jacobian = np.concatenate([self._jacobian(still, at), plane], axis=1)
+        gradient, hessian = self._normal_equations(jacobian, at)
+        own, shared = slice(0, 6), slice(6, 9)
+        held = hessian[own, own] + np.diag([0, *self._prior_weights(), 0, 0]) + 1e-9 * np.eye(6)
+        # the section's own best answer to each step of the plane is taken for granted
+        through = np.linalg.solve(held, np.column_stack([hessian[own, shared], gradient[own]]))
+        return (
+            hessian[shared, shared] - hessian[shared, own] @ through[:, :3],
+            gradient[shared] - hessian[shared, own] @ through[:, 3],
+        )
