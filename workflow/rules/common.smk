@@ -123,6 +123,15 @@ def similarity(brain):
     return of_brain(brain, "align", "from-stack_to-mri_mode-image_xfm.txt")
 
 
+def fit_of(brain):
+    """Everything the global fit hands on."""
+    return {
+        "similarity": similarity(brain),
+        "plane_grid": of_brain(brain, "align", "plane_grid.json"),
+        "initial": of_brain(brain, "align", "sections_initial.tsv"),
+    }
+
+
 def volume(brain, method):
     """The reassembled volume: in MRI space, or in stack space where there is no 3D MRI."""
     space = "stack" if BRAINS[brain].prealigned else "mri"
@@ -153,7 +162,7 @@ def checkpoint_root(brain, network):
 def results_of(brain):
     """Every file of a brain whose loss is to be noticed."""
     tables = [receipts(brain, stage) for stage in (*SECTION_STAGES, *METHODS)]
-    fit = [] if BRAINS[brain].prealigned else [similarity(brain)]
+    fit = [] if BRAINS[brain].prealigned else list(fit_of(brain).values())
     volumes = [volume(brain, method) for method in METHODS]
     return [*(path for table in tables for path in table), *fit, *weights_of(brain), *volumes]
 
@@ -191,13 +200,7 @@ def plane_inputs(wildcards):
 
 def fit_inputs(wildcards):
     """The global fit of a brain that is not prealigned."""
-    brain = wildcards.brain
-    if BRAINS[brain].prealigned:
-        return {}
-    return {
-        "similarity": similarity(brain),
-        "initial": of_brain(brain, "align", "sections_initial.tsv"),
-    }
+    return {} if BRAINS[wildcards.brain].prealigned else fit_of(wildcards.brain)
 
 
 def frame_inputs(wildcards):
