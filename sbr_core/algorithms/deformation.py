@@ -130,7 +130,8 @@ def integrate(velocity_px: np.ndarray, grid: PlaneGrid, min_steps: int = 7) -> D
     """exp(v) and its inverse, from one velocity, at full resolution in float64.
 
     The inverse starts as exp(-v). Scaling and squaring interpolates, so the two are inverse to
-    each other only roughly; `invert` then makes one the inverse of the other as it is stored.
+    each other only roughly; `invert` then makes one the inverse of the other as it is stored, and
+    `centred_between_pixels` spreads what is left evenly.
 
     Parameters
     ----------
@@ -143,7 +144,8 @@ def integrate(velocity_px: np.ndarray, grid: PlaneGrid, min_steps: int = 7) -> D
     velocity = _tensor(velocity_px)
     disp_px = _array(exponentiate(velocity, steps))
     inverse_px = _array(exponentiate(-velocity, steps))
-    return Deformation(canvas, velocity_px, disp_px, invert(disp_px, inverse_px))
+    inverse_px = centred_between_pixels(invert(disp_px, inverse_px))
+    return Deformation(canvas, velocity_px, disp_px, inverse_px)
 
 
 def invert(
@@ -185,9 +187,26 @@ def invert(
     return _array(inverse)
 
 
+def centred_between_pixels(disp_px: np.ndarray) -> np.ndarray:
+    """A field whose linear interpolation is right in the mean, not at the pixels only.
+
+    Between two pixels linear interpolation of a curved w misses by f (1 - f) w''/2 at fraction
+    f: never on one side at the pixels, always on the other between them, w''/12 in the mean.
+    Taking that off makes the error at fixed pixels, which look the inverse up between its
+    pixels, about half as large.
+
+    Parameters
+    ----------
+    disp_px : (rows, columns, 2).
+    """
+    around = np.pad(disp_px, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    second = around[2:, 1:-1] + around[:-2, 1:-1] + around[1:-1, 2:] + around[1:-1, :-2]
+    return disp_px - (second - 4 * disp_px) / 12
+
+
 def there_and_back_px(
     deformation: Deformation, fixed_mask: np.ndarray, moving_mask: np.ndarray
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """How far pixels of tissue end from where they began, going there and back, both ways.
 
     Parameters
@@ -197,7 +216,7 @@ def there_and_back_px(
 
     Returns
     -------
-    (n,) distances in px: of the fixed pixels through phi, then its inverse; then of the moving
+    distances in px: (n,) of the fixed pixels through phi, then its inverse; (m,) of the moving
     pixels through the inverse, then phi.
     """
     forward, backward = _tensor(deformation.disp_px), _tensor(deformation.inverse_disp_px)
@@ -208,7 +227,7 @@ def there_and_back_px(
     ):
         error = np.linalg.norm(_array(compose(outer, inner)), axis=-1)
         distances.append(deformation.canvas.crop(error)[np.asarray(mask) > 0])
-    return np.concatenate(distances)
+    return tuple(distances)
 
 
 def folding_percent(deformation: Deformation, mask: np.ndarray) -> float:
