@@ -1,0 +1,91 @@
+"""Splitting a 3D fit between similarity and section affines; centring; scoring."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sbr_core.algorithms.alignment import (
+    candidate_orientations,
+    centred_affine,
+    normalised_mutual_information,
+    section_in_world,
+    split_affine,
+)
+from sbr_core.geometry import apply, similarity_scale
+
+
+def _random_affine(rng: np.random.Generator) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:3, :3] += 0.2 * rng.standard_normal((3, 3))
+    matrix[:3, 3] = 20 * rng.standard_normal(3)
+    return matrix
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_similarity_and_section_affines_together_are_the_affine(seed):
+    rng = np.random.default_rng(seed)
+    affine, centre = _random_affine(rng), 30 * rng.standard_normal(3)
+    similarity, in_plane = split_affine(affine, centre)
+    points = 50 * rng.standard_normal((20, 3))
+    for straight, split in zip(
+        apply(affine, points), apply(similarity, points), strict=True
+    ):
+        assert np.isclose(split[2], straight[2])  # z belongs to the similarity alone
+        assert np.allclose(apply(in_plane(split[2]), split[:2]), straight[:2])
+
+
+def test_split_gives_a_similarity_that_keeps_handedness_and_the_scale_along_z():
+    affine = _random_affine(np.random.default_rng(1))
+    similarity, in_plane = split_affine(affine, np.zeros(3))
+    assert np.isclose(similarity_scale(similarity), np.linalg.norm(affine[2, :3]))
+    assert np.linalg.det(similarity[:3, :3]) > 0
+    stretch = in_plane(7.0)[:2, :2]
+    assert np.allclose(stretch, stretch.T)  # common rotation is the similarity's
+
+
+def test_a_similarity_is_left_as_it_is():
+    angle = 0.3
+    turn = np.eye(4)
+    turn[:3, :3] = 1.07 * np.array(
+        [[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]]
+    )
+    similarity, in_plane = split_affine(turn, np.array([5.0, 6.0, 7.0]))
+    assert np.allclose(similarity, turn)
+    assert np.allclose(in_plane(-30.0), np.eye(3))
+
+
+def test_split_refuses_a_reflection():
+    with pytest.raises(ValueError, match="determinant"):
+        split_affine(np.diag([-1.0, 1.0, 1.0, 1.0]), np.zeros(3))
+
+
+def test_centring_takes_the_tissue_and_not_the_corner():
+    mask = np.zeros((40, 60), bool)
+    mask[10:20, 30:50] = True  # centroid at column 39.5, row 14.5
+    working_from_plane = centred_affine(mask, 0.5, np.array([100.0, 80.0]))
+    assert np.allclose(apply(working_from_plane, [100.0, 80.0]), [39.5 * 0.5, 14.5 * 0.5])
+    assert np.array_equal(working_from_plane[:2, :2], np.eye(2))
+
+
+def test_letters_name_one_orientation_which_may_be_left_handed():
+    (lia,) = candidate_orientations("LIA")
+    assert np.isclose(np.linalg.det(lia), -1)
+    assert np.array_equal(lia @ [1, 0, 0], [-1, 0, 0])  # columns run to the left
+    (ras,) = candidate_orientations("RAS")
+    assert np.array_equal(ras, np.eye(3))
+
+
+def test_mutual_information_of_independent_equal_and_inverted_images():
+    rng = np.random.default_rng(0)
+    a, b = rng.random(200_000), rng.random(200_000)
+    assert normalised_mutual_information(a, b) == pytest.approx(1, abs=2e-3)
+    assert normalised_mutual_information(a, a) == pytest.approx(2)
+    assert normalised_mutual_information(a, 3 - 2 * a) == pytest.approx(2, abs=0.02)
+
+
+def test_a_point_goes_from_section_to_world_through_affine_position_and_similarity():
+    working_from_plane = np.array([[1.0, 0, -3], [0, 1, 4], [0, 0, 1]])
+    stack_from_world = np.diag([0.5, 0.5, 0.5, 1.0])
+    found = section_in_world(np.array([[7.0, 9.0]]), 20.0, working_from_plane, stack_from_world)
+    assert np.allclose(found, [[20.0, 10.0, 40.0]])

@@ -1,0 +1,134 @@
+"""One section's affine: recovered across contrasts, and held when the section is damaged."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from sbr_core.algorithms.section_affine import (
+    AffineLimits,
+    fit_section_affine,
+    stretch_of,
+    with_stretch,
+)
+from sbr_core.geometry import apply
+
+PIXEL_MM = 1.0
+SHAPE = (90, 110)
+LIMITS = AffineLimits(max_scale_change=0.2, max_shear=0.2, prior_weight=1.0)
+SIGMAS_MM = (6.0, 3.0, 1.5)
+
+
+def _labels(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """0 none, 1 grey, 2 white, 3 nucleus: a brain-like slice, defined at any point, mm."""
+    x, y = x - 55.0, y - 45.0
+    angle = np.arctan2(y, x)
+    radius = np.hypot(x / 40, y / 32)
+    outer = radius < 1 + 0.08 * np.sin(5 * angle + 0.4)
+    inner = radius < 0.72 + 0.14 * np.sin(9 * angle) + 0.05 * np.cos(4 * angle)
+    nucleus = np.hypot(x - 12, y + 4) < 7
+    return np.where(nucleus, 3, np.where(inner, 2, np.where(outer, 1, 0))) * outer
+
+
+def _render(contrast: tuple[float, ...], working_from_plane: np.ndarray) -> np.ndarray:
+    fine = 4
+    rows, columns = np.mgrid[: SHAPE[0] * fine, : SHAPE[1] * fine]
+    points = (np.stack([columns, rows], axis=-1) + 0.5) / fine - 0.5
+    plane = apply(np.linalg.inv(working_from_plane), points * PIXEL_MM)
+    image = np.array(contrast)[_labels(plane[..., 0], plane[..., 1])]
+    image = image.reshape(SHAPE[0], fine, SHAPE[1], fine).mean(axis=(1, 3))
+    return gaussian_filter(image, 0.6).astype(np.float32)
+
+
+MRI = _render((0, 0.6, 1.0, 0.8), np.eye(3))
+MRI_MASK = MRI > 0.2
+
+
+def _true_affine(angle_deg: float, log_stretch: np.ndarray, shift: tuple) -> np.ndarray:
+    angle = np.deg2rad(angle_deg)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = np.eye(3)
+    matrix[:2, :2] = with_stretch(turn, log_stretch)
+    centre = np.array([55.0, 45.0])
+    matrix[:2, 2] = centre + shift - matrix[:2, :2] @ centre
+    return matrix
+
+
+TRUE = _true_affine(6.0, np.array([[0.04, 0.02], [0.02, -0.03]]), (4.0, -3.0))
+
+
+def _error_mm(found: np.ndarray, true: np.ndarray) -> float:
+    """Mean distance in the section over the plane's tissue."""
+    points = np.argwhere(MRI_MASK)[:, ::-1] * PIXEL_MM
+    return float(np.linalg.norm(apply(found, points) - apply(true, points), axis=1).mean())
+
+
+def _fit(section: np.ndarray, prior: np.ndarray | None = None, limits=LIMITS):
+    return fit_section_affine(
+        section, section > 0.1, PIXEL_MM, MRI, MRI_MASK, PIXEL_MM,
+        np.eye(3) if prior is None else prior, limits=limits, sigmas_mm=SIGMAS_MM,
+    )  # fmt: skip
+
+
+def test_an_affine_is_recovered_although_the_contrast_is_another():
+    section = _render((0, 0.9, 0.4, 0.7), TRUE)  # white dark, grey bright
+    fit = _fit(section, limits=AffineLimits(0.2, 0.2, prior_weight=0.05))
+    assert _error_mm(np.eye(3), TRUE) > 5
+    assert _error_mm(fit.working_from_plane_mm, TRUE) < 0.3
+    assert fit.cost < fit.prior_cost
+
+
+def test_uneven_staining_does_not_move_a_section():
+    section = _render((0, 0.9, 0.4, 0.7), TRUE)
+    ramp = np.linspace(0.7, 1.3, SHAPE[1], dtype=np.float32)
+    fit = _fit(section * ramp, limits=AffineLimits(0.2, 0.2, prior_weight=0.05))
+    assert _error_mm(fit.working_from_plane_mm, TRUE) < 0.4
+
+
+def test_the_scale_of_intensity_does_not_matter():
+    section = _render((0, 0.9, 0.4, 0.7), TRUE)
+    one, other = _fit(section), fit_section_affine(
+        250 * section, section > 0.1, PIXEL_MM, 1000 * MRI, MRI_MASK, PIXEL_MM, np.eye(3),
+        limits=LIMITS, sigmas_mm=SIGMAS_MM,
+    )  # fmt: skip
+    assert np.allclose(one.working_from_plane_mm, other.working_from_plane_mm, atol=1e-3)
+
+
+def test_a_torn_section_does_not_run_away():
+    section = _render((0, 0.9, 0.4, 0.7), TRUE)
+    section[:, 75:] = 0  # a third is gone
+    section[55:70, 20:40] = 2.0  # and a blot of ink
+    fit = _fit(section)
+    stretch = stretch_of(fit.working_from_plane_mm[:2, :2])[1]
+    assert np.abs(np.linalg.eigvalsh(stretch)).max() < 0.08
+    assert _error_mm(fit.working_from_plane_mm, TRUE) < 2.5  # from 5.6 before
+
+
+def test_the_limits_hold_even_where_the_truth_is_beyond():
+    far = _true_affine(0.0, np.diag([0.35, 0.35]), (0.0, 0.0))
+    fit = _fit(_render((0, 0.9, 0.4, 0.7), far), limits=AffineLimits(0.1, 0.05, 0.0))
+    log = stretch_of(fit.working_from_plane_mm[:2, :2])[1]
+    assert abs(np.trace(log) / 2) <= np.log(1.1) + 1e-9
+    assert np.hypot((log[0, 0] - log[1, 1]) / 2, log[0, 1]) <= 0.05 + 1e-9
+
+
+@pytest.mark.parametrize("empty", ["section", "plane"])
+def test_the_prior_is_kept_where_there_is_nothing_to_compare(empty):
+    section = _render((0, 0.9, 0.4, 0.7), TRUE)
+    prior = _true_affine(2.0, np.zeros((2, 2)), (1.0, 1.0))
+    fit = fit_section_affine(
+        section, (section > 0.1) & (empty != "section"), PIXEL_MM,
+        MRI, MRI_MASK & (empty != "plane"), PIXEL_MM, prior,
+        limits=LIMITS, sigmas_mm=SIGMAS_MM,
+    )  # fmt: skip
+    assert np.array_equal(fit.working_from_plane_mm, prior)
+    assert np.isnan(fit.cost)
+
+
+def test_stretch_and_rotation_make_the_matrix_again():
+    matrix = np.array([[0.9, 0.3], [-0.2, 1.1]])
+    rotation, log = stretch_of(matrix)
+    assert np.allclose(rotation @ rotation.T, np.eye(2))
+    assert np.allclose(log, log.T)
+    assert np.allclose(with_stretch(rotation, log), matrix)
