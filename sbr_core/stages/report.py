@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from sbr_core.config import ReportOptions
 
 _GRID_LINES = 18
-_CUT_NAMES = ("sagittal", "coronal", "axial")
+_CUT_NAMES = {
+    "mri": ("sagittal", "coronal", "axial"),
+    "stack": ("middle column", "middle row", "middle position"),
+}
 # the change of a section's own value that is no longer chance or rounding
 _WORSE = {"in_plane_mm": 0.05, "dice": -0.01}
-_LOWER_IS_BETTER = {"in_plane_mm", "through_plane_mm", "folding", "there_and_back_mm"}
+_LOWER_IS_BETTER = {"in_plane_mm", "folding"}
 _HIGHER_IS_BETTER = {"dice", "dice_volume"}
 _STAGES = ("prepare", "resample", "align_sections")
 
@@ -139,20 +142,25 @@ class _Measured:
         return float(np.mean(values)) if values else None
 
     def worse_than_linear(self) -> list[str]:
-        """One line per section, method and metric that linear did better."""
+        """One line per section and method that linear did better in something."""
         found = []
         for section, metrics in self.sections.items():
+            worse: dict[str, list[str]] = {}
             for metric, margin in _WORSE.items():
                 for class_, by_method in metrics.get(metric, {}).items():
                     for method, value in by_method.items():
                         change = value - by_method.get("linear", math.nan)
                         # margin > 0: lower is better, < 0: higher is
                         if change * math.copysign(1, margin) > abs(margin):
-                            where = f" of class {class_}" if class_ else ""
-                            found.append(
-                                f"section {section}: {metric}{where} {_number(value)} with"
-                                f" {method}, {_number(by_method['linear'])} with linear"
+                            name = f"{metric} of class {class_}" if class_ else metric
+                            linear = _number(by_method["linear"])
+                            worse.setdefault(method, []).append(
+                                f"{name} {_number(value)} (linear {linear})"
                             )
+            found += [
+                f"section {section}: {method} is worse than linear in {', '.join(what)}"
+                for method, what in worse.items()
+            ]
         return found
 
     def of_section(self, section: str) -> list[str]:
@@ -304,7 +312,7 @@ def _picture(picture: np.ndarray, caption: str, options: ReportOptions) -> dict[
 def _volume_cuts(
     brain: str, methods: Mapping[str, Path], results_dir: Path, options: ReportOptions
 ) -> list[dict[str, Any]]:
-    """Three cuts of the MRI and of every method's volume."""
+    """Three cuts of the MRI and of every method's volume, or of the stack where there is no MRI."""
     space = "mri"
     found = {
         m: Path(f) / "volume" / f"{brain}_space-mri_histology.nii.gz" for m, f in methods.items()
@@ -326,7 +334,7 @@ def _volume_cuts(
         mri_cuts = read_cuts(mri, middle)
     cuts = {method: read_cuts(path, middle) for method, path in found.items()}
     rows = []
-    for index, name in enumerate(_CUT_NAMES):
+    for index, title in enumerate(_CUT_NAMES[space]):
         pictures = []
         some = next(iter(cuts.values()))[index]
         shape = plotting.display_shape(some.image.shape, options.max_width_px, some.pixel_mm)
@@ -335,12 +343,14 @@ def _volume_cuts(
             fixed = plotting.resized(plotting.window(mri_cuts[index].image), shape)
             pictures.append(_picture(plotting.rgb(fixed), "MRI", options))
         for method, three in cuts.items():
-            grey = plotting.resized(plotting.window(three[index].image), shape)
+            image = three[index].image
+            if space == "stack":  # as the sections lie, columns and rows growing to the right
+                image = image[:, ::-1]
+            grey = plotting.resized(plotting.window(image), shape)
             pictures.append(_picture(plotting.rgb(grey), method, options))
             if fixed is not None:
                 edges = plotting.overlay(grey, fixed)
                 pictures.append(_picture(edges, f"{method}, edges of the MRI", options))
-        title = name if space == "mri" else f"{name} of the stack"
         rows.append({"title": title, "pictures": pictures})
     return rows
 

@@ -94,7 +94,7 @@ def test_page_is_self_contained_and_complete(finished_brain, tmp_path):
 def test_page_names_what_went_wrong(finished_brain):
     page = page_of(finished_brain)
     assert "section 002 was left out by prepare: no &lt;tissue&gt; found" in page
-    assert "section 003: in_plane_mm 2.5 with sbr, 2 with linear" in page
+    assert "section 003: sbr is worse than linear in in_plane_mm 2.5 (linear 2)" in page
     assert re.search(r'class="n good">1.25<', page)
     assert "linear 2 → sbr 1.25" in page
 
