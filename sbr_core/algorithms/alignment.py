@@ -16,6 +16,9 @@ along z. So the two share the work like this:
 * P symmetric leaves common rotation to the similarity, d its translation: of all
   equivalent splits each round takes this one. At the end the origin moves to the corner of the
   plane grid.
+* Rounds of ANTs are followed by joint Gauss-Newton steps on what only the similarity can do
+  (offset and scale along z, two tilts), every section's affine answering as if fitted again
+  (`_plane_step`). The round in which the sections fit their planes best is the one that is kept.
 * A stretch of a single section is drawn to the stack's median stretch each round, not to its own
   last value; it cannot walk away round by round.
 * Curvature of the stack (the "banana": translations that bend with z) is anchored by the MRI
@@ -262,10 +265,9 @@ def align_stack(
 
     moving = _oriented_mri(brain, world_from_oriented, spacing_mm)
     report: list[dict[str, Any]] = []
-    planes: _MriPlanes | None = None
-    fits: list[SectionFit] = []
+    best: _State | None = None
     for number in range(1, rounds + _PLANE_STEPS + 1):
-        by_ants = planes is None or number <= rounds
+        by_ants = best is None or number <= rounds
         before = stack_from_oriented @ oriented_from_world, affines
         centre = _tissue_centre(sections, affines, working_pixel_mm)
         if by_ants:
@@ -273,7 +275,7 @@ def align_stack(
             shrink = (3, 2, 1) if number == 1 else (2, 1)
             fitted = _ants_fit(fixed, moving, stack_from_oriented, "Affine", shrink, seed)
         else:
-            step = _plane_step(sections, planes, working_pixel_mm, fits, centre, limits)
+            step = _plane_step(sections, best, working_pixel_mm, centre, limits)
             fitted = step @ stack_from_oriented
         stack_from_oriented, in_plane = split_affine(fitted, centre)
         affines = [a @ in_plane(s.position_mm) for a, s in zip(affines, sections, strict=True)]
@@ -294,23 +296,29 @@ def align_stack(
         after = stack_from_oriented @ oriented_from_world, affines
         volume = _stack_volume(sections, affines, working_pixel_mm, spacing_mm)
         information, dice = _agreement(volume, moving, stack_from_oriented)
+        cost = float(np.nanmean([f.cost for f in fits]))
         figures = {
             "round": number,
             "volume_fit": "ANTs affine, split" if by_ants else "joint step of planes and sections",
             "mutual_information": information,
             "mask_dice": dice,
+            "section_cost": cost,
             "moved_mm": _moved_mm(sections, working_pixel_mm, before, after),
-            "section_cost": float(np.nanmean([f.cost for f in fits])),
             "world_mm_per_stack_mm": 1 / geometry.similarity_scale(after[0]),
+            "kept": best is None or cost < best.cost,
         }
         report.append(figures)
         progress(
-            f"round {number}/{rounds + _PLANE_STEPS}: mutual information {information:.3f},"
-            f" mask Dice {dice:.3f}, section cost {figures['section_cost']:.4f},"
-            f" moved {figures['moved_mm']:.2f} mm"
+            f"round {number}: mutual information {information:.3f}, mask Dice {dice:.3f},"
+            f" section cost {cost:.4f}, moved {figures['moved_mm']:.2f} mm"
         )
-        if not by_ants and figures["moved_mm"] < _SETTLED_MM:
-            break
+        if figures["kept"]:
+            best = _State(cost, stack_from_oriented, affines, planes, fits)
+        if number >= rounds:
+            # joint steps go on from the best round, as long as they better it
+            stack_from_oriented, affines = best.stack_from_oriented, best.affines
+            if not by_ants and not (figures["kept"] and figures["moved_mm"] > _SETTLED_MM):
+                break
 
     stack_from_world = stack_from_oriented @ oriented_from_world
     grid, shift = _plane_grid(sections, affines, working_pixel_mm, brain, stack_from_world)
@@ -645,8 +653,10 @@ class _MriPlanes:
     def __init__(self, brain: Brain, stack_from_world: np.ndarray, grid: PlaneGrid) -> None:
         self.grid = grid
         spacing_world_mm = grid.spacing_mm / geometry.similarity_scale(stack_from_world)
-        masked = np.where(brain.mask, brain.data, 0)
-        self._data = prefiltered_volume(masked, brain.voxel_mm, spacing_world_mm)
+        # what lies well outside the brain goes; its blurred edge stays whole
+        reach = max(1, round(2 * spacing_world_mm / brain.voxel_mm.min()))
+        near = np.where(binary_dilation(brain.mask, iterations=reach), brain.data, 0)
+        self._data = prefiltered_volume(near, brain.voxel_mm, spacing_world_mm)
         self._mask = brain.mask.astype(np.uint8)
         self._where = brain.world_from_voxel, stack_from_world, grid
 
@@ -655,6 +665,17 @@ class _MriPlanes:
 
     def mask(self, position_mm: float) -> np.ndarray:
         return resample_plane(self._mask, *self._where, position_mm, order=0) > 0
+
+
+@dataclass(frozen=True)
+class _State:
+    """A round's result, and what its section fits were made with."""
+
+    cost: float
+    stack_from_oriented: np.ndarray
+    affines: list[np.ndarray]
+    planes: _MriPlanes
+    fits: list[SectionFit]
 
 
 def _fit_sections(
@@ -684,9 +705,8 @@ def _fit_sections(
 
 def _plane_step(
     sections: Sequence[StackSection],
-    planes: _MriPlanes,
+    state: _State,
     working_pixel_mm: float,
-    fits: Sequence[SectionFit],
     centre: np.ndarray,
     limits: AffineLimits,
 ) -> np.ndarray:
@@ -700,8 +720,9 @@ def _plane_step(
     (4, 4), new stack mm from old: only z changes.
     """
     hessian, gradient = np.zeros((4, 4)), np.zeros(4)
-    half = planes.grid.spacing_mm
-    for section, fit in zip(sections, fits, strict=True):
+    planes = state.planes
+    half = planes.grid.spacing_mm / 2
+    for section, fit in zip(sections, state.fits, strict=True):
         z = section.position_mm
         found = plane_equations(
             section.image,

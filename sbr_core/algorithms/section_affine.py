@@ -111,8 +111,8 @@ def fit_section_affine(
     if section_mask.sum() < 30 or mri_mask.sum() < 30:
         return SectionFit(prior, np.nan, np.nan, 0.0)
     problem = _Problem(
-        section * section_mask, section_mask, working_pixel_mm,
-        mri * mri_mask, mri_mask, plane_spacing_mm, prior, limits,
+        _cut_out(section, section_mask), section_mask, working_pixel_mm,
+        _cut_out(mri, mri_mask), mri_mask, plane_spacing_mm, prior, limits,
     )  # fmt: skip
     motion = _Motion(np.eye(2), np.zeros(2))
     for sigma_mm in sigmas_mm:
@@ -164,11 +164,20 @@ def plane_equations(
         return None
     below, middle, above = planes
     problem = _Problem(
-        section * section_mask, section_mask, working_pixel_mm,
-        middle * mri_mask, mri_mask, plane_spacing_mm, working_from_plane_mm, limits,
+        _cut_out(section, section_mask), section_mask, working_pixel_mm,
+        _cut_out(middle, mri_mask), mri_mask, plane_spacing_mm, working_from_plane_mm, limits,
     )  # fmt: skip
     # tissue that only a neighbouring plane has is part of how the plane changes: no mask on it
     return problem.plane_equations(sigma_mm, below, above, distance_mm)
+
+
+def _cut_out(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The image on its mask and two pixels around, 0 elsewhere.
+
+    Cut at the mask itself, edges would lose the outer half of their blur, and a section would
+    seem smaller (1 % for a brain of 60 pixels).
+    """
+    return image * binary_dilation(mask, iterations=2)
 
 
 @dataclass(frozen=True)

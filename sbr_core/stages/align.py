@@ -126,6 +126,7 @@ def run(
         ],
     )
     write_stack_from_world(out_dir / STACK_TRANSFORM, found.stack_from_world)
+    kept = [r for r in found.rounds if r["kept"]][-1]
     write_provenance(
         out_dir / "quality.json",
         stage="align",
@@ -136,8 +137,8 @@ def run(
         n_sections=len(rows),
         world_mm_per_stack_mm=1 / similarity_scale(found.stack_from_world),
         rounds=found.rounds,
-        mask_dice=found.rounds[-1]["mask_dice"],
-        mutual_information=found.rounds[-1]["mutual_information"],
+        mask_dice=kept["mask_dice"],
+        mutual_information=kept["mutual_information"],
         seconds=round(time.monotonic() - begin, 1),
     )
 

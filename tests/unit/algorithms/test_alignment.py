@@ -28,9 +28,7 @@ def test_similarity_and_section_affines_together_are_the_affine(seed):
     affine, centre = _random_affine(rng), 30 * rng.standard_normal(3)
     similarity, in_plane = split_affine(affine, centre)
     points = 50 * rng.standard_normal((20, 3))
-    for straight, split in zip(
-        apply(affine, points), apply(similarity, points), strict=True
-    ):
+    for straight, split in zip(apply(affine, points), apply(similarity, points), strict=True):
         assert np.isclose(split[2], straight[2])  # z belongs to the similarity alone
         assert np.allclose(apply(in_plane(split[2]), split[:2]), straight[:2])
 

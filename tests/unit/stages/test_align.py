@@ -1,0 +1,382 @@
+"""`align`, `resample` and `align_sections` on a phantom whose place is known.
+
+The phantom is a smooth brain-like body with labels, rendered with one contrast as an oblique MRI
+and with another as the sections of a left-handed stack (LIA) that is turned by 12 degrees and
+scaled by 1.07 against the MRI; every section is cropped, shifted and turned on its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sbr_core.config import AlignOptions, AlignSectionsOptions, PrepareOptions, ResampleOptions
+from sbr_core.errors import ConfigError, ImageError
+from sbr_core.geometry import (
+    apply,
+    orientation_matrix,
+    scaling,
+    similarity_scale,
+)
+from sbr_core.io.images import read_section, write_png
+from sbr_core.io.manifests import SectionRow, read_tsv, write_tsv
+from sbr_core.io.receipts import matrix_of, read_table
+from sbr_core.io.transforms import read_stack_from_world
+from sbr_core.io.volumes import Volume, read_plane, write_volume
+from sbr_core.stages import align, align_sections, collect, prepare, prepare_mri, resample
+
+MRI_CONTRAST = np.array([0.0, 0.55, 1.0, 0.75, 0.12])
+SECTION_CONTRAST = np.array([0.0, 0.85, 0.45, 0.95, 0.05])
+WORKING_MM = 2.0
+PIXEL_MM = 1.0
+N_SECTIONS = 22
+
+
+def _labels(world: np.ndarray) -> np.ndarray:
+    """0 none, 1 grey, 2 white, 3 nucleus, 4 ventricle, at world points (..., 3), mm."""
+    x, y, z = np.moveaxis(world, -1, 0)
+    theta = np.arctan2(z / 28, x / 34)
+    phi = np.arctan2(y / 40, np.hypot(x / 34, z / 28))
+    radius = np.sqrt((x / 34) ** 2 + (y / 40) ** 2 + (z / 28) ** 2)
+    body = radius < 1 + 0.07 * np.sin(3 * theta + 1) * np.cos(3 * phi) + 0.05 * np.sin(4 * phi)
+    white = radius < 0.7 + 0.1 * np.sin(6 * theta + 4 * phi) + 0.06 * np.cos(5 * phi - theta)
+    nucleus = ((x - 10) / 7) ** 2 + ((y - 6) / 13) ** 2 + ((z + 3) / 6) ** 2 < 1
+    ventricle = ((x + 6) / 4) ** 2 + ((y + 2) / 18) ** 2 + ((z - 6) / 7) ** 2 < 1
+    return np.where(ventricle, 4, np.where(nucleus, 3, np.where(white, 2, np.where(body, 1, 0))))
+
+
+def _turn() -> np.ndarray:
+    """12 degrees about an oblique axis (Rodrigues)."""
+    axis = np.array([0.5, 0.7, -0.5])
+    axis /= np.linalg.norm(axis)
+    cross = np.cross(np.eye(3), -axis)
+    angle = np.deg2rad(12)
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+@dataclass(frozen=True)
+class Phantom:
+    results: Path
+    rows: list[SectionRow]
+    stack_from_world: np.ndarray
+    section_from_plane_mm: dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Phantom:
+    """Its files, prepared and taken through the three stages."""
+    folder = tmp_path_factory.mktemp("phantom")
+    rng = np.random.default_rng(3)
+
+    world_from_voxel = np.eye(4)
+    c, s = np.cos(0.15), np.sin(0.15)
+    world_from_voxel[:3, :3] = (
+        np.array([[0, -1.0, 0], [0, 0, 1.0], [-1.0, 0, 0]])
+        @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+        * [1.6, 1.8, 2.0]
+    )
+    shape = np.array([44, 48, 50])
+    world_from_voxel[:3, 3] = -world_from_voxel[:3, :3] @ ((shape - 1) / 2)
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    mri = np.mean(
+        [
+            MRI_CONTRAST[_labels(apply(world_from_voxel, index + (np.array(d) - 0.5) / 2))]
+            for d in np.ndindex(2, 2, 2)
+        ],
+        axis=0,
+    )
+    write_volume(folder / "mri.nii.gz", Volume((900 * mri).astype(np.float32), world_from_voxel))
+
+    world_from_stack = np.eye(4)
+    world_from_stack[:3, :3] = 1.07 * _turn() @ orientation_matrix("LIA")
+    world_from_stack[:3, 3] = -world_from_stack[:3, :3] @ [50.0, 40.0, 130.0]
+    rows, truth = [], {}
+    for number in range(N_SECTIONS):
+        position = 130.0 + 2.8 * (number - (N_SECTIONS - 1) / 2)
+        angle = np.deg2rad(rng.uniform(-5, 5))
+        c, s = np.cos(angle), np.sin(angle)
+        section_from_plane = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+        canvas = np.array([86, 76]) + rng.integers(0, 10, 2)  # columns, rows
+        centre = (canvas - 1) / 2 + rng.uniform(-5, 5, 2)
+        section_from_plane[:2, 2] = centre - section_from_plane[:2, :2] @ [50.0, 40.0]
+        columns, rows_ = np.meshgrid(np.arange(canvas[0]), np.arange(canvas[1]))
+        file_px = np.stack([columns, rows_], axis=-1)
+        image = np.zeros(file_px.shape[:2])
+        for d in np.ndindex(2, 2):
+            mm = (file_px + (np.array(d) - 0.5) / 2) * PIXEL_MM
+            plane = apply(np.linalg.inv(section_from_plane), mm)
+            stack = np.concatenate([plane, np.full((*plane.shape[:2], 1), position)], axis=-1)
+            image += SECTION_CONTRAST[_labels(apply(world_from_stack, stack))] / 4
+        image += 0.01 * rng.standard_normal(image.shape)
+        name = f"s{number:02d}"
+        path = folder / f"{name}.png"
+        write_png(path, (235 - 200 * np.clip(image, 0, 1)).astype(np.uint8))  # bright background
+        rows.append(SectionRow(name, str(path), position, PIXEL_MM))
+        truth[name] = section_from_plane
+
+    results = folder / "results"
+    chunk = "chunks/000.tsv"
+    # the last but three is prepared and cut, but unknown to align
+    prepare.run(
+        PrepareOptions(working_pixel_mm=WORKING_MM),
+        rows=rows, out_dir=results / "prepare", receipt=results / "prepare" / chunk,
+    )  # fmt: skip
+    prepare_mri.run(PrepareOptions(), mri=folder / "mri.nii.gz", out_dir=results / "prepare")
+    collect.run(
+        None,
+        receipts=[results / "prepare" / chunk],
+        table=results / "prepare" / "sections.tsv",
+    )
+    known = [r for r in read_tsv(results / "prepare" / "sections.tsv")[1] if r["section"] != "s18"]
+    write_tsv(results / "prepare" / "known.tsv", known)
+    align.run(
+        AlignOptions(spacing_mm=2.5),
+        sections=results / "prepare" / "known.tsv",
+        mri=results / "prepare" / "mri.nii.gz",
+        mri_mask=results / "prepare" / "mri_mask.nii.gz",
+        orientation="LIA",
+        working_pixel_mm=WORKING_MM,
+        out_dir=results / "align",
+    )
+    _resample(results, rows)
+    _align_sections(results)
+    return Phantom(results, rows, np.linalg.inv(world_from_stack), truth)
+
+
+def _resample(results: Path, rows: list[SectionRow]) -> None:
+    resample.run(
+        ResampleOptions(),
+        rows=rows,
+        align_dir=results / "align",
+        mri=results / "prepare" / "mri.nii.gz",
+        mri_mask=results / "prepare" / "mri_mask.nii.gz",
+        out_dir=results / "resample",
+        receipt=results / "resample" / "chunks" / "000.tsv",
+    )
+
+
+def _align_sections(results: Path) -> None:
+    align_sections.run(
+        AlignSectionsOptions(),
+        prepared=results / "prepare" / "chunks" / "000.tsv",
+        planes=results / "resample" / "chunks" / "000.tsv",
+        align_dir=results / "align",
+        out_dir=results / "align_sections",
+        receipt=results / "align_sections" / "chunks" / "000.tsv",
+    )
+
+
+def _found(phantom: Phantom) -> np.ndarray:
+    return read_stack_from_world(phantom.results / "align" / align.STACK_TRANSFORM)
+
+
+def _world_errors(phantom: Phantom) -> dict[str, np.ndarray]:
+    """Per section (n, 3): found minus true world position of its tissue, mm."""
+    affines = {
+        r["section"]: np.array(matrix_of(r, "a"))
+        for r in read_table(phantom.results / "align_sections" / "chunks" / "000.tsv")
+    }
+    errors = {}
+    for row in read_table(phantom.results / "prepare" / "chunks" / "000.tsv"):
+        name = row["section"]
+        mask = read_plane(phantom.results / "prepare" / "sections" / f"{name}_mask.nii.gz")[0]
+        working = np.argwhere(mask > 0)[:, ::-1] * WORKING_MM
+        section = apply(matrix_of(row, "g"), working)
+        z = np.full((len(working), 1), row["position_mm"])
+        found = apply(np.linalg.inv(affines[name]), working)
+        true = apply(np.linalg.inv(phantom.section_from_plane_mm[name]), section)
+        errors[name] = apply(np.linalg.inv(_found(phantom)), np.hstack([found, z])) - apply(
+            np.linalg.inv(phantom.stack_from_world), np.hstack([true, z])
+        )
+    return errors
+
+
+def test_the_known_similarity_is_recovered(phantom):
+    found, true = _found(phantom), phantom.stack_from_world
+    assert 1 / similarity_scale(found) == pytest.approx(1.07, rel=0.015)
+    # the normal of the planes; turning within them is shared with the section affines
+    normals = [m[2, :3] / np.linalg.norm(m[2, :3]) for m in (found, true)]
+    assert np.rad2deg(np.arccos(np.dot(*normals))) < 1.0
+    distances = np.linalg.norm(np.concatenate(list(_world_errors(phantom).values())), axis=1)
+    assert distances.mean() < 0.8  # under half a working pixel
+    assert np.quantile(distances, 0.95) < 1.6
+
+
+def test_a_left_handed_stack_is_not_mirrored(phantom):
+    found = _found(phantom)
+    assert np.linalg.det(found[:3, :3]) < 0  # LIA
+    # the nucleus lies at x > 0 in the world; so do the pixels of it in the sections
+    inside = apply(found, [10.0, 6.0, -3.0])
+    assert np.allclose(inside[2], apply(phantom.stack_from_world, [10.0, 6.0, -3.0])[2], atol=1)
+    initial = align_sections.read_initial(phantom.results / "align" / "sections_initial.tsv")
+    for row in initial:
+        assert np.linalg.det(row["affine"][:2, :2]) > 0
+
+
+def test_the_stored_affine_has_equal_singular_values(phantom):
+    import SimpleITK as sitk
+
+    transform = sitk.ReadTransform(str(phantom.results / "align" / align.STACK_TRANSFORM))
+    matrix = np.array(sitk.AffineTransform(transform).GetMatrix()).reshape(3, 3)
+    singular = np.linalg.svd(matrix, compute_uv=False)
+    assert singular.max() - singular.min() < 1e-9
+
+
+def test_the_grid_holds_every_section_and_the_quality_is_told(phantom):
+    grid = resample.read_plane_grid(phantom.results / "align" / "plane_grid.json")
+    assert grid.spacing_mm == WORKING_MM
+    for row in align_sections.read_initial(phantom.results / "align" / "sections_initial.tsv"):
+        mask = phantom.results / "prepare" / "sections" / f"{row['section']}_mask.nii.gz"
+        working = np.argwhere(read_plane(mask)[0] > 0)[:, ::-1] * WORKING_MM
+        px = apply(scaling(1 / WORKING_MM) @ np.linalg.inv(row["affine"]), working)
+        assert (px > 0).all()
+        assert (px < np.array(grid.shape[::-1]) - 1).all()
+    quality = json.loads((phantom.results / "align" / "quality.json").read_text())
+    assert quality["mask_dice"] > 0.9
+    assert quality["rounds"][-1]["moved_mm"] < quality["rounds"][0]["moved_mm"]
+    assert (phantom.results / "align" / "overview.png").stat().st_size > 10_000
+
+
+def test_a_section_that_align_never_saw_starts_from_its_neighbours(phantom):
+    names = {
+        r["section"]
+        for r in align_sections.read_initial(phantom.results / "align" / "sections_initial.tsv")
+    }
+    assert "s18" not in names
+    assert np.linalg.norm(_world_errors(phantom)["s18"], axis=1).mean() < 1.6
+
+
+def test_planes_and_linear_sections_lie_on_each_other(phantom):
+    rows = read_table(phantom.results / "resample" / "chunks" / "000.tsv")
+    assert len(rows) == N_SECTIONS
+    for name in ("s05", "s11", "s18"):
+        mri = read_plane(phantom.results / "resample" / "sections" / f"{name}_mri.nii.gz")[0]
+        folder = phantom.results / "align_sections" / "sections"
+        linear = read_plane(folder / f"{name}_linear.nii.gz")[0]
+        tissue = read_plane(folder / f"{name}_linearmask.nii.gz")[0] > 0
+        brain = read_plane(
+            phantom.results / "resample" / "sections" / f"{name}_mrimask.nii.gz"
+        )[0] > 0  # fmt: skip
+        assert mri.shape == linear.shape == tissue.shape
+        assert 2 * (tissue & brain).sum() / (tissue.sum() + brain.sum()) > 0.9
+        assert np.median(linear[~tissue & ~brain]) == pytest.approx(0, abs=0.02)
+        assert 0.5 < np.median(mri[brain]) <= 1.0
+
+
+def test_only_a_changed_section_is_fitted_again(phantom, capsys):
+    folder = phantom.results / "align_sections" / "sections"
+    (folder / "s03_linear.nii.gz").unlink()
+    _align_sections(phantom.results)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[-2] for line in lines if line.endswith("done")] == ["s03"]
+    assert (folder / "s03_linear.nii.gz").is_file()
+
+
+def test_a_position_outside_the_mri_fails_alone(phantom, tmp_path):
+    far = dataclasses.replace(phantom.rows[0], section="far", position_mm=900.0)
+    resample.run(
+        ResampleOptions(),
+        rows=[far, phantom.rows[10]],
+        align_dir=phantom.results / "align",
+        mri=phantom.results / "prepare" / "mri.nii.gz",
+        mri_mask=phantom.results / "prepare" / "mri_mask.nii.gz",
+        out_dir=tmp_path,
+        receipt=tmp_path / "chunks" / "000.tsv",
+    )
+    status = {
+        r["section"]: (r["status"], r["message"])
+        for r in read_table(tmp_path / "chunks" / "000.tsv", only_ok=False)
+    }
+    assert status["s10"][0] == "ok"
+    assert status["far"][0] == "failed"
+    assert "no brain at position 900 mm" in status["far"][1]
+
+
+def test_wrong_letters_and_too_few_sections_are_named(phantom, tmp_path):
+    table = phantom.results / "prepare" / "known.tsv"
+    given = {
+        "mri": phantom.results / "prepare" / "mri.nii.gz",
+        "mri_mask": phantom.results / "prepare" / "mri_mask.nii.gz",
+        "working_pixel_mm": WORKING_MM,
+        "out_dir": tmp_path,
+    }
+    with pytest.raises(ConfigError, match="LIR"):
+        align.run(AlignOptions(), sections=table, orientation="LIR", **given)
+    with pytest.raises(ConfigError, match="working-pixel-mm 1"):
+        align.run(
+            AlignOptions(), sections=table, orientation="LIA", **{**given, "working_pixel_mm": 1.0}
+        )
+    few = phantom.results / "prepare" / "few.tsv"
+    write_tsv(few, read_tsv(table)[1][:2])
+    with pytest.raises(ImageError, match="2 usable sections"):
+        align.run(AlignOptions(), sections=few, orientation="LIA", **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_prealigned_planes_and_affines_keep_the_files_place(phantom, tmp_path):
+    """At twice the file's pixel, a dot in the plane and one in the section stay together."""
+    rows = []
+    for name, where in (("a", (20, 31)), ("b", (33, 12))):
+        image = np.full((48, 60), 240, np.uint8)
+        image[8:40, 6:54] = 120
+        mri = np.where(image < 200, 90, 0).astype(np.uint8)
+        image[where[0] - 1 : where[0] + 2, where[1] - 1 : where[1] + 2] = 20
+        mri[where[0] - 1 : where[0] + 2, where[1] - 1 : where[1] + 2] = 250
+        write_png(tmp_path / f"{name}.png", image)
+        write_png(tmp_path / f"{name}_mri.png", mri)
+        rows.append(
+            SectionRow(
+                name,
+                str(tmp_path / f"{name}.png"),
+                float(len(rows)),
+                1.0,
+                mri_image=str(tmp_path / f"{name}_mri.png"),
+            )
+        )
+    chunk = Path("chunks/000.tsv")
+    out = {n: tmp_path / n for n in ("prepare", "resample", "align_sections")}
+    prepare.run(
+        PrepareOptions(working_pixel_mm=2.0, min_tissue_mm2=0.0),
+        rows=rows, out_dir=out["prepare"], receipt=out["prepare"] / chunk,
+    )  # fmt: skip
+    resample.run(
+        ResampleOptions(),
+        rows=rows, working_pixel_mm=2.0,
+        out_dir=out["resample"], receipt=out["resample"] / chunk,
+    )  # fmt: skip
+    align_sections.run(
+        AlignSectionsOptions(),
+        prepared=out["prepare"] / chunk, planes=out["resample"] / chunk, prealigned=True,
+        out_dir=out["align_sections"], receipt=out["align_sections"] / chunk,
+    )  # fmt: skip
+    for name, (row, column) in (("a", (20, 31)), ("b", (33, 12))):
+        mri, spacing = read_plane(out["resample"] / "sections" / f"{name}_mri.nii.gz")
+        linear, _ = read_plane(out["align_sections"] / "sections" / f"{name}_linear.nii.gz")
+        assert spacing == 2.0
+        for plane in (mri, linear):
+            base = np.median(plane[plane > 0.1])
+            spot = np.clip(plane - base - 0.02, 0, None)
+            spot[: row // 2 - 3] = spot[row // 2 + 4 :] = 0
+            rows_, columns = np.nonzero(spot)
+            weights = spot[spot > 0]
+            found = np.average(np.stack([rows_, columns]), axis=1, weights=weights) * spacing
+            assert np.allclose(found, (row, column), atol=0.5)
+    assert read_section(tmp_path / "a.png").shape == (48, 60)
+
+
+def test_a_prealigned_plane_of_another_shape_is_refused(tmp_path):
+    rows = []
+    for name, columns in (("a", 40), ("b", 41)):
+        write_png(tmp_path / f"{name}.png", np.full((30, columns), 100, np.uint8))
+        path = str(tmp_path / f"{name}.png")
+        rows.append(SectionRow(name, path, float(columns), 1.0, mri_image=path))
+    with pytest.raises(ImageError, match=r"\(30, 41\).*expected \(30, 40\).*'a'"):
+        resample.run(
+            ResampleOptions(), rows=rows, working_pixel_mm=1.0, out_dir=tmp_path / "out",
+            receipt=tmp_path / "out" / "chunks" / "000.tsv", strict=True,
+        )  # fmt: skip
