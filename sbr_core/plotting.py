@@ -16,19 +16,24 @@ MRI_COLOUR = (255, 150, 0)
 GRID_COLOUR = (40, 90, 200)
 
 
-def window(image: np.ndarray, high_quantile: float = 0.995) -> np.ndarray:
+def window(
+    image: np.ndarray, within: np.ndarray | None = None, high_quantile: float = 0.995
+) -> np.ndarray:
     """Grey levels for the eye: 0 to 0, a high quantile of what is above 0 to 1.
 
     Parameters
     ----------
     image : any shape, background 0.
+    within : where to take the quantile, same shape, so that ink beside the tissue does not
+        darken it; everywhere if there is nothing above 0.
 
     Returns
     -------
     float32 in [0, 1]; zeros where there is nothing above 0.
     """
     image = np.asarray(image, np.float32)
-    above = image[image > 0]
+    above = image[(image > 0) & (np.asarray(within) > 0)] if within is not None else image[:0]
+    above = above if above.size else image[image > 0]
     top = float(np.quantile(above, high_quantile)) if above.size else 0.0
     return np.clip(image / top, 0, 1) if top > 0 else np.zeros_like(image)
 

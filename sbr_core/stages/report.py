@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sbr_core.config import ReportOptions
 
 _GRID_LINES = 18
+# where an MRI that is shown in [0, 1] has brain, roughly
+_BRAIN = 0.1
 _CUT_NAMES = {
     "mri": ("sagittal", "coronal", "axial"),
     "stack": ("middle column", "middle row", "middle position"),
@@ -346,7 +348,8 @@ def _volume_cuts(
             image = three[index].image
             if space == "stack":  # as the sections lie, columns and rows growing to the right
                 image = image[:, ::-1]
-            grey = plotting.resized(plotting.window(image), shape)
+            image = plotting.resized(image, shape)
+            grey = plotting.window(image, None if fixed is None else fixed > _BRAIN)
             pictures.append(_picture(plotting.rgb(grey), method, options))
             if fixed is not None:
                 edges = plotting.overlay(grey, fixed)
@@ -426,7 +429,7 @@ def _section_pictures(
     pictures = []
     for method, row in done.items():
         image, _ = read_plane(_existing(tables[method], row, "_registered.nii.gz"))
-        moving = plotting.resized(plotting.window(image), shape)
+        moving = plotting.window(plotting.resized(image, shape), fixed > _BRAIN)
         overlay = plotting.painted(plotting.rgb(moving), edges, plotting.MRI_COLOUR)
         pictures.append(_picture(overlay, f"{method}, edges of the MRI", options))
         if row["disp_max_mm"] == 0 and len(done) > 1:

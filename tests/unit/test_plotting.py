@@ -58,6 +58,10 @@ def test_window_and_size():
     image = np.linspace(0, 50, 1000)
     shown = plotting.window(image)
     assert shown[0] == 0 and shown.max() == 1 and np.mean(shown == 1) < 0.01
+    inked = np.append(image, np.full(500, 400.0))
+    tissue = np.append(np.ones(1000), np.zeros(500))
+    np.testing.assert_allclose(plotting.window(inked, tissue)[:1000], shown)
+    assert plotting.window(inked, 0 * tissue).max() == 1
     assert plotting.display_shape((100, 200), 320) == (160, 320)
     assert plotting.display_shape((50, 60), 320) == (150, 180)  # at most three times
     assert plotting.display_shape((100, 100), 300, (2.0, 1.0)) == (300, 150)
