@@ -124,7 +124,7 @@ class RegistrarOptions(TrainOptions):
     squaring_steps: Count = 7
     lncc_window_px: Count = 9
     smoothness: NonNegative = 1.0
-    neighbours: Count = 3
+    neighbours: Annotated[int, Field(ge=0)] = 3
     mask_dilation_px: Annotated[int, Field(ge=0)] = 4
 
 

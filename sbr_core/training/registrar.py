@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def neighbour_pairs(positions_mm: Sequence[float], neighbours: int) -> Tensor:
     """All ordered pairs of planes at most `neighbours` apart along the stack.
 
-    Apart by the order of their positions, whatever order the list is in.
+    Apart by the order of their positions, whatever order the list is in. With 0 neighbours each
+    plane is paired with itself, since the two are deformed independently: for stacks whose planes
+    are too far apart to show the same anatomy.
 
     Returns
     -------
@@ -31,7 +33,7 @@ def neighbour_pairs(positions_mm: Sequence[float], neighbours: int) -> Tensor:
     order = torch.argsort(torch.tensor(positions_mm, dtype=torch.float64), stable=True)
     rank = torch.argsort(order)
     apart = (rank[:, None] - rank[None, :]).abs()
-    return torch.nonzero((apart > 0) & (apart <= neighbours))
+    return torch.nonzero((apart <= neighbours) & ((apart > 0) | (neighbours == 0)))
 
 
 def dilate(masks: Tensor, radius_px: int) -> Tensor:

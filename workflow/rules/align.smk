@@ -35,4 +35,4 @@ rule align:
         "sbr align --options {params.options:q} --sections {input.sections:q}"
         " --mri {input.mri:q} --mri-mask {input.mri_mask:q}"
         " --orientation {params.orientation:q} --working-pixel-mm {params.working_pixel_mm}"
-        " --out-dir {params.out_dir:q} > {log:q} 2>&1"
+        " --out-dir {params.out_dir:q} 2>&1 | tee {log:q}"

@@ -30,4 +30,4 @@ rule train_registrar:
         checkpoints=lambda wildcards, output: checkpoint_root(wildcards.brain, "registrar"),
     shell:
         "sbr train-registrar --options {params.options:q} --planes {input.planes:q}"
-        " --out-dir {params.out_dir:q} --checkpoint-root {params.checkpoints:q} > {log:q} 2>&1"
+        " --out-dir {params.out_dir:q} --checkpoint-root {params.checkpoints:q} 2>&1 | tee {log:q}"

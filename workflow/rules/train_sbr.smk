@@ -33,4 +33,4 @@ rule train_sbr:
         "sbr train-sbr --method {wildcards.method:q} --options {params.options:q}"
         " --planes {input.planes:q} --sections {input.sections:q}"
         " --registrar {input.registrar:q} --out-dir {params.out_dir:q}"
-        " --checkpoint-root {params.checkpoints:q} > {log:q} 2>&1"
+        " --checkpoint-root {params.checkpoints:q} 2>&1 | tee {log:q}"

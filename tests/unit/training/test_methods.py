@@ -33,6 +33,10 @@ def test_neighbours_are_neighbours_in_position_whatever_the_order_of_the_list():
     assert len(neighbour_pairs(positions, 10)) == 20  # all but each with itself
 
 
+def test_without_neighbours_each_plane_is_paired_with_itself():
+    assert neighbour_pairs([30.0, 0.0, 20.5], 0).tolist() == [[0, 0], [1, 1], [2, 2]]
+
+
 def test_dilation_grows_by_its_radius():
     mask = torch.zeros(1, 1, 11, 11)
     mask[..., 5, 5] = 1
