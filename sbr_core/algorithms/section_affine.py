@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates
 
-_KNOTS = 10
+_KNOTS = 9
 _ITERATIONS = 15
 _DOMAIN_MARGIN_MM = 4.0
 
@@ -278,9 +278,11 @@ class _Problem:
 
     def _set_basis(self, values: np.ndarray) -> None:
         """Hat functions over MRI intensity, times 1, x and y."""
-        tissue = values[values > 0.3]
-        knots = np.quantile(tissue, np.linspace(0.02, 0.98, _KNOTS - 2)) if tissue.size else []
-        self.knots = np.unique(np.concatenate([[0.0, 0.15], knots]))
+        # Between the background and the darker tissue the function is a straight line, as partial
+        # volume is in both images. Were it free there, it could take a rim of tissue for
+        # background, and a blurred section would fit while it is too small.
+        levels = np.quantile(self.mri[self.mri_mask], np.linspace(0.15, 0.98, _KNOTS - 1))
+        self.knots = np.unique(np.concatenate([[0.0], levels]))
         self.basis = self._basis_of(values)
         # the ramp is held back, so that it explains staining and not displaced tissue
         self.ridge = 1e-3 * len(values) * np.repeat([1e-3, 1.0, 1.0], len(self.knots))
