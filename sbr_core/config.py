@@ -149,6 +149,9 @@ class InferOptions(Options):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_size: Count = 8
+    refine_steps: Steps = 0
+    refine_learning_rate: Positive = 0.1
+    refine_smoothness: NonNegative = 10.0
 
 
 class ReassembleOptions(Options):

@@ -2,7 +2,8 @@
 
 `linear` is the section's affine alone. A trained method adds a deformation: with S the section
 through its affine and T its MRI plane, v = R(T, G(S)), phi = exp(v) maps points of the plane to
-where they are found in S, and exp(-v) maps them back.
+where they are found in S, and exp(-v) maps them back. `refine_steps` then improves v a little, for
+each section by itself.
 
 The networks see images as they saw them in training: the weights' pixel size, quantiles and
 padding, whatever this brain's options say. Nothing here is random.
@@ -53,6 +54,7 @@ from sbr_core.stages import REVISION
 from sbr_core.stages.networks import load_generator, load_registrar
 from sbr_core.training.loop import pick_device
 from sbr_core.training.predict import as_batch, crop, predict
+from sbr_core.training.refine import refine
 
 if TYPE_CHECKING:
     from sbr_core.config import InferOptions
@@ -97,8 +99,10 @@ def run(
         networks = (Path(registrar), Path(weights))
     tables = {"prepared": prepared, "planes": planes, "affines": affines}
     sections = _joined({name: Path(table) for name, table in tables.items()})
-    # the pictures of other networks are other pictures; batch size and device change nothing
-    inputs = [sha256_file(path) for path in networks or ()]
+    # other networks or another refinement give another result; batch size and device change nothing
+    inputs: list[Any] = [sha256_file(path) for path in networks or ()]
+    if networks is not None:
+        inputs.append(options.model_dump(mode="json", exclude={"batch_size", "device"}))
 
     def fingerprint(item: Mapping[str, Any]) -> str:
         if "failed" in item:
@@ -249,16 +253,26 @@ class Predictor:
                 continue  # it fails under its own name when its turn comes
             del self.waiting[name]
             names.append(name)
-        fixed, moving, moving_masks = zip(*pairs, strict=True)
+        fixed, fixed_masks, moving, moving_masks = zip(*pairs, strict=True)
         multiple = int(self.preprocessing["padding_multiple"])
+        targets = as_batch(fixed, multiple)
         velocity_half_px, synthesised = predict(
             *self.networks,
-            as_batch(fixed, multiple),
+            targets,
             as_batch(moving, multiple),
             as_batch(moving_masks, multiple),
             batch_size=self.options.batch_size,
             device=self.device,
         )
+        if self.options.refine_steps:
+            velocity_half_px = refine(
+                self.networks[0],
+                *(t.to(self.device) for t in (velocity_half_px, targets, synthesised)),
+                as_batch(fixed_masks, multiple).to(self.device),
+                steps=self.options.refine_steps,
+                learning_rate=self.options.refine_learning_rate,
+                smoothness=self.options.refine_smoothness,
+            ).cpu()
         velocity_px = upsample_velocity(velocity_half_px, tuple(synthesised.shape[-2:]))
         velocity_px = crop(velocity_px, network_grid.shape, multiple).double().numpy()
         synthesised = crop(synthesised, network_grid.shape, multiple).numpy()
@@ -271,8 +285,8 @@ class Predictor:
 
     def _inputs(
         self, item: Mapping[str, Any], grid: PlaneGrid, network_grid: PlaneGrid
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(T, S, mask of S) as the networks take them, (rows, columns) of the network's grid."""
+    ) -> list[np.ndarray]:
+        """T, its mask, S, its mask, as the networks take them: (rows, columns) of their grid."""
         images = []
         for name, image, mask, what in (
             ("planes", "_mri.nii.gz", "_mrimask.nii.gz", "its MRI plane has no tissue"),
@@ -285,8 +299,8 @@ class Predictor:
             if not inside.any():
                 raise ImageError(f"section {item[name]['section']!r}: {what}")
             quantiles = (self.preprocessing[k] for k in ("low_quantile", "high_quantile"))
-            images.append(normalise(pixels, inside, *quantiles))
-        return *images, inside
+            images += [normalise(pixels, inside, *quantiles), inside]
+        return images
 
 
 def _plane(table: Path, row: Mapping[str, Any], ending: str, grid: PlaneGrid) -> np.ndarray:

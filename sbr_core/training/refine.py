@@ -1,0 +1,65 @@
+"""A section's own velocity, improved a little after the networks: no training, nothing random."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sbr_core.functional.regularity import gradient_smoothness
+from sbr_core.functional.similarity import lncc
+from sbr_core.functional.warp import warp
+from sbr_core.nn.registrar import Registrar
+from sbr_core.training.registrar import dilate
+
+RIM_PX = 2
+"""The comparison reaches this far around the tissue, so that its outline counts."""
+
+
+def refine(
+    registrar: Registrar,
+    velocity_half_px: Tensor,
+    fixed: Tensor,
+    moving: Tensor,
+    fixed_masks: Tensor,
+    *,
+    steps: int,
+    learning_rate: float,
+    smoothness: float,
+    window_px: int = 9,
+) -> Tensor:
+    """Adam steps on each velocity towards -LNCC(T, G(S)∘φ) + smoothness · ‖∇v‖².
+
+    The loss is the registrar's own (method, equation 2) of one pair of images, in one direction.
+    The networks' answer is the start; what they get wrong for this section, and only this
+    section, is mended. Each image is refined by itself, whatever batch it comes in.
+
+    Parameters
+    ----------
+    registrar : integrates velocities; its parameters are not used.
+    velocity_half_px : (N, 2, H/2, W/2), px of the half grid.
+    fixed, moving : (N, 1, H, W), the MRI planes and the synthesised sections, in [0, 1].
+    fixed_masks : (N, 1, H, W), 0 or 1: the tissue of the MRI planes.
+    steps : 0 leaves the velocities as they are.
+    learning_rate : of Adam, px of the half grid.
+
+    Returns
+    -------
+    (N, 2, H/2, W/2), a new tensor.
+    """
+    refined = []
+    for velocity, target, image, mask in zip(
+        *(t.split(1) for t in (velocity_half_px, fixed, moving, dilate(fixed_masks, RIM_PX))),
+        strict=True,
+    ):
+        velocity = velocity.detach().clone().requires_grad_(True)
+        optimiser = torch.optim.Adam([velocity], lr=learning_rate)
+        for _ in range(steps):
+            warped = warp(image, registrar.displacement(velocity, target.shape[-2:]))
+            loss = smoothness * gradient_smoothness(velocity) - lncc(
+                target, warped, mask, window_px
+            )
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        refined.append(velocity.detach())
+    return torch.cat(refined)
