@@ -33,6 +33,7 @@ optimised. ANTs sees two right-handed or two left-handed brains alike, starts at
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -577,9 +578,11 @@ def _ants_fit(
     kind : ``Similarity`` or ``Affine``.
     shrink : factors of the levels, coarse to fine; each is smoothed by half its factor.
     """
+    # ITK reads this when it is loaded: sums over threads differ in their last digits
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
     import ants
 
-    ants.config.set_ants_deterministic(True, seed)
+    ants.config.set_ants_deterministic(True, seed + 1)  # ANTs takes 0 for "by the clock"
     # both origins at the centre of the stack's tissue, so that turning does not also shift
     centre = fixed.grid.points()[fixed.tissue & fixed.known].mean(axis=0)
     oriented_from_stack = np.linalg.inv(stack_from_oriented)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from sbr_core.algorithms.alignment import (
+    _ants_fit,
+    _Grid3,
+    _Image3,
     candidate_orientations,
     centred_affine,
     normalised_mutual_information,
@@ -87,3 +91,15 @@ def test_a_point_goes_from_section_to_world_through_affine_position_and_similari
     stack_from_world = np.diag([0.5, 0.5, 0.5, 1.0])
     found = section_in_world(np.array([[7.0, 9.0]]), 20.0, working_from_plane, stack_from_world)
     assert np.allclose(found, [[20.0, 10.0, 40.0]])
+
+
+def test_the_volume_fit_is_the_same_twice():
+    noise = gaussian_filter(np.random.default_rng(0).random((30, 30, 20)), 2)
+    tissue = np.zeros(noise.shape, bool)
+    tissue[5:25, 5:25, 4:16] = True
+    images = [
+        _Image3(_Grid3(noise.shape, 2.0, np.full(3, origin)), data * tissue, tissue, tissue)
+        for origin, data in ((0.0, noise), (1.0, 1 - noise))
+    ]
+    fits = [_ants_fit(*images, np.eye(4), "Affine", (2, 1), 0) for _ in range(2)]
+    assert np.array_equal(*fits)
