@@ -25,13 +25,12 @@ import numpy as np
 from sbr_core.geometry import apply, scaling
 from sbr_core.io.receipts import file_of, matrix_of, read_table
 from sbr_core.io.transforms import (
+    STACK_TRANSFORM,
     read_section_transform,
     read_stack_from_world,
     stack_to_section_path,
 )
 from sbr_core.io.volumes import read_plane
-
-STACK_TRANSFORM = "from-stack_to-mri_mode-image_xfm.txt"
 
 
 def section_errors(results: Path, truth: dict, method: str | None) -> dict[str, np.ndarray]:

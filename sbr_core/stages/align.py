@@ -23,10 +23,9 @@ from sbr_core.geometry import similarity_scale
 from sbr_core.io.manifests import write_tsv
 from sbr_core.io.provenance import atomic_path, write_json, write_provenance
 from sbr_core.io.receipts import file_of, matrix_columns, read_table
-from sbr_core.io.transforms import write_stack_from_world
+from sbr_core.io.transforms import STACK_TRANSFORM, write_stack_from_world
 from sbr_core.io.volumes import read_plane, read_volume
 from sbr_core.stages import REVISION
-from sbr_core.stages.resample import STACK_TRANSFORM
 
 if TYPE_CHECKING:
     from sbr_core.config import AlignOptions

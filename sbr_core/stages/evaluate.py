@@ -33,6 +33,7 @@ from sbr_core.io.manifests import Landmark, SectionRow, read_landmarks, write_ts
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.receipts import file_of, read_table
 from sbr_core.io.transforms import (
+    STACK_TRANSFORM,
     PlaneField,
     SectionTransform,
     read_section_transform,
@@ -95,7 +96,7 @@ def run(
     stack_from_world = None
     if align_dir is not None:
         stack_from_world = read_stack_from_world(
-            Path(align_dir) / "from-stack_to-mri_mode-image_xfm.txt"
+            Path(align_dir) / STACK_TRANSFORM
         )
     left_out = set(excluded.split(",")) if excluded else set()
     marks: dict[str, list[Landmark]] = {}

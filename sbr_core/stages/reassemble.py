@@ -36,14 +36,17 @@ from sbr_core.geometry import LPS_FROM_RAS, PlaneGrid
 from sbr_core.io.images import read_labels, read_section
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.receipts import file_of, read_table
-from sbr_core.io.transforms import read_section_transform, read_stack_from_world
+from sbr_core.io.transforms import (
+    STACK_TRANSFORM,
+    read_section_transform,
+    read_stack_from_world,
+)
 from sbr_core.io.volumes import Volume, read_volume, write_volume
 
 if TYPE_CHECKING:
     from sbr_core.config import ReassembleOptions
 
 STAGE = "reassemble"
-STACK_TRANSFORM = "from-stack_to-mri_mode-image_xfm.txt"
 
 
 def run(

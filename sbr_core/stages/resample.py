@@ -21,14 +21,13 @@ from sbr_core.io.images import read_labels, read_section
 from sbr_core.io.manifests import SectionRow
 from sbr_core.io.provenance import read_json, sha256_file, sha256_of
 from sbr_core.io.receipts import SectionResult, run_sections
-from sbr_core.io.transforms import read_stack_from_world
+from sbr_core.io.transforms import STACK_TRANSFORM, read_stack_from_world
 from sbr_core.io.volumes import read_volume, write_plane
 from sbr_core.stages import REVISION
 
 if TYPE_CHECKING:
     from sbr_core.config import ResampleOptions
 
-STACK_TRANSFORM = "from-stack_to-mri_mode-image_xfm.txt"
 _QUANTILE = 0.999
 
 

@@ -22,7 +22,7 @@ rule align:
         "<results>/{brain}/benchmarks/align.tsv"
     conda:
         "../../envs/sbr.yaml"
-    threads: 8
+    threads: 1
     resources:
         mem_mb=8000,
         runtime=120,
