@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from sbr_core.errors import ReceiptError
+from sbr_core.errors import ImageError, ReceiptError
 from sbr_core.io.manifests import read_tsv, write_tsv
+
+_MIN_SECTIONS = 2
+"""Fewer are no stack: nothing to interpolate between, or to train on."""
 
 
 def run(options: None, *, receipts: list[Path], table: Path) -> None:
@@ -18,6 +21,8 @@ def run(options: None, *, receipts: list[Path], table: Path) -> None:
     ------
     ReceiptError
         A section stands in two receipts.
+    ImageError
+        Fewer than two sections can be used, which are no stack.
     """
     rows: list[dict[str, str]] = []
     columns: dict[str, None] = {}
@@ -32,5 +37,12 @@ def run(options: None, *, receipts: list[Path], table: Path) -> None:
                 )
             seen[section] = receipt
         rows += found
+    good = sum(row["status"] == "ok" for row in rows)
+    if good < _MIN_SECTIONS:
+        failed = next((f"; {row['message']}" for row in rows if row["status"] != "ok"), "")
+        raise ImageError(
+            f"{table}: {good} of {len(rows)} sections can be used, expected at least"
+            f" {_MIN_SECTIONS}{failed}"
+        )
     rows.sort(key=lambda row: (float(row.get("position_mm") or math.inf), row["section"]))
     write_tsv(table, rows, columns)

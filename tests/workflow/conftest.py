@@ -18,11 +18,12 @@ HEADER = ["section", "image", "position_mm", "pixel_size_mm", "flip", "exclude",
 class Lab:
     """A folder with a copy of the workflow, a sheet of brains and their manifests."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, snakefile: Path = Path("workflow/Snakefile")) -> None:
         self.folder = folder
+        self.snakefile = snakefile
 
-    def snakemake(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess:
-        """Run Snakemake in the folder, with the stand-in as `sbr`."""
+    def start(self, *arguments: str) -> subprocess.Popen:
+        """Start Snakemake in the folder; `sbr` is the stand-in where the folder has one."""
         environment = os.environ | {
             "PATH": os.pathsep.join(
                 [str(self.folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
@@ -30,14 +31,22 @@ class Lab:
             "PYTHONPATH": str(REPOSITORY),
             "XDG_CACHE_HOME": str(self.folder / ".cache"),
         }
-        done = subprocess.run(
-            [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.snakefile)]
+        return subprocess.Popen(
+            [*command, "--cores", "2", *arguments],
             cwd=self.folder,
             env=environment,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
+            start_new_session=True,
         )
+
+    def snakemake(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess:
+        """Run Snakemake in the folder to its end."""
+        run = self.start(*arguments)
+        output, errors = run.communicate()
+        done = subprocess.CompletedProcess(run.args, run.returncode, output, errors)
         if ok and done.returncode:
             raise AssertionError(done.stdout + done.stderr)
         return done
@@ -115,6 +124,12 @@ def new_lab(folder: Path) -> Lab:
     stub.chmod(0o755)
     (folder / "config" / "config.yaml").write_text("preset: demo\nchunk_size: 4\n")
     return Lab(folder)
+
+
+@pytest.fixture(scope="session")
+def open_lab():
+    """`open_lab(folder, snakefile)`: a folder of one's own as a `Lab`."""
+    return Lab
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,26 @@ def test_faults_of_the_user_are_one_line_and_exit_2(empty_lab):
     assert "section 'b': raw/one/images/c.png: no such file" in said()
 
 
+def test_landmarks_of_excluded_sections_are_passed_over(empty_lab):
+    lab = empty_lab
+    row = lab.add_brain("one", ["a", "b", "c", "d"])
+    (lab.folder / "raw/one/landmarks.tsv").write_text("section\n")
+    sheet = lab.folder / "config/brains.tsv"
+
+    def evaluation() -> str:
+        done = lab.snakemake("--dry-run")
+        (line,) = [s for s in done.stdout.splitlines() if "sbr evaluate" in s]
+        return line
+
+    lab.edit("raw/one/sections.tsv", "b.png\t1.0\t0.5\tnone\t", "b.png\t1.0\t0.5\tnone\tyes")
+    lab.edit("raw/one/sections.tsv", "d.png\t3.0\t0.5\tnone\t", "d.png\t3.0\t0.5\tnone\ttrue")
+    lab.write_sheet(row)
+    assert "--excluded" not in evaluation()  # it has no landmarks
+    head, line = sheet.read_text().splitlines()
+    sheet.write_text(f"{head}\tlandmarks\n{line}\traw/one/landmarks.tsv\n")
+    assert "--excluded b,d" in evaluation()
+
+
 def test_snakemakes_own_report_holds_the_page(lab):
     lab.snakemake("--report", "report.html")
     assert "index.html" in (lab.folder / "report.html").read_text()

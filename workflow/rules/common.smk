@@ -55,16 +55,16 @@ def demo_stands():
 
 
 def read_rows(brain):
-    """(rows of a brain that are not excluded, number of all its rows).
+    """(rows of a brain that are not excluded, ids of all its rows).
 
     The demo's manifest counts, with what a user changed in it, unless it is still to be made.
     """
     path = Path(brain.sections)
     if path == DEMO_MANIFEST and not demo_stands():
         rows = [manifests.parse_section(row, str(path), DEMO_DIR) for row in DEMO_ROWS]
-        return rows, len(rows)
+        return rows, [row.section for row in rows]
     rows = manifests.read_manifest(path, prealigned=brain.prealigned)
-    return rows, len(manifests.read_tsv(path)[1])
+    return rows, [row["section"] for row in manifests.read_tsv(path)[1]]
 
 
 def check_files(brains):
@@ -95,7 +95,8 @@ TRAINED = tuple(method for method in METHODS if method in sbr_config.TRAINED_MET
 BRAINS = checked(manifests.read_brains, CONFIG.brains)
 DEMO_ROWS = checked(demo_rows)
 checked(check_files, BRAINS)
-CHUNKS = {name: in_chunks(*checked(read_rows, row)) for name, row in BRAINS.items()}
+MANIFESTS = {name: checked(read_rows, row) for name, row in BRAINS.items()}
+CHUNKS = {name: in_chunks(rows, len(ids)) for name, (rows, ids) in MANIFESTS.items()}
 
 
 # --------------------------------------------------------------------------------------------
@@ -308,6 +309,13 @@ def plane_rows(wildcards):
     rows = CHUNKS[wildcards.brain][wildcards.chunk]
     bare = dict(mask="", labels="", flip="none", rotate_deg=0.0, stain="", mri_labels="")
     return manifests.rows_to_json([replace(row, **bare) for row in rows])
+
+
+def excluded_sections(wildcards):
+    """Ids of the sections left out, separated by commas; None where there are none."""
+    rows, ids = MANIFESTS[wildcards.brain]
+    kept = {row.section for row in rows}
+    return ",".join(section for section in ids if section not in kept) or None
 
 
 def method_folders(wildcards):

@@ -30,6 +30,8 @@ rule evaluate:
         flags=lambda wildcards, input: flags(
             align_dir=parent(input.similarity) if "similarity" in input.keys() else None,
             landmarks=input.get("landmarks"),
+            # their landmarks are passed over; any other section without a row is a fault
+            excluded=excluded_sections(wildcards) if "landmarks" in input.keys() else None,
             mri_labels=input.get("mri_labels"),
             rows=BRAINS[wildcards.brain].sections if "plane_labels" in input.keys() else None,
         ),
