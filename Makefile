@@ -22,6 +22,7 @@ test: lint
 
 lint: $(INSTALLED)
 	ruff check .
+	ruff format --check .
 	snakefmt --check workflow
 	snakemake --lint
 	lint-imports

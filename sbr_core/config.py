@@ -152,6 +152,7 @@ class InferOptions(Options):
     refine_steps: Steps = 0
     refine_learning_rate: Positive = 0.1
     refine_smoothness: NonNegative = 10.0
+    refine_window_px: Annotated[int, Field(ge=3)] = 13
 
 
 class ReassembleOptions(Options):

@@ -32,9 +32,7 @@ def run(options: None, *, receipts: list[Path], table: Path) -> None:
         columns |= dict.fromkeys(header)
         for row in found:
             if (section := row["section"]) in seen:
-                raise ReceiptError(
-                    f"{receipt}: section {section!r} stands in {seen[section]} too"
-                )
+                raise ReceiptError(f"{receipt}: section {section!r} stands in {seen[section]} too")
             seen[section] = receipt
         rows += found
     good = sum(row["status"] == "ok" for row in rows)

@@ -95,9 +95,7 @@ def run(
     plane_rows = {r["section"]: r for r in read_table(planes, verify=("_mrimask.nii.gz",))}
     stack_from_world = None
     if align_dir is not None:
-        stack_from_world = read_stack_from_world(
-            Path(align_dir) / STACK_TRANSFORM
-        )
+        stack_from_world = read_stack_from_world(Path(align_dir) / STACK_TRANSFORM)
     left_out = set(excluded.split(",")) if excluded else set()
     marks: dict[str, list[Landmark]] = {}
     if landmarks is not None:

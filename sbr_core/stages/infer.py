@@ -272,6 +272,7 @@ class Predictor:
                 steps=self.options.refine_steps,
                 learning_rate=self.options.refine_learning_rate,
                 smoothness=self.options.refine_smoothness,
+                window_px=self.options.refine_window_px,
             ).cpu()
         velocity_px = upsample_velocity(velocity_half_px, tuple(synthesised.shape[-2:]))
         velocity_px = crop(velocity_px, network_grid.shape, multiple).double().numpy()

@@ -25,7 +25,7 @@ def refine(
     steps: int,
     learning_rate: float,
     smoothness: float,
-    window_px: int = 9,
+    window_px: int,
 ) -> Tensor:
     """Adam steps on each velocity towards -LNCC(T, G(S)∘φ) + smoothness · ‖∇v‖².
 
@@ -41,6 +41,7 @@ def refine(
     fixed_masks : (N, 1, H, W), 0 or 1: the tissue of the MRI planes.
     steps : 0 leaves the velocities as they are.
     learning_rate : of Adam, px of the half grid.
+    window_px : of the LNCC; odd.
 
     Returns
     -------
