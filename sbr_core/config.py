@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from sbr_core.errors import ConfigError
 
@@ -20,6 +20,15 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("expected an odd number")
+    return value
+
+
+Window = Annotated[int, Field(ge=3), AfterValidator(_odd)]
 
 METHODS = ("linear", "sbr")
 """Methods that can be asked for; `linear` is always computed, as the one to beat."""
@@ -122,7 +131,7 @@ class RegistrarOptions(TrainOptions):
     encoder_channels: tuple[Count, ...] = (16, 32, 32, 64, 64, 64)
     decoder_channels: tuple[Count, ...] = (64, 64, 64, 32, 32, 16)
     squaring_steps: Count = 7
-    lncc_window_px: Count = 9
+    lncc_window_px: Window = 9
     smoothness: NonNegative = 1.0
     neighbours: Annotated[int, Field(ge=0)] = 3
     mask_dilation_px: Annotated[int, Field(ge=0)] = 4
@@ -152,7 +161,7 @@ class InferOptions(Options):
     refine_steps: Steps = 0
     refine_learning_rate: Positive = 0.1
     refine_smoothness: NonNegative = 10.0
-    refine_window_px: Annotated[int, Field(ge=3)] = 13
+    refine_window_px: Window = 13
 
 
 class ReassembleOptions(Options):
