@@ -9,10 +9,6 @@ from sbr_core.functional.regularity import gradient_smoothness
 from sbr_core.functional.similarity import lncc
 from sbr_core.functional.warp import warp
 from sbr_core.nn.registrar import Registrar
-from sbr_core.training.registrar import dilate
-
-RIM_PX = 2
-"""The comparison reaches this far around the tissue, so that its outline counts."""
 
 
 def refine(
@@ -49,7 +45,7 @@ def refine(
     """
     refined = []
     for velocity, target, image, mask in zip(
-        *(t.split(1) for t in (velocity_half_px, fixed, moving, dilate(fixed_masks, RIM_PX))),
+        *(t.split(1) for t in (velocity_half_px, fixed, moving, fixed_masks)),
         strict=True,
     ):
         velocity = velocity.detach().clone().requires_grad_(True)
