@@ -503,7 +503,7 @@ def lay_out_section(
 
     n_swirls = 12
     centres = tissue_mm[rng.integers(0, len(tissue_mm), n_swirls)] + rng.normal(0, 4, (n_swirls, 2))
-    radii = rng.uniform(0.28, 0.48, n_swirls) * np.clip(extent_mm, 70, 115)
+    radii = rng.uniform(0.36, 0.58, n_swirls) * np.clip(extent_mm, 70, 115)
     twists = rng.choice([-1, 1], n_swirls) * rng.uniform(0.5, 1.0, n_swirls)
     stretches = rng.choice([-1, 1], n_swirls) * rng.uniform(0.2, 0.6, n_swirls)
 
