@@ -151,6 +151,7 @@ class SbrOptions(TrainOptions):
     n_samples: Count = 256
     projection_channels: Count = 256
     mask_dilation_px: Annotated[int, Field(ge=0)] = 2
+    synthesis_rim_px: Annotated[int, Field(ge=0)] = 0
 
 
 class InferOptions(Options):

@@ -55,6 +55,7 @@ from sbr_core.stages.networks import load_generator, load_registrar
 from sbr_core.training.loop import pick_device
 from sbr_core.training.predict import as_batch, crop, predict
 from sbr_core.training.refine import refine
+from sbr_core.training.registrar import dilate
 
 if TYPE_CHECKING:
     from sbr_core.config import InferOptions
@@ -260,7 +261,7 @@ class Predictor:
             *self.networks,
             targets,
             as_batch(moving, multiple),
-            as_batch(moving_masks, multiple),
+            dilate(as_batch(moving_masks, multiple), int(self.preprocessing["synthesis_rim_px"])),
             batch_size=self.options.batch_size,
             device=self.device,
         )

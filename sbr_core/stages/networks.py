@@ -37,6 +37,7 @@ def weights_header(
     stain: str,
     fingerprint: str,
     revision: int,
+    **preprocessing: Any,
 ) -> dict[str, Any]:
     """The header of a weights file.
 
@@ -48,6 +49,7 @@ def weights_header(
         must repeat.
     fingerprint : of the data it was trained on.
     revision : of the stage.
+    preprocessing : what else inference must repeat.
     """
     return {
         "format": FORMAT,
@@ -59,6 +61,7 @@ def weights_header(
             **options.intensity.model_dump(mode="json"),
             "padding_multiple": PADDING_MULTIPLE,
             "polarity": POLARITY,
+            **preprocessing,
         },
         "stain": stain,
         "fingerprint": fingerprint,

@@ -125,6 +125,7 @@ def run(
             stain=",".join(stains),
             fingerprint=data,
             revision=REVISION[STAGE],
+            synthesis_rim_px=options.synthesis_rim_px,
         )
         # the projection is not needed to synthesise, but to go on training
         weights = {

@@ -75,10 +75,13 @@ class SbrTask:
         self.generator, self.projection = generator, projection
         self.registrar = registrar.requires_grad_(False).eval()
         self.images = torch.stack((sections, planes))
-        # channel 0: tissue; channel 1: a rim more, where images are compared
-        rim = options.mask_dilation_px
+        # channel 0: tissue; channel 1: a rim more, where sections are synthesised, planes compared
         masks = torch.stack((section_masks, plane_masks))
-        self.masks = torch.cat((masks, torch.stack([dilate(m, rim) for m in masks])), 2)
+        rims = (
+            dilate(section_masks, options.synthesis_rim_px),
+            dilate(plane_masks, options.mask_dilation_px),
+        )
+        self.masks = torch.cat((masks, torch.stack(rims)), 2)
         self.options = options
 
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
@@ -95,14 +98,16 @@ class SbrTask:
         rows, columns = tissue_box(masks, generator.multiple)
         images, masks = images[..., rows, columns], masks[..., rows, columns]
         section, plane = images.chunk(2)
-        (section_tissue, _), (plane_tissue, plane_rim) = (m.split(1, 1) for m in masks.chunk(2))
+        section_masks, plane_masks = masks.chunk(2)
+        section_tissue, section_rim = section_masks.split(1, 1)
+        plane_tissue, plane_rim = plane_masks.split(1, 1)
         contrast_wanted = options.contrastive_weight > 0
 
         # the descriptors of S come out of the pass that synthesises
         layers = range(generator.n_layers) if contrast_wanted else ()
         synthesised, of_section = generator.synthesise(section, layers)
-        # R was trained on planes with nothing around the tissue, so that is what it is given
-        synthesised = synthesised * section_tissue
+        # R was trained on planes with nothing around the brain, so that is what it is given
+        synthesised = synthesised * section_rim
         velocity_half_px = self.registrar(plane, synthesised)
         disp_px = self.registrar.displacement(velocity_half_px, plane.shape[-2:])
         warped, warped_section = warp(torch.cat((synthesised, section), 1), disp_px).split(1, 1)

@@ -210,6 +210,7 @@ def _save_networks(folder, *, spacing_mm=1.0, generator_spacing_mm=None, strengt
             stain="",
             fingerprint="",
             revision=1,
+            synthesis_rim_px=0,
         )
         save_weights(path, tensors, header)
     return {"registrar": paths[0], "weights": paths[1]}

@@ -92,7 +92,10 @@ def run_sbr(tmp_path, planes, sections, registrar, options=SBR):
 
 def test_weights_state_all_that_inference_needs(tmp_path, planes, sections, registrar):
     weights = run_sbr(tmp_path, planes, sections, registrar)
-    for path, load, steps in ((registrar, load_registrar, 3), (weights, load_generator, 2)):
+    for path, load, steps, more in (
+        (registrar, load_registrar, 3, {}),
+        (weights, load_generator, 2, {"synthesis_rim_px": 0}),
+    ):
         network, header = load(path)
         assert not network.training
         assert header["preprocessing"] == {
@@ -101,6 +104,7 @@ def test_weights_state_all_that_inference_needs(tmp_path, planes, sections, regi
             "high_quantile": 0.99,
             "padding_multiple": PADDING_MULTIPLE,
             "polarity": "tissue_bright",
+            **more,
         }
         assert header["options"]["steps"] == steps
         assert len(header["fingerprint"]) == 64
