@@ -7,11 +7,12 @@ imports no torch, so that planning a workflow stays fast.
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sbr_core.errors import ConfigError
 
@@ -20,6 +21,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _odd(value: int) -> int:
@@ -70,7 +72,7 @@ class AlignOptions(Options):
     rounds: Count = 3
     spacing_mm: Positive = 1.5
     max_rotation_deg: Positive = 45.0
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 class ResampleOptions(Options):
@@ -93,6 +95,12 @@ class IntensityOptions(Options):
     low_quantile: Fraction = 0.01
     high_quantile: Fraction = 0.99
 
+    @model_validator(mode="after")
+    def _in_order(self) -> IntensityOptions:
+        if self.low_quantile >= self.high_quantile:
+            raise ValueError("expected low_quantile below high_quantile")
+        return self
+
 
 class AugmentOptions(Options):
     """Random similarity and smooth random field, drawn for both images independently."""
@@ -110,7 +118,7 @@ class TrainOptions(Options):
     steps: Steps
     batch_size: Count
     learning_rate: Positive
-    beta1: Fraction = 0.9
+    beta1: Momentum = 0.9
     decay_fraction: Fraction = 0.4
     max_grad_norm: Positive = 1.0
     checkpoint_every_s: Positive = 60.0
@@ -136,6 +144,12 @@ class RegistrarOptions(TrainOptions):
     neighbours: Annotated[int, Field(ge=0)] = 3
     mask_dilation_px: Annotated[int, Field(ge=0)] = 4
 
+    @model_validator(mode="after")
+    def _as_many_levels(self) -> RegistrarOptions:
+        if not self.encoder_channels or len(self.encoder_channels) != len(self.decoder_channels):
+            raise ValueError("expected as many decoder_channels as encoder_channels, at least one")
+        return self
+
 
 class SbrOptions(TrainOptions):
     """Synth-by-Reg: the generator trained through the frozen registrar (equations 1 and 7)."""
@@ -143,7 +157,7 @@ class SbrOptions(TrainOptions):
     steps: Steps = 800
     batch_size: Count = 1
     learning_rate: Positive = 2e-4
-    beta1: Fraction = 0.5
+    beta1: Momentum = 0.5
     generator_channels: Count = 32
     residual_blocks: Count = 6
     contrastive_weight: NonNegative = 0.02
@@ -223,12 +237,12 @@ def canonical_json(value: Any) -> str:
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """A new dict: `over` laid on `base`, dicts merged key by key, nothing shared between them."""
-    out = json.loads(json.dumps(base))
+    out = copy.deepcopy(base)
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(out.get(key), dict):
             out[key] = merged(out[key], value)
         else:
-            out[key] = json.loads(json.dumps(value))
+            out[key] = copy.deepcopy(value)
     return out
 
 
@@ -253,7 +267,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
         value = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(value).__name__}")
