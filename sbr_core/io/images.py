@@ -46,6 +46,7 @@ def _read_tiff(path: Path) -> np.ndarray | None:
 def _read_with_pillow(path: Path, keep_palette: bool) -> np.ndarray:
     from PIL import Image
 
+    Image.MAX_IMAGE_PIXELS = None  # a slide is larger than Pillow's guard for the web allows
     with Image.open(path) as image:
         if image.mode == "P" and not keep_palette:
             image = image.convert("RGB")
@@ -94,7 +95,7 @@ def read_labels(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
     Raises
     ------
     ImageError
-        Not readable, not integers, colour, or of another shape than `shape`.
+        Not readable, not integers from 0 to 65535, colour, or of another shape than `shape`.
     """
     array = _read(path, keep_palette=True)
     if array.ndim != 2 or not (np.issubdtype(array.dtype, np.integer) or array.dtype == bool):
@@ -103,6 +104,9 @@ def read_labels(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
         )
     if shape is not None and array.shape != tuple(shape):
         raise ImageError(f"{path}: shape {array.shape} differs from its image's {tuple(shape)}")
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high > np.iinfo(np.uint16).max:  # they would wrap round, to another label
+        raise ImageError(f"{path}: expected labels from 0 to 65535, found {low} to {high}")
     return array.astype(np.uint16)
 
 

@@ -120,6 +120,8 @@ def test_labels_of_another_shape_or_kind_are_refused(tmp_path):
     path = _save(tmp_path / "l.png", GREY)
     with pytest.raises(ImageError, match=r"shape \(11, 17\) differs from its image's \(3, 4\)"):
         read_labels(path, (3, 4))
+    with pytest.raises(ImageError, match="from 0 to 65535, found 0 to 70000"):
+        read_labels(_save(tmp_path / "big.tif", np.diag([0, 0, 70000]).astype(np.int32)))
     with pytest.raises(ImageError, match="integer labels"):
         read_labels(_save(tmp_path / "f.tif", GREY.astype(np.float32)))
     with pytest.raises(ImageError, match="integer labels"):
