@@ -69,10 +69,18 @@ def read_tsv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ManifestError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, IsADirectoryError) as error:
+    except (UnicodeDecodeError, OSError) as error:
         raise ManifestError(f"{path}: not readable as UTF-8 text: {error}") from None
     lines = csv.reader(io.StringIO(text, newline=""), delimiter="\t")
-    table = [(i, row) for i, row in enumerate(lines, 1) if any(c.strip() for c in row)]
+    try:
+        table = [(i, row) for i, row in enumerate(lines, 1) if any(c.strip() for c in row)]
+    except csv.Error as error:
+        raise ManifestError(f"{path}: not readable as a table: {error}") from None
+    for i, row in table:
+        if any("\n" in cell for cell in row):  # rows that a quotation mark swallowed
+            raise ManifestError(
+                f"{path}: line {i}: a cell goes on in the next line: a quotation mark not closed?"
+            )
     table = [(i, row) for i, row in table if not row[0].startswith("#")]
     if not table:
         raise ManifestError(f"{path}: is empty; expected a header line and rows")

@@ -137,6 +137,13 @@ def test_files_that_are_no_tables_are_named(tmp_path):
             read_tsv(path)
 
 
+def test_a_quotation_mark_swallows_no_rows(tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_text('a\tb\n1\t"torn\n2\tfine\n3\t"torn\n')
+    with pytest.raises(ManifestError, match="t.tsv: line 2: .*quotation mark"):
+        read_tsv(path)
+
+
 def test_tables_are_written_so_that_they_come_back(tmp_path):
     rows = [{"a": 0.1 + 0.2, "b": 'tab\tand "quote"', "c": True}, {"a": None, "d": {"k": [1]}}]
     write_tsv(tmp_path / "t.tsv", rows, ("b",))
