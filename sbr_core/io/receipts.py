@@ -53,7 +53,8 @@ def run_sections(
     out_dir : the stage's folder; files in the receipt are relative to it.
     receipt : ``chunks/{chunk}.tsv`` in it.
     fingerprint : everything a section's result depends on, as a digest.
-    process : makes the files of one section; an `SbrError` becomes status ``failed``.
+    process : makes the files of one section; its `SbrError`, or that of `fingerprint`, becomes
+        status ``failed``.
     strict : let that error stop the stage instead.
 
     Returns
@@ -63,21 +64,20 @@ def run_sections(
     out_dir, receipt = Path(out_dir), Path(receipt)
     rows = []
     for number, (section, item) in enumerate(sections.items(), 1):
-        digest, row = fingerprint(item), None
         sidecar = out_dir / "sections" / f"{section}.json"
-        if (kept := _intact(sidecar, out_dir, digest)) is not None:
-            row, state = kept, "kept"
+        try:
+            digest = fingerprint(item)
+            row, state = _intact(sidecar, out_dir, digest), "kept"
+            result = process(item) if row is None else None
+        except SbrError as error:
+            if strict:
+                raise
+            row = {"section": section, "status": "failed", "message": str(error)}
+            state = f"FAILED: {error}"
+            _forget(sidecar, out_dir)
+            # a failed section is tried again next time, so it gets no sidecar
         else:
-            try:
-                result = process(item)
-            except SbrError as error:
-                if strict:
-                    raise
-                row = {"section": section, "status": "failed", "message": str(error)}
-                state = f"FAILED: {error}"
-                _forget(sidecar, out_dir)
-                # a failed section is tried again next time, so it gets no sidecar
-            else:
+            if result is not None:
                 files = {str(f.relative_to(out_dir)): sha256_file(f) for f in sorted(result.files)}
                 row = {"section": section, "status": "ok", "message": "", **result.columns}
                 row |= {"files": files, "fingerprint": digest}

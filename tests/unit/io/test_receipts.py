@@ -106,6 +106,21 @@ def test_a_failed_section_is_told_left_out_and_tried_again(toy, capsys):
     assert toy.done == ["002"]
 
 
+def test_a_section_whose_inputs_cannot_be_read_is_told_like_any_other(toy):
+    def fingerprint(item):
+        if item[0] == "002":
+            raise ReceiptError("two.png: may not be read")
+        return item[1]
+
+    rows = run_sections(
+        {name: (name, word) for name, word in WORDS.items()},
+        stage="toy", out_dir=toy.out, receipt=toy.receipt, fingerprint=fingerprint,
+        process=toy.process,
+    )  # fmt: skip
+    assert [row["status"] for row in rows] == ["ok", "failed", "ok"]
+    assert rows[1]["message"] == "two.png: may not be read"
+
+
 def test_strict_stops_without_a_receipt_but_keeps_finished_sections(toy):
     with pytest.raises(ImageError, match="002: cannot be used"):
         toy.run(WORDS | {"002": "bad"}, strict=True)
