@@ -112,6 +112,7 @@ def run(
         grid = PlaneGrid((int(plane["rows"]), int(plane["columns"])), float(plane["spacing_mm"]))
         section_from_working = np.array(matrix_of(row, "g"))
         if prealigned:
+            _check_same_grid(row, grid)
             affine = np.linalg.inv(section_from_working)
             figures = {"cost": None, "prior_cost": None, "moved_mm": 0.0}
         else:
@@ -125,7 +126,8 @@ def run(
         )
         linear_mask = area_vote(mask, working_px_from_plane_px, grid.shape)
         write_plane(paths[1], linear_mask.astype(np.uint8), grid.spacing_mm)
-        columns = {"position_mm": row["position_mm"], **matrix_columns(affine, "a"), **figures}
+        columns = {"position_mm": row["position_mm"], "stain": row.get("stain", "")}
+        columns |= {**matrix_columns(affine, "a"), **figures}
         return SectionResult(columns, paths)
 
     run_sections(
@@ -140,6 +142,16 @@ def run(
 
 
 _FILES = ("linear", "linearmask")
+
+
+def _check_same_grid(row: Mapping[str, Any], grid: PlaneGrid) -> None:
+    """ImageError when a prealigned section's image and MRI plane are of different shapes."""
+    file = PlaneGrid((int(row["file_rows"]), int(row["file_columns"])), float(row["pixel_size_mm"]))
+    if file.at_spacing(grid.spacing_mm).shape != grid.shape:
+        raise ImageError(
+            f"{row['image']}: section {row['section']!r}: shape {file.shape}, but its mri_image has"
+            " another; a prealigned section lies on the grid of its plane"
+        )
 
 
 def read_initial(path: Path) -> list[dict[str, Any]]:

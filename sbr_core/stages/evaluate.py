@@ -124,7 +124,8 @@ def run(
                 order=0,
             )
         elif section in plane_label_files:
-            plane_labels = read_labels(Path(plane_label_files[section].mri_labels))
+            shape = int(row["file_rows"]), int(row["file_columns"])
+            plane_labels = read_labels(Path(plane_label_files[section].mri_labels), shape)
             grid = geometry.PlaneGrid(
                 plane_labels.shape, float(plane_label_files[section].pixel_size_mm)
             )

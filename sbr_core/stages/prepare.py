@@ -131,6 +131,7 @@ def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> 
             "tissue_mm2": tissue_mm2,
             "image": row.image,
             "labels": row.labels,
+            "stain": row.stain,
         },
         files=[image_path, mask_path],
     )

@@ -18,6 +18,7 @@ import pytest
 from sbr_core.config import AlignOptions, AlignSectionsOptions, PrepareOptions, ResampleOptions
 from sbr_core.errors import ConfigError, ImageError
 from sbr_core.geometry import (
+    PlaneGrid,
     apply,
     orientation_matrix,
     scaling,
@@ -375,6 +376,9 @@ def test_a_prealigned_plane_of_another_shape_is_refused(tmp_path):
         write_png(tmp_path / f"{name}.png", np.full((30, columns), 100, np.uint8))
         path = str(tmp_path / f"{name}.png")
         rows.append(SectionRow(name, path, float(columns), 1.0, mri_image=path))
+    wide = {"file_rows": 30, "file_columns": 41, "pixel_size_mm": 1.0, "image": "", "section": "b"}
+    with pytest.raises(ImageError, match=r"'b': shape \(30, 41\), but its mri_image"):
+        align_sections._check_same_grid(wide, PlaneGrid((30, 40), 1.0))
     with pytest.raises(ImageError, match=r"\(30, 41\).*expected \(30, 40\).*'a'"):
         resample.run(
             ResampleOptions(), rows=rows, working_pixel_mm=1.0, out_dir=tmp_path / "out",

@@ -255,6 +255,8 @@ def test_prealigned_dice_is_on_the_labels_own_grid(tmp_path):
         "section": "a",
         "position_mm": 0.0,
         "pixel_size_mm": 0.25,
+        "file_rows": 40,
+        "file_columns": 50,
         "labels": str(tmp_path / "labels.png"),
     }
     _table(tmp_path / "prepare" / "sections.tsv", [row], {"a": []})

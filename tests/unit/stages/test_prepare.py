@@ -62,7 +62,7 @@ def _planes(tmp_path, name="s1", out="out"):
 
 def test_receipt_has_the_agreed_columns(tmp_path):
     row = _run(tmp_path, _row(tmp_path, _glass(_tissue())))["s1"]
-    wanted = "section status message position_mm pixel_size_mm working_pixel_mm file_rows"
+    wanted = "section status message position_mm pixel_size_mm working_pixel_mm file_rows stain"
     wanted += " file_columns polarity background g00 g01 g02 g10 g11 g12 tissue_mm2 image labels"
     assert set(wanted.split()) | {"files", "fingerprint"} == set(row)
     assert (row["status"], row["polarity"]) == ("ok", "bright_background")
