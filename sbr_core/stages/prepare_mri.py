@@ -51,7 +51,7 @@ def run(options: PrepareOptions, *, mri: Path, out_dir: Path, mri_mask: Path | N
         stage="prepare",
         options=options.model_dump(mode="json"),
         inputs=inputs,
-        revision=REVISION["prepare"],
+        revision=REVISION["prepare_mri"],
         shape=list(data.shape),
         spacing_mm=[float(s) for s in volume.spacing_mm],
         orientation="".join(nib.aff2axcodes(affine)),
