@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+LANDMARKS = "section\tx_section_mm\ty_section_mm\tmri_x_mm\tmri_y_mm\tmri_z_mm"
+
 
 @pytest.mark.parametrize("preset", ["demo", "cpu", "paper"])
 def test_dry_run_of_every_preset(repository, preset):
@@ -55,12 +57,18 @@ def test_faults_of_the_user_are_one_line_and_exit_2(empty_lab):
     (lab.folder / "raw/one/mri.nii").rename(lab.folder / "raw/one/mri.nii.gz")
     manifest.write_text(manifest.read_text().replace("b\timages/b.png", "b\timages/c.png"))
     assert "section 'b': raw/one/images/c.png: no such file" in said()
+    manifest.write_text(manifest.read_text().replace("c.png", "b.png"))
+    (lab.folder / "raw/one/landmarks.tsv").write_text(LANDMARKS + "\nc\t1\t2\t3\t4\t5\n")
+    sheet = lab.folder / "config/brains.tsv"
+    head, line = sheet.read_text().splitlines()
+    sheet.write_text(f"{head}\tlandmarks\n{line}\traw/one/landmarks.tsv\n")
+    assert said() == "raw/one/landmarks.tsv: landmark 1: no section 'c' in this brain"
 
 
 def test_landmarks_of_excluded_sections_are_passed_over(empty_lab):
     lab = empty_lab
     row = lab.add_brain("one", ["a", "b", "c", "d"])
-    (lab.folder / "raw/one/landmarks.tsv").write_text("section\n")
+    (lab.folder / "raw/one/landmarks.tsv").write_text(LANDMARKS + "\n")
     sheet = lab.folder / "config/brains.tsv"
 
     def evaluation() -> str:

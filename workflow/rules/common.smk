@@ -77,6 +77,14 @@ def check_files(brains):
                 raise ManifestError(f"{where}: {path}: no such file")
 
 
+def check_landmarks(brains):
+    """Refuse landmarks of sections that are not there now, and not after the training."""
+    for brain, row in brains.items():
+        of_demo = Path(row.landmarks).parent == DEMO_DIR
+        if row.landmarks and Path(row.landmarks).is_file() and (demo_stands() or not of_demo):
+            manifests.read_landmarks(row.landmarks, MANIFESTS[brain][1], prealigned=row.prealigned)
+
+
 def in_chunks(rows, n_rows):
     """Chunk name -> its rows."""
     row_of = {row.section: row for row in rows}
@@ -96,6 +104,7 @@ BRAINS = checked(manifests.read_brains, CONFIG.brains)
 DEMO_ROWS = checked(demo_rows)
 checked(check_files, BRAINS)
 MANIFESTS = {name: checked(read_rows, row) for name, row in BRAINS.items()}
+checked(check_landmarks, BRAINS)
 CHUNKS = {name: in_chunks(rows, len(ids)) for name, (rows, ids) in MANIFESTS.items()}
 
 
