@@ -48,11 +48,6 @@ class PlaneGrid:
         """3x3 matrix from plane px (column, row) to plane mm."""
         return scaling(self.spacing_mm)
 
-    @property
-    def size_mm(self) -> tuple[float, float]:
-        """(width, height) between the outer edges, mm."""
-        return self.shape[1] * self.spacing_mm, self.shape[0] * self.spacing_mm
-
     def at_spacing(self, spacing_mm: float) -> PlaneGrid:
         """The grid of another pixel size whose first pixel CENTRE stays at plane mm (0, 0).
 
@@ -84,11 +79,6 @@ def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     if matrix.shape != (d + 1, d + 1) or points.shape[-1] != d:
         raise ValueError(f"matrix {matrix.shape} does not map points {points.shape}")
     return points @ matrix[:d, :d].T + matrix[:d, d]
-
-
-def ras_from_lps(matrix: np.ndarray) -> np.ndarray:
-    """The same map between worlds with x and y of both sides negated (an involution)."""
-    return LPS_FROM_RAS @ matrix @ LPS_FROM_RAS
 
 
 def orientation_matrix(letters: str) -> np.ndarray:

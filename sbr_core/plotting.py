@@ -93,15 +93,6 @@ def edges(image: np.ndarray, sigma_px: float = 2.0) -> np.ndarray:
     )
 
 
-def contours(mask: np.ndarray) -> np.ndarray:
-    """The outermost pixels of a mask, (rows, columns) bool."""
-    inside = np.pad(np.asarray(mask) > 0, 1)
-    core = inside[1:-1, 1:-1].copy()
-    for rows, columns in ((0, 1), (2, 1), (1, 0), (1, 2)):
-        core &= inside[rows : rows + mask.shape[0], columns : columns + mask.shape[1]]
-    return inside[1:-1, 1:-1] & ~core
-
-
 def overlay(
     moving: np.ndarray, fixed: np.ndarray, colour: Sequence[int] = MRI_COLOUR
 ) -> np.ndarray:

@@ -65,17 +65,6 @@ def test_a_voxel_has_one_place_in_the_world_for_nibabel_simpleitk_and_us(name, t
         assert itk[tuple(voxel)] == pytest.approx(float(data[tuple(voxel)]))
 
 
-def test_lps_and_ras_are_an_involution_and_conjugate_points():
-    matrix = WORLDS["oblique"]
-    in_lps = geometry.ras_from_lps(matrix)
-    np.testing.assert_allclose(geometry.ras_from_lps(in_lps), matrix, atol=1e-12)
-    ras = np.array([3.0, -4.0, 5.0])
-    lps = ras * [-1, -1, 1]
-    np.testing.assert_allclose(
-        geometry.apply(in_lps, lps), geometry.apply(matrix, ras) * [-1, -1, 1]
-    )
-
-
 @pytest.mark.parametrize("letters", ["LIA", "RAS"])
 def test_stack_from_world_maps_the_same_points_in_simpleitk(letters, tmp_path):
     world_from_stack = _affine(

@@ -46,14 +46,6 @@ def test_grid_of_no_deformation_is_straight_and_of_a_shift_is_shifted():
     assert moved[:, 12].all() and not moved[8, 16]
 
 
-def test_contour_is_the_rim_of_the_mask():
-    mask = np.zeros((20, 30))
-    mask[5:15, 5:25] = 1
-    rim = plotting.contours(mask)
-    assert rim.sum() == 2 * 20 + 2 * 8 and rim[5, 5] and not rim[6, 6]
-    assert plotting.contours(np.ones((4, 4)))[1:3, 1:3].sum() == 0
-
-
 def test_window_and_size():
     image = np.linspace(0, 50, 1000)
     shown = plotting.window(image)
