@@ -26,6 +26,10 @@ class ImageError(SbrError):
     """An image or a volume that cannot be read or cannot be what it is said to be."""
 
 
+class AlignmentError(SbrError):
+    """A stack and an MRI that do not come together."""
+
+
 class WeightsError(SbrError):
     """Network weights that do not fit: another architecture, another format."""
 

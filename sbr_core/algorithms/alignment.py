@@ -54,6 +54,7 @@ from sbr_core.algorithms.section_affine import (
     with_stretch,
 )
 from sbr_core.algorithms.sections import grid_px, prefilter, resample_section
+from sbr_core.errors import AlignmentError
 from sbr_core.geometry import PlaneGrid, apply
 
 _MARGIN_MM = 5.0
@@ -174,6 +175,13 @@ def tissue_centre_mm(mask: np.ndarray, pixel_mm: float) -> np.ndarray:
     return np.array([columns.mean(), rows.mean()]) * pixel_mm
 
 
+def _no_fit(error: Exception) -> AlignmentError:
+    return AlignmentError(
+        "align: the stack and the MRI do not come together; check orientation, position_mm,"
+        f" pixel_size_mm and the MRI ({error})"
+    )
+
+
 def split_affine(
     stack_from_mri: np.ndarray, centre_stack_mm: np.ndarray
 ) -> tuple[np.ndarray, Callable[[float], np.ndarray]]:
@@ -278,7 +286,10 @@ def align_stack(
         else:
             step = _plane_step(sections, best, working_pixel_mm, centre, limits)
             fitted = step @ stack_from_oriented
-        stack_from_oriented, in_plane = split_affine(fitted, centre)
+        try:
+            stack_from_oriented, in_plane = split_affine(fitted, centre)
+        except ValueError as error:
+            raise _no_fit(error) from error
         affines = [a @ in_plane(s.position_mm) for a, s in zip(affines, sections, strict=True)]
         if number > 1:
             affines = _with_common_stretch(sections, affines, working_pixel_mm)
@@ -604,23 +615,26 @@ def _ants_fit(
             matrix=oriented_from_stack[:3, :3], translation=np.zeros(3), center=np.zeros(3),
         )  # fmt: skip
         ants.write_transform(transform, start)
-        result = ants.registration(
-            images[0],
-            images[1],
-            type_of_transform=kind,
-            initial_transform=[start],
-            outprefix=str(Path(folder) / "fit"),
-            mask=masks[0],
-            moving_mask=masks[1],
-            mask_all_stages=True,
-            aff_metric="mattes",
-            aff_sampling=_BINS,
-            aff_random_sampling_rate=1.0 if kind == "Similarity" else 0.5,
-            aff_iterations=(200,) * len(shrink),
-            aff_shrink_factors=shrink,
-            aff_smoothing_sigmas=tuple(0.5 * s for s in shrink),
-            singleprecision=False,
-        )
+        try:
+            result = ants.registration(
+                images[0],
+                images[1],
+                type_of_transform=kind,
+                initial_transform=[start],
+                outprefix=str(Path(folder) / "fit"),
+                mask=masks[0],
+                moving_mask=masks[1],
+                mask_all_stages=True,
+                aff_metric="mattes",
+                aff_sampling=_BINS,
+                aff_random_sampling_rate=1.0 if kind == "Similarity" else 0.5,
+                aff_iterations=(200,) * len(shrink),
+                aff_shrink_factors=shrink,
+                aff_smoothing_sigmas=tuple(0.5 * s for s in shrink),
+                singleprecision=False,
+            )
+        except RuntimeError as error:
+            raise _no_fit(error) from error
         (name,) = result["fwdtransforms"]
         fitted = ants.read_transform(name, precision="double")
         parameters = np.array(fitted.parameters)

@@ -21,7 +21,7 @@ from typing import Any
 
 from sbr_core.errors import ReceiptError, SbrError
 from sbr_core.io.manifests import read_tsv, write_tsv
-from sbr_core.io.provenance import read_json, sha256_file, versions, write_json
+from sbr_core.io.provenance import read_json, sha256_file, sha256_of, versions, write_json
 
 FIRST_COLUMNS = ("section", "status", "message", "position_mm")
 _TEXT = {"section", "status", "message", "image", "labels", "polarity", "fingerprint", "stain"}
@@ -205,6 +205,15 @@ def file_of(table: Path, row: Mapping[str, Any], ending: str) -> Path:
     if len(names) != 1:
         raise ReceiptError(f"{table}: section {row['section']!r} lists no file …{ending}")
     return stage_dir(table) / names[0]
+
+
+def pixels_digest(row: Mapping[str, Any]) -> str:
+    """What a prepared section looks like, as a digest: its image, mask and place in the file.
+
+    Unlike the fingerprint it stays the same when only labels, stain or the like are edited.
+    """
+    files = {n: s for n, s in row["files"].items() if n.endswith(("_image.nii.gz", "_mask.nii.gz"))}
+    return sha256_of([files, matrix_of(row, "g")])
 
 
 def matrix_of(row: Mapping[str, Any], letter: str) -> list[list[float]]:

@@ -22,7 +22,7 @@ from sbr_core.errors import ConfigError, ImageError
 from sbr_core.geometry import similarity_scale
 from sbr_core.io.manifests import write_tsv
 from sbr_core.io.provenance import atomic_path, write_json, write_provenance
-from sbr_core.io.receipts import file_of, matrix_columns, read_table
+from sbr_core.io.receipts import file_of, matrix_columns, pixels_digest, read_table
 from sbr_core.io.transforms import STACK_TRANSFORM, write_stack_from_world
 from sbr_core.io.volumes import read_plane, read_volume
 from sbr_core.stages import REVISION
@@ -118,7 +118,7 @@ def run(
                 "section": row["section"],
                 "position_mm": row["position_mm"],
                 # a section prepared otherwise since is one that this fit never saw
-                "prepared": row["fingerprint"],
+                "prepared": pixels_digest(row),
                 **matrix_columns(affine, "a"),
             }
             for row, affine in zip(rows, found.working_from_plane_mm, strict=True)

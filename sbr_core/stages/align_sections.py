@@ -36,6 +36,7 @@ from sbr_core.io.receipts import (
     file_of,
     matrix_columns,
     matrix_of,
+    pixels_digest,
     read_table,
     run_sections,
 )
@@ -175,7 +176,7 @@ def _neighbours(
 ) -> tuple[list[np.ndarray], list[float], bool]:
     """(affines, weights, own): the section's own affine, or those on either side in position."""
     for other in seen:
-        if other["section"] == row["section"] and other["prepared"] == row["fingerprint"]:
+        if other["section"] == row["section"] and other["prepared"] == pixels_digest(row):
             return [other["affine"]], [1.0], True
     others = [o for o in seen if o["section"] != row["section"]]
     if not others:

@@ -100,4 +100,6 @@ def forget_lock_of_a_killed_run():
 
 if workflow.is_main_process:
     forget_lock_of_a_killed_run()
-    forget_receipts_of_missing_files()
+    # a run that holds the lock is writing these files just now
+    if not any(Path(".snakemake/locks").glob("*")):
+        forget_receipts_of_missing_files()

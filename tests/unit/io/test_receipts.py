@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from sbr_core.errors import ImageError, ReceiptError
+from sbr_core.io import receipts
 from sbr_core.io.provenance import write_text
 from sbr_core.io.receipts import (
     SectionResult,
@@ -168,3 +170,19 @@ def test_matrices_are_kept_to_the_last_digit():
     columns = matrix_columns(matrix, "a")
     assert set(columns) == {"a00", "a01", "a02", "a10", "a11", "a12"}
     assert matrix_of({k: repr(v) for k, v in columns.items()}, "a") == matrix
+
+
+def test_the_look_of_a_section_does_not_depend_on_its_metadata():
+    row = {
+        "files": {"sections/a_image.nii.gz": "1", "sections/a_mask.nii.gz": "2"},
+        "stain": "nissl",
+        "fingerprint": "x",
+        **receipts.matrix_columns(np.eye(3), "g"),
+    }
+    same = receipts.pixels_digest(row)
+    assert (
+        receipts.pixels_digest({**row, "stain": "", "labels": "l.png", "fingerprint": "y"}) == same
+    )
+    assert receipts.pixels_digest({**row, "g02": 1.0}) != same
+    other = {**row["files"], "sections/a_mask.nii.gz": "3"}
+    assert receipts.pixels_digest({**row, "files": other}) != same
