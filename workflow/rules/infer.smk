@@ -19,7 +19,7 @@ rule infer:
         "<results>/{brain}/benchmarks/infer/{method}/{chunk}.tsv"
     conda:
         "../../envs/sbr.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=8000,
         runtime=60,
