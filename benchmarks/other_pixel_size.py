@@ -25,6 +25,7 @@ from sbr_core.io.transforms import read_section_transform, section_to_stack_path
 from sbr_core.io.volumes import read_plane
 
 RESULTS = Path("results/demo")
+SECTIONS = ["s005", "s013", "s018", "s024", "s032", "s040"]
 
 
 def twice_as_fine(row: SectionRow, folder: Path) -> SectionRow:
