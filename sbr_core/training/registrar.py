@@ -40,7 +40,10 @@ def dilate(masks: Tensor, radius_px: int) -> Tensor:
     """Masks (B, 1, H, W) of 0 and 1, grown by a square of side 2 r + 1."""
     if radius_px == 0:
         return masks
-    return F.max_pool2d(masks, 2 * radius_px + 1, stride=1, padding=radius_px)
+    side, r = 2 * radius_px + 1, radius_px
+    # a square is rows, then columns; for a wide rim that is hundreds of times faster
+    along_rows = F.max_pool2d(masks, (1, side), stride=1, padding=(0, r))
+    return F.max_pool2d(along_rows, (side, 1), stride=1, padding=(r, 0))
 
 
 class RegistrarTask:
