@@ -266,9 +266,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Snakemake tells every library but ITK how many threads it may use
     if threads := os.environ.get("OMP_NUM_THREADS"):
         os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", threads)
-    # a thread that waits must not spin: on a machine that has other work as well, spinning threads
-    # use up the turns that the one they wait for needs (measured: 9 times slower)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # threads that wait soon go to sleep: on a machine that has other work as well, spinning ones
+    # use up the turns that the one they wait for needs; idle it costs nothing
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     # the one line that reproduces this run when it is pasted
     print("$ " + shlex.join(["sbr", *argv]), flush=True)
     try:
