@@ -148,6 +148,12 @@ COMMANDS = (
         (_PLANES, _OUT_DIR, _CHECKPOINTS, _FRESH),
     ),
     Command(
+        "train-shapes",
+        "train the registration network that ships, on synthetic shapes only",
+        "train_shapes",
+        (_OUT_DIR, _CHECKPOINTS, _FRESH),
+    ),
+    Command(
         "train-sbr",
         "train the synthesis network through the frozen registrar",
         "train_sbr",
@@ -304,9 +310,10 @@ def _options(command: Command, text: str | None) -> Any:
     """The validated options of `command` (None where it has none)."""
     if command.section is None:
         return None
-    from sbr_core.config import Config, load_yaml, parse_options
+    from sbr_core.config import Config, ShapesOptions, load_yaml, parse_options
 
-    model = Config.model_fields[command.section].annotation
+    model = {"train_shapes": ShapesOptions}.get(command.section)
+    model = model or Config.model_fields[command.section].annotation
     if text is None:
         values = {}
     elif text.lstrip().startswith("{"):

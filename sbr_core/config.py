@@ -30,6 +30,13 @@ def _odd(value: int) -> int:
     return value
 
 
+def _even(value: int) -> int:
+    if value % 2:
+        raise ValueError("expected an even number")
+    return value
+
+
+EvenCount = Annotated[int, Field(ge=64), AfterValidator(_even)]
 Window = Annotated[int, Field(ge=3), AfterValidator(_odd)]
 
 METHODS = ("linear", "sbr")
@@ -130,25 +137,51 @@ class TrainOptions(Options):
     augment: AugmentOptions = AugmentOptions()
 
 
-class RegistrarOptions(TrainOptions):
+class RegistrarNetworkOptions(TrainOptions):
+    """Which registration network, and how wide.
+
+    `decoder_channels` are the U-Net's, `estimator_channels` and `radius_px` the pyramid's.
+    """
+
+    network: Literal["unet", "pyramid"] = "unet"
+    encoder_channels: tuple[Count, ...] = (16, 32, 32, 64, 64, 64)
+    decoder_channels: tuple[Count, ...] = (64, 64, 64, 32, 32, 16)
+    estimator_channels: tuple[Count, ...] = (24, 48, 64, 64, 64, 64)
+    radius_px: Count = 2
+    squaring_steps: Count = 7
+
+    @model_validator(mode="after")
+    def _as_many_levels(self) -> RegistrarNetworkOptions:
+        key = "decoder_channels" if self.network == "unet" else "estimator_channels"
+        if not self.encoder_channels or len(self.encoder_channels) != len(getattr(self, key)):
+            raise ValueError(f"expected as many {key} as encoder_channels, at least one")
+        return self
+
+
+class RegistrarOptions(RegistrarNetworkOptions):
     """The intra-modality registration network R (method, equation 2)."""
 
     steps: Steps = 800
     batch_size: Count = 8
     learning_rate: Positive = 1e-3
-    encoder_channels: tuple[Count, ...] = (16, 32, 32, 64, 64, 64)
-    decoder_channels: tuple[Count, ...] = (64, 64, 64, 32, 32, 16)
-    squaring_steps: Count = 7
     lncc_window_px: Window = 9
     smoothness: NonNegative = 1.0
     neighbours: Annotated[int, Field(ge=0)] = 3
     mask_dilation_px: Annotated[int, Field(ge=0)] = 4
 
-    @model_validator(mode="after")
-    def _as_many_levels(self) -> RegistrarOptions:
-        if not self.encoder_channels or len(self.encoder_channels) != len(self.decoder_channels):
-            raise ValueError("expected as many decoder_channels as encoder_channels, at least one")
-        return self
+
+class ShapesOptions(RegistrarNetworkOptions):
+    """The registrar that ships, trained on synthetic shapes only; no stage of a brain."""
+
+    steps: Steps = 8000
+    batch_size: Count = 4
+    learning_rate: Positive = 1e-3
+    decay_fraction: Fraction = 0.6
+    checkpoint_every_s: Positive = 300.0
+    network: Literal["unet", "pyramid"] = "pyramid"
+    encoder_channels: tuple[Count, ...] = (16, 32, 48, 64, 64, 64)
+    sizes_px: tuple[tuple[EvenCount, EvenCount], ...] = ((192, 192), (256, 256))
+    derivative_weight: NonNegative = 0.5
 
 
 class SbrOptions(TrainOptions):

@@ -1,67 +1,38 @@
-"""The registration network R: two images in, a stationary velocity field out."""
+"""The registration networks R: two images in, a stationary velocity field out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sbr_core.functional.warp import exponentiate, upsample_velocity
+from sbr_core.functional.warp import exponentiate, upsample_velocity, warp
 
 
 class Registrar(nn.Module):
-    """U-Net whose last layer is a velocity at half resolution (method, table; Dalca et al. 2019).
+    """What every registration network shares: its call, its padding, its integration.
 
-    Each encoder level halves the image; the decoder starts at the coarsest level and doubles up to
-    half resolution, taking the encoder's features of the same size along. 0.34 M parameters with
-    the default channels. It starts near the identity: the velocity layer begins near zero.
+    A network is a subclass with `levels` halvings and `_velocity`, the field of a padded pair.
 
     Parameters
     ----------
-    encoder_channels : of the stride-2 convolutions, from fine to coarse.
-    decoder_channels : as many, from coarse to fine.
+    levels : how often the network halves the image.
     squaring_steps : of the integration of the velocity.
     """
 
-    def __init__(
-        self,
-        encoder_channels: Sequence[int] = (16, 32, 32, 64, 64, 64),
-        decoder_channels: Sequence[int] = (64, 64, 64, 32, 32, 16),
-        squaring_steps: int = 7,
-    ) -> None:
+    def __init__(self, levels: int, squaring_steps: int) -> None:
         super().__init__()
-        if len(encoder_channels) != len(decoder_channels) or not encoder_channels:
-            raise ValueError(
-                f"expected as many decoder as encoder levels, found {len(decoder_channels)}"
-                f" and {len(encoder_channels)}"
-            )
-        self.squaring_steps = squaring_steps
-        self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
-        channels = 2
-        for out in encoder_channels:
-            self.encoder.append(nn.Conv2d(channels, out, 3, stride=2, padding=1))
-            channels = out
-        skips = [0, *reversed(encoder_channels[:-1])]
-        for skip, out in zip(skips, decoder_channels, strict=True):
-            self.decoder.append(nn.Conv2d(channels + skip, out, 3, padding=1))
-            channels = out
-        self.velocity = nn.Conv2d(channels, 2, 3, padding=1)
-        # torch's own initialisation fades with depth, and half the first hundred steps with it
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, a=0.2)
-                nn.init.zeros_(module.bias)
-        nn.init.normal_(self.velocity.weight, std=1e-5)
-        self.to(memory_format=torch.channels_last)  # the faster layout on CPU and GPU
+        self.levels, self.squaring_steps = levels, squaring_steps
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Tensor:
         """The velocity whose flow takes fixed pixels into the moving image.
 
         Parameters
         ----------
-        fixed, moving : (B, 1, H, W), in [0, 1]; H and W even. The U-Net needs multiples of
+        fixed, moving : (B, 1, H, W), in [0, 1]; H and W even. The network needs multiples of
             2^levels and adds zeros around for itself.
 
         Returns
@@ -74,25 +45,17 @@ class Registrar(nn.Module):
                 "expected two images of one shape with even sides, found"
                 f" {tuple(fixed.shape)} and {tuple(moving.shape)}"
             )
-        multiple = 2 ** len(self.encoder)
+        multiple = 2**self.levels
         # even numbers at the top and left, so that the half grid stays in its place
         top, left = (-n % multiple // 4 * 2 for n in (rows, columns))
         bottom, right = -rows % multiple - top, -columns % multiple - left
-        pair = F.pad(torch.cat((fixed, moving), 1), (left, right, top, bottom))
-        velocity = self._unet(pair.contiguous(memory_format=torch.channels_last))
+        velocity = self._velocity(
+            *(F.pad(image, (left, right, top, bottom)) for image in (fixed, moving))
+        )
         return velocity[..., top // 2 :, left // 2 :][..., : rows // 2, : columns // 2].contiguous()
 
-    def _unet(self, x: Tensor) -> Tensor:
-        levels = []
-        for convolution in self.encoder:
-            x = F.leaky_relu(convolution(x), 0.2)
-            levels.append(x)
-        levels.pop()  # the coarsest is where the decoder starts
-        x = F.leaky_relu(self.decoder[0](x), 0.2)
-        for convolution in self.decoder[1:]:
-            x = F.interpolate(x, scale_factor=2, mode="nearest")
-            x = F.leaky_relu(convolution(torch.cat((x, levels.pop()), 1)), 0.2)
-        return self.velocity(x)
+    def _velocity(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        raise NotImplementedError
 
     def displacement(self, velocity_half_px: Tensor, shape: tuple[int, int]) -> Tensor:
         """Integrate a velocity and bring it to full resolution.
@@ -108,3 +71,197 @@ class Registrar(nn.Module):
         """
         # integrating in float32 whatever the network's precision: squaring doubles errors
         return upsample_velocity(exponentiate(velocity_half_px.float(), self.squaring_steps), shape)
+
+    def _initialise(self, velocity_layers: Sequence[nn.Conv2d]) -> None:
+        """Near the identity; and the faster memory layout on CPU and GPU."""
+        # torch's own initialisation fades with depth, and half the first hundred steps with it
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=0.2)
+                nn.init.zeros_(module.bias)
+        for layer in velocity_layers:
+            nn.init.normal_(layer.weight, std=1e-5)
+        self.to(memory_format=torch.channels_last)
+
+
+class UNetRegistrar(Registrar):
+    """The paper's network: a U-Net of both images (method, table; Dalca et al. 2019).
+
+    Each encoder level halves the image; the decoder starts at the coarsest level and doubles up to
+    half resolution, taking the encoder's features of the same size along. 0.34 M parameters with
+    the default channels.
+
+    Parameters
+    ----------
+    encoder_channels : of the stride-2 convolutions, from fine to coarse.
+    decoder_channels : as many, from coarse to fine.
+    squaring_steps : of the integration of the velocity.
+    """
+
+    def __init__(
+        self,
+        encoder_channels: Sequence[int] = (16, 32, 32, 64, 64, 64),
+        decoder_channels: Sequence[int] = (64, 64, 64, 32, 32, 16),
+        squaring_steps: int = 7,
+    ) -> None:
+        super().__init__(len(encoder_channels), squaring_steps)
+        if len(encoder_channels) != len(decoder_channels) or not encoder_channels:
+            raise ValueError(
+                f"expected as many decoder as encoder levels, found {len(decoder_channels)}"
+                f" and {len(encoder_channels)}"
+            )
+        self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
+        channels = 2
+        for out in encoder_channels:
+            self.encoder.append(nn.Conv2d(channels, out, 3, stride=2, padding=1))
+            channels = out
+        skips = [0, *reversed(encoder_channels[:-1])]
+        for skip, out in zip(skips, decoder_channels, strict=True):
+            self.decoder.append(nn.Conv2d(channels + skip, out, 3, padding=1))
+            channels = out
+        self.velocity = nn.Conv2d(channels, 2, 3, padding=1)
+        self._initialise([self.velocity])
+
+    def _velocity(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        pair = torch.cat((fixed, moving), 1)
+        x, levels = pair.contiguous(memory_format=torch.channels_last), []
+        for convolution in self.encoder:
+            x = F.leaky_relu(convolution(x), 0.2)
+            levels.append(x)
+        levels.pop()  # the coarsest is where the decoder starts
+        x = F.leaky_relu(self.decoder[0](x), 0.2)
+        for convolution in self.decoder[1:]:
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
+            x = F.leaky_relu(convolution(torch.cat((x, levels.pop()), 1)), 0.2)
+        return self.velocity(x)
+
+
+class PyramidRegistrar(Registrar):
+    """Features of each image by itself, compared from coarse to fine.
+
+    One encoder sees both images. At each level the moving features are warped by the velocity found
+    so far, correlated with the fixed ones within `radius_px`, and a small network adds to the
+    velocity (a stationary-velocity version of Sun et al. 2018, PWC-Net). What remains to be found
+    is small at every level, so it recovers large deformations with few parameters: 0.8 M with the
+    default channels.
+
+    Parameters
+    ----------
+    encoder_channels : of the levels, from fine (half resolution) to coarse.
+    estimator_channels : of the network that adds to the velocity, from fine to coarse.
+    radius_px : of the correlation, px of its level; the finest level has none.
+    squaring_steps : of the integration of the velocity.
+    """
+
+    def __init__(
+        self,
+        encoder_channels: Sequence[int] = (16, 32, 48, 64, 64, 64),
+        estimator_channels: Sequence[int] = (24, 48, 64, 64, 64, 64),
+        radius_px: int = 2,
+        squaring_steps: int = 7,
+    ) -> None:
+        super().__init__(len(encoder_channels), squaring_steps)
+        if len(encoder_channels) != len(estimator_channels) or not encoder_channels:
+            raise ValueError(
+                f"expected as many estimators as encoder levels, found {len(estimator_channels)}"
+                f" and {len(encoder_channels)}"
+            )
+        self.radius_px = radius_px
+        self.encoder, self.estimators = nn.ModuleList(), nn.ModuleList()
+        channels = 1
+        for level, (out, width) in enumerate(
+            zip(encoder_channels, estimator_channels, strict=True)
+        ):
+            self.encoder.append(
+                nn.Sequential(
+                    nn.Conv2d(channels, out, 3, stride=2, padding=1),
+                    nn.LeakyReLU(0.2),
+                    nn.Conv2d(out, out, 3, padding=1),
+                    nn.LeakyReLU(0.2),
+                )
+            )
+            offsets = (2 * radius_px + 1) ** 2 if level else 0
+            self.estimators.append(
+                nn.Sequential(
+                    nn.Conv2d(2 * out + offsets + 2, width, 3, padding=1),
+                    nn.LeakyReLU(0.2),
+                    nn.Conv2d(width, width, 3, padding=1),
+                    nn.LeakyReLU(0.2),
+                    nn.Conv2d(width, 2, 3, padding=1),
+                )
+            )
+            channels = out
+        self._initialise([estimator[-1] for estimator in self.estimators])
+
+    def _velocity(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        x = torch.cat((fixed, moving)).contiguous(memory_format=torch.channels_last)
+        pyramid = []
+        for convolutions in self.encoder:
+            x = convolutions(x)
+            pyramid.append(x.chunk(2))
+        coarsest = pyramid[-1][0]
+        velocity = coarsest.new_zeros(len(fixed), 2, *coarsest.shape[-2:], dtype=torch.float32)
+        for level in reversed(range(self.levels)):
+            of_fixed, of_moving = pyramid[level]
+            if level < self.levels - 1:
+                velocity = upsample_velocity(velocity, of_fixed.shape[-2:])
+                # four squarings are enough to look features up
+                found = exponentiate(velocity, 4)
+                of_moving = warp(of_moving.float(), found).to(of_moving.dtype)
+            seen = [of_fixed, of_moving, velocity.to(of_fixed.dtype)]
+            if level:
+                seen.append(correlation(of_fixed, of_moving, self.radius_px))
+            velocity = velocity + self.estimators[level](torch.cat(seen, 1)).float()
+        return velocity
+
+
+def correlation(a: Tensor, b: Tensor, radius_px: int) -> Tensor:
+    """Cosine between the features of each pixel of `a` and those of `b` around the same pixel.
+
+    Parameters
+    ----------
+    a, b : (B, C, H, W).
+    radius_px : r.
+
+    Returns
+    -------
+    (B, (2 r + 1)^2, H, W) in [-1, 1], offsets in row-major order, dy from -r then dx from -r; 0
+    beyond the edge.
+    """
+    a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
+    rows, columns = a.shape[-2:]
+    padded = F.pad(b, (radius_px,) * 4)
+    side = range(2 * radius_px + 1)
+    return torch.cat(
+        [
+            (a * padded[..., dy : dy + rows, dx : dx + columns]).sum(1, keepdim=True)
+            for dy in side
+            for dx in side
+        ],
+        1,
+    )
+
+
+NETWORKS: dict[str, type[Registrar]] = {"unet": UNetRegistrar, "pyramid": PyramidRegistrar}
+
+
+def build_registrar(network: str = "unet", **architecture: Any) -> Registrar:
+    """The registrar of a weights file's `architecture`; without `network`, a U-Net.
+
+    Raises
+    ------
+    ValueError, TypeError
+        No such network, or arguments that it does not take.
+    """
+    if network not in NETWORKS:
+        raise ValueError(f"expected one of {', '.join(NETWORKS)}, found {network!r}")
+    return NETWORKS[network](**architecture)
+
+
+def architecture_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `build_registrar` from the options of a training."""
+    names = {
+        "unet": ("encoder_channels", "decoder_channels", "squaring_steps"),
+        "pyramid": ("encoder_channels", "estimator_channels", "radius_px", "squaring_steps"),
+    }[options["network"]]
+    return {"network": options["network"], **{name: options[name] for name in names}}

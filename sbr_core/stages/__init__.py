@@ -8,6 +8,7 @@ REVISION = {
     "resample": 1,
     "align_sections": 1,
     "train_registrar": 1,
+    "train_shapes": 1,
     "train_sbr": 1,
     "infer": 1,
     "reassemble": 1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sbr_core.io.receipts import file_of
 from sbr_core.io.volumes import read_plane
 from sbr_core.io.weights import load_weights
 from sbr_core.nn.generator import Generator
-from sbr_core.nn.registrar import Registrar
+from sbr_core.nn.registrar import Registrar, build_registrar
 from sbr_core.training.predict import as_batch
 
 FORMAT = 1
@@ -33,7 +33,7 @@ def weights_header(
     architecture: Mapping[str, Any],
     options: TrainOptions,
     *,
-    working_pixel_mm: float,
+    working_pixel_mm: float | None,
     stain: str,
     fingerprint: str,
     revision: int,
@@ -46,7 +46,7 @@ def weights_header(
     kind : ``registrar`` or ``generator``.
     architecture : keyword arguments that build the network again.
     working_pixel_mm, and the quantiles in `options` : the preprocessing that inference on any brain
-        must repeat.
+        must repeat; no pixel size for a registrar that serves any.
     fingerprint : of the data it was trained on.
     revision : of the stage.
     preprocessing : what else inference must repeat.
@@ -78,7 +78,7 @@ def load_registrar(path: Path) -> tuple[Registrar, dict[str, Any]]:
         No file, not safetensors, another kind of network, or tensors that do not fit it.
     """
     tensors, header = load_weights(path)
-    return _built(path, Registrar, "registrar", tensors, header), header
+    return _built(path, build_registrar, "registrar", tensors, header), header
 
 
 def load_generator(path: Path) -> tuple[Generator, dict[str, Any]]:
@@ -91,7 +91,7 @@ def load_generator(path: Path) -> tuple[Generator, dict[str, Any]]:
 
 def _built(
     path: Path,
-    network: type[nn.Module],
+    network: Callable[..., nn.Module],
     kind: str,
     tensors: Mapping[str, Tensor],
     header: Mapping[str, Any],

@@ -14,7 +14,7 @@ from sbr_core.io.manifests import write_tsv
 from sbr_core.io.provenance import atomic_path, write_provenance
 from sbr_core.io.receipts import read_table
 from sbr_core.io.weights import save_weights
-from sbr_core.nn.registrar import Registrar
+from sbr_core.nn.registrar import architecture_of, build_registrar
 from sbr_core.stages import REVISION
 from sbr_core.stages.networks import read_planes, stacked, weights_header
 from sbr_core.training.loop import checkpoint_key, fingerprint, open_checkpoints, pick_device, train
@@ -56,12 +56,8 @@ def run(
 
     device = pick_device(options.device)
     torch.manual_seed(options.seed)
-    architecture = {
-        "encoder_channels": options.encoder_channels,
-        "decoder_channels": options.decoder_channels,
-        "squaring_steps": options.squaring_steps,
-    }
-    registrar = Registrar(**architecture).to(device)
+    architecture = architecture_of(options.model_dump(mode="json"))
+    registrar = build_registrar(**architecture).to(device)
     images, masks = stacked(images), stacked(masks)
     positions_mm = [float(rows[i]["position_mm"]) for i in kept]
     data = fingerprint(images, masks, torch.tensor(positions_mm, dtype=torch.float64))

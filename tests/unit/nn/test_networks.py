@@ -4,9 +4,32 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sbr_core.config import ShapesOptions
 from sbr_core.nn.generator import Blur, Generator, instance_norm
 from sbr_core.nn.projection import Projection
-from sbr_core.nn.registrar import Registrar
+from sbr_core.nn.registrar import (
+    NETWORKS,
+    PyramidRegistrar,
+    UNetRegistrar,
+    architecture_of,
+    build_registrar,
+    correlation,
+)
+
+SMALL = {
+    "unet": {"encoder_channels": (4, 4, 4), "decoder_channels": (4, 4, 4)},
+    "pyramid": {"encoder_channels": (4, 4, 4), "estimator_channels": (4, 4, 4)},
+}
+
+
+def small_registrar(network, *, velocity_std=1e-5):
+    """One of the networks with few channels, its velocity layers as strong as asked for."""
+    torch.manual_seed(0)
+    registrar = build_registrar(network, **SMALL[network])
+    layers = [registrar.velocity] if network == "unet" else [e[-1] for e in registrar.estimators]
+    for layer in layers:
+        torch.nn.init.normal_(layer.weight, std=velocity_std)
+    return registrar
 
 
 def parameters(module):
@@ -14,13 +37,14 @@ def parameters(module):
 
 
 def test_as_many_parameters_as_published():
-    assert parameters(Registrar()) == pytest.approx(0.34e6, rel=0.02)
+    assert parameters(UNetRegistrar()) == pytest.approx(0.34e6, rel=0.02)
     assert parameters(Generator()) == pytest.approx(7.86e6, rel=0.002)
 
 
-def test_an_untrained_registrar_is_nearly_the_identity():
+@pytest.mark.parametrize("network", NETWORKS)
+def test_an_untrained_registrar_is_nearly_the_identity(network):
     torch.manual_seed(0)
-    registrar = Registrar()
+    registrar = build_registrar(network)
     velocity = registrar(torch.rand(2, 1, 64, 128), torch.rand(2, 1, 64, 128))
     assert velocity.shape == (2, 2, 32, 64)
     disp = registrar.displacement(velocity, (64, 128))
@@ -28,10 +52,10 @@ def test_an_untrained_registrar_is_nearly_the_identity():
     assert disp.abs().max() < 0.1
 
 
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("shape", [(20, 26), (64, 64), (66, 130)])
-def test_any_even_size_is_padded_inside_the_registrar_and_keeps_its_place(shape):
-    registrar = Registrar((4, 4, 4), (4, 4, 4))
-    torch.nn.init.normal_(registrar.velocity.weight)
+def test_any_even_size_is_padded_inside_the_registrar_and_keeps_its_place(network, shape):
+    registrar = small_registrar(network, velocity_std=0.3)
     generator = torch.Generator().manual_seed(1)
     image = torch.rand(2, 1, *shape, generator=generator)
     with torch.no_grad():
@@ -48,7 +72,39 @@ def test_any_even_size_is_padded_inside_the_registrar_and_keeps_its_place(shape)
 
 def test_encoder_and_decoder_need_the_same_number_of_levels():
     with pytest.raises(ValueError, match="levels"):
-        Registrar((8, 8), (8,))
+        UNetRegistrar((8, 8), (8,))
+    with pytest.raises(ValueError, match="levels"):
+        PyramidRegistrar((8, 8), (8,))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_registrar_treats_each_pair_of_a_batch_by_itself(network):
+    registrar = small_registrar(network, velocity_std=0.3)
+    fixed, moving = torch.rand(2, 3, 1, 40, 24, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        together = registrar(fixed, moving)
+        for at in range(3):
+            alone = registrar(fixed[at : at + 1], moving[at : at + 1])
+            torch.testing.assert_close(together[at : at + 1], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_the_architecture_of_the_options_builds_the_same_network_again():
+    options = ShapesOptions(encoder_channels=(4, 8), estimator_channels=(6, 4), radius_px=1)
+    architecture = architecture_of(options.model_dump(mode="json"))
+    registrar = build_registrar(**architecture)
+    assert isinstance(registrar, PyramidRegistrar)
+    assert registrar.estimators[1][0].in_channels == 2 * 8 + 9 + 2
+    with pytest.raises(ValueError, match="unet, pyramid"):
+        build_registrar("transformer")
+
+
+def test_correlation_peaks_at_the_offset_between_two_images():
+    a = torch.randn(1, 16, 12, 12, generator=torch.Generator().manual_seed(0))
+    b = a.roll((1, -2), (2, 3))  # a(p) is found in b at p + (dy 1, dx -2)
+    found = correlation(a, b, 2)[0, :, 4:8, 4:8]
+    at = (1 + 2) * 5 + (-2 + 2)
+    assert (found.argmax(0) == at).all()
+    torch.testing.assert_close(found[at], torch.ones(4, 4))
 
 
 @pytest.fixture(scope="module")

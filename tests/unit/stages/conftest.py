@@ -20,7 +20,7 @@ from sbr_core.io.transforms import write_stack_from_world
 from sbr_core.io.volumes import Volume, write_plane, write_volume
 from sbr_core.io.weights import save_weights
 from sbr_core.nn.generator import Generator
-from sbr_core.nn.registrar import Registrar
+from sbr_core.nn.registrar import UNetRegistrar
 from sbr_core.stages.networks import weights_header
 
 # centre (RAS mm), width (mm) and height of the blobs the brain is made of; no symmetry at all
@@ -186,7 +186,7 @@ def _save_networks(folder, *, spacing_mm=1.0, generator_spacing_mm=None, strengt
     """Small random networks whose registrar moves things by a few px."""
     torch.manual_seed(0)
     architecture = {"encoder_channels": (4, 8), "decoder_channels": (8, 4), "squaring_steps": 5}
-    registrar = Registrar(**architecture)
+    registrar = UNetRegistrar(**architecture)
     torch.nn.init.normal_(registrar.velocity.weight, std=0.1)
     registrar.velocity.bias.data = torch.tensor([0.5, -0.25]) * strength
     generator = Generator(channels=4, residual_blocks=1)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from sbr_core.config import RegistrarOptions
-from sbr_core.nn.registrar import Registrar
+from sbr_core.nn.registrar import UNetRegistrar
 from sbr_core.training.loop import checkpoint_key, open_checkpoints, train
 from sbr_core.training.registrar import RegistrarTask
 
@@ -43,7 +43,7 @@ def blobs(n=6, size=32, seed=0):
 def small_task(options=OPTIONS):
     """A `RegistrarTask` that is the same whenever it is made."""
     torch.manual_seed(options.seed)
-    registrar = Registrar(options.encoder_channels, options.decoder_channels)
+    registrar = UNetRegistrar(options.encoder_channels, options.decoder_channels)
     planes, masks = blobs()
     return RegistrarTask(registrar, planes, masks, range(len(planes)), options)
 

@@ -10,7 +10,7 @@ from sbr_core.config import AugmentOptions, RegistrarOptions, SbrOptions
 from sbr_core.functional.warp import compose, warp
 from sbr_core.nn.generator import Generator
 from sbr_core.nn.projection import Projection
-from sbr_core.nn.registrar import Registrar
+from sbr_core.nn.registrar import UNetRegistrar
 from sbr_core.training import predict as prediction
 from sbr_core.training.loop import open_checkpoints, train
 from sbr_core.training.predict import as_batch, crop, pad, padding_px, predict, tissue_box
@@ -58,7 +58,7 @@ def recovered(tmp_path_factory):
     )
     torch.manual_seed(0)
     planes, masks = blobs(2)
-    registrar = Registrar(options.encoder_channels, options.decoder_channels)
+    registrar = UNetRegistrar(options.encoder_channels, options.decoder_channels)
     task = RegistrarTask(registrar, planes, masks, [0.0, 1.0], options)
     with open_checkpoints(tmp_path_factory.mktemp("checkpoints"), "shift") as folder:
         rows = train(task, options, folder, CPU)
@@ -101,7 +101,7 @@ def small_sbr(**changes):
         **({"steps": 3, "generator_channels": 4, "residual_blocks": 2, "n_samples": 32} | changes)
     )
     planes, masks = blobs(4)
-    registrar = Registrar((4, 8), (8, 4))
+    registrar = UNetRegistrar((4, 8), (8, 4))
     torch.nn.init.normal_(registrar.velocity.weight, std=0.1)
     generator = Generator(4, 2)
     projection = Projection(generator.layer_channels, 16)

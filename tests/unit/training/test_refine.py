@@ -3,7 +3,7 @@
 import torch
 
 from sbr_core.functional.warp import warp
-from sbr_core.nn.registrar import Registrar
+from sbr_core.nn.registrar import UNetRegistrar
 from sbr_core.training.refine import refine
 
 SHAPE = (64, 64)
@@ -43,7 +43,7 @@ def refined(registrar, fixed, moving, masks, steps=60, start=None):
 
 def test_a_shift_is_found_from_nothing():
     image, disc = blobs(0)
-    registrar = Registrar()
+    registrar = UNetRegistrar()
     velocity = refined(registrar, shifted(image, 2.0), image, disc)
     disp = registrar.displacement(velocity, SHAPE)
     inside = disc[0, 0] > 0
@@ -53,14 +53,14 @@ def test_a_shift_is_found_from_nothing():
 
 def test_images_that_agree_stay_where_they_are():
     image, disc = blobs(1)
-    registrar = Registrar()
+    registrar = UNetRegistrar()
     disp = registrar.displacement(refined(registrar, image, image.clone(), disc), SHAPE)
     assert float(disp.norm(dim=1)[0][disc[0, 0] > 0].mean()) < 0.1
 
 
 def test_a_section_is_refined_alike_alone_and_in_company():
     (a, disc), (b, _) = blobs(2), blobs(3)
-    registrar = Registrar()
+    registrar = UNetRegistrar()
     alone = refined(registrar, shifted(a, 1.0), a, disc, steps=5)
     both = refined(
         registrar,
@@ -74,7 +74,7 @@ def test_a_section_is_refined_alike_alone_and_in_company():
 
 def test_the_registrar_and_the_start_are_left_alone():
     image, disc = blobs(4)
-    registrar = Registrar()
+    registrar = UNetRegistrar()
     before = {k: v.clone() for k, v in registrar.state_dict().items()}
     start = torch.zeros(1, 2, SHAPE[0] // 2, SHAPE[1] // 2)
     velocity = refined(registrar, shifted(image, 1.0), image, disc, steps=3, start=start)

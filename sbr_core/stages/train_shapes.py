@@ -1,0 +1,61 @@
+"""`sbr train-shapes`: the registrar that ships, trained on synthetic shapes; needs no data."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from sbr_core import plotting
+from sbr_core.config import ShapesOptions
+from sbr_core.io.manifests import write_tsv
+from sbr_core.io.provenance import atomic_path
+from sbr_core.io.weights import save_weights
+from sbr_core.nn.registrar import architecture_of, build_registrar
+from sbr_core.stages import REVISION
+from sbr_core.stages.networks import weights_header
+from sbr_core.training.loop import checkpoint_key, open_checkpoints, pick_device, train
+from sbr_core.training.shapes import ShapesTask
+
+STAGE = "train_shapes"
+
+
+def run(
+    options: ShapesOptions, *, out_dir: Path, checkpoint_root: Path, fresh: bool = False
+) -> None:
+    """Train a registrar on shapes.
+
+    Parameters
+    ----------
+    out_dir : gets ``weights.safetensors``, ``loss.tsv`` and ``loss.png``.
+    checkpoint_root, fresh : as in `train_registrar`.
+
+    Raises
+    ------
+    TrainingError
+        A loss that runs away, or a second trainer.
+    """
+    device = pick_device(options.device)
+    torch.manual_seed(options.seed)
+    architecture = architecture_of(options.model_dump(mode="json"))
+    registrar = build_registrar(**architecture).to(device)
+    key = checkpoint_key(STAGE, REVISION[STAGE], options.model_dump(mode="json"), "shapes")
+    print(f"{STAGE}: {architecture['network']} on {device}", file=sys.stderr)
+    out_dir = Path(out_dir)
+    with open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
+        history = train(ShapesTask(registrar, options, device), options, folder, device)
+        write_tsv(out_dir / "loss.tsv", history, ("step", "loss"))
+        with atomic_path(out_dir / "loss.png") as temporary:
+            plotting.loss_curve(history, temporary)
+        header = weights_header(
+            "registrar",
+            architecture,
+            options,
+            working_pixel_mm=None,  # any, within the sizes and deformations it was trained on
+            stain="",
+            fingerprint="shapes",
+            revision=REVISION[STAGE],
+        )
+        save_weights(out_dir / "weights.safetensors", registrar.state_dict(), header)
+        folder.clear()
