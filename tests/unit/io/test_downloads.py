@@ -205,3 +205,20 @@ def test_a_place_that_cannot_be_written_is_one_line(serve, tmp_path):
     (tmp_path / "data").write_text("a file where the folder should be")
     with pytest.raises(DownloadError, match="one.png.part: not writable: "):
         fetch_files(only(server, tmp_path), patience=QUICK)
+
+
+def test_an_interrupt_stops_all_and_the_next_run_goes_on(serve, tmp_path, monkeypatch):
+    many = {f"{i:03d}": b"x" for i in range(200)}
+    server = serve(many)
+
+    def interrupted(futures):
+        yield futures[0]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(downloads, "as_completed", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fetch_files(remote(server, tmp_path, many), connections=2, patience=QUICK)
+    assert len(server.requests) < 200
+    fetch_files(remote(server, tmp_path, many), connections=2, patience=QUICK)
+    assert found(tmp_path) == many and len(server.requests) == 200
