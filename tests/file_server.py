@@ -49,6 +49,7 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 5
+        wbufsize = 1 << 16  # head and body of a short file leave together, without a wait between
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

@@ -221,4 +221,5 @@ def test_an_interrupt_stops_all_and_the_next_run_goes_on(serve, tmp_path, monkey
             fetch_files(remote(server, tmp_path, many), connections=2, patience=QUICK)
     assert len(server.requests) < 200
     fetch_files(remote(server, tmp_path, many), connections=2, patience=QUICK)
-    assert found(tmp_path) == many and len(server.requests) == 200
+    assert found(tmp_path) == many
+    assert len(server.requests) <= 202  # the two that were under way may have been asked for again
