@@ -86,6 +86,21 @@ COMMANDS = (
         ),
     ),
     Command(
+        "import-landmarks",
+        "points of napari, QuPath and 3D Slicer to a table of landmarks",
+        None,
+        (
+            _ROWS,
+            Flag("--points", "paths", "points on the sections, a file each, named SECTION.…"),
+            _optional("--mri-points", "paths", "the same points in the MRI (3D Slicer)"),
+            _optional("--plane-points", "paths", "prealigned: the same points on the MRI planes"),
+            _optional("--scale", "number", "file pixels per pixel of the annotated sections"),
+            _optional("--plane-scale", "number", "file pixels per pixel of the annotated planes"),
+            _optional("--by-order", "switch", "pair by the order in the files, not by name"),
+            Flag("--out", "path", "table to write"),
+        ),
+    ),
+    Command(
         "prepare",
         "section images to working-resolution intensity and tissue mask",
         "prepare",
