@@ -29,7 +29,7 @@ class FileServer:
     requests: list[tuple[str, int]] = field(default_factory=list)
 
     def __enter__(self) -> FileServer:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = _QuietServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
@@ -43,6 +43,11 @@ class FileServer:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}/"
+
+
+class _QuietServer(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a client that leaves in the middle."""
 
 
 def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:

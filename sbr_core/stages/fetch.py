@@ -94,7 +94,12 @@ def run(
         fetched = fetch_files(list(files.values()))
         rows = chosen.rows(out_dir, set(files))
         write_tsv(out_dir / "sections.tsv", rows)
-        brain = {"brain": dataset, "sections": str(out_dir / "sections.tsv"), "prealigned": True}
+        brain = {
+            "brain": dataset,
+            "sections": str(out_dir / "sections.tsv"),
+            "prealigned": True,
+            "notes": chosen.terms,  # they go wherever the row goes
+        }
         write_tsv(out_dir / "brain.tsv", [brain])
     except OSError as error:
         raise DownloadError(

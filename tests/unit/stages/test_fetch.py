@@ -73,6 +73,7 @@ def test_allen_is_ready_to_run(repository_of, tmp_path, capsys):
     assert output[1].startswith("allen: (c) Allen Institute") and "terms-of-use" in output[1]
     assert output[-1].endswith("--config brains=data/allen/brain.tsv preset=cpu")
     folder = tmp_path / "data" / "allen"
+    assert read_tsv(folder / "brain.tsv")[1][0]["notes"] == output[1].removeprefix("allen: ")
     for name, content in allen_files().items():
         assert (folder / name.removeprefix(f"{ALLEN}/")).read_bytes() == content
     rows = ready_rows(folder, "allen")
