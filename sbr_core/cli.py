@@ -29,7 +29,8 @@ class Flag:
 
     Attributes
     ----------
-    name : as typed, ``--out-dir``; its keyword argument is ``out_dir``.
+    name : as typed, ``--out-dir``; its keyword argument is ``out_dir``. A word without dashes is
+        given by its place on the command line.
     kind : ``path``, ``paths`` (one or more), ``text``, ``number``, ``switch`` (False unless
         given), ``rows`` (list of manifest rows) or ``methods`` (dict from method to folder).
     """
@@ -74,6 +75,31 @@ _WORKING_PIXEL = Flag("--working-pixel-mm", "number", "pixel size of the prepare
 
 COMMANDS = (
     Command("demo", "make the demo brain and the truth behind it", "demo", (_OUT_DIR,)),
+    Command(
+        "fetch",
+        "download a data set of the paper and write its manifest",
+        None,
+        (
+            Flag("dataset", "text", "allen or bigbrain"),
+            _optional("--out-dir", "path", "folder it comes to (default: data/DATASET)"),
+            _optional("--base-url", "text", "where the repository's files are (default: GitHub)"),
+        ),
+    ),
+    Command(
+        "import-landmarks",
+        "points of napari, QuPath and 3D Slicer to a table of landmarks",
+        None,
+        (
+            _ROWS,
+            Flag("--points", "paths", "points on the sections, a file each, named SECTION.…"),
+            _optional("--mri-points", "paths", "the same points in the MRI (3D Slicer)"),
+            _optional("--plane-points", "paths", "prealigned: the same points on the MRI planes"),
+            _optional("--scale", "number", "file pixels per pixel of the annotated sections"),
+            _optional("--plane-scale", "number", "file pixels per pixel of the annotated planes"),
+            _optional("--by-order", "switch", "pair by the order in the files, not by name"),
+            Flag("--out", "path", "table to write"),
+        ),
+    ),
     Command(
         "prepare",
         "section images to working-resolution intensity and tissue mask",
@@ -240,7 +266,11 @@ def build_parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         sub = commands.add_parser(command.name, help=command.help, description=command.help)
         for flag in command.flags:
-            kwargs: dict[str, Any] = {"help": flag.help, "dest": flag.keyword}
+            kwargs: dict[str, Any] = {"help": flag.help}
+            if not flag.name.startswith("-"):
+                sub.add_argument(flag.name, **kwargs)
+                continue
+            kwargs["dest"] = flag.keyword
             if flag.kind == "switch":
                 sub.add_argument(flag.name, action="store_true", **kwargs)
                 continue

@@ -22,6 +22,10 @@ class ManifestError(SbrError):
     """A row or a column of a table the user wrote: manifest, sheet of brains, landmarks."""
 
 
+class DownloadError(SbrError):
+    """A file that cannot be had from the web, or is not the one it should be."""
+
+
 class ImageError(SbrError):
     """An image or a volume that cannot be read or cannot be what it is said to be."""
 

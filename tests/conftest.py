@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import `file_server`
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +25,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data (../shared/data) is not on this machine")
     return folder
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """`serve(files, faults=…, ranges=…)`: an open `FileServer`, closed after the test."""
+    from file_server import FileServer
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with ExitStack() as stack:
+        yield lambda files, **how: stack.enter_context(FileServer(files, **how))

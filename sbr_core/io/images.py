@@ -110,6 +110,34 @@ def read_labels(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
     return array.astype(np.uint16)
 
 
+def image_shape(path: Path) -> tuple[int, int]:
+    """(rows, columns) of an image, without its pixels; ImageError when it is none."""
+    from PIL import Image
+
+    path = Path(path)
+    if not path.is_file():
+        raise ImageError(f"{path}: no such file")
+    try:
+        if path.suffix.lower() in _TIFF:
+            import tifffile
+
+            with tifffile.TiffFile(path) as tiff:
+                return tiff.pages[0].imagelength, tiff.pages[0].imagewidth
+        Image.MAX_IMAGE_PIXELS = None
+        with Image.open(path) as image:
+            return image.height, image.width
+    except Exception as error:  # decoders raise whatever they like on damaged bytes
+        raise ImageError(f"{path}: not readable as an image: {error}") from error
+
+
+def read_colours(path: Path) -> np.ndarray:
+    """A colour image (rows, columns, 3), uint8, without its alpha; ImageError when it is none."""
+    array = _read(path, keep_palette=False)
+    if array.ndim != 3 or array.shape[2] not in (3, 4) or array.dtype != np.uint8:
+        raise ImageError(f"{path}: expected 8-bit colours, found {array.dtype} {array.shape}")
+    return array[..., :3]
+
+
 def write_png(path: Path, array: np.ndarray) -> None:
     """Write uint8 or uint16 grey, or uint8 RGB, as PNG."""
     from PIL import Image

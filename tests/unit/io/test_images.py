@@ -6,7 +6,13 @@ import tifffile
 from PIL import Image
 
 from sbr_core.errors import ImageError
-from sbr_core.io.images import read_labels, read_section, write_png
+from sbr_core.io.images import (
+    image_shape,
+    read_colours,
+    read_labels,
+    read_section,
+    write_png,
+)
 
 GREY = np.random.default_rng(0).integers(0, 256, (11, 17)).astype(np.uint8)
 
@@ -126,3 +132,25 @@ def test_labels_of_another_shape_or_kind_are_refused(tmp_path):
         read_labels(_save(tmp_path / "f.tif", GREY.astype(np.float32)))
     with pytest.raises(ImageError, match="integer labels"):
         read_labels(_save(tmp_path / "rgb.png", np.stack([GREY] * 3, -1)))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_the_shape_is_known_without_the_pixels(tmp_path, name):
+    path, array = tmp_path / name, np.zeros((30, 40, 3), np.uint8)
+    if name.endswith("png"):
+        write_png(path, array)
+    else:
+        tifffile.imwrite(path, array, photometric="rgb")
+    assert image_shape(path) == (30, 40)
+    np.testing.assert_array_equal(read_colours(path), array)
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(ImageError, match=f"{name}: not readable as an image"):
+        image_shape(path)
+    with pytest.raises(ImageError, match="none.png: no such file"):
+        image_shape(tmp_path / "none.png")
+
+
+def test_grey_levels_are_no_colours(tmp_path):
+    write_png(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
+    with pytest.raises(ImageError, match="a.png: expected 8-bit colours"):
+        read_colours(tmp_path / "a.png")

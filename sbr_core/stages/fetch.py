@@ -1,0 +1,209 @@
+"""`sbr fetch`: the data sets of the Synth-by-Reg paper, downloaded and ready to run.
+
+Below its folder come the data set's files in their own layout, and what is made of them:
+``sections.tsv``, the manifest of a prealigned brain, and ``brain.tsv``, a sheet of brains with that
+brain as its one row. ``synthbyreg_files.tsv`` beside this file lists path, size and sha256 of every
+file of the repository named here, at one commit of it.
+
+What stands in the data set (the same for each section ``slice_NNN``):
+
+===========================  ==================================================================
+``histo/images``             raw section; its crop differs from section to section
+``histo/images_affine``      the section on the grid of its MRI plane, by the published affine
+``histo/affine``             BigBrain: that affine, 4x4; MRI-plane px (column, row) -> raw px
+``mri/images``               the MRI plane
+``…/labels``, ``…_affine``   Allen: classes as colours; where ``slice_NNN_new.png`` exists it takes
+                             the place of ``slice_NNN.png``. BigBrain: masks, not 0 in the tissue
+``slice_id.txt``             the sections of the paper; Allen: their positions, in 0.05 mm
+===========================  ==================================================================
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from sbr_core.errors import ConfigError, DownloadError, ImageError
+from sbr_core.io.downloads import RemoteFile, fetch_files
+from sbr_core.io.images import read_colours, read_labels, write_png
+from sbr_core.io.manifests import read_tsv, write_tsv
+
+FILE_LIST = Path(__file__).with_name("synthbyreg_files.tsv")
+BASE_URL = (
+    "https://raw.githubusercontent.com/acasamitjana/SynthByReg/"
+    "1b67b630fc4e8e03be210d6fb39210b722296902/"
+)
+_ALLEN_SPACING_MM = 0.05
+_BIGBRAIN_SPACING_MM = 0.4
+
+# 0 none, 1 cerebellar grey matter (red), 2 white matter (green), 3 grey matter (blue), 4 cerebellar
+# white matter (white); the place in the table is that of the channels that are not 0, as bits from
+# red to blue, and of two such channels no class is made
+_CLASS_OF_CHANNELS = np.array([0, 1, 2, 0, 3, 0, 0, 4], np.uint8)
+
+
+@dataclass(frozen=True)
+class _DataSet:
+    """One data set of the paper.
+
+    Attributes
+    ----------
+    folder : its folder in the repository.
+    terms : who may use it, in one line.
+    rows : (its folder here, names of the files in it) -> rows of its manifest.
+    """
+
+    folder: str
+    terms: str
+    rows: Callable[[Path, set[str]], list[dict[str, Any]]]
+
+
+def run(
+    options: None, *, dataset: str, out_dir: Path | None = None, base_url: str | None = None
+) -> None:
+    """Download a data set and write its manifest and sheet.
+
+    Parameters
+    ----------
+    dataset : ``allen`` or ``bigbrain``.
+    out_dir : folder it comes to; ``data/{dataset}`` unless given. Files that are right already are
+        neither downloaded nor written again.
+    base_url : address of the repository's root folder; GitHub's unless given.
+
+    Raises
+    ------
+    ConfigError
+        No such data set.
+    DownloadError
+        A file that cannot be had or is not the one in the list; a folder that cannot be written.
+    """
+    if dataset not in DATA_SETS:
+        raise ConfigError(f"dataset: expected one of {', '.join(DATA_SETS)}, found {dataset!r}")
+    chosen = DATA_SETS[dataset]
+    print(f"{dataset}: {chosen.terms}", flush=True)
+    out_dir = Path(out_dir or Path("data") / dataset)
+    files = _listed(chosen.folder, out_dir, base_url or BASE_URL)
+    try:
+        fetched = fetch_files(list(files.values()))
+        rows = chosen.rows(out_dir, set(files))
+        write_tsv(out_dir / "sections.tsv", rows)
+        brain = {
+            "brain": dataset,
+            "sections": str(out_dir / "sections.tsv"),
+            "prealigned": True,
+            "notes": chosen.terms,  # they go wherever the row goes
+        }
+        write_tsv(out_dir / "brain.tsv", [brain])
+    except OSError as error:
+        raise DownloadError(
+            f"{error.filename or out_dir}: not writable: {error.strerror}"
+        ) from None
+    print(f"fetch: {fetched} of {len(files)} files downloaded, the rest was there", file=sys.stderr)
+    print(
+        f"{len(rows)} sections in {out_dir / 'sections.tsv'}; to run them:\n"
+        f"snakemake --cores all --config brains={out_dir / 'brain.tsv'} preset=cpu"
+    )
+
+
+def _listed(folder: str, out_dir: Path, base_url: str) -> dict[str, RemoteFile]:
+    """The files of a data set, by their names in its folder."""
+    files = {}
+    for row in read_tsv(FILE_LIST)[1]:
+        if row["path"].startswith(f"{folder}/"):
+            name = row["path"].removeprefix(f"{folder}/")
+            url = f"{base_url.rstrip('/')}/{quote(row['path'])}"
+            files[name] = RemoteFile(url, out_dir / name, int(row["bytes"]), row["sha256"])
+    return files
+
+
+def _allen_rows(folder: Path, names: set[str]) -> list[dict[str, Any]]:
+    """One row per section; the colours of its labels become numbers in files of their own."""
+    rows = []
+    for line in _sections(folder):
+        section, image = line["SLICE_ID"], f"{line['SLICE_NAME']}.png"
+        labels = {}
+        for column, source in (("labels", "histo/labels_affine"), ("mri_labels", "mri/labels")):
+            revised = f"{source}/{line['SLICE_NAME']}_new.png"
+            labels[column] = f"classes/{source}/{image}"
+            _write_classes(
+                folder / (revised if revised in names else f"{source}/{image}"),
+                folder / labels[column],
+            )
+        rows.append(
+            {
+                "section": section,
+                "position_mm": round(int(line["SLICE_ID_MM"]) * _ALLEN_SPACING_MM, 2),
+                "pixel_size_mm": 0.25,
+                "image": f"histo/images_affine/{image}",
+                "mri_image": f"mri/images/{image}",
+                **labels,
+                "image_raw": f"histo/images/{image}",
+            }
+        )
+    return sorted(rows, key=lambda row: row["position_mm"])
+
+
+def _bigbrain_rows(folder: Path, names: set[str]) -> list[dict[str, Any]]:
+    """One row per section; the list of sections is shuffled, and their number is their position."""
+    rows = []
+    for line in _sections(folder):
+        section, image = line["SLICE_ID"], f"{line['SLICE_NAME']}.png"
+        rows.append(
+            {
+                "section": section,
+                "position_mm": round(int(section) * _BIGBRAIN_SPACING_MM, 1),
+                "pixel_size_mm": 0.4,
+                "image": f"histo/images_affine/{image}",
+                "mask": f"histo/labels_affine/{image}",
+                "mri_image": f"mri/images/{image}",
+                "mri_mask": f"mri/labels/{image}",
+                "image_raw": f"histo/images/{image}",
+                "affine": f"histo/affine/{line['SLICE_NAME']}.txt",
+            }
+        )
+    return sorted(rows, key=lambda row: row["position_mm"])
+
+
+DATA_SETS = {
+    "allen": _DataSet(
+        "data/Allen_labels",
+        "(c) Allen Institute for Brain Science, Allen Human Brain Atlas; for research and other"
+        " noncommercial use with citation, see https://alleninstitute.org/terms-of-use/",
+        _allen_rows,
+    ),
+    "bigbrain": _DataSet(
+        "data/BigBrain",
+        "BigBrain (Amunts et al., Science 2013, doi:10.1126/science.1235381); CC BY-NC-SA 4.0,"
+        " see https://creativecommons.org/licenses/by-nc-sa/4.0/",
+        _bigbrain_rows,
+    ),
+}
+
+
+def _sections(folder: Path) -> list[dict[str, str]]:
+    """The lines of ``slice_id.txt``: SLICE_ID, SLICE_NAME and, for Allen, SLICE_ID_MM."""
+    with open(folder / "slice_id.txt", encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _write_classes(source: Path, target: Path) -> None:
+    """Label image of a coloured one, unless it is there: a newer file would be run anew."""
+    classes = classes_of_colours(read_colours(source))
+    try:
+        same = np.array_equal(read_labels(target), classes)
+    except ImageError:
+        same = False
+    if not same:
+        write_png(target, classes)
+
+
+def classes_of_colours(colours: np.ndarray) -> np.ndarray:
+    """Classes (rows, columns), uint8, of colours (rows, columns, 3)."""
+    return _CLASS_OF_CHANNELS[(colours > 0) @ np.array([1, 2, 4])]

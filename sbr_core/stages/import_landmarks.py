@@ -1,0 +1,169 @@
+"""`sbr import-landmarks`: points set in napari, QuPath and 3D Slicer, to one table of landmarks.
+
+A file of points on an image is named after its section: ``012.csv`` or ``012.geojson`` belongs to
+section ``012``. A file of MRI points is named so too, or has the points of many sections with
+labels ``SECTION:NAME``. Within a section, points of the same name are partners, or, when asked for,
+those of the same place in their files.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sbr_core.errors import ConfigError, ManifestError
+from sbr_core.io.images import image_shape
+from sbr_core.io.landmarks import Mark, named, read_image_marks, read_world_marks
+from sbr_core.io.manifests import SectionRow, write_tsv
+
+_SECTION_COLUMNS = ("x_section_mm", "y_section_mm")
+_MRI_COLUMNS = ("mri_x_mm", "mri_y_mm", "mri_z_mm")
+_PLANE_COLUMNS = ("x_plane_mm", "y_plane_mm")
+
+
+def run(
+    options: None,
+    *,
+    rows: Sequence[SectionRow],
+    points: Sequence[Path],
+    out: Path,
+    mri_points: Sequence[Path] | None = None,
+    plane_points: Sequence[Path] | None = None,
+    scale: float | None = None,
+    plane_scale: float | None = None,
+    by_order: bool = False,
+) -> None:
+    """Write the table of landmarks.
+
+    Parameters
+    ----------
+    rows : the manifest's rows.
+    points : files of points on the sections.
+    out : the table, whose columns `sbr evaluate` reads; ``landmark`` beside them is the name.
+    mri_points : files of the same points in the MRI; or, of a prealigned brain,
+    plane_points : files of the same points on its MRI planes.
+    scale, plane_scale : pixels of the file that one pixel of the annotated image spans along each
+        side; 1 unless given.
+    by_order : pair by the order in the files, not by name.
+
+    Raises
+    ------
+    ConfigError
+        Both kinds of partners or none, a scale that is not above 0.
+    ManifestError
+        A file of no section, a point outside its image, a point without a partner; naming file and
+        row.
+    """
+    if (mri_points is None) == (plane_points is None):
+        raise ConfigError("expected --mri-points or, of a prealigned brain, --plane-points")
+    row_of = {row.section: row for row in rows}
+    section_marks = _on_images(points, row_of, scale, "--scale", lambda row: row.image)
+    if plane_points is not None:
+        columns = _PLANE_COLUMNS
+        target_marks = _on_images(
+            plane_points, row_of, plane_scale, "--plane-scale", lambda row: row.mri_image
+        )
+    else:
+        columns = _MRI_COLUMNS
+        target_marks = _in_mri(mri_points, row_of)
+    landmarks: list[dict[str, Any]] = []
+    for section in row_of:
+        pairs = _pairs(section_marks.get(section, []), target_marks.get(section, []), by_order)
+        for ours, theirs in pairs:
+            landmarks.append(
+                {
+                    "section": section,
+                    "landmark": ours.name,
+                    **dict(zip(_SECTION_COLUMNS, ours.point, strict=True)),
+                    **dict(zip(columns, theirs.point, strict=True)),
+                }
+            )
+    if not landmarks:
+        raise ManifestError(f"{points[0]}: no points in this file, nor in any other")
+    write_tsv(out, landmarks, ("section", "landmark", *_SECTION_COLUMNS, *columns))
+    print(
+        f"import-landmarks: {len(landmarks)} landmarks on {len(section_marks)} sections",
+        file=sys.stderr,
+    )
+
+
+def _on_images(
+    paths: Iterable[Path],
+    row_of: Mapping[str, SectionRow],
+    scale: float | None,
+    flag: str,
+    image_of: Callable[[SectionRow], str],
+) -> dict[str, list[Mark]]:
+    """Section -> its marks, (x, y) in mm from the centre of the first pixel of its image."""
+    scale = 1.0 if scale is None else scale
+    if not scale > 0:
+        raise ConfigError(f"{flag}: expected a number above 0, found {scale:g}")
+    found: dict[str, list[Mark]] = {}
+    for path in paths:
+        section = _section_of(path, row_of)
+        if section is None:
+            raise ManifestError(f"{path}: expected a file named after its section, like 012.csv")
+        row = row_of[section]
+        if not image_of(row):
+            raise ManifestError(f"{path}: section {section!r} has no mri_image in the manifest")
+        rows, columns = image_shape(Path(image_of(row)))
+        for mark in read_image_marks(path, scale * row.pixel_size_mm):
+            # annotated px from the corner -> file px from the corner, which is the same corner
+            x, y = (scale * value for value in mark.point)
+            if not (0 <= x <= columns and 0 <= y <= rows):
+                raise ManifestError(
+                    f"{mark.where}: column {x:.1f}, row {y:.1f} lies outside {image_of(row)}"
+                    f" ({columns} x {rows} pixels): is {flag} right?"
+                )
+            point = tuple((value - 0.5) * row.pixel_size_mm for value in (x, y))
+            found.setdefault(section, []).append(Mark(mark.name, point, mark.where))
+    return found
+
+
+def _in_mri(paths: Iterable[Path], row_of: Mapping[str, SectionRow]) -> dict[str, list[Mark]]:
+    """Section -> its marks in the MRI, RAS mm."""
+    found: dict[str, list[Mark]] = {}
+    for path in paths:
+        section_of_file = _section_of(path, row_of)
+        for mark in read_world_marks(path):
+            section, colon, name = mark.name.partition(":")
+            if section_of_file is not None and not (colon and section in row_of):
+                section, name = section_of_file, mark.name
+            elif not colon or section not in row_of:
+                raise ManifestError(
+                    f"{mark.where}: label {mark.name!r}: expected SECTION:NAME with a section of"
+                    " the manifest, or a file named after its section"
+                )
+            found.setdefault(section, []).append(Mark(name, mark.point, mark.where))
+    return found
+
+
+def _section_of(path: Path, sections: Iterable[str]) -> str | None:
+    """The section that a file is named after: what stands before a full stop in its name."""
+    fitting = [section for section in sections if Path(path).name.startswith(f"{section}.")]
+    return max(fitting, key=len, default=None)
+
+
+def _pairs(ours: Sequence[Mark], theirs: Sequence[Mark], by_order: bool) -> list[tuple[Mark, Mark]]:
+    """Partners of one section, in the order of its own points."""
+    ours, theirs = named(ours), named(theirs)
+    if by_order:
+        longer, shorter = (ours, theirs) if len(ours) > len(theirs) else (theirs, ours)
+        if len(longer) > len(shorter):
+            raise ManifestError(
+                f"{longer[len(shorter)].where}: point {len(shorter) + 1} of {len(longer)} has no"
+                f" partner: the other file has {len(shorter)}"
+            )
+        return list(zip(ours, theirs, strict=True))
+    partner_of = {mark.name: mark for mark in theirs}
+    for marks, others in ((ours, partner_of), (theirs, {mark.name: mark for mark in ours})):
+        for mark in marks:
+            if mark.name not in others:
+                known = ", ".join(others) or "none"
+                raise ManifestError(
+                    f"{mark.where}: landmark {mark.name!r} has no partner of that name (there are:"
+                    f" {known})"
+                )
+    return [(mark, partner_of[mark.name]) for mark in ours]
