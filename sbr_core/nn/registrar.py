@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -256,12 +256,3 @@ def build_registrar(network: str = "unet", **architecture: Any) -> Registrar:
     if network not in NETWORKS:
         raise ValueError(f"expected one of {', '.join(NETWORKS)}, found {network!r}")
     return NETWORKS[network](**architecture)
-
-
-def architecture_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `build_registrar` from the options of a training."""
-    names = {
-        "unet": ("encoder_channels", "decoder_channels", "squaring_steps"),
-        "pyramid": ("encoder_channels", "estimator_channels", "radius_px", "squaring_steps"),
-    }[options["network"]]
-    return {"network": options["network"], **{name: options[name] for name in names}}

@@ -18,17 +18,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sbr_core import geometry, metrics
-from sbr_core.algorithms.planes import resample_plane
 from sbr_core.config import EvaluateOptions
-from sbr_core.errors import ImageError
-from sbr_core.io.images import read_labels
 from sbr_core.io.manifests import Landmark, SectionRow, read_landmarks, write_tsv
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.receipts import file_of, read_table
@@ -42,20 +38,11 @@ from sbr_core.io.transforms import (
     stack_to_section_path,
 )
 from sbr_core.io.volumes import Volume, read_plane, read_volume
+from sbr_core.stages.labels import LabelPair, LabelPairs, read_label_volume
 
 SUMMARY_COLUMNS = ("brain", "method", "metric", "class", "statistic", "value", "unit", "n")
 SECTION_COLUMNS = ("brain", "method", "section", "metric", "class", "value", "unit")
 _UNITS = {"in_plane_mm": "mm", "through_plane_mm": "mm", "there_and_back_mm": "mm"}
-
-
-@dataclass(frozen=True)
-class _LabelPair:
-    """Labels of one section in its file, and of its MRI plane on a grid of the plane."""
-
-    section_labels: np.ndarray
-    section_pixel_mm: float
-    plane_labels: np.ndarray
-    plane_grid: geometry.PlaneGrid
 
 
 def run(
@@ -104,36 +91,12 @@ def run(
             marks.setdefault(mark.section, []).append(mark)
     mri = None
     if mri_labels is not None and stack_from_world is not None:
-        mri = _read_label_volume(mri_labels)
-    plane_label_files = {r.section: r for r in rows or [] if r.mri_labels}
+        mri = read_label_volume(mri_labels)
+    pairs = LabelPairs(mri, stack_from_world, rows)
 
-    def label_pair(section: str) -> _LabelPair | None:
+    def label_pair(section: str) -> LabelPair | None:
         """The labels to compare in one section, if it has any."""
-        row = prepared_rows[section]
-        if not row.get("labels"):
-            return None
-        if mri is not None:
-            plane = plane_rows[section]
-            grid = _label_grid(plane, mri, stack_from_world)
-            plane_labels = resample_plane(
-                mri.data,
-                mri.world_from_voxel,
-                stack_from_world,
-                grid,
-                float(row["position_mm"]),
-                order=0,
-            )
-        elif section in plane_label_files:
-            shape = int(row["file_rows"]), int(row["file_columns"])
-            plane_labels = read_labels(Path(plane_label_files[section].mri_labels), shape)
-            grid = geometry.PlaneGrid(
-                plane_labels.shape, float(plane_label_files[section].pixel_size_mm)
-            )
-        else:
-            return None
-        return _LabelPair(
-            read_labels(Path(row["labels"])), float(row["pixel_size_mm"]), plane_labels, grid
-        )
+        return pairs.of(prepared_rows[section], plane_rows[section])
 
     section_rows: list[dict[str, Any]] = []
     summary: list[dict[str, Any]] = []
@@ -226,7 +189,7 @@ def _evaluate_method(
     prepared_rows: dict[str, dict[str, Any]],
     marks: dict[str, list[Landmark]],
     stack_from_world: np.ndarray | None,
-    label_pair: Callable[[str], _LabelPair | None],
+    label_pair: Callable[[str], LabelPair | None],
 ) -> _Found:
     found = _Found()
     for row in read_table(folder / "sections.tsv", verify=("_xfm.h5",)):
@@ -292,7 +255,7 @@ def landmark_errors_mm(
     return np.linalg.norm(mapped - stack[:, :2], axis=1), np.abs(stack[:, 2] - position_mm)
 
 
-def section_dice(pair: _LabelPair, section_from_plane: SectionTransform) -> dict[int, float]:
+def section_dice(pair: LabelPair, section_from_plane: SectionTransform) -> dict[int, float]:
     """Dice per class on the grid of the plane's labels, nearest neighbour in the section's file."""
     rows, columns = np.indices(pair.plane_grid.shape)
     plane_mm = np.stack([columns, rows], axis=-1) * pair.plane_grid.spacing_mm
@@ -321,31 +284,12 @@ def _nearest(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
     return np.where(inside, taken, 0)
 
 
-def _read_label_volume(path: Path) -> Volume:
-    volume = read_volume(path)
-    rounded = np.rint(volume.data)
-    if not np.array_equal(rounded, volume.data):
-        raise ImageError(f"{path}: expected whole numbers as labels, found fractions")
-    return Volume(rounded.astype(np.int32), volume.world_from_voxel)
-
-
-def _label_grid(
-    plane: dict[str, Any], mri: Volume, stack_from_world: np.ndarray
-) -> geometry.PlaneGrid:
-    """The plane's grid as fine as the MRI labels are, whatever resolution training worked at."""
-    working = geometry.PlaneGrid(
-        (int(plane["rows"]), int(plane["columns"])), float(plane["spacing_mm"])
-    )
-    scale = geometry.similarity_scale(stack_from_world)
-    return working.at_spacing(float(mri.spacing_mm.min()) * scale)
-
-
 def _volume_rows(folder: Path, brain: str, mri: Volume) -> list[dict[str, Any]]:
     """Dice of the reassembled labels against the MRI's, over the voxels that sections cover."""
     path = folder / f"{brain}_space-mri_labels.nii.gz"
     if not path.is_file():
         return []  # the sections have no labels
-    labels = _read_label_volume(path)
+    labels = read_label_volume(path)
     distance_mm = read_volume(folder / f"{brain}_space-mri_coverage.nii.gz").data
     covered = distance_mm >= 0  # negative where no section is near enough
     indices = np.argwhere(covered)

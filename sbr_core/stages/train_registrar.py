@@ -14,9 +14,14 @@ from sbr_core.io.manifests import write_tsv
 from sbr_core.io.provenance import atomic_path, write_provenance
 from sbr_core.io.receipts import read_table
 from sbr_core.io.weights import save_weights
-from sbr_core.nn.registrar import architecture_of, build_registrar
+from sbr_core.nn.registrar import build_registrar
 from sbr_core.stages import REVISION
-from sbr_core.stages.networks import read_planes, stacked, weights_header
+from sbr_core.stages.networks import (
+    read_planes,
+    registrar_architecture,
+    stacked,
+    weights_header,
+)
 from sbr_core.training.loop import checkpoint_key, fingerprint, open_checkpoints, pick_device, train
 from sbr_core.training.registrar import RegistrarTask
 
@@ -56,7 +61,7 @@ def run(
 
     device = pick_device(options.device)
     torch.manual_seed(options.seed)
-    architecture = architecture_of(options.model_dump(mode="json"))
+    architecture = registrar_architecture(options)
     registrar = build_registrar(**architecture).to(device)
     images, masks = stacked(images), stacked(masks)
     positions_mm = [float(rows[i]["position_mm"]) for i in kept]

@@ -12,9 +12,9 @@ from sbr_core.config import ShapesOptions
 from sbr_core.io.manifests import write_tsv
 from sbr_core.io.provenance import atomic_path
 from sbr_core.io.weights import save_weights
-from sbr_core.nn.registrar import architecture_of, build_registrar
+from sbr_core.nn.registrar import build_registrar
 from sbr_core.stages import REVISION
-from sbr_core.stages.networks import weights_header
+from sbr_core.stages.networks import registrar_architecture, weights_header
 from sbr_core.training.loop import checkpoint_key, open_checkpoints, pick_device, train
 from sbr_core.training.shapes import ShapesTask
 
@@ -38,7 +38,7 @@ def run(
     """
     device = pick_device(options.device)
     torch.manual_seed(options.seed)
-    architecture = architecture_of(options.model_dump(mode="json"))
+    architecture = registrar_architecture(options)
     registrar = build_registrar(**architecture).to(device)
     key = checkpoint_key(STAGE, REVISION[STAGE], options.model_dump(mode="json"), "shapes")
     print(f"{STAGE}: {architecture['network']} on {device}", file=sys.stderr)

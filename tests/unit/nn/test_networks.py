@@ -4,14 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sbr_core.config import ShapesOptions
 from sbr_core.nn.generator import Blur, Generator, instance_norm
 from sbr_core.nn.projection import Projection
 from sbr_core.nn.registrar import (
     NETWORKS,
     PyramidRegistrar,
     UNetRegistrar,
-    architecture_of,
     build_registrar,
     correlation,
 )
@@ -88,10 +86,10 @@ def test_a_registrar_treats_each_pair_of_a_batch_by_itself(network):
             torch.testing.assert_close(together[at : at + 1], alone, atol=1e-5, rtol=1e-4)
 
 
-def test_the_architecture_of_the_options_builds_the_same_network_again():
-    options = ShapesOptions(encoder_channels=(4, 8), estimator_channels=(6, 4), radius_px=1)
-    architecture = architecture_of(options.model_dump(mode="json"))
-    registrar = build_registrar(**architecture)
+def test_a_registrar_is_built_by_the_name_of_its_network():
+    registrar = build_registrar(
+        "pyramid", encoder_channels=(4, 8), estimator_channels=(6, 4), radius_px=1
+    )
     assert isinstance(registrar, PyramidRegistrar)
     assert registrar.estimators[1][0].in_channels == 2 * 8 + 9 + 2
     with pytest.raises(ValueError, match="unet, pyramid"):

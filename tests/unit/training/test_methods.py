@@ -6,15 +6,16 @@ import torch.nn.functional as F
 from small_training import OPTIONS, blobs, small_task
 
 from sbr_core import augment
-from sbr_core.config import AugmentOptions, RegistrarOptions, SbrOptions
+from sbr_core.config import SbrOptions
 from sbr_core.functional.warp import compose, warp
 from sbr_core.nn.generator import Generator
 from sbr_core.nn.projection import Projection
 from sbr_core.nn.registrar import UNetRegistrar
 from sbr_core.training import predict as prediction
 from sbr_core.training.loop import open_checkpoints, train
+from sbr_core.training.pairs import Pairs
 from sbr_core.training.predict import as_batch, crop, pad, padding_px, predict, tissue_box
-from sbr_core.training.registrar import RegistrarTask, dilate, neighbour_pairs
+from sbr_core.training.registrar import dilate, neighbour_pairs
 from sbr_core.training.sbr import SbrTask, draw_places, take
 
 CPU = torch.device("cpu")
@@ -42,27 +43,6 @@ def test_dilation_grows_by_its_radius():
     mask[..., 5, 5] = 1
     assert dilate(mask, 2).sum() == 25
     assert torch.equal(dilate(mask, 0), mask)
-
-
-@pytest.fixture(scope="module")
-def recovered(tmp_path_factory):
-    """A registrar trained for seconds on one blob image, augmented by shifts of up to 3 px."""
-    shifts = AugmentOptions(rotation_deg=0, scale=0, translation_px=1.5, field_sigma_px=(0.0, 0.0))
-    options = RegistrarOptions(
-        steps=250,
-        batch_size=4,
-        learning_rate=3e-3,
-        encoder_channels=(8, 16, 16),
-        decoder_channels=(16, 16, 16),
-        augment=shifts,
-    )
-    torch.manual_seed(0)
-    planes, masks = blobs(2)
-    registrar = UNetRegistrar(options.encoder_channels, options.decoder_channels)
-    task = RegistrarTask(registrar, planes, masks, [0.0, 1.0], options)
-    with open_checkpoints(tmp_path_factory.mktemp("checkpoints"), "shift") as folder:
-        rows = train(task, options, folder, CPU)
-    return registrar, planes, masks, rows
 
 
 def test_a_registrar_learns_to_undo_a_known_shift(recovered):
@@ -105,8 +85,13 @@ def small_sbr(**changes):
     torch.nn.init.normal_(registrar.velocity.weight, std=0.1)
     generator = Generator(4, 2)
     projection = Projection(generator.layer_channels, 16)
+    return SbrTask(generator, projection, registrar, blob_pairs(planes, masks), options)
+
+
+def blob_pairs(planes, masks):
+    """Planes and sections of the opposite contrast."""
     sections = (1 - planes) * masks
-    return SbrTask(generator, projection, registrar, sections, masks, planes, masks, options)
+    return Pairs(sections, masks, planes, masks, section_rim_px=0, plane_rim_px=2)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.02])
@@ -184,7 +169,7 @@ def test_descriptors_are_taken_where_the_places_say():
 
 def test_an_image_without_tissue_gives_finite_losses():
     task = small_sbr()
-    task.masks.zero_()
+    task.pairs.masks.zero_()
     losses = task.losses(rng())
     losses["loss"].backward()
     assert all(torch.isfinite(v) for v in losses.values())
@@ -192,8 +177,8 @@ def test_an_image_without_tissue_gives_finite_losses():
 
 def test_prediction_uses_no_augmentation_and_nothing_random(monkeypatch):
     task = small_sbr()
-    sections, planes = task.images
-    masks = task.masks[0, :, :1]
+    sections, planes = task.pairs.images
+    masks = task.pairs.masks[0, :, :1]
 
     def forbidden(*_, **__):
         raise AssertionError("random at prediction time")
@@ -212,8 +197,8 @@ def test_prediction_uses_no_augmentation_and_nothing_random(monkeypatch):
 
 def test_prediction_does_not_depend_on_the_size_of_the_batch():
     task = small_sbr()
-    sections, planes = task.images
-    masks = task.masks[0, :, :1]
+    sections, planes = task.pairs.images
+    masks = task.pairs.masks[0, :, :1]
     one = predict(task.registrar, task.generator, planes, sections, masks, batch_size=1)
     all_ = predict(task.registrar, task.generator, planes, sections, masks, batch_size=3)
     for a, b in zip(one, all_, strict=True):
@@ -224,8 +209,8 @@ def test_prediction_does_not_depend_on_the_size_of_the_batch():
 
 def test_nothing_is_synthesised_outside_the_tissue():
     task = small_sbr()
-    sections, planes = task.images
-    masks = task.masks[0, :, :1]
+    sections, planes = task.pairs.images
+    masks = task.pairs.masks[0, :, :1]
     _, synthesised = predict(task.registrar, task.generator, planes, sections, masks)
     assert (synthesised[masks == 0] == 0).all()
     assert (synthesised[masks > 0] > 0).all()
@@ -247,8 +232,8 @@ def test_the_box_holds_all_tissue_and_a_margin():
 
 def test_more_empty_background_changes_nothing():
     task = small_sbr()
-    sections, planes = task.images
-    inputs = [F.pad(t, (16,) * 4) for t in (planes, sections, task.masks[0, :, :1])]
+    sections, planes = task.pairs.images
+    inputs = [F.pad(t, (16,) * 4) for t in (planes, sections, task.pairs.masks[0, :, :1])]
     wide = [F.pad(t, (16, 8, 8, 32)) for t in inputs]
     few = predict(task.registrar, task.generator, *inputs)
     many = predict(task.registrar, task.generator, *wide)

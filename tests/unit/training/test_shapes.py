@@ -5,7 +5,7 @@ import torch
 
 from sbr_core.config import ShapesOptions
 from sbr_core.functional.warp import exponentiate, jacobian_determinant, upsample_velocity, warp
-from sbr_core.nn.registrar import architecture_of, build_registrar
+from sbr_core.nn.registrar import PyramidRegistrar
 from sbr_core.training import shapes
 from sbr_core.training.loop import open_checkpoints, train
 from sbr_core.training.shapes import N_LABELS, ShapesTask, draw_label_map, draw_pairs, smooth_noise
@@ -76,7 +76,7 @@ def test_the_task_teaches_a_registrar_the_deformation_of_its_pairs(tmp_path, mon
         sizes_px=((64, 64),),
     )
     torch.manual_seed(0)
-    registrar = build_registrar(**architecture_of(options.model_dump(mode="json")))
+    registrar = PyramidRegistrar(options.encoder_channels, options.estimator_channels)
     cpu = torch.device("cpu")
     with open_checkpoints(tmp_path, "shapes") as folder:
         train(ShapesTask(registrar, options, cpu), options, folder, cpu)
