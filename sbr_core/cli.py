@@ -198,7 +198,13 @@ COMMANDS = (
         "train-registrar",
         "train the intra-modality registration network on MRI planes",
         "train_registrar",
-        (_PLANES, _OUT_DIR, _CHECKPOINTS, _FRESH),
+        (
+            _PLANES,
+            _optional("--source", "text", "shipped, finetune or train (default: train)"),
+            _OUT_DIR,
+            _CHECKPOINTS,
+            _FRESH,
+        ),
     ),
     Command(
         "train-shapes",

@@ -51,6 +51,8 @@ SHARED_REGISTRAR_METHODS = ("cgan", "sbr", "sbr_n", "sbr_r", "sbr_g")
 """Trained through the brain's registrar of `train_registrar`; the others train their own."""
 OWN_REGISTRAR_METHODS = ("nmi", "nmiw", "rot", "sbr_r")
 """Their weights hold the registrar that inference uses; the others use the shared one."""
+RegistrarSource = Literal["shipped", "finetune", "train"]
+"""The registrar in the package, the same trained on a little, or one trained from nothing."""
 LABEL_METHODS = ("nmiw",)
 """Need labels of sections and of the MRI to train."""
 
@@ -183,6 +185,8 @@ class RegistrarOptions(TrainOptions, RegistrarNetwork):
     smoothness: NonNegative = 1.0
     neighbours: Annotated[int, Field(ge=0)] = 3
     mask_dilation_px: Annotated[int, Field(ge=0)] = 4
+    finetune_steps: Steps = 200
+    finetune_learning_rate: Positive = 2e-4
 
 
 class ShapesOptions(TrainOptions, RegistrarNetwork):
@@ -337,6 +341,7 @@ class Config(Options):
     brains: str = "config/brains.tsv"
     results: str = "results"
     methods: tuple[MethodName, ...] = ("linear", "sbr")
+    registrar: RegistrarSource = "shipped"
     strict: bool = False
     # a chunk's rows travel on one command line, whose length the system limits
     chunk_size: Annotated[int, Field(ge=1, le=200)] = 16

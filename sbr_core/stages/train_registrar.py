@@ -1,22 +1,29 @@
-"""`sbr train-registrar`: MRI planes in, the weights of the registrar R out."""
+"""`sbr train-registrar`: MRI planes in, the weights of the registrar R out.
+
+The registrar comes from one of three sources: ``shipped``, the one in the package, which was
+trained on synthetic shapes (`sbr train-shapes`) and serves any brain as it is; ``finetune``, the
+same, trained on a little on this brain's planes; ``train``, the paper's way, from nothing.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any, get_args
 
 import torch
 
 from sbr_core import plotting
-from sbr_core.config import RegistrarOptions
-from sbr_core.errors import TrainingError
-from sbr_core.io.manifests import write_tsv
+from sbr_core.config import RegistrarOptions, RegistrarSource
+from sbr_core.errors import ConfigError, TrainingError
+from sbr_core.io.manifests import read_tsv, write_tsv
 from sbr_core.io.provenance import atomic_path, write_provenance
 from sbr_core.io.receipts import read_table
-from sbr_core.io.weights import save_weights
+from sbr_core.io.weights import load_weights, save_weights
 from sbr_core.nn.registrar import build_registrar
 from sbr_core.stages import REVISION
 from sbr_core.stages.networks import (
+    load_registrar,
     read_planes,
     registrar_architecture,
     stacked,
@@ -26,6 +33,9 @@ from sbr_core.training.loop import checkpoint_key, fingerprint, open_checkpoints
 from sbr_core.training.registrar import RegistrarTask
 
 STAGE = "train_registrar"
+SHIPPED = Path(__file__).with_name("shipped_registrar.safetensors")
+"""Trained by `sbr train-shapes` with its defaults; no image of any brain went into it."""
+SHIPPED_LOSSES = SHIPPED.with_name("shipped_registrar_loss.tsv")
 
 
 def run(
@@ -34,22 +44,38 @@ def run(
     planes: Path,
     out_dir: Path,
     checkpoint_root: Path,
+    source: RegistrarSource | None = None,
     fresh: bool = False,
 ) -> None:
-    """Train the registrar on all pairs of neighbouring MRI planes of a stack.
+    """Train the registrar on all pairs of neighbouring MRI planes of a stack, or take the shipped.
 
     Parameters
     ----------
     planes : table written by `resample`.
+    source : where the registrar comes from (None: ``train``). With ``finetune`` the network is the
+        shipped one, the steps and the learning rate are the options `finetune_steps` and
+        `finetune_learning_rate`.
     out_dir : gets ``weights.safetensors``, ``loss.tsv``, ``loss.png`` and their provenance.
     checkpoint_root : an interrupted training is found again below it.
     fresh : forget its checkpoints first.
 
     Raises
     ------
+    ConfigError
+        No such source.
     TrainingError
         Fewer than two planes to train on, a loss that runs away, or a second trainer.
     """
+    source = source or "train"
+    if source not in get_args(RegistrarSource):
+        raise ConfigError(
+            f"train-registrar: --source: expected one of {', '.join(get_args(RegistrarSource))},"
+            f" found '{source}'"
+        )
+    out_dir = Path(out_dir)
+    if source == "shipped":
+        _hand_out_shipped(planes, out_dir)
+        return
     rows = read_table(planes, verify=("_mri.nii.gz", "_mrimask.nii.gz"))
     images, masks, kept, skipped = read_planes(
         planes, rows, "_mri.nii.gz", "_mrimask.nii.gz", options.intensity
@@ -61,11 +87,27 @@ def run(
 
     device = pick_device(options.device)
     torch.manual_seed(options.seed)
-    architecture = registrar_architecture(options)
-    registrar = build_registrar(**architecture).to(device)
+    if source == "finetune":
+        registrar, shipped_header = load_registrar(SHIPPED)
+        registrar = registrar.requires_grad_(True).to(device)
+        architecture = shipped_header["architecture"]
+        options = options.model_copy(
+            update={
+                "steps": options.finetune_steps,
+                "learning_rate": options.finetune_learning_rate,
+            }
+        )
+    else:
+        architecture = registrar_architecture(options)
+        registrar = build_registrar(**architecture).to(device)
     images, masks = stacked(images), stacked(masks)
     positions_mm = [float(rows[i]["position_mm"]) for i in kept]
-    data = fingerprint(images, masks, torch.tensor(positions_mm, dtype=torch.float64))
+    data = fingerprint(
+        images,
+        masks,
+        torch.tensor(positions_mm, dtype=torch.float64),
+        *(registrar.state_dict().values() if source == "finetune" else ()),
+    )
     key = checkpoint_key(STAGE, REVISION[STAGE], options.model_dump(mode="json"), data)
     print(
         f"{STAGE}: {len(kept)} planes of {tuple(images.shape[-2:])} px on {device}", file=sys.stderr
@@ -74,10 +116,7 @@ def run(
     with open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
         task = RegistrarTask(registrar, images.to(device), masks.to(device), positions_mm, options)
         history = train(task, options, folder, device)
-        out_dir = Path(out_dir)
-        write_tsv(out_dir / "loss.tsv", history, ("step", "loss"))
-        with atomic_path(out_dir / "loss.png") as temporary:
-            plotting.loss_curve(history, temporary)
+        _write_losses(history, out_dir)
         header = weights_header(
             "registrar",
             architecture,
@@ -87,6 +126,7 @@ def run(
             fingerprint=data,
             revision=REVISION[STAGE],
         )
+        header["source"] = source
         save_weights(out_dir / "weights.safetensors", registrar.state_dict(), header)
         write_provenance(
             out_dir / "weights.json",
@@ -97,3 +137,32 @@ def run(
             device=str(device),
         )
         folder.clear()
+
+
+def _write_losses(history: list[dict[str, Any]], out_dir: Path) -> None:
+    write_tsv(out_dir / "loss.tsv", history, ("step", "loss"))
+    with atomic_path(out_dir / "loss.png") as temporary:
+        plotting.loss_curve(history, temporary)
+
+
+def _hand_out_shipped(planes: Path, out_dir: Path) -> None:
+    """The shipped weights under the pixel size of this brain, and the log of their training."""
+    rows = read_table(planes, verify=False)
+    spacings_mm = {float(row["spacing_mm"]) for row in rows}
+    if len(spacings_mm) != 1:
+        raise TrainingError(f"{planes}: expected planes of one pixel size, found {len(rows)} rows")
+    tensors, header = load_weights(SHIPPED)
+    header["preprocessing"]["working_pixel_mm"] = spacings_mm.pop()
+    header["source"] = "shipped"
+    history = [
+        {key: float(value) for key, value in row.items()} for row in read_tsv(SHIPPED_LOSSES)[1]
+    ]
+    _write_losses(history, out_dir)
+    save_weights(out_dir / "weights.safetensors", tensors, header)
+    write_provenance(
+        out_dir / "weights.json",
+        stage=STAGE,
+        options={"source": "shipped"},
+        inputs={"planes": planes, "shipped": SHIPPED},
+    )
+    print(f"{STAGE}: the registrar that ships, nothing to train", file=sys.stderr)

@@ -383,6 +383,8 @@ def plan_text(wildcards):
                 "options": json.loads(options(earlier)),
                 "revision": REVISION[earlier],
             }
+    if stage == "train_registrar":
+        asked["source"] = CONFIG.registrar
     if stage == "align":
         asked["orientation"] = BRAINS[brain].orientation
     if stage == "resample":

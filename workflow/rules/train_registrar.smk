@@ -1,4 +1,4 @@
-# train_registrar: weights of the registration network, trained on MRI planes only
+# train_registrar: weights of the registration network: shipped, or trained on MRI planes only
 #   in   table of resample (ancient: a section more or less does not start the training again)
 #   out  {results}/{brain}/registrar/: weights, losses as table and picture
 #   run  sbr train-registrar
@@ -28,6 +28,7 @@ rule train_registrar:
         options=options("train_registrar"),
         out_dir=lambda wildcards, output: parent(output.weights),
         checkpoints=lambda wildcards, output: checkpoint_root(wildcards.brain, "registrar"),
+        source=CONFIG.registrar,
     shell:
         "sbr train-registrar --options {params.options:q} --planes {input.planes:q}"
-        " --out-dir {params.out_dir:q} --checkpoint-root {params.checkpoints:q} 2>&1 | tee {log:q}"
+        " --source {params.source:q} --out-dir {params.out_dir:q} --checkpoint-root {params.checkpoints:q} 2>&1 | tee {log:q}"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sbr_core.config import RegistrarOptions, SbrOptions
-from sbr_core.errors import TrainingError, WeightsError
+from sbr_core.errors import ConfigError, TrainingError, WeightsError
 from sbr_core.io.manifests import read_tsv, write_tsv
 from sbr_core.io.provenance import sha256_file
 from sbr_core.io.volumes import write_plane
@@ -197,3 +197,42 @@ def test_planes_are_normalised_in_their_masks_and_padded(planes):
         assert (image[mask == 0] == 0).all()
         assert image.max() == 1
     assert stacked([*images, images[0][:-7, 3:]]).shape == (5, 1, 32, 32)
+
+
+def test_the_shipped_registrar_serves_any_pixel_size_unchanged(tmp_path, planes):
+    out_dir = tmp_path / "registrar"
+    train_registrar.run(
+        REGISTRAR, planes=planes, out_dir=out_dir, checkpoint_root=tmp_path / "ck", source="shipped"
+    )
+    network, header = load_registrar(out_dir / "weights.safetensors")
+    assert header["preprocessing"]["working_pixel_mm"] == SPACING_MM
+    assert header["source"] == "shipped"
+    shipped, _ = load_registrar(train_registrar.SHIPPED)
+    for ours, theirs in zip(network.parameters(), shipped.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert len(read_tsv(out_dir / "loss.tsv")[1]) > 1000  # the log of the training behind it
+    assert train_registrar.SHIPPED.stat().st_size < 5e6
+
+
+def test_finetuning_starts_from_the_shipped_registrar_with_its_own_steps(tmp_path, planes):
+    options = REGISTRAR.model_copy(update={"finetune_steps": 2, "finetune_learning_rate": 1e-5})
+    out_dir = tmp_path / "registrar"
+    train_registrar.run(
+        options, planes=planes, out_dir=out_dir, checkpoint_root=tmp_path / "ck", source="finetune"
+    )
+    tuned, header = load_registrar(out_dir / "weights.safetensors")
+    shipped, shipped_header = load_registrar(train_registrar.SHIPPED)
+    assert header["architecture"] == shipped_header["architecture"]
+    assert len(read_tsv(out_dir / "loss.tsv")[1]) == 2
+    moved = [
+        float((ours - theirs).abs().max())
+        for ours, theirs in zip(tuned.parameters(), shipped.parameters(), strict=True)
+    ]
+    assert 0 < max(moved) < 1e-4  # two steps of Adam at 1e-5
+
+
+def test_an_unknown_source_is_refused_by_name(tmp_path, planes):
+    with pytest.raises(ConfigError, match="shipped, finetune, train"):
+        train_registrar.run(
+            REGISTRAR, planes=planes, out_dir=tmp_path, checkpoint_root=tmp_path, source="hub"
+        )
