@@ -84,11 +84,40 @@ def check_landmarks(brains):
             manifests.read_landmarks(row.landmarks, MANIFESTS[brain][1], prealigned=row.prealigned)
 
 
+def has_labels(brain):
+    """Whether sections of a brain have labels, and the MRI they are compared with has some too."""
+    rows = MANIFESTS[brain][0]
+    of_mri = BRAINS[brain].mri_labels or any(row.mri_labels for row in rows)
+    return bool(of_mri and any(row.labels for row in rows))
+
+
+def check_labels(brains):
+    """Refuse a method that learns from labels where there are none, before hours of training."""
+    wanted = [method for method in METHODS if method in sbr_config.LABEL_METHODS]
+    for brain in brains if wanted else ():
+        if trained_here(brain) and not has_labels(brain):
+            raise ManifestError(
+                f"{CONFIG.brains}: brain '{brain}': method '{wanted[0]}' learns from labels:"
+                " expected `labels` of sections in its manifest, and `mri_labels` here or, of a"
+                " prealigned brain, in its manifest"
+            )
+
+
 def in_chunks(rows, n_rows):
     """Chunk name -> its rows."""
     row_of = {row.section: row for row in rows}
     members = chunks.chunks_of(row_of, n_rows, CONFIG.chunk_size)
     return {name: [row_of[s] for s in sections] for name, sections in members.items()}
+
+
+def trained_here(brain):
+    """Whether a brain trains networks of its own."""
+    return donor(brain) == brain
+
+
+def donor(brain):
+    """The brain whose networks this one uses."""
+    return manifests.weights_donor(BRAINS, brain, Path(CONFIG.brains))
 
 
 def one_of(names):
@@ -109,6 +138,7 @@ DEMO_ROWS = checked(demo_rows)
 checked(check_files, BRAINS)
 MANIFESTS = {name: checked(read_rows, row) for name, row in BRAINS.items()}
 checked(check_landmarks, BRAINS)
+checked(check_labels, BRAINS)
 CHUNKS = {name: in_chunks(rows, len(ids)) for name, (rows, ids) in MANIFESTS.items()}
 
 
@@ -150,16 +180,6 @@ def volume(brain, method):
     """The reassembled volume: in MRI space, or in stack space where there is no 3D MRI."""
     space = "stack" if BRAINS[brain].prealigned else "mri"
     return of_brain(brain, method, "volume", f"{brain}_space-{space}_histology.nii.gz")
-
-
-def trained_here(brain):
-    """Whether a brain trains networks of its own."""
-    return donor(brain) == brain
-
-
-def donor(brain):
-    """The brain whose networks this one uses."""
-    return manifests.weights_donor(BRAINS, brain, Path(CONFIG.brains))
 
 
 def weights_of(brain):
