@@ -36,6 +36,15 @@ class Augmentation:
     translation_px: Tensor
     nodes_px: Tensor
 
+    def repeated(self, times: int) -> Augmentation:
+        """The same B deformations `times` over, (times B) of them."""
+        return Augmentation(
+            *(
+                torch.cat([parameter] * times)
+                for parameter in (self.angle_rad, self.scale, self.translation_px, self.nodes_px)
+            )
+        )
+
 
 def draw(batch: int, options: AugmentOptions, generator: torch.Generator) -> Augmentation:
     """Draw `batch` independent deformations (method, table: augmentation).

@@ -211,6 +211,7 @@ class PairOptions(TrainOptions):
     learning_rate: Positive = 2e-4
     beta1: Momentum = 0.5
     mask_dilation_px: Annotated[int, Field(ge=0)] = 2
+    augment_together: bool = False
 
 
 class GeneratorNetwork(Options):
@@ -228,6 +229,8 @@ class SbrOptions(PairOptions, GeneratorNetwork):
     temperature: Positive = 0.05
     n_samples: Count = 256
     projection_channels: Count = 256
+    registrar_gradient: bool = True
+    warmup_fraction: Fraction = 0.0
 
 
 class SbrNOptions(SbrOptions):

@@ -65,7 +65,7 @@ class CganTask:
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
         """L1 of the registered synthesis, cycle, identity, and what all adversaries minimise."""
         options = self.options
-        batch = self.pairs.draw(options.batch_size, options.augment, rng)
+        batch = self.pairs.draw(options, rng)
         section, plane = batch.section, batch.plane
         section_tissue, plane_tissue = batch.section_tissue, batch.plane_tissue
         same_wanted = options.identity_weight > 0

@@ -68,10 +68,12 @@ class Task(Protocol):
     players : how they learn; may be left out where all of them learn as one.
     watched : name of the loss that tells whether training works; may be left out: ``loss``.
         With adversaries the sum tells nothing, since what one wins the other loses.
+    done : share of the training that is done, in [0, 1): set by the loop before each step.
     """
 
     name: str
     modules: dict[str, nn.Module]
+    done: float
 
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
         """Draw a batch with `rng` (CPU) and compute scalars; ``loss`` is the one minimised."""
@@ -266,9 +268,9 @@ def train(
     if device.type == "cuda" and options.compile:
         for module in task.modules.values():
             module.compile()
-    autocast = device.type == "cuda" and options.precision == "bfloat16"
-    if device.type == "cpu" and (options.compile or options.precision != "float32"):
-        _say(f"{task.name}: compile and bfloat16 are for CUDA only, ignored on the CPU")
+    autocast = options.precision == "bfloat16"
+    if device.type == "cpu" and options.compile:
+        _say(f"{task.name}: compile is for CUDA only, ignored on the CPU")
 
     def save() -> None:
         folder.save(
@@ -291,6 +293,7 @@ def train(
     began = saved_at - seconds
     with _sigterm_flag() as terminated:
         while (done := progress(step, seconds, options)) < 1.0:
+            task.done = done
             rate = learning_rate(done, options)
             for player, own, group in zip(players, parameters, optimiser.param_groups, strict=True):
                 group["lr"] = rate * player.rate_factor

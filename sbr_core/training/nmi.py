@@ -36,7 +36,7 @@ class NmiTask:
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
         """-NMI of both directions + smoothness of the velocity they share."""
         options = self.options
-        batch = self.pairs.draw(options.batch_size, options.augment, rng)
+        batch = self.pairs.draw(options, rng)
         velocity_half_px = self.registrar(batch.plane, batch.section)
         disp_px = self.registrar.displacement(
             torch.cat((velocity_half_px, -velocity_half_px)), batch.plane.shape[-2:]

@@ -14,12 +14,12 @@ from sbr_core.training.predict import tissue_box
 from sbr_core.training.registrar import dilate
 
 if TYPE_CHECKING:
-    from sbr_core.config import AugmentOptions
+    from sbr_core.config import PairOptions
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Sections and planes, deformed independently and cut to the tissue of both.
+    """Sections and planes, deformed at random and cut to the tissue of both.
 
     Attributes
     ----------
@@ -76,19 +76,24 @@ class Pairs:
         numbers = torch.arange(1, n_classes + 1, device=sections.device)
         self.class_numbers = numbers.view(1, -1, 1, 1)
 
-    def draw(self, batch_size: int, options: AugmentOptions, rng: torch.Generator) -> Batch:
-        """A random batch; everything random comes from `rng` (CPU)."""
+    def draw(self, options: PairOptions, rng: torch.Generator) -> Batch:
+        """A random batch; everything random comes from `rng` (CPU).
+
+        Section and plane are each deformed on their own or, with `augment_together`, alike, which
+        leaves between them only what their alignment left.
+        """
+        batch_size = options.batch_size
         chosen = torch.randint(self.images.shape[1], (batch_size,), generator=rng)
         chosen = chosen.to(self.images.device)
         masks = self.masks[:, chosen].flatten(0, 1)
         if self.labels is not None:
             labels = self.labels[:, chosen].flatten(0, 1) == self.class_numbers
             masks = torch.cat((masks, labels.to(masks.dtype)), 1)
-        images, masks = augment.apply(
-            self.images[:, chosen].flatten(0, 1),
-            masks,
-            augment.draw(2 * batch_size, options, rng),
-        )
+        if options.augment_together:
+            deformation = augment.draw(batch_size, options.augment, rng).repeated(2)
+        else:
+            deformation = augment.draw(2 * batch_size, options.augment, rng)
+        images, masks = augment.apply(self.images[:, chosen].flatten(0, 1), masks, deformation)
         # what lies outside costs time and teaches nothing
         rows, columns = tissue_box(masks[:, :2], Generator.multiple)
         section, plane = images[..., rows, columns].chunk(2)

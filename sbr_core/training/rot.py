@@ -58,7 +58,7 @@ class RotTask:
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
         """L1 of both orders (equation 3), smoothness (6), and what both adversaries minimise."""
         options = self.options
-        batch = self.pairs.draw(options.batch_size, options.augment, rng)
+        batch = self.pairs.draw(options, rng)
         section, plane, rim = batch.section, batch.plane, batch.section_rim
         velocity_half_px = self.registrar(plane, section)
         disp_px = self.registrar.displacement(velocity_half_px, plane.shape[-2:])

@@ -94,11 +94,29 @@ class SbrTask:
         self.generator, self.projection = generator, projection
         self.registrar = registrar.requires_grad_(False).eval()
         self.pairs, self.options = pairs, options
+        self.done = 0.0
 
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
         """L1 of the registered synthesis + weighted contrast; equations as in the method."""
-        batch = self.pairs.draw(self.options.batch_size, self.options.augment, rng)
+        batch = self.pairs.draw(self.options, rng)
         return self.losses_of(batch, rng)[0]
+
+    def register(self, plane: Tensor, synthesised: Tensor) -> Tensor:
+        """R(T, G(S)), (B, 2, h/2, w/2), less of it while the synthesis warms up.
+
+        Over `warmup_fraction` of the training the section first stays where its affine put it,
+        then the velocity grows to its full length. Without `registrar_gradient` R's answer is
+        taken as given: G learns to look like T where it was put, not to steer R.
+        """
+        share = 1.0
+        if self.done < self.options.warmup_fraction:
+            share = max(0.0, 2 * self.done / self.options.warmup_fraction - 1)
+        if share == 0:
+            rows, columns = plane.shape[-2:]
+            return plane.new_zeros(len(plane), 2, rows // 2, columns // 2)
+        learns = any(p.requires_grad for p in self.registrar.parameters())
+        with torch.set_grad_enabled(self.options.registrar_gradient or learns):
+            return share * self.registrar(plane, synthesised)
 
     def losses_of(self, batch: Batch, rng: torch.Generator) -> tuple[dict[str, Tensor], Synthesis]:
         """The losses of a batch, and what they were computed from."""
@@ -111,7 +129,7 @@ class SbrTask:
         synthesised, of_section = generator.synthesise(section, layers)
         # R was trained on planes with nothing around the brain, so that is what it is given
         synthesised = synthesised * batch.section_rim
-        velocity_half_px = self.registrar(plane, synthesised)
+        velocity_half_px = self.register(plane, synthesised)
         disp_px = self.registrar.displacement(velocity_half_px, plane.shape[-2:])
         warped, warped_section = warp(torch.cat((synthesised, section), 1), disp_px).split(1, 1)
         losses = {"l1": l1(plane, warped, batch.plane_rim)}  # equation 3

@@ -12,6 +12,7 @@ from sbr_core.config import (
     TRAINED_METHODS,
     AugmentOptions,
     Config,
+    PairOptions,
 )
 from sbr_core.functional.warp import warp
 from sbr_core.stages.train import build_task
@@ -242,8 +243,11 @@ def test_pairs_without_labels_add_nothing_to_nmi(recovered):
 
 def test_labels_are_deformed_with_their_images():
     pairs = shifted_pairs()
-    options = AugmentOptions(rotation_deg=3, translation_px=2, field_sigma_px=(1, 1))
-    batch = pairs.draw(8, options, torch.Generator().manual_seed(1))
+    options = PairOptions(
+        batch_size=8,
+        augment=AugmentOptions(rotation_deg=3, translation_px=2, field_sigma_px=(1, 1)),
+    )
+    batch = pairs.draw(options, torch.Generator().manual_seed(1))
     labelled = batch.plane_labels.sum((1, 2, 3)) > 0
     assert 0 < labelled.sum() < 8
     assert torch.equal(labelled, batch.section_labels.sum((1, 2, 3)) > 0)
@@ -252,3 +256,12 @@ def test_labels_are_deformed_with_their_images():
     assert float(batch.plane[labelled][~there].max()) < 0.75
     assert set(batch.plane_labels.unique().tolist()) == {0.0, 1.0}
     assert (batch.section_labels * (1 - batch.section_tissue)).sum() == 0
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_section_and_plane_are_deformed_alike_only_when_asked_to(together):
+    planes, masks = blobs(2)
+    pairs = Pairs(planes, masks, planes, masks, section_rim_px=0, plane_rim_px=0)
+    options = PairOptions(batch_size=2, augment_together=together)
+    batch = pairs.draw(options, torch.Generator().manual_seed(3))
+    assert torch.equal(batch.section, batch.plane) == together

@@ -316,8 +316,20 @@ def test_cuda_where_there_is_none_is_one_line(monkeypatch):
         pick_device("cuda")
 
 
-def test_cuda_only_options_are_ignored_with_a_note(tmp_path, capsys):
-    options = OPTIONS.model_copy(update={"steps": 1, "precision": "bfloat16", "compile": True})
+def test_compilation_is_ignored_on_the_cpu_with_a_note(tmp_path, capsys):
+    options = OPTIONS.model_copy(update={"steps": 1, "compile": True})
     with open_checkpoints(tmp_path, "small") as folder:
         train(small_task(options), options, folder, CPU)
     assert "ignored on the CPU" in capsys.readouterr().err
+
+
+def test_half_precision_trains_to_nearly_the_same_loss(tmp_path):
+    last = {}
+    for precision in ("float32", "bfloat16"):
+        options = OPTIONS.model_copy(update={"precision": precision})
+        with open_checkpoints(tmp_path, precision) as folder:
+            task = small_task(options)
+            last[precision] = train(task, options, folder, CPU)[-1]["loss"]
+        assert all(p.dtype == torch.float32 for p in task.registrar.parameters())
+    assert last["bfloat16"] == pytest.approx(last["float32"], abs=0.02)
+    assert last["bfloat16"] != last["float32"]

@@ -121,6 +121,35 @@ def test_the_gradient_reaches_the_generator_through_the_registration():
     assert seen[0] > 0
 
 
+def test_without_the_registrars_gradient_the_answer_of_r_is_taken_as_given():
+    """The gradient is that of an L1 through a fixed deformation, not through R."""
+    through, given = (
+        small_sbr(contrastive_weight=0.0, registrar_gradient=flag) for flag in (True, False)
+    )
+    gradients = []
+    for task in (through, given):
+        losses = task.losses(rng())
+        losses["loss"].backward()
+        gradients.append(task.generator.stem.weight.grad)
+        value = losses["l1"]
+    fixed = small_sbr(contrastive_weight=0.0)
+    network = fixed.registrar.forward
+    fixed.registrar.forward = lambda a, b: network(a, b).detach()
+    fixed.losses(rng())["loss"].backward()
+    torch.testing.assert_close(gradients[1], fixed.generator.stem.weight.grad)
+    assert not torch.allclose(gradients[0], gradients[1])
+    torch.testing.assert_close(through.losses(rng())["l1"], value)
+
+
+def test_while_warming_up_the_deformation_grows_from_nothing_to_all_of_it():
+    task = small_sbr(warmup_fraction=0.4)
+    plane, section = task.pairs.images[1, :1], task.pairs.images[0, :1]
+    whole = task.registrar(plane, section)
+    for done, share in ((0.0, 0.0), (0.2, 0.0), (0.3, 0.5), (0.4, 1.0), (0.9, 1.0)):
+        task.done = done
+        torch.testing.assert_close(task.register(plane, section), share * whole)
+
+
 def test_without_contrast_only_the_l1_is_left_and_the_encoder_is_not_run_again():
     task = small_sbr(contrastive_weight=0.0)
     calls = []
