@@ -209,6 +209,23 @@ COMMANDS = (
         ),
     ),
     Command(
+        "compare",
+        "all methods beside each other: tables, tests, figures",
+        "compare",
+        (
+            _BRAIN,
+            _METHODS,
+            Flag("--measured", "path", "sections.tsv written by evaluate"),
+            _PREPARED,
+            _PLANES,
+            _optional("--registrar", "path", "loss.tsv written by train-registrar"),
+            _ALIGN_DIR,
+            _optional("--mri-labels", "path", "labels of the MRI, on its grid"),
+            _optional("--rows", "rows", "manifest rows, for the mri_labels of a prealigned brain"),
+            _OUT_DIR,
+        ),
+    ),
+    Command(
         "report",
         "one self-contained HTML page",
         "report",

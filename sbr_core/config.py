@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -32,7 +32,8 @@ def _odd(value: int) -> int:
 
 Window = Annotated[int, Field(ge=3), AfterValidator(_odd)]
 
-METHODS = ("linear", "sbr")
+MethodName = Literal["linear", "sbr"]
+METHODS: tuple[str, ...] = get_args(MethodName)
 """Methods that can be asked for; `linear` is always computed, as the one to beat."""
 TRAINED_METHODS = ("sbr",)
 
@@ -195,6 +196,18 @@ class EvaluateOptions(Options):
     percentiles: tuple[Annotated[float, Field(ge=0, le=100)], ...] = (50, 90, 95)
 
 
+class CompareOptions(Options):
+    """All methods on one brain, each trained one for the same time.
+
+    `section` is the example that figures show; none takes the one of median rank.
+    """
+
+    methods: tuple[MethodName, ...] = METHODS
+    minutes: Positive = 10.0
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    section: str | None = None
+
+
 class ReportOptions(Options):
     """The HTML page of one brain."""
 
@@ -208,7 +221,7 @@ class Config(Options):
     preset: str = "demo"
     brains: str = "config/brains.tsv"
     results: str = "results"
-    methods: tuple[Literal["linear", "sbr"], ...] = ("linear", "sbr")
+    methods: tuple[MethodName, ...] = ("linear", "sbr")
     strict: bool = False
     # a chunk's rows travel on one command line, whose length the system limits
     chunk_size: Annotated[int, Field(ge=1, le=200)] = 16
@@ -223,6 +236,7 @@ class Config(Options):
     infer: InferOptions = InferOptions()
     reassemble: ReassembleOptions = ReassembleOptions()
     evaluate: EvaluateOptions = EvaluateOptions()
+    compare: CompareOptions = CompareOptions()
     report: ReportOptions = ReportOptions()
 
     def section_json(self, name: str) -> str:

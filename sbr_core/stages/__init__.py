@@ -11,7 +11,8 @@ REVISION = {
     "train_sbr": 1,
     "infer": 1,
     "reassemble": 1,
-    "evaluate": 1,
+    "evaluate": 2,
+    "compare": 1,
     "report": 1,
 }
 """Raise a stage's number when its results change, and the workflow reruns it and what follows."""

@@ -3,21 +3,24 @@
 Landmarks and labels are followed through the *published* transform files, so what is measured is
 what a user gets. Metrics, per section and summarised:
 
-=====================  ===========================================================================
-in_plane_mm            distance within the plane of a mapped landmark from where it belongs
-through_plane_mm       distance of a landmark's MRI point from its section's plane: no section-wise
-                       method can mend it
-dice                   overlap of the section's labels with those of its MRI plane, per class
-dice_volume            the same of the reassembled volume, where sections cover it (summary only)
-folding                share of the tissue where the deformation folds
-there_and_back_mm      plane -> section -> plane, how far from where it started
-=====================  ===========================================================================
+=======================  =========================================================================
+in_plane_mm              distance within the plane of a mapped landmark from where it belongs
+through_plane_mm         distance of a landmark's MRI point from its section's plane: no
+                         section-wise method can mend it
+dice                     overlap of the section's labels with those of its MRI plane, per class
+surface_distance_mm      mean symmetric distance of their boundaries within the plane, per class
+surface_distance_p95_mm  their 95 % Hausdorff distance, per class
+dice_volume              the overlap in the reassembled volume, where sections cover it (summary
+                         only)
+folding                  share of the tissue where the deformation folds
+there_and_back_mm        plane -> section -> plane, how far from where it started
+=======================  =========================================================================
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,17 +48,87 @@ from sbr_core.io.volumes import Volume, read_plane, read_volume
 
 SUMMARY_COLUMNS = ("brain", "method", "metric", "class", "statistic", "value", "unit", "n")
 SECTION_COLUMNS = ("brain", "method", "section", "metric", "class", "value", "unit")
-_UNITS = {"in_plane_mm": "mm", "through_plane_mm": "mm", "there_and_back_mm": "mm"}
+
+
+def unit_of(metric: str) -> str:
+    """Unit of a metric's values: mm, or 1 for shares and overlaps."""
+    return "mm" if metric.endswith("_mm") else "1"
 
 
 @dataclass(frozen=True)
-class _LabelPair:
+class LabelPair:
     """Labels of one section in its file, and of its MRI plane on a grid of the plane."""
 
     section_labels: np.ndarray
     section_pixel_mm: float
     plane_labels: np.ndarray
     plane_grid: geometry.PlaneGrid
+
+    def section_on_plane(self, section_from_plane: SectionTransform) -> np.ndarray:
+        """The section's labels on the plane's grid, nearest neighbour in the section's file."""
+        rows, columns = np.indices(self.plane_grid.shape)
+        plane_mm = np.stack([columns, rows], axis=-1) * self.plane_grid.spacing_mm
+        file_px = section_from_plane.map(plane_mm) / self.section_pixel_mm
+        return _nearest(self.section_labels, file_px[..., ::-1])
+
+
+class LabelPairs:
+    """The labels of the sections that have some, beside those of their MRI planes.
+
+    Parameters
+    ----------
+    prepared_rows, plane_rows : section -> its row in the tables of `prepare` and `resample`.
+    stack_from_world : (4, 4), or None for a prealigned brain.
+    mri_labels : labels on the MRI's grid; for a prealigned brain those named in `rows` are used.
+    rows : the manifest's rows.
+
+    Raises
+    ------
+    ImageError
+        MRI labels that are not whole numbers.
+    """
+
+    def __init__(
+        self,
+        prepared_rows: Mapping[str, Mapping[str, Any]],
+        plane_rows: Mapping[str, Mapping[str, Any]],
+        *,
+        stack_from_world: np.ndarray | None,
+        mri_labels: Path | None,
+        rows: Sequence[SectionRow] | None,
+    ) -> None:
+        self._prepared_rows, self._plane_rows = prepared_rows, plane_rows
+        self._stack_from_world = stack_from_world
+        self.mri: Volume | None = None
+        if mri_labels is not None and stack_from_world is not None:
+            self.mri = _read_label_volume(mri_labels)
+        self._plane_label_files = {r.section: r for r in rows or [] if r.mri_labels}
+
+    def of_section(self, section: str) -> LabelPair | None:
+        """The labels to compare in one section, if it has any."""
+        row = self._prepared_rows[section]
+        if not row.get("labels"):
+            return None
+        if self.mri is not None:
+            grid = _label_grid(self._plane_rows[section], self.mri, self._stack_from_world)
+            plane_labels = resample_plane(
+                self.mri.data,
+                self.mri.world_from_voxel,
+                self._stack_from_world,
+                grid,
+                float(row["position_mm"]),
+                order=0,
+            )
+        elif section in self._plane_label_files:
+            shape = int(row["file_rows"]), int(row["file_columns"])
+            file = self._plane_label_files[section]
+            plane_labels = read_labels(Path(file.mri_labels), shape)
+            grid = geometry.PlaneGrid(plane_labels.shape, float(file.pixel_size_mm))
+        else:
+            return None
+        return LabelPair(
+            read_labels(Path(row["labels"])), float(row["pixel_size_mm"]), plane_labels, grid
+        )
 
 
 def run(
@@ -102,53 +175,28 @@ def run(
         known = set(prepared_rows) | left_out
         for mark in read_landmarks(landmarks, known, prealigned=stack_from_world is None):
             marks.setdefault(mark.section, []).append(mark)
-    mri = None
-    if mri_labels is not None and stack_from_world is not None:
-        mri = _read_label_volume(mri_labels)
-    plane_label_files = {r.section: r for r in rows or [] if r.mri_labels}
-
-    def label_pair(section: str) -> _LabelPair | None:
-        """The labels to compare in one section, if it has any."""
-        row = prepared_rows[section]
-        if not row.get("labels"):
-            return None
-        if mri is not None:
-            plane = plane_rows[section]
-            grid = _label_grid(plane, mri, stack_from_world)
-            plane_labels = resample_plane(
-                mri.data,
-                mri.world_from_voxel,
-                stack_from_world,
-                grid,
-                float(row["position_mm"]),
-                order=0,
-            )
-        elif section in plane_label_files:
-            shape = int(row["file_rows"]), int(row["file_columns"])
-            plane_labels = read_labels(Path(plane_label_files[section].mri_labels), shape)
-            grid = geometry.PlaneGrid(
-                plane_labels.shape, float(plane_label_files[section].pixel_size_mm)
-            )
-        else:
-            return None
-        return _LabelPair(
-            read_labels(Path(row["labels"])), float(row["pixel_size_mm"]), plane_labels, grid
-        )
+    labels = LabelPairs(
+        prepared_rows,
+        plane_rows,
+        stack_from_world=stack_from_world,
+        mri_labels=mri_labels,
+        rows=rows,
+    )
 
     section_rows: list[dict[str, Any]] = []
     summary: list[dict[str, Any]] = []
     for method, folder in methods.items():
         found = _evaluate_method(
-            Path(folder), planes, plane_rows, prepared_rows, marks, stack_from_world, label_pair
+            Path(folder), planes, plane_rows, prepared_rows, marks, stack_from_world, labels
         )
         section_rows += [{"brain": brain, "method": method, **row} for row in found.rows()]
         summary += [
             {"brain": brain, "method": method, **row} for row in found.summary(options.percentiles)
         ]
-        if mri is not None:
+        if labels.mri is not None:
             summary += [
                 {"brain": brain, "method": method, **row}
-                for row in _volume_rows(Path(folder) / "volume", brain, mri)
+                for row in _volume_rows(Path(folder) / "volume", brain, labels.mri)
             ]
         print(f"evaluate: {method}: {len(found.sections)} sections", file=sys.stderr)
 
@@ -186,7 +234,7 @@ class _Found:
                 "metric": metric,
                 "class": class_,
                 "value": float(values[section].mean()),
-                "unit": _UNITS.get(metric, "1"),
+                "unit": unit_of(metric),
             }
             for section in self.sections
             for (metric, class_), values in sorted(self.values.items())
@@ -212,7 +260,7 @@ class _Found:
                         "class": class_,
                         "statistic": statistic,
                         "value": value,
-                        "unit": _UNITS.get(metric, "1"),
+                        "unit": unit_of(metric),
                         "n": n,
                     }
                 )
@@ -226,7 +274,7 @@ def _evaluate_method(
     prepared_rows: dict[str, dict[str, Any]],
     marks: dict[str, list[Landmark]],
     stack_from_world: np.ndarray | None,
-    label_pair: Callable[[str], _LabelPair | None],
+    labels: LabelPairs,
 ) -> _Found:
     found = _Found()
     for row in read_table(folder / "sections.tsv", verify=("_xfm.h5",)):
@@ -250,9 +298,16 @@ def _evaluate_method(
             found.add(section, "in_plane_mm", in_plane)
             if through_plane is not None:
                 found.add(section, "through_plane_mm", through_plane)
-        if (pair := label_pair(section)) is not None:
-            for class_, value in section_dice(pair, section_from_plane).items():
+        if (pair := labels.of_section(section)) is not None:
+            on_plane = pair.section_on_plane(section_from_plane)
+            for class_, value in metrics.dice(on_plane, pair.plane_labels).items():
                 found.add(section, "dice", value, class_)
+            distances_mm = metrics.surface_distances(
+                on_plane, pair.plane_labels, pair.plane_grid.spacing_mm
+            )
+            for class_, (mean_mm, p95_mm) in distances_mm.items():
+                found.add(section, "surface_distance_mm", mean_mm, class_)
+                found.add(section, "surface_distance_p95_mm", p95_mm, class_)
         mask, spacing_mm = read_plane(file_of(planes, plane_rows[section], "_mrimask.nii.gz"))
         if mask.any():
             found.add(section, "folding", _folding(section_from_plane, mask, spacing_mm))
@@ -290,14 +345,6 @@ def landmark_errors_mm(
         return np.linalg.norm(mapped - target, axis=1), None
     stack = geometry.apply(stack_from_world, np.array([m.mri_mm for m in marks], float))
     return np.linalg.norm(mapped - stack[:, :2], axis=1), np.abs(stack[:, 2] - position_mm)
-
-
-def section_dice(pair: _LabelPair, section_from_plane: SectionTransform) -> dict[int, float]:
-    """Dice per class on the grid of the plane's labels, nearest neighbour in the section's file."""
-    rows, columns = np.indices(pair.plane_grid.shape)
-    plane_mm = np.stack([columns, rows], axis=-1) * pair.plane_grid.spacing_mm
-    file_px = section_from_plane.map(plane_mm) / pair.section_pixel_mm
-    return metrics.dice(_nearest(pair.section_labels, file_px[..., ::-1]), pair.plane_labels)
 
 
 def _folding(section_from_plane: SectionTransform, mask: np.ndarray, spacing_mm: float) -> float:
