@@ -32,7 +32,9 @@ STYLES = {
 }
 """Method -> its name and colour in figures, in the order in which methods are shown."""
 CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00")
-_COLUMNS = 5
+_PAGE_INCH = 7.1
+"""A page's width of text; figures are no wider, so that their letters keep their size."""
+_COLUMNS = 6
 _PANEL_INCH = 1.7
 _FONT = {
     "font.size": 8,
@@ -80,8 +82,8 @@ def box_plots(
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
     with mpl.rc_context(_FONT):
-        width = columns * (0.75 + 0.33 * max(len(methods), 4))
-        figure = Figure(figsize=(width, 2.5 * rows), layout="constrained")
+        width = columns * (0.7 + 0.285 * max(len(methods), 6))
+        figure = Figure(figsize=(min(width, _PAGE_INCH), 2.3 * rows), layout="constrained")
         for number, (title, values) in enumerate(panels.items(), 1):
             axes = figure.add_subplot(rows, columns, number)
             for place, method in enumerate(methods):
@@ -162,13 +164,15 @@ class Outlines:
 
     Attributes
     ----------
+    nested : draw around each class and all above it, not around each class alone.
     smooth_px : standard deviation by which each class is smoothed before its boundary is drawn,
         so that lines do not show the steps of the pixels.
     """
 
     classes: np.ndarray
     spacing_mm: float
-    smooth_px: float = 0.7
+    nested: bool = False
+    smooth_px: float = 0.8
     names: Mapping[int, str] = field(default_factory=dict)
 
     def values(self) -> list[int]:
@@ -180,7 +184,8 @@ class Outlines:
 
         y_mm, x_mm = (np.arange(n) * self.spacing_mm for n in self.classes.shape)
         for place, value in enumerate(self.values()):
-            inside = ndimage.gaussian_filter((self.classes == value) * 1.0, self.smooth_px)
+            alone = self.classes >= value if self.nested else self.classes == value
+            inside = ndimage.gaussian_filter(alone * 1.0, self.smooth_px)
             if inside.max() > 0.5:
                 colour = CLASS_COLOURS[place % len(CLASS_COLOURS)]
                 axes.contour(x_mm, y_mm, inside, [0.5], colors=[colour], linewidths=linewidth)
@@ -208,12 +213,13 @@ def picture_grid(
 
     left, right, bottom, top = view_mm
     high = len(bands[0])
-    columns = min(_COLUMNS, len(bands))
-    blocks = math.ceil(len(bands) / columns)
-    panel_height = min(_PANEL_INCH * (bottom - top) / (right - left), 2 * _PANEL_INCH)
+    blocks = math.ceil(len(bands) / _COLUMNS)
+    columns = math.ceil(len(bands) / blocks)
+    panel_width = min(_PANEL_INCH, _PAGE_INCH / columns)
+    panel_height = min(panel_width * (bottom - top) / (right - left), 2 * panel_width)
     with mpl.rc_context(_FONT):
         figure = Figure(
-            figsize=(columns * _PANEL_INCH, blocks * high * (panel_height + 0.2) + 0.25),
+            figsize=(columns * panel_width, blocks * high * (panel_height + 0.2) + 0.25),
             layout="constrained",
         )
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
@@ -255,12 +261,15 @@ def picture_grid(
 
 
 def _scale_bar(axes: Axes, view_mm: tuple[float, float, float, float]) -> None:
-    """A round length of about a quarter of the width, in the lower left corner."""
+    """A round length of at most a quarter of the width, in the lower left corner."""
+    from matplotlib.patheffects import withStroke
+
     left, right, bottom, top = view_mm
     quarter = (right - left) / 4
     decade = 10.0 ** math.floor(math.log10(quarter))
     length_mm = decade * max(step for step in (1, 2, 5) if step * decade <= quarter)
     x_mm, y_mm = left + 0.05 * (right - left), bottom + 0.05 * (top - bottom)
+    rim = [withStroke(linewidth=2, foreground="black")]
     axes.plot([x_mm, x_mm + length_mm], [y_mm, y_mm], color="white", linewidth=2)
     axes.text(
         x_mm,
@@ -270,10 +279,11 @@ def _scale_bar(axes: Axes, view_mm: tuple[float, float, float, float]) -> None:
         ha="left",
         va="bottom",
         fontsize=7,
+        path_effects=rim,
     )
 
 
-def classes_of_grey(grey: np.ndarray, mask: np.ndarray, n_classes: int = 2) -> np.ndarray:
+def classes_of_grey(grey: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Classes of an image without labels: its grey levels within a mask, split by Otsu (1979).
 
     Parameters
@@ -283,8 +293,8 @@ def classes_of_grey(grey: np.ndarray, mask: np.ndarray, n_classes: int = 2) -> n
 
     Returns
     -------
-    (rows, columns) uint8: 1 the darkest, up to `n_classes`; 1 alone where grey levels are too few
-    to be split.
+    (rows, columns) uint8: 0 the darkest third of the classes, 1 the middle one, 2 the brightest;
+    1 everywhere in the mask where there are too few grey levels to be split.
     """
     from scipy import ndimage
     from skimage.filters import threshold_multiotsu
@@ -292,10 +302,10 @@ def classes_of_grey(grey: np.ndarray, mask: np.ndarray, n_classes: int = 2) -> n
     smooth = ndimage.gaussian_filter(np.asarray(grey, np.float32), 1.0)
     inside = np.asarray(mask) > 0
     try:
-        thresholds = threshold_multiotsu(smooth[inside], n_classes)
+        classes = np.digitize(smooth, threshold_multiotsu(smooth[inside], 3))
     except ValueError:  # a flat image
-        thresholds = []
-    return np.where(inside, np.digitize(smooth, thresholds) + 1, 0).astype(np.uint8)
+        return inside.astype(np.uint8)
+    return np.where(inside, classes, 0).astype(np.uint8)
 
 
 def extent_of(mask: np.ndarray, spacing_mm: float, margin: float = 0.04) -> tuple[float, ...]:

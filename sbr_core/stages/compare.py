@@ -296,7 +296,7 @@ class _Drawing:
         """Write it for the screen and for print."""
         for suffix, facts in ((".png", {}), (".pdf", {"CreationDate": None})):
             with atomic_path(folder / f"{self.name}{suffix}") as temporary:
-                self.figure.savefig(temporary, dpi=200, metadata=facts)
+                self.figure.savefig(temporary, dpi=250, metadata=facts)
 
 
 def _panel_title(class_: str, n: Sequence[int]) -> str:
@@ -383,6 +383,7 @@ class _Example:
     outlines: figures.Outlines
     outlined_by: str
     view_mm: tuple[float, ...]
+    cortex_mm: tuple[float, ...]
 
     @classmethod
     def read(
@@ -442,14 +443,15 @@ class _Example:
             mri_labels=mri_labels,
             rows=rows,
         ).of_section(section)
+        # labels of deep grey matter can be ragged, so it is grey levels that find the cortex
+        classes = figures.classes_of_grey(mri, mask)
         if labels is not None:
             by = "the MRI's labels"
             outlines = figures.Outlines(labels.plane_labels, labels.plane_grid.spacing_mm)
         else:
-            by = "two classes of the MRI's grey levels (Otsu)"
-            classes = figures.classes_of_grey(mri, mask)
-            names = {1: "darker", 2: "brighter"}
-            outlines = figures.Outlines(classes, grid.spacing_mm, names=names)
+            by = "the MRI's grey levels, split in three by Otsu's method"
+            names = {1: "from middle grey", 2: "bright"}
+            outlines = figures.Outlines(classes, grid.spacing_mm, nested=True, names=names)
         return cls(
             section,
             why,
@@ -459,6 +461,7 @@ class _Example:
             outlines,
             by,
             figures.extent_of(mask, grid.spacing_mm),
+            figures.busiest_view(classes, grid.spacing_mm, _CLOSE_UP),
         )
 
     @staticmethod
@@ -513,18 +516,16 @@ class _Example:
                         figures.Panel(f"{name}, registered", aligned, True),
                     ]
                 )
-        figure = figures.picture_grid(bands, self.view_mm, self.outlines, linewidth=0.5)
+        figure = figures.picture_grid(bands, self.view_mm, self.outlines, linewidth=0.35)
         return _Drawing("example", figure, self._caption(brain), "Example section")
 
     def close_up(self, brain: str) -> _Drawing:
-        """The piece of it with the most boundary, large."""
-        classes, spacing_mm = self.outlines.classes, self.outlines.spacing_mm
-        view_mm = figures.busiest_view(classes, spacing_mm, _CLOSE_UP)
+        """Its most folded piece of cortex, large."""
         bands = [[figures.Panel("MRI (target)", self.target, True)]]
         for method, (aligned, _) in self.methods.items():
             bands.append([figures.Panel(figures.name_of(method), aligned, True)])
-        figure = figures.picture_grid(bands, view_mm, self.outlines, linewidth=0.9)
-        caption = f"The piece with the most boundary. {self._caption(brain)}"
+        figure = figures.picture_grid(bands, self.cortex_mm, self.outlines, linewidth=0.8)
+        caption = f"The piece with the most boundary of grey levels. {self._caption(brain)}"
         return _Drawing("close_up", figure, caption, "Close-up")
 
 
