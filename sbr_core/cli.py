@@ -50,12 +50,36 @@ def _optional(name: str, kind: str, help: str) -> Flag:
 
 @dataclass(frozen=True)
 class Command:
-    """One subcommand: ``sbr_core.stages.<name>`` with the options of one config section."""
+    """One subcommand: ``sbr_core.stages.<name>`` with the options of one config section.
+
+    Attributes
+    ----------
+    section : of the configuration; ``{method}`` stands for what ``--method`` names.
+    own_sections : methods that have a section of their own name instead.
+    """
 
     name: str
     help: str
     section: str | None
     flags: tuple[Flag, ...]
+    own_sections: tuple[str, ...] = ()
+
+    def section_of(self, method: str | None) -> str | None:
+        """The section whose options a call has.
+
+        Raises
+        ------
+        ConfigError
+            There is none for this method.
+        """
+        if self.section is None:
+            return None
+        from sbr_core.config import Config
+
+        section = method if method in self.own_sections else self.section.format(method=method)
+        if section not in Config.model_fields:
+            raise ConfigError(f"--method: {self.name} does not know a method '{method}'")
+        return section
 
 
 _OUT_DIR = Flag("--out-dir", "path", "folder the results go to")
@@ -148,14 +172,18 @@ COMMANDS = (
         (_PLANES, _OUT_DIR, _CHECKPOINTS, _FRESH),
     ),
     Command(
-        "train-sbr",
-        "train the synthesis network through the frozen registrar",
-        "train_sbr",
+        "train",
+        "train the networks of a method on sections and their MRI planes",
+        "train_{method}",
         (
             _METHOD,
             _PLANES,
             Flag("--sections", "path", "table written by align-sections"),
-            Flag("--registrar", "path", "weights written by train-registrar"),
+            _optional("--registrar", "path", "weights of the shared registration network"),
+            _optional("--prepared", "path", "table written by prepare, for labels of sections"),
+            _ALIGN_DIR,
+            _optional("--mri-labels", "path", "labels of the MRI, on its grid"),
+            _optional("--rows", "rows", "manifest rows, for the mri_labels of a prealigned brain"),
             _OUT_DIR,
             _CHECKPOINTS,
             _FRESH,
@@ -171,11 +199,12 @@ COMMANDS = (
             Flag("--planes", "path", "receipt of resample"),
             Flag("--affines", "path", "receipt of align-sections"),
             _optional("--registrar", "path", "weights of the registration network"),
-            _optional("--weights", "path", "weights of the method's own network"),
+            _optional("--weights", "path", "weights of the method's own networks"),
             _OUT_DIR,
             _RECEIPT,
             _STRICT,
         ),
+        own_sections=("syn_mi",),
     ),
     Command(
         "reassemble",
@@ -265,10 +294,11 @@ def build_parser() -> argparse.ArgumentParser:
                 kwargs["metavar"] = flag.kind.upper()
             sub.add_argument(flag.name, required=flag.required, **kwargs)
         if command.section:
+            section = command.section.format(method="METHOD")
             sub.add_argument(
                 "--options",
                 metavar="JSON",
-                help=f"the section '{command.section}' of the configuration: JSON, or the path "
+                help=f"the section '{section}' of the configuration: JSON, or the path "
                 "of a .json or .yaml file (default: the defaults)",
             )
         sub.add_argument("--debug", action="store_true", help="show the traceback of any error")
@@ -304,7 +334,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(name: str, arguments: dict[str, Any]) -> None:
     command = next(c for c in COMMANDS if c.name == name)
-    options = _options(command, arguments.pop("options", None))
+    section = command.section_of(arguments.get("method"))
+    options = _options(section, arguments.pop("options", None))
     for flag in command.flags:
         value = arguments[flag.keyword]
         if value is None:
@@ -317,20 +348,20 @@ def _dispatch(name: str, arguments: dict[str, Any]) -> None:
     stage.run(options, **arguments)
 
 
-def _options(command: Command, text: str | None) -> Any:
-    """The validated options of `command` (None where it has none)."""
-    if command.section is None:
+def _options(section: str | None, text: str | None) -> Any:
+    """The validated options of a section of the configuration (None for no section)."""
+    if section is None:
         return None
     from sbr_core.config import Config, load_yaml, parse_options
 
-    model = Config.model_fields[command.section].annotation
+    model = Config.model_fields[section].annotation
     if text is None:
         values = {}
     elif text.lstrip().startswith("{"):
         values = _json(text, "--options")
     else:
         values = load_yaml(Path(text))  # JSON is YAML too
-    return parse_options(model, values, command.section)
+    return parse_options(model, values, section)
 
 
 def _rows(text: str) -> Any:

@@ -8,6 +8,7 @@ imports no torch, so that planning a workflow stays fast.
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -32,10 +33,19 @@ def _odd(value: int) -> int:
 
 Window = Annotated[int, Field(ge=3), AfterValidator(_odd)]
 
-MethodName = Literal["linear", "sbr"]
+MethodName = Literal[
+    "linear", "syn_mi", "nmi", "nmiw", "cgan", "rot", "sbr", "sbr_n", "sbr_r", "sbr_g"
+]
 METHODS: tuple[str, ...] = get_args(MethodName)
 """Methods that can be asked for; `linear` is always computed, as the one to beat."""
-TRAINED_METHODS = ("sbr",)
+UNTRAINED_METHODS = ("linear", "syn_mi")
+TRAINED_METHODS = tuple(method for method in METHODS if method not in UNTRAINED_METHODS)
+SHARED_REGISTRAR_METHODS = ("cgan", "sbr", "sbr_n", "sbr_r", "sbr_g")
+"""Trained through the brain's registrar of `train_registrar`; the others train their own."""
+OWN_REGISTRAR_METHODS = ("nmi", "nmiw", "rot", "sbr_r")
+"""Their weights hold the registrar that inference uses; the others use the shared one."""
+LABEL_METHODS = ("nmiw",)
+"""Need labels of sections and of the MRI to train."""
 
 
 class Options(BaseModel):
@@ -114,9 +124,13 @@ class AugmentOptions(Options):
 
 
 class TrainOptions(Options):
-    """What every training loop shares."""
+    """What every training loop shares.
+
+    Training ends after `steps`, or once `minutes` were spent on it where that comes first.
+    """
 
     steps: Steps
+    minutes: Positive | None = None
     batch_size: Count
     learning_rate: Positive
     beta1: Momentum = 0.9
@@ -131,42 +145,127 @@ class TrainOptions(Options):
     augment: AugmentOptions = AugmentOptions()
 
 
-class RegistrarOptions(TrainOptions):
-    """The intra-modality registration network R (method, equation 2)."""
+class RegistrarNetwork(Options):
+    """How a registration network is built."""
 
-    steps: Steps = 800
-    batch_size: Count = 8
-    learning_rate: Positive = 1e-3
     encoder_channels: tuple[Count, ...] = (16, 32, 32, 64, 64, 64)
     decoder_channels: tuple[Count, ...] = (64, 64, 64, 32, 32, 16)
     squaring_steps: Count = 7
-    lncc_window_px: Window = 9
-    smoothness: NonNegative = 1.0
-    neighbours: Annotated[int, Field(ge=0)] = 3
-    mask_dilation_px: Annotated[int, Field(ge=0)] = 4
 
     @model_validator(mode="after")
-    def _as_many_levels(self) -> RegistrarOptions:
+    def _as_many_levels(self) -> RegistrarNetwork:
         if not self.encoder_channels or len(self.encoder_channels) != len(self.decoder_channels):
             raise ValueError("expected as many decoder_channels as encoder_channels, at least one")
         return self
 
 
-class SbrOptions(TrainOptions):
-    """Synth-by-Reg: the generator trained through the frozen registrar (equations 1 and 7)."""
+class RegistrarOptions(TrainOptions, RegistrarNetwork):
+    """The intra-modality registration network R (method, equation 2)."""
+
+    steps: Steps = 800
+    batch_size: Count = 8
+    learning_rate: Positive = 1e-3
+    lncc_window_px: Window = 9
+    smoothness: NonNegative = 1.0
+    neighbours: Annotated[int, Field(ge=0)] = 3
+    mask_dilation_px: Annotated[int, Field(ge=0)] = 4
+
+
+class PairOptions(TrainOptions):
+    """What the trainings on pairs of a section and its MRI plane share."""
 
     steps: Steps = 800
     batch_size: Count = 1
     learning_rate: Positive = 2e-4
     beta1: Momentum = 0.5
+    mask_dilation_px: Annotated[int, Field(ge=0)] = 2
+
+
+class GeneratorNetwork(Options):
+    """How a synthesis network is built, and how far beyond the tissue it draws."""
+
     generator_channels: Count = 32
     residual_blocks: Count = 6
+    synthesis_rim_px: Annotated[int, Field(ge=0)] = 0
+
+
+class SbrOptions(PairOptions, GeneratorNetwork):
+    """Synth-by-Reg: the generator trained through the frozen registrar (equations 1 and 7)."""
+
     contrastive_weight: NonNegative = 0.02
     temperature: Positive = 0.05
     n_samples: Count = 256
     projection_channels: Count = 256
-    mask_dilation_px: Annotated[int, Field(ge=0)] = 2
-    synthesis_rim_px: Annotated[int, Field(ge=0)] = 0
+
+
+class SbrNOptions(SbrOptions):
+    """SbR-N: without the contrastive term."""
+
+    contrastive_weight: NonNegative = 0.0
+
+
+class SbrROptions(SbrOptions):
+    """SbR-R: the registrar learns too, over the last `finetune_fraction` of the training."""
+
+    finetune_fraction: Fraction = 0.25
+    registrar_rate_factor: Positive = 0.1
+    smoothness: NonNegative = 1.0
+
+
+class SbrGOptions(SbrOptions):
+    """SbR-G: with an LSGAN loss of a PatchGAN discriminator beside."""
+
+    adversarial_weight: NonNegative = 0.02
+    discriminator_channels: Count = 32
+    discriminator_rate_factor: Positive = 1.0
+
+
+class NmiOptions(PairOptions, RegistrarNetwork):
+    """A registrar trained on the pairs themselves by normalised mutual information."""
+
+    batch_size: Count = 4
+    learning_rate: Positive = 1e-3
+    beta1: Momentum = 0.9
+    bins: Annotated[int, Field(ge=2)] = 20
+    smoothness: NonNegative = 1.0
+
+
+class NmiwOptions(NmiOptions):
+    """NMI and the overlap of labels, where both images have any."""
+
+    label_weight: NonNegative = 1.0
+
+
+class CganOptions(PairOptions, GeneratorNetwork):
+    """CycleGAN, and the registration loss through the frozen registrar."""
+
+    adversarial_weight: NonNegative = 0.1
+    cycle_weight: NonNegative = 1.0
+    identity_weight: NonNegative = 0.5
+    discriminator_channels: Count = 32
+    discriminator_rate_factor: Positive = 1.0
+
+
+class RotOptions(PairOptions, GeneratorNetwork, RegistrarNetwork):
+    """Translation and registration trained together to commute (Arar et al. 2020)."""
+
+    smoothness: NonNegative = 1.0
+    registrar_rate_factor: Positive = 1.0
+    adversarial_weight: NonNegative = 0.02
+    discriminator_channels: Count = 32
+    discriminator_rate_factor: Positive = 1.0
+
+
+class SynOptions(Options):
+    """SyN with Mattes mutual information by ANTs: the classical reference."""
+
+    bins: Annotated[int, Field(ge=5)] = 32
+    iterations: tuple[Count, ...] = (100, 70, 40)
+    gradient_step: Positive = 0.2
+    flow_sigma_px: NonNegative = 3.0
+    total_sigma_px: NonNegative = 0.0
+    seed: Annotated[int, Field(ge=1)] = 1
+    intensity: IntensityOptions = IntensityOptions()
 
 
 class InferOptions(Options):
@@ -233,6 +332,14 @@ class Config(Options):
     align_sections: AlignSectionsOptions = AlignSectionsOptions()
     train_registrar: RegistrarOptions = RegistrarOptions()
     train_sbr: SbrOptions = SbrOptions()
+    train_sbr_n: SbrNOptions = SbrNOptions()
+    train_sbr_r: SbrROptions = SbrROptions()
+    train_sbr_g: SbrGOptions = SbrGOptions()
+    train_nmi: NmiOptions = NmiOptions()
+    train_nmiw: NmiwOptions = NmiwOptions()
+    train_cgan: CganOptions = CganOptions()
+    train_rot: RotOptions = RotOptions()
+    syn_mi: SynOptions = SynOptions()
     infer: InferOptions = InferOptions()
     reassemble: ReassembleOptions = ReassembleOptions()
     evaluate: EvaluateOptions = EvaluateOptions()
@@ -291,6 +398,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
 def resolve(values: dict[str, Any], presets_dir: Path) -> Config:
     """The whole configuration: defaults, then the preset, then the user's own keys.
 
+    A method's section takes what is written for another one where `INHERITED` says so.
+
     Parameters
     ----------
     values : what the user wrote, command line included. ``preset`` is a name in `presets_dir`
@@ -303,7 +412,44 @@ def resolve(values: dict[str, Any], presets_dir: Path) -> Config:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in Path(presets_dir).glob("*.yaml")))
         raise ConfigError(f"config: preset '{preset}': no such preset (known: {known})")
-    return parse_options(Config, merged(load_yaml(path), values), "")
+    return parse_options(Config, _with_inherited(merged(load_yaml(path), values)), "")
+
+
+INHERITED = {
+    "train_sbr_n": ("train_sbr",),
+    "train_sbr_r": ("train_sbr",),
+    "train_sbr_g": ("train_sbr",),
+    "train_nmi": ("train_sbr", "train_registrar"),
+    "train_nmiw": ("train_nmi",),
+    "train_cgan": ("train_sbr",),
+    "train_rot": ("train_sbr", "train_registrar"),
+}
+"""Section -> the sections whose keys it takes, unless it has a default or a value of its own."""
+
+
+def _with_inherited(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` with each inheriting section filled in, so that a preset writes a key once.
+
+    A key that a section's class declares itself is its own and not inherited; of
+    `train_registrar`, only how the network is built is.
+    """
+    values = dict(values)
+    for section, donors in INHERITED.items():  # donors stand before those who take from them
+        model = Config.model_fields[section].annotation
+        written = values.get(section) or {}
+        if not isinstance(written, dict):
+            continue  # refused by name when the whole is parsed
+        taken: dict[str, Any] = {}
+        for donor in donors:
+            shared = set(model.model_fields) - set(inspect.get_annotations(model))
+            if donor == "train_registrar":
+                shared &= set(RegistrarNetwork.model_fields)
+            given = values.get(donor)
+            if isinstance(given, dict):
+                taken |= {key: value for key, value in given.items() if key in shared}
+        if taken or written:
+            values[section] = merged(taken, written)
+    return values
 
 
 def json_schema() -> str:

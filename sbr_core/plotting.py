@@ -152,12 +152,13 @@ def loss_curve(rows: Sequence[Mapping[str, float]], path: Path) -> None:
 
     Parameters
     ----------
-    rows : one per step: ``step``, ``learning_rate`` and the losses.
+    rows : one per step: ``step``, ``learning_rate``, ``seconds`` and the losses.
     path : picture to write; its suffix decides the format.
     """
     from matplotlib.figure import Figure
 
-    names = [name for name in (rows[0] if rows else {}) if name not in ("step", "learning_rate")]
+    no_losses = ("step", "learning_rate", "seconds")
+    names = [name for name in (rows[0] if rows else {}) if name not in no_losses]
     figure = Figure(figsize=(3.2 * max(len(names), 1), 2.6), layout="constrained")
     for column, name in enumerate(names, 1):
         axes = figure.add_subplot(1, len(names), column)

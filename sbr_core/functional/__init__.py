@@ -1,1 +1,1 @@
-"""Tensors in, tensors out: warping, similarity, regularity, contrast, intensity."""
+"""Tensors in, tensors out: warping, losses, intensity."""

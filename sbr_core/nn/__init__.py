@@ -1,1 +1,1 @@
-"""Modules that hold parameters: registrar, generator, projection."""
+"""Modules that hold parameters: registrar, generator, projection, discriminator."""

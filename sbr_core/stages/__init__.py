@@ -8,11 +8,20 @@ REVISION = {
     "resample": 1,
     "align_sections": 1,
     "train_registrar": 1,
-    "train_sbr": 1,
+    "train_sbr": 2,
+    "train_sbr_n": 1,
+    "train_sbr_r": 1,
+    "train_sbr_g": 1,
+    "train_nmi": 1,
+    "train_nmiw": 1,
+    "train_cgan": 1,
+    "train_rot": 1,
+    "syn_mi": 1,
     "infer": 1,
     "reassemble": 1,
     "evaluate": 2,
     "compare": 1,
     "report": 1,
 }
-"""Raise a stage's number when its results change, and the workflow reruns it and what follows."""
+"""Raise the number of a stage, or of a method's section of the configuration, when its results
+change, and the workflow reruns it and what follows."""

@@ -36,8 +36,9 @@ from sbr_core.io.transforms import (
     section_to_stack_path,
 )
 from sbr_core.io.volumes import read_plane
-from sbr_core.stages.evaluate import LabelPairs, unit_of
+from sbr_core.stages.evaluate import unit_of
 from sbr_core.stages.infer import plane_grid, registered
+from sbr_core.stages.labels import LabelPairs, read_label_volume
 from sbr_core.stages.page import FOUND, comparison_of, number, write_page
 
 if TYPE_CHECKING:
@@ -436,13 +437,10 @@ class _Example:
         stack_from_world = None
         if align_dir is not None:
             stack_from_world = read_stack_from_world(Path(align_dir) / STACK_TRANSFORM)
-        labels = LabelPairs(
-            prepared_rows,
-            plane_rows,
-            stack_from_world=stack_from_world,
-            mri_labels=mri_labels,
-            rows=rows,
-        ).of_section(section)
+        labelled_mri = None
+        if mri_labels is not None and stack_from_world is not None:
+            labelled_mri = read_label_volume(mri_labels)
+        labels = LabelPairs(labelled_mri, stack_from_world, rows).of(prepared_rows[section], plane)
         # labels of deep grey matter can be ragged, so it is grey levels that find the cortex
         classes = figures.classes_of_grey(mri, mask)
         if labels is not None:

@@ -20,18 +20,14 @@ there_and_back_mm        plane -> section -> plane, how far from where it starte
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sbr_core import geometry, metrics
-from sbr_core.algorithms.planes import resample_plane
 from sbr_core.config import EvaluateOptions
-from sbr_core.errors import ImageError
-from sbr_core.io.images import read_labels
 from sbr_core.io.manifests import Landmark, SectionRow, read_landmarks, write_tsv
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.receipts import file_of, read_table
@@ -45,6 +41,7 @@ from sbr_core.io.transforms import (
     stack_to_section_path,
 )
 from sbr_core.io.volumes import Volume, read_plane, read_volume
+from sbr_core.stages.labels import LabelPair, LabelPairs, read_label_volume
 
 SUMMARY_COLUMNS = ("brain", "method", "metric", "class", "statistic", "value", "unit", "n")
 SECTION_COLUMNS = ("brain", "method", "section", "metric", "class", "value", "unit")
@@ -53,82 +50,6 @@ SECTION_COLUMNS = ("brain", "method", "section", "metric", "class", "value", "un
 def unit_of(metric: str) -> str:
     """Unit of a metric's values: mm, or 1 for shares and overlaps."""
     return "mm" if metric.endswith("_mm") else "1"
-
-
-@dataclass(frozen=True)
-class LabelPair:
-    """Labels of one section in its file, and of its MRI plane on a grid of the plane."""
-
-    section_labels: np.ndarray
-    section_pixel_mm: float
-    plane_labels: np.ndarray
-    plane_grid: geometry.PlaneGrid
-
-    def section_on_plane(self, section_from_plane: SectionTransform) -> np.ndarray:
-        """The section's labels on the plane's grid, nearest neighbour in the section's file."""
-        rows, columns = np.indices(self.plane_grid.shape)
-        plane_mm = np.stack([columns, rows], axis=-1) * self.plane_grid.spacing_mm
-        file_px = section_from_plane.map(plane_mm) / self.section_pixel_mm
-        return _nearest(self.section_labels, file_px[..., ::-1])
-
-
-class LabelPairs:
-    """The labels of the sections that have some, beside those of their MRI planes.
-
-    Parameters
-    ----------
-    prepared_rows, plane_rows : section -> its row in the tables of `prepare` and `resample`.
-    stack_from_world : (4, 4), or None for a prealigned brain.
-    mri_labels : labels on the MRI's grid; for a prealigned brain those named in `rows` are used.
-    rows : the manifest's rows.
-
-    Raises
-    ------
-    ImageError
-        MRI labels that are not whole numbers.
-    """
-
-    def __init__(
-        self,
-        prepared_rows: Mapping[str, Mapping[str, Any]],
-        plane_rows: Mapping[str, Mapping[str, Any]],
-        *,
-        stack_from_world: np.ndarray | None,
-        mri_labels: Path | None,
-        rows: Sequence[SectionRow] | None,
-    ) -> None:
-        self._prepared_rows, self._plane_rows = prepared_rows, plane_rows
-        self._stack_from_world = stack_from_world
-        self.mri: Volume | None = None
-        if mri_labels is not None and stack_from_world is not None:
-            self.mri = _read_label_volume(mri_labels)
-        self._plane_label_files = {r.section: r for r in rows or [] if r.mri_labels}
-
-    def of_section(self, section: str) -> LabelPair | None:
-        """The labels to compare in one section, if it has any."""
-        row = self._prepared_rows[section]
-        if not row.get("labels"):
-            return None
-        if self.mri is not None:
-            grid = _label_grid(self._plane_rows[section], self.mri, self._stack_from_world)
-            plane_labels = resample_plane(
-                self.mri.data,
-                self.mri.world_from_voxel,
-                self._stack_from_world,
-                grid,
-                float(row["position_mm"]),
-                order=0,
-            )
-        elif section in self._plane_label_files:
-            shape = int(row["file_rows"]), int(row["file_columns"])
-            file = self._plane_label_files[section]
-            plane_labels = read_labels(Path(file.mri_labels), shape)
-            grid = geometry.PlaneGrid(plane_labels.shape, float(file.pixel_size_mm))
-        else:
-            return None
-        return LabelPair(
-            read_labels(Path(row["labels"])), float(row["pixel_size_mm"]), plane_labels, grid
-        )
 
 
 def run(
@@ -175,28 +96,29 @@ def run(
         known = set(prepared_rows) | left_out
         for mark in read_landmarks(landmarks, known, prealigned=stack_from_world is None):
             marks.setdefault(mark.section, []).append(mark)
-    labels = LabelPairs(
-        prepared_rows,
-        plane_rows,
-        stack_from_world=stack_from_world,
-        mri_labels=mri_labels,
-        rows=rows,
-    )
+    mri = None
+    if mri_labels is not None and stack_from_world is not None:
+        mri = read_label_volume(mri_labels)
+    pairs = LabelPairs(mri, stack_from_world, rows)
+
+    def label_pair(section: str) -> LabelPair | None:
+        """The labels to compare in one section, if it has any."""
+        return pairs.of(prepared_rows[section], plane_rows[section])
 
     section_rows: list[dict[str, Any]] = []
     summary: list[dict[str, Any]] = []
     for method, folder in methods.items():
         found = _evaluate_method(
-            Path(folder), planes, plane_rows, prepared_rows, marks, stack_from_world, labels
+            Path(folder), planes, plane_rows, prepared_rows, marks, stack_from_world, label_pair
         )
         section_rows += [{"brain": brain, "method": method, **row} for row in found.rows()]
         summary += [
             {"brain": brain, "method": method, **row} for row in found.summary(options.percentiles)
         ]
-        if labels.mri is not None:
+        if mri is not None:
             summary += [
                 {"brain": brain, "method": method, **row}
-                for row in _volume_rows(Path(folder) / "volume", brain, labels.mri)
+                for row in _volume_rows(Path(folder) / "volume", brain, mri)
             ]
         print(f"evaluate: {method}: {len(found.sections)} sections", file=sys.stderr)
 
@@ -274,7 +196,7 @@ def _evaluate_method(
     prepared_rows: dict[str, dict[str, Any]],
     marks: dict[str, list[Landmark]],
     stack_from_world: np.ndarray | None,
-    labels: LabelPairs,
+    label_pair: Callable[[str], LabelPair | None],
 ) -> _Found:
     found = _Found()
     for row in read_table(folder / "sections.tsv", verify=("_xfm.h5",)):
@@ -298,8 +220,8 @@ def _evaluate_method(
             found.add(section, "in_plane_mm", in_plane)
             if through_plane is not None:
                 found.add(section, "through_plane_mm", through_plane)
-        if (pair := labels.of_section(section)) is not None:
-            on_plane = pair.section_on_plane(section_from_plane)
+        if (pair := label_pair(section)) is not None:
+            on_plane = labels_on_plane(pair, section_from_plane)
             for class_, value in metrics.dice(on_plane, pair.plane_labels).items():
                 found.add(section, "dice", value, class_)
             distances_mm = metrics.surface_distances(
@@ -347,6 +269,14 @@ def landmark_errors_mm(
     return np.linalg.norm(mapped - stack[:, :2], axis=1), np.abs(stack[:, 2] - position_mm)
 
 
+def labels_on_plane(pair: LabelPair, section_from_plane: SectionTransform) -> np.ndarray:
+    """The section's labels on the grid of its plane's, nearest neighbour in the section's file."""
+    rows, columns = np.indices(pair.plane_grid.shape)
+    plane_mm = np.stack([columns, rows], axis=-1) * pair.plane_grid.spacing_mm
+    file_px = section_from_plane.map(plane_mm) / pair.section_pixel_mm
+    return _nearest(pair.section_labels, file_px[..., ::-1])
+
+
 def _folding(section_from_plane: SectionTransform, mask: np.ndarray, spacing_mm: float) -> float:
     """Share of the plane's tissue where a displacement field of the transform folds."""
     share = 0.0  # an affine folds nothing
@@ -368,31 +298,12 @@ def _nearest(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
     return np.where(inside, taken, 0)
 
 
-def _read_label_volume(path: Path) -> Volume:
-    volume = read_volume(path)
-    rounded = np.rint(volume.data)
-    if not np.array_equal(rounded, volume.data):
-        raise ImageError(f"{path}: expected whole numbers as labels, found fractions")
-    return Volume(rounded.astype(np.int32), volume.world_from_voxel)
-
-
-def _label_grid(
-    plane: dict[str, Any], mri: Volume, stack_from_world: np.ndarray
-) -> geometry.PlaneGrid:
-    """The plane's grid as fine as the MRI labels are, whatever resolution training worked at."""
-    working = geometry.PlaneGrid(
-        (int(plane["rows"]), int(plane["columns"])), float(plane["spacing_mm"])
-    )
-    scale = geometry.similarity_scale(stack_from_world)
-    return working.at_spacing(float(mri.spacing_mm.min()) * scale)
-
-
 def _volume_rows(folder: Path, brain: str, mri: Volume) -> list[dict[str, Any]]:
     """Dice of the reassembled labels against the MRI's, over the voxels that sections cover."""
     path = folder / f"{brain}_space-mri_labels.nii.gz"
     if not path.is_file():
         return []  # the sections have no labels
-    labels = _read_label_volume(path)
+    labels = read_label_volume(path)
     distance_mm = read_volume(folder / f"{brain}_space-mri_coverage.nii.gz").data
     covered = distance_mm >= 0  # negative where no section is near enough
     indices = np.argwhere(covered)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from sbr_core.config import IntensityOptions, TrainOptions
+from sbr_core.config import GeneratorNetwork, IntensityOptions, RegistrarNetwork, TrainOptions
 from sbr_core.errors import WeightsError
 from sbr_core.functional.intensity import normalise
 from sbr_core.io.receipts import file_of
@@ -28,6 +28,23 @@ PADDING_MULTIPLE = Generator.multiple
 """Sides of every network's input; the registrar is content with any even number."""
 
 
+def registrar_architecture(options: RegistrarNetwork) -> dict[str, Any]:
+    """Keyword arguments of the `Registrar` that options describe."""
+    return {
+        "encoder_channels": options.encoder_channels,
+        "decoder_channels": options.decoder_channels,
+        "squaring_steps": options.squaring_steps,
+    }
+
+
+def generator_architecture(options: GeneratorNetwork) -> dict[str, Any]:
+    """Keyword arguments of the `Generator` that options describe."""
+    return {
+        "channels": options.generator_channels,
+        "residual_blocks": options.residual_blocks,
+    }
+
+
 def weights_header(
     kind: str,
     architecture: Mapping[str, Any],
@@ -43,8 +60,9 @@ def weights_header(
 
     Parameters
     ----------
-    kind : ``registrar`` or ``generator``.
-    architecture : keyword arguments that build the network again.
+    kind : ``registrar``, the shared one alone, or ``method``, the networks of a method.
+    architecture : keyword arguments that build the registrar again; of a method, those of each
+        network that inference needs, by its name.
     working_pixel_mm, and the quantiles in `options` : the preprocessing that inference on any brain
         must repeat.
     fingerprint : of the data it was trained on.
@@ -78,31 +96,46 @@ def load_registrar(path: Path) -> tuple[Registrar, dict[str, Any]]:
         No file, not safetensors, another kind of network, or tensors that do not fit it.
     """
     tensors, header = load_weights(path)
-    return _built(path, Registrar, "registrar", tensors, header), header
+    _check_kind(path, "registrar", header)
+    return _built(path, Registrar, header["architecture"], tensors), header
 
 
-def load_generator(path: Path) -> tuple[Generator, dict[str, Any]]:
-    """The generator of a weights file and the file's header; raises as `load_registrar`."""
+def load_method(path: Path) -> tuple[Registrar | None, Generator | None, dict[str, Any]]:
+    """The networks of a method's weights file, where it has them, and the file's header.
+
+    Raises as `load_registrar`.
+    """
     tensors, header = load_weights(path)
-    prefix = "generator."
-    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    return _built(path, Generator, "generator", own, header), header
+    _check_kind(path, "method", header)
+    found: dict[str, Any] = dict.fromkeys(_NETWORKS)
+    for name, architecture in header["architecture"].items():
+        prefix = f"{name}."
+        own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        if name not in _NETWORKS:
+            raise WeightsError(f"{path}: holds an unknown network '{name}'")
+        found[name] = _built(path, _NETWORKS[name], architecture, own)
+    return found["registrar"], found["generator"], header
 
 
-def _built(
-    path: Path,
-    network: type[nn.Module],
-    kind: str,
-    tensors: Mapping[str, Tensor],
-    header: Mapping[str, Any],
-) -> Any:
+_NETWORKS: dict[str, type[nn.Module]] = {"registrar": Registrar, "generator": Generator}
+
+
+def _check_kind(path: Path, kind: str, header: Mapping[str, Any]) -> None:
     if header.get("format") != FORMAT or header.get("kind") != kind:
         raise WeightsError(
             f"{path}: expected weights of a {kind} (format {FORMAT}), found"
             f" {header.get('kind')!r} (format {header.get('format')!r})"
         )
+
+
+def _built(
+    path: Path,
+    network: type[nn.Module],
+    architecture: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+) -> Any:
     try:
-        module = network(**header["architecture"])
+        module = network(**architecture)
         module.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: does not fit the architecture it states: {error}") from None

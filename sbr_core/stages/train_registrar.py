@@ -16,7 +16,12 @@ from sbr_core.io.receipts import read_table
 from sbr_core.io.weights import save_weights
 from sbr_core.nn.registrar import Registrar
 from sbr_core.stages import REVISION
-from sbr_core.stages.networks import read_planes, stacked, weights_header
+from sbr_core.stages.networks import (
+    read_planes,
+    registrar_architecture,
+    stacked,
+    weights_header,
+)
 from sbr_core.training.loop import checkpoint_key, fingerprint, open_checkpoints, pick_device, train
 from sbr_core.training.registrar import RegistrarTask
 
@@ -56,11 +61,7 @@ def run(
 
     device = pick_device(options.device)
     torch.manual_seed(options.seed)
-    architecture = {
-        "encoder_channels": options.encoder_channels,
-        "decoder_channels": options.decoder_channels,
-        "squaring_steps": options.squaring_steps,
-    }
+    architecture = registrar_architecture(options)
     registrar = Registrar(**architecture).to(device)
     images, masks = stacked(images), stacked(masks)
     positions_mm = [float(rows[i]["position_mm"]) for i in kept]

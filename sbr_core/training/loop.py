@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,13 +39,35 @@ _DAMAGE = (RuntimeError, EOFError, OSError, ValueError, LookupError, pickle.Unpi
 TERMINATED = 143  # 128 + SIGTERM, what a scheduler expects of a process it stopped
 
 
+@dataclass(frozen=True)
+class Player:
+    """Networks that learn at one pace.
+
+    Attributes
+    ----------
+    modules : their names in the task; their gradient is clipped as one.
+    rate_factor : times the learning rate of the options.
+    starts_at : share of the training, in [0, 1), before which they stay as they are.
+    """
+
+    modules: tuple[str, ...]
+    rate_factor: float = 1.0
+    starts_at: float = 0.0
+
+
 class Task(Protocol):
     """What a method gives to the loop.
+
+    Adversaries are players of one task: the loss is the sum of what each of them minimises, and
+    each part has a gradient for its own player only (`adversarial`).
 
     Attributes
     ----------
     name : for messages.
     modules : the networks that are trained, by name; all of their parameters.
+    players : how they learn; may be left out where all of them learn as one.
+    watched : name of the loss that tells whether training works; may be left out: ``loss``.
+        With adversaries the sum tells nothing, since what one wins the other loses.
     """
 
     name: str
@@ -176,10 +199,21 @@ def _lock(path: Path) -> int:
         os.close(lock)  # locked a file that had just been removed
 
 
-def learning_rate(step: int, options: TrainOptions) -> float:
-    """Constant, then falling linearly to zero over the last `decay_fraction` of the steps."""
-    falling = options.decay_fraction * options.steps
-    left = options.steps - step
+def progress(step: int, seconds: float, options: TrainOptions) -> float:
+    """Share of the training that is done: of its steps or its minutes, whichever is further."""
+    done = step / options.steps if options.steps else 1.0
+    return done if options.minutes is None else max(done, seconds / (60 * options.minutes))
+
+
+def learning_rate(done: float, options: TrainOptions) -> float:
+    """Constant, then falling linearly to zero over the last `decay_fraction` of the training.
+
+    Parameters
+    ----------
+    done : share of the training, as of `progress`.
+    """
+    falling = options.decay_fraction
+    left = max(1.0 - done, 0.0)
     return options.learning_rate * min(1.0, left / falling if falling > 0 else 1.0)
 
 
@@ -197,7 +231,8 @@ def train(
 
     Returns
     -------
-    One row per step: ``step``, ``learning_rate``, and every loss of the task.
+    One row per step: ``step``, ``learning_rate``, ``seconds`` of training up to its end, those
+    before an interruption included, and every loss of the task.
 
     Raises
     ------
@@ -206,12 +241,17 @@ def train(
     SystemExit
         Code 143 after SIGTERM, once a checkpoint is written.
     """
-    parameters = [p for module in task.modules.values() for p in module.parameters()]
+    players = getattr(task, "players", (Player(tuple(task.modules)),))
+    parameters = [[p for m in q.modules for p in task.modules[m].parameters()] for q in players]
+    watched = getattr(task, "watched", "loss")
     optimiser = torch.optim.Adam(
-        parameters, lr=options.learning_rate, betas=(options.beta1, 0.999), fused=True
+        [{"params": own} for own in parameters],
+        lr=options.learning_rate,
+        betas=(options.beta1, 0.999),
+        fused=True,
     )
     rng = torch.Generator().manual_seed(options.seed)
-    step, rows = 0, []
+    step, seconds, rows = 0, 0.0, []
     if (state := folder.load()) is not None:
         for name, module in task.modules.items():
             module.load_state_dict(state["modules"][name])
@@ -220,7 +260,7 @@ def train(
         torch.set_rng_state(state["rng_cpu"])
         if device.type == "cuda" and state["rng_cuda"] is not None:
             torch.cuda.set_rng_state(state["rng_cuda"], device)
-        step, rows = state["step"], state["rows"]
+        step, seconds, rows = state["step"], state["seconds"], state["rows"]
         _say(f"{task.name}: going on from step {step} of {options.steps}")
 
     if device.type == "cuda" and options.compile:
@@ -234,6 +274,7 @@ def train(
         folder.save(
             {
                 "step": step,
+                "seconds": seconds,
                 "rows": rows,
                 "modules": {name: m.state_dict() for name, m in task.modules.items()},
                 "optimiser": optimiser.state_dict(),
@@ -245,24 +286,30 @@ def train(
 
     for module in task.modules.values():
         module.train()
-    progress = _Progress(task.name, step, options.steps)
+    teller = _Progress(task.name, step, options.steps, progress(step, seconds, options))
     saved_at, saved_step = time.monotonic(), step
+    began = saved_at - seconds
     with _sigterm_flag() as terminated:
-        while step < options.steps:
-            rate = learning_rate(step, options)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+        while (done := progress(step, seconds, options)) < 1.0:
+            rate = learning_rate(done, options)
+            for player, own, group in zip(players, parameters, optimiser.param_groups, strict=True):
+                group["lr"] = rate * player.rate_factor
+                if player.starts_at:
+                    for parameter in own:
+                        parameter.requires_grad_(done >= player.starts_at)
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                 losses = task.losses(rng)
             optimiser.zero_grad(set_to_none=True)
             losses["loss"].backward()
-            nn.utils.clip_grad_norm_(parameters, options.max_grad_norm)
+            for own in parameters:
+                nn.utils.clip_grad_norm_(own, options.max_grad_norm)
             values = {name: float(value.detach()) for name, value in losses.items()}
-            _stop_if_runaway(task.name, step, rows, values["loss"])
+            _stop_if_runaway(task.name, step, rows, values, watched)
             optimiser.step()
             step += 1
-            rows.append({"step": step, "learning_rate": rate, **values})
-            progress.tell(step, values["loss"])
+            seconds = time.monotonic() - began
+            rows.append({"step": step, "learning_rate": rate, "seconds": seconds, **values})
+            teller.tell(step, progress(step, seconds, options), values[watched])
 
             if terminated.is_set():
                 save()
@@ -278,22 +325,28 @@ def train(
     return rows
 
 
-def _stop_if_runaway(name: str, step: int, rows: list[dict[str, float]], loss: float) -> None:
+def _stop_if_runaway(
+    name: str,
+    step: int,
+    rows: list[dict[str, float]],
+    values: Mapping[str, float],
+    watched: str,
+) -> None:
     """TrainingError when training has gone wrong for good.
 
     A mean over the last steps that is clearly above the mean of the first ones: losses start at
     their worst, so this never happens to a training that works, and it also catches one that
     collapsed to a plausible-looking constant.
     """
-    if not math.isfinite(loss):
+    if not math.isfinite(values["loss"]):
         raise TrainingError(
-            f"{name}: the loss is {loss} at step {step + 1}; try a lower learning_rate"
+            f"{name}: the loss is {values['loss']} at step {step + 1}; try a lower learning_rate"
         )
     if len(rows) < RUNAWAY_WINDOW:
         return
-    start = sum(r["loss"] for r in rows[:RUNAWAY_WINDOW]) / RUNAWAY_WINDOW
-    last = [r["loss"] for r in rows[-RUNAWAY_WINDOW + 1 :]]
-    now = (sum(last) + loss) / RUNAWAY_WINDOW
+    start = sum(r[watched] for r in rows[:RUNAWAY_WINDOW]) / RUNAWAY_WINDOW
+    last = [r[watched] for r in rows[-RUNAWAY_WINDOW + 1 :]]
+    now = (sum(last) + values[watched]) / RUNAWAY_WINDOW
     if now > start + max(0.5 * abs(start), 0.1):
         raise TrainingError(
             f"{name}: the loss ran away: {now:.4g} on average up to step {step + 1}, {start:.4g}"
@@ -320,18 +373,18 @@ class _Progress:
 
     every_s = 5.0
 
-    def __init__(self, name: str, step: int, steps: int) -> None:
-        self.name, self.first, self.steps = name, step, steps
+    def __init__(self, name: str, step: int, steps: int, done: float) -> None:
+        self.name, self.first, self.steps, self.done = name, step, steps, done
         self.started = self.told = time.monotonic()
         self.losses: list[float] = []
 
-    def tell(self, step: int, loss: float) -> None:
+    def tell(self, step: int, done: float, loss: float) -> None:
         self.losses.append(loss)
         now = time.monotonic()
-        if now - self.told < self.every_s and step < self.steps:
+        if now - self.told < self.every_s and done < 1.0:
             return
         speed = (step - self.first) / max(now - self.started, 1e-9)
-        left = int((self.steps - step) / speed)
+        left = int((1.0 - min(done, 1.0)) / max(done - self.done, 1e-9) * (now - self.started))
         mean = sum(self.losses) / len(self.losses)
         _say(
             f"{self.name}: step {step}/{self.steps}  loss {mean:.4f}  {speed:.2f} steps/s"

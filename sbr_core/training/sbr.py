@@ -1,24 +1,31 @@
-"""Synth-by-Reg: the generator trained through the frozen registrar (method, equations 3 to 7)."""
+"""Synth-by-Reg: the generator trained through the frozen registrar (method, equations 3 to 7).
+
+Its variants too: SbR-N without contrast, SbR-R with a registrar that learns at the end, SbR-G with
+a discriminator beside.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sbr_core import augment
 from sbr_core.functional.contrast import patch_nce
+from sbr_core.functional.regularity import gradient_smoothness
 from sbr_core.functional.similarity import l1
 from sbr_core.functional.warp import warp
+from sbr_core.nn.discriminator import Discriminator
 from sbr_core.nn.generator import Generator
 from sbr_core.nn.projection import Projection
 from sbr_core.nn.registrar import Registrar
-from sbr_core.training.predict import tissue_box
-from sbr_core.training.registrar import dilate
+from sbr_core.training.adversaries import judge_loss, maker_loss
+from sbr_core.training.loop import Player
+from sbr_core.training.pairs import Batch, Pairs
 
 if TYPE_CHECKING:
-    from sbr_core.config import SbrOptions
+    from sbr_core.config import SbrGOptions, SbrOptions, SbrROptions
 
 
 def draw_places(tissue: Tensor, stride: int, n: int, rng: torch.Generator) -> Tensor:
@@ -47,74 +54,71 @@ def take(features: Tensor, places: Tensor) -> Tensor:
     return flat.gather(2, index).transpose(1, 2)
 
 
+@dataclass(frozen=True)
+class Synthesis:
+    """What a step made on its way.
+
+    Attributes
+    ----------
+    image : (B, 1, h, w), G(S) within the rim of the section.
+    velocity_half_px : (B, 2, h/2, w/2), of the registration of that image to the plane.
+    """
+
+    image: Tensor
+    velocity_half_px: Tensor
+
+
 class SbrTask:
     """One section and its MRI plane: synthesise, register by the frozen R, compare.
+
+    Without a contrastive weight it is SbR-N.
 
     Parameters
     ----------
     generator, projection : trained.
     registrar : never changed; its parameters stop requiring gradients.
-    sections, section_masks : (N, 1, H, W), through the section's affine, in [0, 1] and {0, 1}.
-    planes, plane_masks : (N, 1, H, W), the MRI planes of the same positions.
+    pairs : rim of a section: where it is synthesised; of a plane: where it is compared.
     """
 
-    name = "train_sbr"
+    name = "train sbr"
 
     def __init__(
         self,
         generator: Generator,
         projection: Projection,
         registrar: Registrar,
-        sections: Tensor,
-        section_masks: Tensor,
-        planes: Tensor,
-        plane_masks: Tensor,
+        pairs: Pairs,
         options: SbrOptions,
     ) -> None:
-        self.modules = {"generator": generator, "projection": projection}
+        self.modules: dict[str, nn.Module] = {"generator": generator, "projection": projection}
         self.generator, self.projection = generator, projection
         self.registrar = registrar.requires_grad_(False).eval()
-        self.images = torch.stack((sections, planes))
-        # channel 0: tissue; channel 1: a rim more, where sections are synthesised, planes compared
-        masks = torch.stack((section_masks, plane_masks))
-        rims = (
-            dilate(section_masks, options.synthesis_rim_px),
-            dilate(plane_masks, options.mask_dilation_px),
-        )
-        self.masks = torch.cat((masks, torch.stack(rims)), 2)
-        self.options = options
+        self.pairs, self.options = pairs, options
 
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
         """L1 of the registered synthesis + weighted contrast; equations as in the method."""
+        batch = self.pairs.draw(self.options.batch_size, self.options.augment, rng)
+        return self.losses_of(batch, rng)[0]
+
+    def losses_of(self, batch: Batch, rng: torch.Generator) -> tuple[dict[str, Tensor], Synthesis]:
+        """The losses of a batch, and what they were computed from."""
         options, generator = self.options, self.generator
-        chosen = torch.randint(self.images.shape[1], (options.batch_size,), generator=rng)
-        chosen = chosen.to(self.images.device)
-        images, masks = augment.apply(
-            self.images[:, chosen].flatten(0, 1),
-            self.masks[:, chosen].flatten(0, 1),
-            augment.draw(2 * options.batch_size, options.augment, rng),
-        )
-        # what lies outside costs time and teaches nothing
-        rows, columns = tissue_box(masks, generator.multiple)
-        images, masks = images[..., rows, columns], masks[..., rows, columns]
-        section, plane = images.chunk(2)
-        section_masks, plane_masks = masks.chunk(2)
-        section_tissue, section_rim = section_masks.split(1, 1)
-        plane_tissue, plane_rim = plane_masks.split(1, 1)
+        section, plane = batch.section, batch.plane
         contrast_wanted = options.contrastive_weight > 0
 
         # the descriptors of S come out of the pass that synthesises
         layers = range(generator.n_layers) if contrast_wanted else ()
         synthesised, of_section = generator.synthesise(section, layers)
         # R was trained on planes with nothing around the brain, so that is what it is given
-        synthesised = synthesised * section_rim
+        synthesised = synthesised * batch.section_rim
         velocity_half_px = self.registrar(plane, synthesised)
         disp_px = self.registrar.displacement(velocity_half_px, plane.shape[-2:])
         warped, warped_section = warp(torch.cat((synthesised, section), 1), disp_px).split(1, 1)
-        losses = {"l1": l1(plane, warped, plane_rim)}  # equation 3
+        losses = {"l1": l1(plane, warped, batch.plane_rim)}  # equation 3
         losses["loss"] = losses["l1"]
+        made = Synthesis(synthesised, velocity_half_px)
         if not contrast_wanted:
-            return losses
+            return losses, made
 
         # equation 6: G(S) against S in the tissue of S, S∘φ against T in the tissue of T
         queries = generator.encode(torch.cat((synthesised, warped_section)), layers)
@@ -123,8 +127,8 @@ class SbrTask:
         losses["nce_section"] = losses["nce_plane"] = 0.0
         at = options.batch_size
         for name, query, key, tissue in (
-            ("nce_section", [q[:at] for q in queries], of_section, section_tissue),
-            ("nce_plane", [q[at:] for q in queries], of_plane, plane_tissue),
+            ("nce_section", [q[:at] for q in queries], of_section, batch.section_tissue),
+            ("nce_plane", [q[at:] for q in queries], of_plane, batch.plane_tissue),
         ):
             places = [
                 draw_places(tissue, stride, options.n_samples, rng)
@@ -138,4 +142,76 @@ class SbrTask:
             losses[name] = patch_nce(described, target, options.temperature)
         contrast = losses["nce_section"] + losses["nce_plane"]
         losses["loss"] = losses["l1"] + options.contrastive_weight * contrast  # equation 7
-        return losses
+        return losses, made
+
+
+class SbrRTask(SbrTask):
+    """SbR-R: towards the end the registrar learns too, held by the smoothness of its velocity."""
+
+    name = "train sbr_r"
+    watched = "l1"
+
+    def __init__(
+        self,
+        generator: Generator,
+        projection: Projection,
+        registrar: Registrar,
+        pairs: Pairs,
+        options: SbrROptions,
+    ) -> None:
+        super().__init__(generator, projection, registrar, pairs, options)
+        self.modules["registrar"] = registrar
+        self.players = (
+            Player(("generator", "projection")),
+            Player(
+                ("registrar",),
+                rate_factor=options.registrar_rate_factor,
+                starts_at=1.0 - options.finetune_fraction,
+            ),
+        )
+
+    def losses_of(self, batch: Batch, rng: torch.Generator) -> tuple[dict[str, Tensor], Synthesis]:
+        """As SbR; the smoothness counts once R learns."""
+        losses, made = super().losses_of(batch, rng)
+        losses["roughness"] = gradient_smoothness(made.velocity_half_px.float())
+        if any(p.requires_grad for p in self.registrar.parameters()):
+            losses["loss"] = losses["loss"] + self.options.smoothness * losses["roughness"]
+        return losses, made
+
+
+class SbrGTask(SbrTask):
+    """SbR-G: a discriminator tells synthesised sections from MRI planes, G learns to pass."""
+
+    name = "train sbr_g"
+    watched = "l1"
+
+    def __init__(
+        self,
+        generator: Generator,
+        projection: Projection,
+        registrar: Registrar,
+        discriminator: Discriminator,
+        pairs: Pairs,
+        options: SbrGOptions,
+    ) -> None:
+        super().__init__(generator, projection, registrar, pairs, options)
+        self.modules["discriminator"] = self.discriminator = discriminator
+        self.players = (
+            Player(("generator", "projection")),
+            Player(("discriminator",), rate_factor=options.discriminator_rate_factor),
+        )
+
+    def losses_of(self, batch: Batch, rng: torch.Generator) -> tuple[dict[str, Tensor], Synthesis]:
+        """As SbR, and what both adversaries minimise."""
+        losses, made = super().losses_of(batch, rng)
+        tissue = batch.section_tissue
+        losses["adversarial"] = maker_loss(self.discriminator, made.image, tissue)
+        losses["discriminator"] = judge_loss(
+            self.discriminator, batch.plane, batch.plane_tissue, made.image, tissue
+        )
+        losses["loss"] = (
+            losses["loss"]
+            + self.options.adversarial_weight * losses["adversarial"]
+            + losses["discriminator"]
+        )
+        return losses, made

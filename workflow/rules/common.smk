@@ -23,7 +23,6 @@ STAGES_IN_ORDER = (
     "resample",
     "align_sections",
     "train_registrar",
-    "train_sbr",
 )
 
 
@@ -100,6 +99,11 @@ def one_of(names):
 CONFIG = checked(sbr_config.resolve, config, REPOSITORY / "config" / "presets")
 METHODS = tuple(dict.fromkeys(("linear", *CONFIG.methods)))
 TRAINED = tuple(method for method in METHODS if method in sbr_config.TRAINED_METHODS)
+TRAININGS = (
+    *(["registrar"] if set(TRAINED) & set(sbr_config.SHARED_REGISTRAR_METHODS) else []),
+    *TRAINED,
+)
+"""Folders of the networks that are trained: the shared registrar's and those of the methods."""
 BRAINS = checked(manifests.read_brains, CONFIG.brains)
 DEMO_ROWS = checked(demo_rows)
 checked(check_files, BRAINS)
@@ -160,7 +164,7 @@ def donor(brain):
 
 def weights_of(brain):
     """Weights that a brain trains itself."""
-    folders = ["registrar", *TRAINED] if TRAINED and trained_here(brain) else []
+    folders = TRAININGS if trained_here(brain) else []
     return [of_brain(brain, folder, "weights.safetensors") for folder in folders]
 
 
@@ -242,14 +246,37 @@ def steady(stage, *parts):
 def network_inputs(wildcards):
     """Trained networks that a method's inference uses; another brain's are `ancient`."""
     brain, method = wildcards.brain, wildcards.method
-    if method not in TRAINED:
+    if method not in sbr_config.TRAINED_METHODS:
         return {}
     giver = donor(brain)
-    paths = {
-        "registrar": of_brain(giver, "registrar", "weights.safetensors"),
-        "weights": of_brain(giver, method, "weights.safetensors"),
-    }
+    paths = {"weights": of_brain(giver, method, "weights.safetensors")}
+    if method not in sbr_config.OWN_REGISTRAR_METHODS:
+        paths["registrar"] = of_brain(giver, "registrar", "weights.safetensors")
     return paths if giver == brain else {k: ancient(v) for k, v in paths.items()}
+
+
+def training_inputs(wildcards):
+    """What a method is trained with beside the pairs: the shared registrar, or labels.
+
+    Label images are as steady as the sections they belong to: an edited one starts no training.
+    """
+    brain, method = wildcards.brain, wildcards.method
+    inputs = {}
+    if method in sbr_config.SHARED_REGISTRAR_METHODS:
+        inputs["registrar"] = of_brain(brain, "registrar", "weights.safetensors")
+    if method in sbr_config.LABEL_METHODS:
+        inputs["prepared"] = steady("train", "prepare", "sections.tsv")(wildcards)
+        inputs |= fit_inputs(wildcards)
+        if BRAINS[brain].mri_labels:
+            inputs["mri_labels"] = BRAINS[brain].mri_labels
+        if plane_labels(brain):
+            inputs["plane_labels"] = [ancient(path) for path in plane_labels(brain)]
+    return inputs
+
+
+def plane_labels(brain):
+    """Labels of the MRI planes of a prealigned brain's sections."""
+    return [r.mri_labels for rows in CHUNKS[brain].values() for r in rows if r.mri_labels]
 
 
 def evaluation_inputs(wildcards):
@@ -265,9 +292,8 @@ def evaluation_inputs(wildcards):
         inputs["landmarks"] = row.landmarks
     if row.mri_labels:
         inputs["mri_labels"] = row.mri_labels
-    planes = [r.mri_labels for rows in CHUNKS[brain].values() for r in rows if r.mri_labels]
-    if planes:
-        inputs["plane_labels"] = planes
+    if plane_labels(brain):
+        inputs["plane_labels"] = plane_labels(brain)
     return inputs
 
 
@@ -280,9 +306,8 @@ def report_inputs(wildcards):
     }
     if not BRAINS[brain].prealigned:
         inputs["fit"] = of_brain(brain, "align", "quality.json")
-    if trained_here(brain) and TRAINED:
-        folders = ["registrar", *TRAINED]
-        inputs["losses"] = [of_brain(brain, folder, "loss.tsv") for folder in folders]
+    if trained_here(brain) and TRAININGS:
+        inputs["losses"] = [of_brain(brain, folder, "loss.tsv") for folder in TRAININGS]
     return inputs
 
 
@@ -332,6 +357,11 @@ def method_folders(wildcards):
     return [f"{method}={of_brain(wildcards.brain, method)}" for method in METHODS]
 
 
+def inference_section(method):
+    """The section of the configuration that a method's inference is given."""
+    return method if method == "syn_mi" else "infer"
+
+
 def gpus(stage):
     """Graphics cards a job of this stage asks for."""
     device = getattr(CONFIG, stage).device
@@ -345,9 +375,10 @@ def plan_text(wildcards):
     if stage == "collect":
         return sbr_config.canonical_json({"chunks": list(CHUNKS[brain])})
     asked = {stage: {"options": json.loads(options(stage)), "revision": REVISION[stage]}}
-    if stage in ("align", "train_registrar", "train_sbr"):
+    if stage == "align" or stage.startswith("train_"):
         # their tables are ancient, so what those tables were made with is followed here
-        for earlier in STAGES_IN_ORDER[: STAGES_IN_ORDER.index(stage)]:
+        before = STAGES_IN_ORDER.index("train_registrar" if stage != "align" else stage)
+        for earlier in STAGES_IN_ORDER[:before]:
             asked[earlier] = {
                 "options": json.loads(options(earlier)),
                 "revision": REVISION[earlier],
@@ -356,7 +387,7 @@ def plan_text(wildcards):
         asked["orientation"] = BRAINS[brain].orientation
     if stage == "resample":
         asked["rows"] = json.loads(plane_rows(Wildcards(brain=brain, chunk=part)))
-    if stage == "infer":
+    if stage in ("infer", "syn_mi"):
         asked["networks"] = donor(brain)
     return sbr_config.canonical_json(asked)
 

@@ -7,7 +7,9 @@
 rule infer:
     input:
         unpack(network_inputs),
-        plan="<results>/{brain}/plan/infer.json",
+        plan=lambda wildcards: of_brain(
+            wildcards.brain, "plan", f"{inference_section(wildcards.method)}.json"
+        ),
         prepared="<results>/{brain}/prepare/chunks/{chunk}.tsv",
         planes="<results>/{brain}/resample/chunks/{chunk}.tsv",
         affines="<results>/{brain}/align_sections/chunks/{chunk}.tsv",
@@ -23,9 +25,9 @@ rule infer:
     resources:
         mem_mb=8000,
         runtime=60,
-        gpu=lambda wildcards: gpus("infer") if wildcards.method in TRAINED else 0,
+        gpu=lambda wildcards: gpus("infer") if wildcards.method in sbr_config.TRAINED_METHODS else 0,
     params:
-        options=options("infer"),
+        options=lambda wildcards: options(inference_section(wildcards.method)),
         out_dir=lambda wildcards, output: parent(output.receipt, 2),
         flags=lambda wildcards, input: flags(
             registrar=input.get("registrar"),

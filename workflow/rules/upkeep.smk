@@ -52,7 +52,10 @@ def first_missing_file(receipt, is_there):
 def forget_checkpoints_of_forced_trainings():
     """A forced training starts anew; an interrupted one goes on from its last checkpoint."""
     forced = workflow.dag_settings.forcerun
-    for training, networks in (("train_registrar", ["registrar"]), ("train_sbr", TRAINED)):
+    for training, networks in (
+        ("train_registrar", ["registrar"]),
+        ("train", sbr_config.TRAINED_METHODS),
+    ):
         if workflow.dag_settings.forceall or training in forced:
             for brain in filter(trained_here, BRAINS):
                 for network in networks:

@@ -1,0 +1,345 @@
+"""`sbr train`: sections and their MRI planes in, the weights of a method's networks out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sbr_core import plotting
+from sbr_core.config import (
+    LABEL_METHODS,
+    SHARED_REGISTRAR_METHODS,
+    GeneratorNetwork,
+    PairOptions,
+)
+from sbr_core.errors import ConfigError, TrainingError, WeightsError
+from sbr_core.geometry import PlaneGrid
+from sbr_core.io.manifests import SectionRow, write_tsv
+from sbr_core.io.provenance import atomic_path, write_provenance
+from sbr_core.io.receipts import matrix_of, read_table
+from sbr_core.io.transforms import STACK_TRANSFORM, read_stack_from_world
+from sbr_core.io.weights import save_weights
+from sbr_core.nn.discriminator import Discriminator
+from sbr_core.nn.generator import Generator
+from sbr_core.nn.projection import Projection
+from sbr_core.nn.registrar import Registrar
+from sbr_core.stages import REVISION
+from sbr_core.stages.labels import LabelPairs, read_label_volume
+from sbr_core.stages.networks import (
+    generator_architecture,
+    load_registrar,
+    read_planes,
+    registrar_architecture,
+    stacked,
+    weights_header,
+)
+from sbr_core.training.cgan import CganTask
+from sbr_core.training.loop import (
+    Task,
+    checkpoint_key,
+    fingerprint,
+    open_checkpoints,
+    pick_device,
+    train,
+)
+from sbr_core.training.nmi import NmiTask, NmiwTask
+from sbr_core.training.pairs import Pairs
+from sbr_core.training.rot import RotTask
+from sbr_core.training.sbr import SbrGTask, SbrRTask, SbrTask
+
+STAGE = "train"
+
+
+def run(
+    options: PairOptions,
+    *,
+    method: str,
+    planes: Path,
+    sections: Path,
+    out_dir: Path,
+    checkpoint_root: Path,
+    registrar: Path | None = None,
+    prepared: Path | None = None,
+    align_dir: Path | None = None,
+    mri_labels: Path | None = None,
+    rows: Sequence[SectionRow] | None = None,
+    fresh: bool = False,
+) -> None:
+    """Train the networks of one method.
+
+    Parameters
+    ----------
+    method : its name; `out_dir` is its folder.
+    planes, sections : tables written by `resample` and `align-sections`; sections that one of
+        them does not have are left out.
+    registrar : weights written by `train-registrar`, for the methods that train through it.
+    prepared, align_dir, mri_labels, rows : where the labels are, for a method that learns from
+        them: the table of `prepare`; of a brain with a 3D MRI the folder of `align` and the
+        labels of the MRI; of a prealigned one the manifest's rows.
+    out_dir, checkpoint_root, fresh : as in `train_registrar`.
+
+    Raises
+    ------
+    ConfigError
+        No registrar for a method that needs it.
+    TrainingError
+        Fewer than two sections to train on, no labels for a method that needs some, a loss that
+        runs away, or a second trainer.
+    WeightsError
+        The registrar's file does not hold a registrar, or one for another pixel size.
+    """
+    shared, shared_header = None, None
+    if method in SHARED_REGISTRAR_METHODS:
+        if registrar is None:
+            raise ConfigError(f"train: method '{method}': --registrar is needed")
+        shared, shared_header = load_registrar(registrar)
+    plane_rows = read_table(planes, verify=("_mri.nii.gz", "_mrimask.nii.gz"))
+    section_rows = {
+        row["section"]: row
+        for row in read_table(sections, verify=("_linear.nii.gz", "_linearmask.nii.gz"))
+    }
+    spacings_mm = {float(row["spacing_mm"]) for row in plane_rows}
+    pixel_mm = max(spacings_mm, default=0.0)
+    if shared_header is not None:
+        pixel_mm = shared_header["preprocessing"]["working_pixel_mm"]
+        if any(abs(s - pixel_mm) > 1e-6 * pixel_mm for s in spacings_mm):
+            raise WeightsError(
+                f"{registrar}: was trained at {pixel_mm} mm, but {planes} has planes at"
+                f" {sorted(spacings_mm)} mm"
+            )
+
+    both = [row for row in plane_rows if row["section"] in section_rows]
+    targets, target_masks, kept, skipped = read_planes(
+        planes, both, "_mri.nii.gz", "_mrimask.nii.gz", options.intensity
+    )
+    partners = [section_rows[both[i]["section"]] for i in kept]
+    sources, source_masks, usable, more = read_planes(
+        sections, partners, "_linear.nii.gz", "_linearmask.nii.gz", options.intensity
+    )
+    for line in skipped + more:
+        print(f"{STAGE}: {line}", file=sys.stderr)
+    if len(usable) < 2:
+        raise TrainingError(
+            f"{sections}: {len(usable)} usable sections with an MRI plane, expected at least 2"
+        )
+    targets = [targets[i] for i in usable]
+    target_masks = [target_masks[i] for i in usable]
+
+    device = pick_device(options.device)
+    torch.manual_seed(options.seed)
+    # sections and planes padded together, so that they stay on one grid
+    tensors = stacked([*sources, *source_masks, *targets, *target_masks]).chunk(4)
+    labels, n_classes = (), 0
+    if method in LABEL_METHODS:
+        maps, n_classes = read_label_maps(
+            [both[kept[i]] for i in usable],
+            [partners[i] for i in usable],
+            prepared=prepared,
+            align_dir=align_dir,
+            mri_labels=mri_labels,
+            rows=rows,
+        )
+        labels = stacked(maps).chunk(2)
+    pairs = Pairs(
+        *(t.to(device) for t in (*tensors, *labels)),
+        n_classes=n_classes,
+        section_rim_px=(
+            options.synthesis_rim_px
+            if isinstance(options, GeneratorNetwork)
+            else options.mask_dilation_px
+        ),
+        plane_rim_px=options.mask_dilation_px,
+    )
+    task = build_task(method, options, pairs, shared, device)
+    data = fingerprint(*tensors, *labels, *(shared.state_dict().values() if shared else ()))
+    revision = REVISION[f"{STAGE}_{method}"]
+    key = checkpoint_key(f"{STAGE}_{method}", revision, options.model_dump(mode="json"), data)
+    print(
+        f"{STAGE}: {method}: {len(usable)} sections of {tuple(tensors[0].shape[-2:])} px"
+        f" on {device}",
+        file=sys.stderr,
+    )
+
+    with open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
+        history = train(task, options, folder, device)
+        out_dir = Path(out_dir)
+        write_tsv(out_dir / "loss.tsv", history, ("step", "loss"))
+        with atomic_path(out_dir / "loss.png") as temporary:
+            plotting.loss_curve(history, temporary)
+        stains = sorted({str(row.get("stain", "")) for row in partners} - {""})
+        header = weights_header(
+            "method",
+            _architecture(task, options, shared_header),
+            options,
+            working_pixel_mm=pixel_mm,
+            stain=",".join(stains),
+            fingerprint=data,
+            revision=revision,
+            registers="synthesised" if shared is not None else "section",
+            synthesis_rim_px=getattr(options, "synthesis_rim_px", 0),
+        )
+        # what inference does not need is kept to go on training
+        weights = {
+            f"{name}.{key}": tensor
+            for name, module in task.modules.items()
+            for key, tensor in module.state_dict().items()
+        }
+        save_weights(out_dir / "weights.safetensors", weights, header)
+        inputs = {"planes": planes, "sections": sections}
+        inputs |= {"registrar": registrar} if registrar is not None else {}
+        inputs |= {"mri_labels": mri_labels} if mri_labels is not None else {}
+        write_provenance(
+            out_dir / "weights.json",
+            stage=STAGE,
+            options=options.model_dump(mode="json"),
+            inputs=inputs,
+            sections=[partners[i]["section"] for i in usable],
+            method=method,
+            device=str(device),
+            steps=len(history),
+            training_seconds=history[-1]["seconds"] if history else 0.0,
+        )
+        folder.clear()
+
+
+def build_task(
+    method: str,
+    options: Any,
+    pairs: Pairs,
+    shared: Registrar | None,
+    device: torch.device,
+) -> Task:
+    """The networks of a method and what they learn, on the device of the pairs.
+
+    Parameters
+    ----------
+    options : of the method's section.
+    shared : the shared registrar, of methods that train through it.
+    """
+
+    def generator() -> Generator:
+        return Generator(**generator_architecture(options)).to(device)
+
+    def discriminator() -> Discriminator:
+        return Discriminator(options.discriminator_channels).to(device)
+
+    if method in SHARED_REGISTRAR_METHODS:
+        registrar = shared.to(device)
+    else:
+        registrar = Registrar(**registrar_architecture(options)).to(device)
+    match method:
+        case "nmi":
+            return NmiTask(registrar, pairs, options)
+        case "nmiw":
+            return NmiwTask(registrar, pairs, options)
+        case "cgan":
+            there, back = generator(), generator()
+            judges = discriminator(), discriminator()
+            return CganTask(there, back, *judges, registrar, pairs, options)
+        case "rot":
+            return RotTask(generator(), registrar, discriminator(), pairs, options)
+    made = generator()
+    projection = Projection(made.layer_channels, options.projection_channels).to(device)
+    match method:
+        case "sbr_r":
+            return SbrRTask(made, projection, registrar, pairs, options)
+        case "sbr_g":
+            return SbrGTask(made, projection, registrar, discriminator(), pairs, options)
+    return SbrTask(made, projection, registrar, pairs, options)
+
+
+def _architecture(
+    task: Task, options: Any, shared_header: Mapping[str, Any] | None
+) -> dict[str, dict[str, Any]]:
+    """Of each network of the task that inference needs, what builds it again."""
+    found = {}
+    if "generator" in task.modules:
+        found["generator"] = generator_architecture(options)
+    if "registrar" in task.modules:
+        found["registrar"] = (
+            registrar_architecture(options)
+            if shared_header is None
+            else shared_header["architecture"]
+        )
+    return found
+
+
+def read_label_maps(
+    plane_rows: Sequence[Mapping[str, Any]],
+    section_rows: Sequence[Mapping[str, Any]],
+    *,
+    prepared: Path | None,
+    align_dir: Path | None,
+    mri_labels: Path | None,
+    rows: Sequence[SectionRow] | None,
+) -> tuple[list[np.ndarray], int]:
+    """Labels of sections and planes on the planes' grids, numbered from 1.
+
+    Parameters
+    ----------
+    plane_rows, section_rows : of the tables of `resample` and `align-sections`, in one order.
+    prepared, align_dir, mri_labels, rows : as in `run`.
+
+    Returns
+    -------
+    maps : of all sections, then of all planes, (rows, columns) float32; zeros where a section or
+        its plane has no labels, so that a pair has both or none. Classes that only sections or
+        only planes have are left out.
+    n_classes : how many are left.
+
+    Raises
+    ------
+    TrainingError
+        No section has labels that its plane has too.
+    """
+    if prepared is None:
+        raise ConfigError("train: --prepared is needed, to find the labels of the sections")
+    volume, stack_from_world = None, None
+    if align_dir is not None and mri_labels is not None:
+        volume = read_label_volume(mri_labels)
+        stack_from_world = read_stack_from_world(Path(align_dir) / STACK_TRANSFORM)
+    pairs = LabelPairs(volume, stack_from_world, rows)
+    prepared_rows = {row["section"]: row for row in read_table(prepared, verify=False)}
+    if volume is None and not pairs.plane_files:
+        raise TrainingError(
+            f"{prepared}: the MRI has no labels: expected `mri_labels` in the sheet of brains, or"
+            " in the manifest of a prealigned brain"
+        )
+    if not any(row.get("labels") for row in prepared_rows.values()):
+        raise TrainingError(
+            f"{prepared}: no section has labels: expected `labels` in some rows of the manifest"
+        )
+    of_sections, of_planes = [], []
+    for plane, section in zip(plane_rows, section_rows, strict=True):
+        grid = PlaneGrid((int(plane["rows"]), int(plane["columns"])), float(plane["spacing_mm"]))
+        row = prepared_rows.get(plane["section"])
+        pair = pairs.of(row, plane) if row is not None else None
+        if pair is None:
+            both = np.zeros(grid.shape, np.int32), np.zeros(grid.shape, np.int32)
+        else:
+            affine = np.asarray(matrix_of(row, "g")) @ np.asarray(matrix_of(section, "a"))
+            both = pair.on_grid(grid, affine)
+        of_sections.append(both[0])
+        of_planes.append(both[1])
+    classes = _found_in(of_sections) & _found_in(of_planes)
+    if not classes:
+        raise TrainingError(
+            f"{prepared}: the labels of the sections and those of the MRI have no class in common"
+        )
+
+    def numbered(labels: np.ndarray) -> np.ndarray:
+        out = np.zeros(labels.shape, np.float32)
+        for number, class_ in enumerate(sorted(classes), 1):
+            out[labels == class_] = number
+        return out
+
+    return [numbered(labels) for labels in (*of_sections, *of_planes)], len(classes)
+
+
+def _found_in(maps: Sequence[np.ndarray]) -> set[int]:
+    return {int(class_) for labels in maps for class_ in np.unique(labels)} - {0}

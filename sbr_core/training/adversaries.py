@@ -1,0 +1,39 @@
+"""Adversaries on one loss: each learns from its own part of the sum only."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from sbr_core.functional.adversarial import lsgan
+
+
+def judged(discriminator: nn.Module, images: Tensor) -> Tensor:
+    """The discriminator's scores as whoever made the images sees them.
+
+    Its parameters are detached: the gradient goes to the images and not to it, so that the losses
+    of both adversaries can be added up and each still learns from its own.
+    """
+    fixed = {name: p.detach() for name, p in discriminator.named_parameters()}
+    return functional_call(discriminator, fixed, (images,))
+
+
+def maker_loss(discriminator: nn.Module, made: Tensor, masks: Tensor) -> Tensor:
+    """What the maker of `made` (B, 1, H, W) minimises: that they pass as real."""
+    return lsgan(judged(discriminator, made), 1.0, masks)
+
+
+def judge_loss(
+    discriminator: nn.Module, real: Tensor, real_masks: Tensor, made: Tensor, made_masks: Tensor
+) -> Tensor:
+    """What the discriminator minimises: real ones told from made ones, which are detached here.
+
+    Half the sum of both kinds (Mao et al. 2017, equation 9, a = 0, b = 1).
+
+    Parameters
+    ----------
+    real, made : (B, 1, H, W).
+    real_masks, made_masks : their tissue.
+    """
+    seen_real = lsgan(discriminator(real), 1.0, real_masks)
+    return 0.5 * (seen_real + lsgan(discriminator(made.detach()), 0.0, made_masks))

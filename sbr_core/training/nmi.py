@@ -1,0 +1,75 @@
+"""NMI and NMIw: a registrar trained on the pairs themselves, without any synthesis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sbr_core.functional.information import nmi
+from sbr_core.functional.overlap import dice_loss
+from sbr_core.functional.regularity import gradient_smoothness
+from sbr_core.functional.warp import warp
+from sbr_core.nn.registrar import Registrar
+from sbr_core.training.pairs import Batch, Pairs
+
+if TYPE_CHECKING:
+    from sbr_core.config import NmiOptions, NmiwOptions
+
+
+class NmiTask:
+    """A section and its MRI plane, registered both ways by what one tells of the other.
+
+    Parameters
+    ----------
+    registrar : trained; it sees the plane and the section as they are.
+    pairs : the rims are what is compared.
+    """
+
+    name = "train nmi"
+
+    def __init__(self, registrar: Registrar, pairs: Pairs, options: NmiOptions) -> None:
+        self.modules = {"registrar": registrar}
+        self.registrar, self.pairs, self.options = registrar, pairs, options
+
+    def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
+        """-NMI of both directions + smoothness of the velocity they share."""
+        options = self.options
+        batch = self.pairs.draw(options.batch_size, options.augment, rng)
+        velocity_half_px = self.registrar(batch.plane, batch.section)
+        disp_px = self.registrar.displacement(
+            torch.cat((velocity_half_px, -velocity_half_px)), batch.plane.shape[-2:]
+        )
+        fixed = torch.cat((batch.plane, batch.section))
+        warped = warp(torch.cat((batch.section, batch.plane)), disp_px)
+        masks = torch.cat((batch.plane_rim, batch.section_rim))
+        losses = {
+            "nmi": nmi(fixed, warped, masks, options.bins),
+            "roughness": gradient_smoothness(velocity_half_px.float()),
+        }
+        losses["loss"] = options.smoothness * losses["roughness"] - losses["nmi"]
+        return losses | self.label_losses(losses["loss"], batch, disp_px)
+
+    def label_losses(self, loss: Tensor, batch: Batch, disp_px: Tensor) -> dict[str, Tensor]:
+        """What labels add: nothing to NMI.
+
+        Parameters
+        ----------
+        loss : of the images.
+        disp_px : (2 B, 2, h, w), plane to section of all pairs, then section to plane.
+        """
+        return {}
+
+
+class NmiwTask(NmiTask):
+    """NMIw: the overlap of labels beside, for the pairs that have some."""
+
+    name = "train nmiw"
+    options: NmiwOptions
+
+    def label_losses(self, loss: Tensor, batch: Batch, disp_px: Tensor) -> dict[str, Tensor]:
+        """The soft Dice of both directions, and the loss with it."""
+        warped = warp(torch.cat((batch.section_labels, batch.plane_labels)), disp_px)
+        dice = dice_loss(torch.cat((batch.plane_labels, batch.section_labels)), warped)
+        return {"dice": dice, "loss": loss + self.options.label_weight * dice}
