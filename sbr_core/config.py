@@ -33,6 +33,9 @@ def _odd(value: int) -> int:
 
 Window = Annotated[int, Field(ge=3), AfterValidator(_odd)]
 
+UNLIMITED_STEPS = 10**9
+"""Steps of a training that ends by its minutes."""
+
 MethodName = Literal[
     "linear", "syn_mi", "nmi", "nmiw", "cgan", "rot", "sbr", "sbr_n", "sbr_r", "sbr_g"
 ]
@@ -349,6 +352,11 @@ class Config(Options):
     def section_json(self, name: str) -> str:
         """One section as JSON with sorted keys: what a rule is given, and reruns on."""
         return canonical_json(getattr(self, name).model_dump(mode="json"))
+
+    def compared_json(self, name: str) -> str:
+        """A training's section as JSON, with the budget of a comparison instead of its steps."""
+        budget = {"minutes": self.compare.minutes, "steps": UNLIMITED_STEPS}
+        return canonical_json(getattr(self, name).model_dump(mode="json") | budget)
 
 
 def canonical_json(value: Any) -> str:

@@ -325,6 +325,9 @@ def extent_of(mask: np.ndarray, spacing_mm: float, margin: float = 0.04) -> tupl
 def busiest_view(classes: np.ndarray, spacing_mm: float, share: float) -> tuple[float, ...]:
     """The square that holds the most boundary of classes: the most folded piece of cortex.
 
+    Boundaries deeper in the tissue than half the square's side do not count, for they are not of
+    cortex.
+
     Parameters
     ----------
     classes : (rows, columns).
@@ -336,22 +339,21 @@ def busiest_view(classes: np.ndarray, spacing_mm: float, share: float) -> tuple[
     """
     from scipy import ndimage
 
-    boundary = np.zeros(classes.shape)
-    boundary[:, 1:] += classes[:, 1:] != classes[:, :-1]
-    boundary[1:] += classes[1:] != classes[:-1]
     held = [np.flatnonzero((classes > 0).any(axis=axis)) for axis in (0, 1)]
     longest = max([np.ptp(indices) + 1 for indices in held if indices.size] or [max(classes.shape)])
     side = int(np.clip(round(share * longest), 2, min(classes.shape)))
+    boundary = np.zeros(classes.shape)
+    boundary[:, 1:] += classes[:, 1:] != classes[:, :-1]
+    boundary[1:] += classes[1:] != classes[:-1]
+    tissue = np.pad(ndimage.binary_fill_holes(classes > 0), 1)  # the edge of the image is outside
+    boundary[ndimage.distance_transform_edt(tissue)[1:-1, 1:-1] > side / 2] = 0
     # sums over squares whose first pixel is (row, column)
     sums = np.pad(boundary.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     amount = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
-    # of equally busy squares the one in their middle
-    best = ndimage.label(amount >= amount.max())[0] == 1
-    row, column = (int(round(v)) for v in ndimage.center_of_mass(best))
-    first, last = (np.array([row, column]) - 0.5), (np.array([row, column]) + side - 0.5)
+    row, column = np.unravel_index(np.argmax(amount), amount.shape)
     return (
-        first[1] * spacing_mm,
-        last[1] * spacing_mm,
-        last[0] * spacing_mm,
-        first[0] * spacing_mm,
+        (column - 0.5) * spacing_mm,
+        (column + side - 0.5) * spacing_mm,
+        (row + side - 0.5) * spacing_mm,
+        (row - 0.5) * spacing_mm,
     )

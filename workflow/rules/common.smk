@@ -5,11 +5,15 @@ import json
 import re
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+
+from snakemake.logging import logger
 
 from sbr_core import chunks, config as sbr_config
 from sbr_core.errors import ManifestError, SbrError
 from sbr_core.io import manifests
+from sbr_core.io.provenance import sha256_file
 from sbr_core.stages import REVISION
 
 REPOSITORY = Path(workflow.basedir).parent
@@ -104,6 +108,11 @@ TRAININGS = (
     *TRAINED,
 )
 """Folders of the networks that are trained: the shared registrar's and those of the methods."""
+METHOD_FOLDERS = (
+    *sbr_config.METHODS,
+    *(f"compare/{method}" for method in sbr_config.TRAINED_METHODS),
+)
+"""Values of the wildcard `method`: a comparison trains its own networks, in folders apart."""
 BRAINS = checked(manifests.read_brains, CONFIG.brains)
 DEMO_ROWS = checked(demo_rows)
 checked(check_files, BRAINS)
@@ -171,6 +180,40 @@ def weights_of(brain):
 def checkpoint_root(brain, network):
     """Where a training keeps its checkpoints: outside of any rule's output."""
     return str(Path(CONFIG.results, ".checkpoints", brain, network))
+
+
+def method_of(folder):
+    """The method whose results a folder has: the brain's own or those of its comparison."""
+    return folder.removeprefix("compare/")
+
+
+def is_compared(folder):
+    """Whether a method's folder belongs to a comparison."""
+    return folder != method_of(folder)
+
+
+def own_folders(brain):
+    """Method -> folder of its results, of the methods that the configuration asks for."""
+    return {method: method for method in METHODS}
+
+
+@cache
+def compared_folders(brain):
+    """Method -> folder, of a comparison; what is not trained is shared with the brain's own."""
+    folders = {}
+    for method in dict.fromkeys(("linear", *CONFIG.compare.methods)):
+        if method in sbr_config.LABEL_METHODS and not has_labels(brain):
+            logger.info(f"compare: {brain}: without {method}, which needs labels to train with")
+            continue
+        trained = method in sbr_config.TRAINED_METHODS
+        folders[method] = f"compare/{method}" if trained else method
+    return folders
+
+
+def has_labels(brain):
+    """Whether sections and MRI of a brain have labels."""
+    of_mri = plane_labels(brain) if BRAINS[brain].prealigned else BRAINS[brain].mri_labels
+    return bool(of_mri) and any(row.labels for rows in CHUNKS[brain].values() for row in rows)
 
 
 def results_of(brain):
@@ -244,12 +287,15 @@ def steady(stage, *parts):
 
 
 def network_inputs(wildcards):
-    """Trained networks that a method's inference uses; another brain's are `ancient`."""
-    brain, method = wildcards.brain, wildcards.method
+    """Trained networks that a method's inference uses; another brain's are `ancient`.
+
+    In a comparison every brain trains networks of its own.
+    """
+    brain, method = wildcards.brain, method_of(wildcards.method)
     if method not in sbr_config.TRAINED_METHODS:
         return {}
-    giver = donor(brain)
-    paths = {"weights": of_brain(giver, method, "weights.safetensors")}
+    giver = brain if is_compared(wildcards.method) else donor(brain)
+    paths = {"weights": of_brain(giver, wildcards.method, "weights.safetensors")}
     if method not in sbr_config.OWN_REGISTRAR_METHODS:
         paths["registrar"] = of_brain(giver, "registrar", "weights.safetensors")
     return paths if giver == brain else {k: ancient(v) for k, v in paths.items()}
@@ -260,7 +306,7 @@ def training_inputs(wildcards):
 
     Label images are as steady as the sections they belong to: an edited one starts no training.
     """
-    brain, method = wildcards.brain, wildcards.method
+    brain, method = wildcards.brain, method_of(wildcards.method)
     inputs = {}
     if method in sbr_config.SHARED_REGISTRAR_METHODS:
         inputs["registrar"] = of_brain(brain, "registrar", "weights.safetensors")
@@ -279,22 +325,58 @@ def plane_labels(brain):
     return [r.mri_labels for rows in CHUNKS[brain].values() for r in rows if r.mri_labels]
 
 
-def evaluation_inputs(wildcards):
-    """Every method's transforms and volume, and whatever truth the user gave."""
-    brain = wildcards.brain
-    row = BRAINS[brain]
-    inputs = {
-        "tables": [of_brain(brain, method, "sections.tsv") for method in METHODS],
-        "volumes": [volume(brain, method) for method in METHODS],
-        **frame_inputs(wildcards),
-    }
-    if row.landmarks:
-        inputs["landmarks"] = row.landmarks
-    if row.mri_labels:
-        inputs["mri_labels"] = row.mri_labels
+def label_inputs(brain):
+    """Labels of the MRI or of its planes, where the user gave some."""
+    inputs = {}
+    if BRAINS[brain].mri_labels:
+        inputs["mri_labels"] = BRAINS[brain].mri_labels
     if plane_labels(brain):
         inputs["plane_labels"] = plane_labels(brain)
     return inputs
+
+
+def evaluation_inputs(folders):
+    """Input function: every method's transforms and volume, and whatever truth the user gave.
+
+    `folders` gives the methods of a brain: `own_folders` or `compared_folders`.
+    """
+
+    def inputs(wildcards):
+        brain = wildcards.brain
+        found = {
+            "tables": [of_brain(brain, f, "sections.tsv") for f in folders(brain).values()],
+            "volumes": [volume(brain, f) for f in folders(brain).values()],
+            **frame_inputs(wildcards),
+            **label_inputs(brain),
+        }
+        if BRAINS[brain].landmarks:
+            found["landmarks"] = BRAINS[brain].landmarks
+        return found
+
+    return inputs
+
+
+def comparison_inputs(wildcards):
+    """Every compared method's sections and losses, and what outlines of anatomy are made from."""
+    brain = wildcards.brain
+    folders = compared_folders(brain)
+    inputs = {
+        "tables": [of_brain(brain, folder, "sections.tsv") for folder in folders.values()],
+        "losses": [of_brain(brain, f, "loss.tsv") for f in folders.values() if is_compared(f)],
+        **label_inputs(brain),
+    }
+    if set(folders) & set(sbr_config.SHARED_REGISTRAR_METHODS):
+        inputs["registrar"] = of_brain(brain, "registrar", "loss.tsv")
+    if not BRAINS[brain].prealigned:
+        inputs["similarity"] = similarity(brain)
+    return inputs
+
+
+def training_plan(wildcards):
+    """The plan of one training."""
+    part = ".compare" if is_compared(wildcards.method) else ""
+    name = f"train_{method_of(wildcards.method)}{part}.json"
+    return of_brain(wildcards.brain, "plan", name)
 
 
 def report_inputs(wildcards):
@@ -352,14 +434,25 @@ def excluded_sections(wildcards):
     return ",".join(section for section in ids if section not in kept) or None
 
 
-def method_folders(wildcards):
-    """``METHOD=FOLDER`` of every method."""
-    return [f"{method}={of_brain(wildcards.brain, method)}" for method in METHODS]
+def method_folders(folders):
+    """Parameter function: ``METHOD=FOLDER`` of every method; `folders` as above."""
+
+    def words(wildcards):
+        brain = wildcards.brain
+        return [f"{m}={of_brain(brain, folder)}" for m, folder in folders(brain).items()]
+
+    return words
 
 
-def inference_section(method):
+def training_options(folder):
+    """A training's own section of the configuration as JSON; in a comparison with its budget."""
+    section = f"train_{method_of(folder)}"
+    return CONFIG.compared_json(section) if is_compared(folder) else options(section)
+
+
+def inference_section(folder):
     """The section of the configuration that a method's inference is given."""
-    return method if method == "syn_mi" else "infer"
+    return folder if folder == "syn_mi" else "infer"
 
 
 def gpus(stage):
@@ -374,7 +467,8 @@ def plan_text(wildcards):
     stage, _, part = wildcards.plan.partition(".")
     if stage == "collect":
         return sbr_config.canonical_json({"chunks": list(CHUNKS[brain])})
-    asked = {stage: {"options": json.loads(options(stage)), "revision": REVISION[stage]}}
+    text = CONFIG.compared_json(stage) if part == "compare" else options(stage)
+    asked = {stage: {"options": json.loads(text), "revision": REVISION[stage]}}
     if stage == "align" or stage.startswith("train_"):
         # their tables are ancient, so what those tables were made with is followed here
         before = STAGES_IN_ORDER.index("train_registrar" if stage != "align" else stage)
@@ -389,6 +483,11 @@ def plan_text(wildcards):
         asked["rows"] = json.loads(plane_rows(Wildcards(brain=brain, chunk=part)))
     if stage in ("infer", "syn_mi"):
         asked["networks"] = donor(brain)
+    if stage == "report":
+        # a report shows the comparison that it finds and is made anew after another; as an input,
+        # the comparison would be made whenever a report is
+        page = Path(of_brain(brain, "compare", "index.html"))
+        asked["comparison"] = sha256_file(page) if page.is_file() else None
     return sbr_config.canonical_json(asked)
 
 

@@ -29,3 +29,8 @@ rule reassemble_all:
 rule evaluate_all:
     input:
         expand("<results>/{brain}/evaluation/summary.tsv", brain=BRAINS),
+
+
+rule compare:
+    input:
+        expand("<results>/{brain}/compare/index.html", brain=BRAINS),
