@@ -74,11 +74,14 @@ class Command:
         """
         if self.section is None:
             return None
-        from sbr_core.config import Config
+        from sbr_core.config import METHODS, Config
 
+        if method is not None and method not in METHODS:
+            known = ", ".join(METHODS)
+            raise ConfigError(f"--method: unknown method '{method}' (known: {known})")
         section = method if method in self.own_sections else self.section.format(method=method)
         if section not in Config.model_fields:
-            raise ConfigError(f"--method: {self.name} does not know a method '{method}'")
+            raise ConfigError(f"--method: there is nothing to {self.name} for '{method}'")
         return section
 
 

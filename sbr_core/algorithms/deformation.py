@@ -72,13 +72,14 @@ class Deformation:
     Attributes
     ----------
     canvas : their grid.
-    velocity_px : (rows, columns, 2), what they are the flow of, faded out at the edge.
+    velocity_px : (rows, columns, 2), what they are the flow of, faded out at the edge; None
+        where they were found without one.
     disp_px : (rows, columns, 2), disp_fixed_to_moving: p of the plane is found at p + disp(p).
     inverse_disp_px : (rows, columns, 2), disp_moving_to_fixed.
     """
 
     canvas: Canvas
-    velocity_px: np.ndarray
+    velocity_px: np.ndarray | None
     disp_px: np.ndarray
     inverse_disp_px: np.ndarray
 

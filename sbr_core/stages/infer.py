@@ -3,7 +3,8 @@
 `linear` is the section's affine alone. A trained method adds a deformation: with S the section
 through its affine and T its MRI plane, v = R(T, G(S)), phi = exp(v) maps points of the plane to
 where they are found in S, and exp(-v) maps them back. `refine_steps` then improves v a little, for
-each section by itself.
+each section by itself. A registrar trained on pairs of S and T gives v = R(T, S); without a G
+there is nothing to refine by. `syn_mi` finds phi by ANTs.
 
 The networks see images as they saw them in training: the weights' pixel size, quantiles and
 padding, whatever this brain's options say. Nothing here is random.
@@ -15,7 +16,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,6 +29,8 @@ from sbr_core.algorithms.sections import (
     resample_section,
     tissue_signal,
 )
+from sbr_core.algorithms.syn import register_syn
+from sbr_core.config import TRAINED_METHODS, InferOptions, SynOptions
 from sbr_core.errors import ConfigError, ImageError, ReceiptError, SbrError, WeightsError
 from sbr_core.functional.intensity import normalise
 from sbr_core.functional.warp import upsample_velocity
@@ -51,20 +54,17 @@ from sbr_core.io.transforms import (
 )
 from sbr_core.io.volumes import read_plane, write_plane
 from sbr_core.stages import REVISION
-from sbr_core.stages.networks import load_generator, load_registrar
+from sbr_core.stages.networks import load_method, load_registrar
 from sbr_core.training.loop import pick_device
 from sbr_core.training.predict import as_batch, crop, predict
 from sbr_core.training.refine import refine
 from sbr_core.training.registrar import dilate
 
-if TYPE_CHECKING:
-    from sbr_core.config import InferOptions
-
 STAGE = "infer"
 
 
 def run(
-    options: InferOptions,
+    options: InferOptions | SynOptions,
     *,
     method: str,
     prepared: Path,
@@ -80,29 +80,30 @@ def run(
 
     Parameters
     ----------
-    method : ``linear``, or the name of a trained method.
+    options : `SynOptions` for ``syn_mi``, `InferOptions` for every other method.
+    method : its name.
     prepared, planes, affines : receipts of `prepare`, `resample` and `align-sections`.
     out_dir : the method's folder; gets ``transforms/`` and ``sections/``.
-    registrar, weights : weights files of R and G, for a trained method.
+    registrar, weights : weights files of the shared R and of a trained method's own networks; the
+        first is not needed where the second holds a registrar.
 
     Raises
     ------
     ConfigError
-        A trained method without weights.
+        A trained method without weights, or without any registrar.
     WeightsError
         Weights that do not fit, or R and G of different pixel sizes.
     """
-    if method == "linear":
-        networks = None
-    elif registrar is None or weights is None:
-        raise ConfigError(f"infer: method '{method}': --registrar and --weights are needed")
-    else:
-        networks = (Path(registrar), Path(weights))
+    networks: tuple[Path, Path | None] | None = None
+    if method in TRAINED_METHODS:
+        if weights is None:
+            raise ConfigError(f"infer: method '{method}': --weights are needed")
+        networks = Path(weights), Path(registrar) if registrar is not None else None
     tables = {"prepared": prepared, "planes": planes, "affines": affines}
     sections = _joined({name: Path(table) for name, table in tables.items()})
     # other networks or another refinement give another result; batch size and device change nothing
-    inputs: list[Any] = [sha256_file(path) for path in networks or ()]
-    if networks is not None:
+    inputs: list[Any] = [sha256_file(path) for path in networks or () if path is not None]
+    if method != "linear":
         inputs.append(options.model_dump(mode="json", exclude={"batch_size", "device"}))
 
     def fingerprint(item: Mapping[str, Any]) -> str:
@@ -111,18 +112,20 @@ def run(
         return sha256_of(
             {
                 "method": method,
-                "revision": REVISION[STAGE],
+                "revision": [REVISION[STAGE], REVISION.get(method, 0)],
                 "weights": inputs,
                 **{name: item[name]["fingerprint"] for name in tables},
             }
         )
 
     out_dir = Path(out_dir)
-    predictor = None
-    if networks is not None:
+    predictor: Predictor | None = None
+    if method == "syn_mi":
+        predictor = SynPredictor(tables, sections, options)
+    elif networks is not None:
         todo = unfinished(sections, out_dir=out_dir, fingerprint=fingerprint)
         waiting = {name: sections[name] for name in todo if "failed" not in sections[name]}
-        predictor = Predictor(*networks, tables, waiting, options)
+        predictor = NetworkPredictor(*networks, tables, waiting, options)
 
     def process(item: Mapping[str, Any]) -> SectionResult:
         if "failed" in item:
@@ -181,59 +184,110 @@ def resample_mask(mask: np.ndarray, source: PlaneGrid, target: PlaneGrid) -> np.
     return area_vote(mask, geometry.scaling(ratio), target.shape)
 
 
-class Predictor:
-    """Velocities and synthesised images of a chunk's sections, computed a batch at a time.
+class Predictor(Protocol):
+    """Whatever finds the deformations of a chunk's sections."""
 
-    The networks are loaded only if a section waits for them. Weights that do not fit are a fault
-    of the whole chunk, so they show here and not under one section's name.
-
-    Parameters
-    ----------
-    registrar, weights : weights files of R and G.
-    tables : receipts by name, as in `run`.
-    waiting : the sections that will be asked for, in that order.
-
-    Raises
-    ------
-    WeightsError
-        Weights that do not fit, or R and G of different preprocessing.
-    """
-
-    def __init__(
-        self,
-        registrar: Path,
-        weights: Path,
-        tables: Mapping[str, Path],
-        waiting: Mapping[str, Mapping[str, Any]],
-        options: InferOptions,
-    ) -> None:
-        self.tables = tables
-        self.waiting = dict(waiting)
-        self.options = options
-        self.done: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        if not waiting:
-            return
-        self.device = pick_device(options.device)
-        network, registrar_header = load_registrar(registrar)
-        generator, header = load_generator(weights)
-        self.networks = network, generator
-        self.preprocessing = header["preprocessing"]
-        for key in ("working_pixel_mm", "padding_multiple", "polarity"):
-            ours, theirs = self.preprocessing[key], registrar_header["preprocessing"][key]
-            if ours != theirs:
-                raise WeightsError(f"{weights}: {key} {ours} differs from {theirs} in {registrar}")
-
-    def predict(self, section: str) -> tuple[np.ndarray, np.ndarray]:
-        """(velocity in px of the plane's grid, (rows, columns, 2); synthesised, (rows, columns)).
+    def predict(self, section: str) -> tuple[flow.Deformation, np.ndarray | None]:
+        """(deformation on the plane's grid; synthesised image (rows, columns), if there is one).
 
         Raises
         ------
         ImageError
             The section or its MRI plane has no tissue.
         """
+
+
+class SynPredictor:
+    """Deformations by ANTs' SyN at the working resolution, of images as networks see them.
+
+    Parameters
+    ----------
+    tables, sections : as in `run`.
+    """
+
+    def __init__(
+        self,
+        tables: Mapping[str, Path],
+        sections: Mapping[str, Mapping[str, Any]],
+        options: SynOptions,
+    ) -> None:
+        self.tables, self.sections, self.options = tables, sections, options
+
+    def predict(self, section: str) -> tuple[flow.Deformation, None]:
+        """As of every `Predictor`; nothing is synthesised."""
+        item, options = self.sections[section], self.options
+        grid = plane_grid(item["planes"])
+        rule = options.intensity.low_quantile, options.intensity.high_quantile
+        fixed, _, moving, _ = _images(self.tables, item, grid, grid, rule)
+        found = register_syn(
+            fixed,
+            moving,
+            grid,
+            bins=options.bins,
+            iterations=options.iterations,
+            gradient_step=options.gradient_step,
+            flow_sigma_px=options.flow_sigma_px,
+            total_sigma_px=options.total_sigma_px,
+            seed=options.seed,
+        )
+        return found, None
+
+
+class NetworkPredictor:
+    """Deformations and synthesised images by networks, computed a batch at a time.
+
+    The networks are loaded only if a section waits for them. Weights that do not fit are a fault
+    of the whole chunk, so they show here and not under one section's name.
+
+    Parameters
+    ----------
+    weights : of the method's networks.
+    registrar : of the shared R, for a method without its own.
+    tables : receipts by name, as in `run`.
+    waiting : the sections that will be asked for, in that order.
+
+    Raises
+    ------
+    ConfigError
+        No registrar, neither shared nor the method's own.
+    WeightsError
+        Weights that do not fit, or R and G of different preprocessing.
+    """
+
+    def __init__(
+        self,
+        weights: Path,
+        registrar: Path | None,
+        tables: Mapping[str, Path],
+        waiting: Mapping[str, Mapping[str, Any]],
+        options: InferOptions,
+    ) -> None:
+        self.tables = tables
+        self.sections, self.waiting = waiting, dict(waiting)
+        self.options = options
+        self.done: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+        if not waiting:
+            return
+        self.device = pick_device(options.device)
+        self.registrar, self.generator, header = load_method(weights)
+        self.preprocessing = header["preprocessing"]
+        if self.registrar is not None:
+            return
+        if registrar is None:
+            raise ConfigError(f"infer: {weights} holds no registrar: --registrar is needed")
+        self.registrar, registrar_header = load_registrar(registrar)
+        for key in ("working_pixel_mm", "padding_multiple", "polarity"):
+            ours, theirs = self.preprocessing[key], registrar_header["preprocessing"][key]
+            if ours != theirs:
+                raise WeightsError(f"{weights}: {key} {ours} differs from {theirs} in {registrar}")
+
+    def predict(self, section: str) -> tuple[flow.Deformation, np.ndarray | None]:
+        """As of every `Predictor`."""
+        grid = plane_grid(self.sections[section]["planes"])
         if section not in self.done:
             self._predict_batch(section)
-        return self.done.pop(section)
+        velocity_px, synthesised = self.done.pop(section)
+        return flow.integrate(velocity_px, grid), synthesised
 
     def _predict_batch(self, section: str) -> None:
         grid = plane_grid(self.waiting[section]["planes"])
@@ -258,16 +312,18 @@ class Predictor:
         multiple = int(self.preprocessing["padding_multiple"])
         targets = as_batch(fixed, multiple)
         velocity_half_px, synthesised = predict(
-            *self.networks,
+            self.registrar,
+            self.generator,
             targets,
             as_batch(moving, multiple),
             dilate(as_batch(moving_masks, multiple), int(self.preprocessing["synthesis_rim_px"])),
             batch_size=self.options.batch_size,
             device=self.device,
+            registers=self.preprocessing["registers"],
         )
-        if self.options.refine_steps:
+        if self.options.refine_steps and self.generator is not None:
             velocity_half_px = refine(
-                self.networks[0],
+                self.registrar,
                 *(t.to(self.device) for t in (velocity_half_px, targets, synthesised)),
                 as_batch(fixed_masks, multiple).to(self.device),
                 steps=self.options.refine_steps,
@@ -282,27 +338,40 @@ class Predictor:
             on_network_grid = np.moveaxis(velocity_px[index], 0, -1)
             self.done[name] = (
                 flow.resample_velocity(on_network_grid, network_grid, grid),
-                resample_plane(synthesised[index, 0], network_grid, grid),
+                (
+                    resample_plane(synthesised[index, 0], network_grid, grid)
+                    if self.generator is not None
+                    else None
+                ),
             )
 
     def _inputs(
         self, item: Mapping[str, Any], grid: PlaneGrid, network_grid: PlaneGrid
     ) -> list[np.ndarray]:
         """T, its mask, S, its mask, as the networks take them: (rows, columns) of their grid."""
-        images = []
-        for name, image, mask, what in (
-            ("planes", "_mri.nii.gz", "_mrimask.nii.gz", "its MRI plane has no tissue"),
-            ("affines", "_linear.nii.gz", "_linearmask.nii.gz", "no tissue within its MRI plane"),
-        ):
-            pixels = _plane(self.tables[name], item[name], image, grid)
-            inside = _plane(self.tables[name], item[name], mask, grid)
-            pixels = resample_plane(pixels, grid, network_grid)
-            inside = resample_mask(inside, grid, network_grid)
-            if not inside.any():
-                raise ImageError(f"section {item[name]['section']!r}: {what}")
-            quantiles = (self.preprocessing[k] for k in ("low_quantile", "high_quantile"))
-            images += [normalise(pixels, inside, *quantiles), inside]
-        return images
+        rule = self.preprocessing["low_quantile"], self.preprocessing["high_quantile"]
+        return _images(self.tables, item, grid, network_grid, rule)
+
+
+def _images(
+    tables: Mapping[str, Path],
+    item: Mapping[str, Any],
+    grid: PlaneGrid,
+    target: PlaneGrid,
+    quantiles: tuple[float, float],
+) -> list[np.ndarray]:
+    """T, its mask, S, its mask: (rows, columns) of the grid `target`, intensities in [0, 1]."""
+    images = []
+    for name, image, mask, what in (
+        ("planes", "_mri.nii.gz", "_mrimask.nii.gz", "its MRI plane has no tissue"),
+        ("affines", "_linear.nii.gz", "_linearmask.nii.gz", "no tissue within its MRI plane"),
+    ):
+        pixels = resample_plane(_plane(tables[name], item[name], image, grid), grid, target)
+        inside = resample_mask(_plane(tables[name], item[name], mask, grid), grid, target)
+        if not inside.any():
+            raise ImageError(f"section {item[name]['section']!r}: {what}")
+        images += [normalise(pixels, inside, *quantiles), inside]
+    return images
 
 
 def _plane(table: Path, row: Mapping[str, Any], ending: str, grid: PlaneGrid) -> np.ndarray:
@@ -344,16 +413,17 @@ def infer_section(
     )
 
     if predictor is not None:
-        velocity_px, synthesised = predictor.predict(section)
+        found, synthesised = predictor.predict(section)
         fixed_mask = _plane(tables["planes"], plane_row, "_mrimask.nii.gz", grid)
         moving_mask = _plane(tables["affines"], affine_row, "_linearmask.nii.gz", grid)
-        found = flow.integrate(velocity_px, grid)
         columns |= _measures(found, fixed_mask, moving_mask)
         mm, origin_mm = grid.spacing_mm, found.canvas.origin_mm
         forward = (PlaneField(found.disp_px * mm, mm, origin_mm), *forward)
         backward = (*backward, PlaneField(found.inverse_disp_px * mm, mm, origin_mm))
-        pictures["synthesised"] = (synthesised, (0.0, 0.0))
-        pictures["velocity"] = ((found.velocity_px * mm).astype(np.float32), origin_mm)
+        if synthesised is not None:
+            pictures["synthesised"] = (synthesised, (0.0, 0.0))
+        if found.velocity_px is not None:
+            pictures["velocity"] = ((found.velocity_px * mm).astype(np.float32), origin_mm)
 
     section_mm_from_plane = SectionTransform(forward)
     transforms = out_dir / "transforms"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -93,6 +94,7 @@ def predict(
     *,
     batch_size: int = 8,
     device: torch.device | str = "cpu",
+    registers: Literal["synthesised", "section"] = "synthesised",
 ) -> tuple[Tensor, Tensor]:
     """Velocities that take each fixed image into its moving one.
 
@@ -102,6 +104,8 @@ def predict(
     fixed, moving : (N, 1, H, W) in [0, 1], padded (`pad`, `as_batch`) to the networks' multiple.
     moving_masks : (N, 1, H, W), 0 or 1: the tissue of the moving images, which the synthesised
         ones are limited to, as in training. Needed with a generator.
+    registers : what the registrar is given with the fixed image: what the generator made, or the
+        moving image itself, for a registrar trained on pairs of different kinds.
 
     Returns
     -------
@@ -117,7 +121,7 @@ def predict(
     velocities, images = [], []
     for start in range(0, len(fixed), batch_size):
         target = fixed[start : start + batch_size].to(device)
-        image = moving[start : start + batch_size].to(device)
+        section = image = moving[start : start + batch_size].to(device)
         if generator is not None:
             tissue = moving_masks[start : start + batch_size].to(device)
             image = torch.cat(
@@ -126,7 +130,8 @@ def predict(
                     for one in zip(target.split(1), image.split(1), tissue.split(1), strict=True)
                 ]
             )
-        velocities.append(registrar(target, image).cpu())
+        seen = image if registers == "synthesised" else section
+        velocities.append(registrar(target, seen).cpu())
         images.append(image.cpu())
     return torch.cat(velocities), torch.cat(images)
 

@@ -296,9 +296,11 @@ def networks(tmp_path):
         "generator": (Generator, {"channels": 4, "residual_blocks": 1}, SbrOptions()),
     }
     paths = {}
-    for kind, (network, architecture, options) in built.items():
+    for name, (network, architecture, options) in built.items():
         tensors = network(**architecture).state_dict()
-        if kind == "generator":
+        kind = "registrar"
+        if name == "generator":
+            kind, architecture = "method", {name: architecture}
             tensors = {f"generator.{k}": v for k, v in tensors.items()}
         header = weights_header(
             kind,
@@ -309,8 +311,8 @@ def networks(tmp_path):
             fingerprint="test",
             revision=1,
         )
-        paths[kind] = tmp_path / "weights" / f"{kind}.safetensors"
-        save_weights(paths[kind], tensors, header)
+        paths[name] = tmp_path / "weights" / f"{name}.safetensors"
+        save_weights(paths[name], tensors, header)
     return paths
 
 
@@ -328,7 +330,7 @@ def test_weights_of_another_architecture(brain, networks, tmp_path, capsys):
 
 def test_weights_of_another_kind_of_network(brain, networks, tmp_path, capsys):
     code = _infer(brain, tmp_path / "out", networks["generator"], networks["registrar"])
-    _refused(code, capsys, tmp_path / "out", "expected weights of a registrar", "'generator'")
+    _refused(code, capsys, tmp_path / "out", "expected weights of a method", "'registrar'")
 
 
 def test_weights_that_are_missing(brain, networks, tmp_path, capsys):

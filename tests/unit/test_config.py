@@ -11,7 +11,19 @@ import pytest
 import yaml
 
 from sbr_core import config
-from sbr_core.config import Config, Options, parse_options, resolve
+from sbr_core.config import (
+    INHERITED,
+    METHODS,
+    OWN_REGISTRAR_METHODS,
+    SHARED_REGISTRAR_METHODS,
+    TRAINED_METHODS,
+    UNTRAINED_METHODS,
+    Config,
+    NmiOptions,
+    Options,
+    parse_options,
+    resolve,
+)
 from sbr_core.errors import ConfigError
 from sbr_core.io.manifests import BrainRow, SectionRow
 from sbr_core.stages import REVISION
@@ -62,6 +74,55 @@ def test_own_keys_win_over_the_preset_and_the_preset_over_defaults(presets):
     assert (found.augment.scale, found.augment.field_grid) == (0.1, 4)
     assert json.dumps(values) == before, "the user's values were changed in passing"
     assert resolve({"preset": str(presets / "fast.yaml")}, presets).train_sbr.steps == 5
+
+
+def test_a_key_written_once_counts_for_every_method(presets):
+    """But a default of a method's own is not overruled by what stands under another's name."""
+    values = {
+        "train_registrar": {"encoder_channels": [4, 8], "decoder_channels": [8, 4], "steps": 3},
+        "train_sbr": {
+            "minutes": 10,
+            "contrastive_weight": 0.5,
+            "generator_channels": 8,
+            "learning_rate": 1e-3,
+            "augment": {"scale": 0.2},
+        },
+        "train_nmi": {"bins": 30, "steps": 7},
+        "train_cgan": {"augment": {"rotation_deg": 1.0}},
+    }
+    before = json.dumps(values)
+    found = resolve(values, presets)
+    for method in TRAINED_METHODS:
+        section = getattr(found, f"train_{method}")
+        assert section.minutes == 10 and section.augment.scale == 0.2, method
+        if method not in ("nmi", "nmiw"):
+            assert section.generator_channels == 8 and section.learning_rate == 1e-3, method
+    assert found.train_registrar.minutes is None and found.train_registrar.augment.scale == 0.05
+    assert found.train_sbr_r.contrastive_weight == found.train_sbr_g.contrastive_weight == 0.5
+    assert found.train_sbr_n.contrastive_weight == 0
+    assert found.train_nmi.learning_rate == NmiOptions().learning_rate
+    assert found.train_cgan.augment.rotation_deg == 1.0
+    for section in (found.train_nmi, found.train_nmiw, found.train_rot):
+        assert section.encoder_channels == (4, 8)
+    assert found.train_nmiw.bins == 30
+    assert found.train_nmi.steps == found.train_nmiw.steps == 7 != found.train_rot.steps
+    assert json.dumps(values) == before, "the user's values were changed in passing"
+
+
+def test_what_is_inherited_is_refused_where_it_was_written(presets):
+    with pytest.raises(ConfigError, match=r"train_sbr\.steps"):
+        resolve({"train_sbr": {"steps": "many"}}, presets)
+    with pytest.raises(ConfigError, match=r"train_registrar: .*as many"):
+        resolve({"train_registrar": {"decoder_channels": [8]}}, presets)
+    with pytest.raises(ConfigError, match=r"train_cgan: .*found \[1\]"):
+        resolve({"train_cgan": [1]}, presets)
+
+
+def test_every_trained_method_has_a_section_and_every_method_is_one_or_the_other():
+    assert {f"train_{method}" for method in TRAINED_METHODS} <= set(STAGES)
+    assert set(TRAINED_METHODS) | set(UNTRAINED_METHODS) == set(METHODS)
+    assert set(SHARED_REGISTRAR_METHODS) | set(OWN_REGISTRAR_METHODS) == set(TRAINED_METHODS)
+    assert set(INHERITED) | {"train_sbr"} == {f"train_{method}" for method in TRAINED_METHODS}
 
 
 def test_options_cannot_be_changed_afterwards():
@@ -124,7 +185,8 @@ def test_readme_teaches_every_key_with_its_default(repository):
     taught = documented(top)
     assert set(taught) == set(Config.model_fields) - set(STAGES)
     for stage, model in STAGES.items():
-        here = "".join(p for p in parts if f"`{stage}`" in p.splitlines()[0])
+        heads = [f"`{stage}`", *(["`train_…`"] if stage.startswith("train_") else [])]
+        here = "".join(p for p in parts if any(head in p.splitlines()[0] for head in heads))
         cells = documented(here)
         for key, field in model.model_fields.items():
             default = field.default
@@ -135,7 +197,7 @@ def test_readme_teaches_every_key_with_its_default(repository):
             assert key in cells, f"config/README.md: {stage}.{key} is not explained"
             if isinstance(default, int | float) and not isinstance(default, bool):
                 cell = cells[key].split(" / ")
-                value = float(cell[-1] if stage == "train_sbr" else cell[0])
+                value = float(cell[0] if stage == "train_registrar" else cell[-1])
                 assert value == default, f"config/README.md: {stage}.{key}: default {default}"
 
 

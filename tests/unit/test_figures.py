@@ -61,7 +61,7 @@ def test_outlines_lie_in_millimetres_where_the_class_ends_whatever_the_pixels():
     plain, outlined = figure.axes[:2]
     assert not lines_of(plain)
     (line,) = lines_of(outlined)
-    assert np.linalg.norm(line - 10.0, axis=1) == pytest.approx(6.1, abs=0.15)
+    assert np.linalg.norm(line - 10.0, axis=1) == pytest.approx(6.0, abs=0.12)
     assert outlined.images[0].get_extent() == [-0.25, 19.75, 19.75, -0.25]
     assert outlined.get_xlim() == (0, 20) and outlined.get_ylim() == (20, 0)
     (legend,) = figure.legends
@@ -70,26 +70,23 @@ def test_outlines_lie_in_millimetres_where_the_class_ends_whatever_the_pixels():
 
 def test_nested_outlines_go_around_a_class_and_all_above_it():
     classes = disc(8, 0.2) + disc(4, 0.2)
-    for nested, radii in ((True, [8.1, 4.1]), (False, [4.1, 8.1, 4.1])):
+    for nested, radii in ((True, [8, 4]), (False, [4, 8, 4])):
         outlines = figures.Outlines(classes, 0.2, nested=nested)
         panel = figures.Panel("", figures.Picture(classes / 2, 0.2), True)
         figure = figures.picture_grid([[panel]], (0, 20, 20, 0), outlines)
         found = []
         for line in lines_of(figure.axes[0]):
             distance = np.linalg.norm(line - 10.0, axis=1)
-            found += [radius for radius in (4.1, 8.1) if np.any(abs(distance - radius) < 0.15)]
+            found += [radius for radius in (4, 8) if np.any(abs(distance - radius) < 0.15)]
         assert sorted(found) == sorted(radii)
 
 
 def test_many_panels_stay_within_a_page_and_a_missing_picture_says_why():
     outlines = figures.Outlines(disc(6, 0.5), 0.5)
     picture = figures.Picture(disc(6, 0.5).astype(float), 0.5)
+    below = figures.Panel("", picture)
     bands = [
-        [
-            figures.Panel(f"m{i}", None if i == 4 else picture, word="none"),
-            figures.Panel("", picture),
-        ]
-        for i in range(11)
+        [figures.Panel(f"m{i}", picture if i != 4 else None, word="none"), below] for i in range(11)
     ]
     figure = figures.picture_grid(bands, (0, 20, 20, 0), outlines)
     assert figure.get_figwidth() <= 7.1 + 1e-9
@@ -112,8 +109,9 @@ def test_the_busiest_view_is_where_the_cortex_folds():
     classes[deep & ((rows + columns) % 2 == 0)] = 3  # busier still, but no cortex
     left, right, bottom, top = figures.busiest_view(classes, 0.5, 0.3)
     assert right - left == pytest.approx(bottom - top) == pytest.approx(0.3 * 109 * 0.5, abs=0.5)
-    assert left == pytest.approx(30, abs=3) and right == pytest.approx(46, abs=3)
-    assert top == pytest.approx(37, abs=3) and bottom == pytest.approx(53, abs=3)
+    seen = (columns >= left / 0.5) & (columns <= right / 0.5)
+    seen &= (rows >= top / 0.5) & (rows <= bottom / 0.5)
+    assert seen[folds].mean() > 0.7 and not seen[deep].any()
     # anything goes, even nothing
     assert len(figures.busiest_view(np.zeros((8, 9), int), 1.0, 0.3)) == 4
 

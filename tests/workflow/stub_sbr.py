@@ -91,7 +91,7 @@ def run(command, arguments):
         networks = [arguments[k] for k in ("registrar", "weights") if arguments.get(k)]
         ending = ["sections/{section}_linear.nii.gz"]
         return per_section(arguments, list(prepared.values()), ending, options, *networks)
-    elif command in ("train-registrar", "train-sbr"):
+    elif command in ("train-registrar", "train"):
         assert read_table(arguments["planes"]), "training came before its table"
         for name in ("weights.safetensors", "loss.tsv", "loss.png"):
             write_text(out_dir / name, digest(command, options))

@@ -25,7 +25,7 @@ def test_dry_run_of_every_preset(repository, preset):
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
     assert "workflow/profiles/default" in output
-    for stage in ("demo", "prepare", "align", "train_registrar", "train_sbr", "report"):
+    for stage in ("demo", "prepare", "align", "train_registrar", "train", "report"):
         assert f"\nrule {stage}:" in output
 
 

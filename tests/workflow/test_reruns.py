@@ -2,7 +2,7 @@
 
 import json
 
-GLOBAL = {"align", "train_registrar", "train_sbr"}
+GLOBAL = {"align", "train_registrar", "train"}
 """Stages that look at the brain as a whole, which one section must not start again."""
 TABLES = {"reassemble": 2, "evaluate": 1, "report": 1}
 
@@ -118,7 +118,7 @@ def test_config_section_reruns_its_stage_and_what_follows(lab):
 
     assert rules_with("report: {jpeg_quality: 33}\n") == {"report"}
     assert rules_with("train_sbr: {steps: 777}\n") == {
-        *("train_sbr", "infer", "collect", "reassemble", "evaluate", "report"),
+        *("train", "infer", "collect", "reassemble", "evaluate", "report"),
     }
     assert rules_with("infer: {batch_size: 37}\n") == {
         *("infer", "collect", "reassemble", "evaluate", "report"),
@@ -135,7 +135,7 @@ def test_options_and_a_section_changed_at_once_are_both_seen(lab):
     config.write_text(config.read_text() + "train_sbr: {steps: 777}\nresample: {order: 3}\n")
     jobs = lab.rules()
     assert jobs["prepare"] == 1 and jobs["resample"] == 3 and jobs["infer"] == 6
-    assert {"train_registrar", "train_sbr"} <= set(jobs) and "align" not in jobs
+    assert {"train_registrar", "train"} <= set(jobs) and "align" not in jobs
     lab.snakemake()
     assert lab.planned() == []
 
@@ -146,11 +146,11 @@ def test_global_stages_run_when_asked_and_wait_for_the_newest_table(lab):
     checkpoints = lab.folder / "results/.checkpoints/one"
     for name in ("registrar", "sbr"):
         (checkpoints / name).mkdir(parents=True)
-    jobs = lab.rules("--forcerun", "train_sbr")
+    jobs = lab.rules("--forcerun", "train")
     # every chunk of sbr, the edited one of linear, and no other training
-    assert jobs["train_sbr"] == 1 and jobs["infer"] == 3 + 1 and "train_registrar" not in jobs
+    assert jobs["train"] == 1 and jobs["infer"] == 3 + 1 and "train_registrar" not in jobs
     assert (checkpoints / "sbr").exists(), "a dry run removed checkpoints"
-    lab.snakemake("--forcerun", "train_sbr")
+    lab.snakemake("--forcerun", "train")
     assert not (checkpoints / "sbr").exists(), "a forced training did not start anew"
     assert (checkpoints / "registrar").exists()
 
@@ -170,16 +170,16 @@ def test_second_brain_leaves_the_first_alone_and_can_borrow_its_networks(lab):
     lab.write_sheet(first, borrowing, three)
     jobs = lab.planned()
     assert jobs and not [job for job in jobs if job.split()[1] == "one"]
-    assert {j for j in jobs if j.startswith("train_")} == {
+    assert {j for j in jobs if j.startswith("train")} == {
         "train_registrar three",
-        "train_sbr three sbr",
+        "train three sbr",
     }
     assert "align three" not in jobs and "prepare_mri three" not in jobs
     lab.snakemake()
     assert lab.planned() == []
     # the donor's networks are ancient: training them anew does not touch the borrower
-    jobs = lab.planned("--forcerun", "train_sbr")
-    assert "train_sbr one sbr" in jobs and not [j for j in jobs if j.split()[1] == "two"]
+    jobs = lab.planned("--forcerun", "train")
+    assert "train one sbr" in jobs and not [j for j in jobs if j.split()[1] == "two"]
     # but naming another donor, or none, does
     lab.write_sheet(first, two, three)
-    assert {"train_registrar two", "train_sbr two sbr"} <= set(lab.planned())
+    assert {"train_registrar two", "train two sbr"} <= set(lab.planned())

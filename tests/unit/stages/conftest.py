@@ -195,10 +195,10 @@ def _save_networks(folder, *, spacing_mm=1.0, generator_spacing_mm=None, strengt
         (paths[0], "registrar", RegistrarOptions(), registrar.state_dict(), architecture, None),
         (
             paths[1],
-            "generator",
+            "method",
             SbrOptions(),
             {f"generator.{k}": v for k, v in generator.state_dict().items()},
-            {"channels": 4, "residual_blocks": 1},
+            {"generator": {"channels": 4, "residual_blocks": 1}},
             generator_spacing_mm,
         ),
     ):
@@ -211,6 +211,7 @@ def _save_networks(folder, *, spacing_mm=1.0, generator_spacing_mm=None, strengt
             fingerprint="",
             revision=1,
             synthesis_rim_px=0,
+            registers="synthesised",
         )
         save_weights(path, tensors, header)
     return {"registrar": paths[0], "weights": paths[1]}

@@ -10,6 +10,7 @@ import pytest
 
 from sbr_core import geometry
 from sbr_core.algorithms import simulation
+from sbr_core.algorithms.planes import resample_plane
 from sbr_core.config import EvaluateOptions
 from sbr_core.errors import ManifestError
 from sbr_core.geometry import PlaneGrid
@@ -85,7 +86,7 @@ def brain(small_demo, tmp_path_factory):
     files, planes = {}, []
     for row in rows:
         path = root / "resample" / "sections" / f"{row.section}_mrimask.nii.gz"
-        mask = evaluate.resample_plane(
+        mask = resample_plane(
             mri.data, mri.world_from_voxel, stack_from_world, GRID, row.position_mm, order=0
         )
         write_plane(path, mask, GRID.spacing_mm)

@@ -201,10 +201,10 @@ def test_plane_without_tissue_fails_alone(fake_brain, tmp_path, save_networks):
 
 
 def test_trained_method_needs_weights_that_belong_together(fake_brain, tmp_path, save_networks):
-    with pytest.raises(ConfigError, match="--registrar and --weights"):
+    with pytest.raises(ConfigError, match="--weights are needed"):
         run(fake_brain, "sbr")
     with pytest.raises(WeightsError, match="working_pixel_mm"):
         run(fake_brain, "sbr", **save_networks(tmp_path, generator_spacing_mm=0.5))
     networks = save_networks(tmp_path)
-    with pytest.raises(WeightsError, match="expected weights of a generator"):
+    with pytest.raises(WeightsError, match="expected weights of a method"):
         run(fake_brain, "sbr", registrar=networks["registrar"], weights=networks["registrar"])

@@ -15,10 +15,10 @@ from sbr_core.io.provenance import sha256_file
 from sbr_core.io.volumes import write_plane
 from sbr_core.io.weights import load_weights, save_weights
 from sbr_core.nn.projection import Projection
-from sbr_core.stages import train_registrar, train_sbr
+from sbr_core.stages import train, train_registrar
 from sbr_core.stages.networks import (
     PADDING_MULTIPLE,
-    load_generator,
+    load_method,
     load_registrar,
     read_planes,
     stacked,
@@ -78,7 +78,7 @@ def registrar(tmp_path, planes):
 
 
 def run_sbr(tmp_path, planes, sections, registrar, options=SBR):
-    train_sbr.run(
+    train.run(
         options,
         method="sbr",
         planes=planes,
@@ -94,9 +94,10 @@ def test_weights_state_all_that_inference_needs(tmp_path, planes, sections, regi
     weights = run_sbr(tmp_path, planes, sections, registrar)
     for path, load, steps, more in (
         (registrar, load_registrar, 3, {}),
-        (weights, load_generator, 2, {"synthesis_rim_px": 0}),
+        (weights, load_method, 2, {"synthesis_rim_px": 0, "registers": "synthesised"}),
     ):
-        network, header = load(path)
+        *networks, header = load(path)
+        network = networks[-1]
         assert not network.training
         assert header["preprocessing"] == {
             "working_pixel_mm": pytest.approx(SPACING_MM),
@@ -128,7 +129,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, planes, registrar):
 
 def test_the_projection_is_kept_for_training_on(tmp_path, planes, sections, registrar):
     tensors, _ = load_weights(run_sbr(tmp_path, planes, sections, registrar))
-    generator, _ = load_generator(tmp_path / "sbr" / "weights.safetensors")
+    _, generator, _ = load_method(tmp_path / "sbr" / "weights.safetensors")
     own = {k.removeprefix("projection."): v for k, v in tensors.items() if k[0] == "p"}
     Projection(generator.layer_channels, SBR.projection_channels).load_state_dict(own)
 
@@ -163,8 +164,8 @@ def test_a_registrar_of_another_pixel_size_is_refused(tmp_path, planes, sections
 
 
 def test_weights_of_another_kind_or_architecture_are_refused(registrar):
-    with pytest.raises(WeightsError, match="expected weights of a generator"):
-        load_generator(registrar)
+    with pytest.raises(WeightsError, match="expected weights of a method"):
+        load_method(registrar)
     tensors, header = load_weights(registrar)
     header["architecture"]["encoder_channels"] = [4, 4]
     save_weights(registrar, tensors, header)

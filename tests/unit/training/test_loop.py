@@ -168,11 +168,11 @@ def test_noise_is_no_runaway(tmp_path):
 
 def test_the_learning_rate_falls_over_the_last_part_only():
     options = toy_options(steps=100, decay_fraction=0.4)
-    rates = [learning_rate(step, options) for step in range(100)]
+    rates = [learning_rate(step / 100, options) for step in range(100)]
     assert rates[:61] == [0.1] * 61
     assert rates[80] == pytest.approx(0.05)
     assert 0 < rates[99] < 0.003
-    assert learning_rate(99, toy_options(steps=100, decay_fraction=0)) == 0.1
+    assert learning_rate(0.99, toy_options(decay_fraction=0)) == 0.1
 
 
 def test_training_learns_and_zero_steps_change_nothing(tmp_path):

@@ -13,6 +13,7 @@ from sbr_core.nn.projection import Projection
 from sbr_core.nn.registrar import Registrar
 from sbr_core.training import predict as prediction
 from sbr_core.training.loop import open_checkpoints, train
+from sbr_core.training.pairs import Pairs
 from sbr_core.training.predict import as_batch, crop, pad, padding_px, predict, tissue_box
 from sbr_core.training.registrar import RegistrarTask, dilate, neighbour_pairs
 from sbr_core.training.sbr import SbrTask, draw_places, take
@@ -105,8 +106,13 @@ def small_sbr(**changes):
     torch.nn.init.normal_(registrar.velocity.weight, std=0.1)
     generator = Generator(4, 2)
     projection = Projection(generator.layer_channels, 16)
+    return SbrTask(generator, projection, registrar, blob_pairs(planes, masks), options)
+
+
+def blob_pairs(planes, masks):
+    """Planes and sections of the opposite contrast."""
     sections = (1 - planes) * masks
-    return SbrTask(generator, projection, registrar, sections, masks, planes, masks, options)
+    return Pairs(sections, masks, planes, masks, section_rim_px=0, plane_rim_px=2)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.02])
@@ -184,7 +190,7 @@ def test_descriptors_are_taken_where_the_places_say():
 
 def test_an_image_without_tissue_gives_finite_losses():
     task = small_sbr()
-    task.masks.zero_()
+    task.pairs.masks.zero_()
     losses = task.losses(rng())
     losses["loss"].backward()
     assert all(torch.isfinite(v) for v in losses.values())
@@ -192,8 +198,8 @@ def test_an_image_without_tissue_gives_finite_losses():
 
 def test_prediction_uses_no_augmentation_and_nothing_random(monkeypatch):
     task = small_sbr()
-    sections, planes = task.images
-    masks = task.masks[0, :, :1]
+    sections, planes = task.pairs.images
+    masks = task.pairs.masks[0, :, :1]
 
     def forbidden(*_, **__):
         raise AssertionError("random at prediction time")
@@ -212,8 +218,8 @@ def test_prediction_uses_no_augmentation_and_nothing_random(monkeypatch):
 
 def test_prediction_does_not_depend_on_the_size_of_the_batch():
     task = small_sbr()
-    sections, planes = task.images
-    masks = task.masks[0, :, :1]
+    sections, planes = task.pairs.images
+    masks = task.pairs.masks[0, :, :1]
     one = predict(task.registrar, task.generator, planes, sections, masks, batch_size=1)
     all_ = predict(task.registrar, task.generator, planes, sections, masks, batch_size=3)
     for a, b in zip(one, all_, strict=True):
@@ -224,8 +230,8 @@ def test_prediction_does_not_depend_on_the_size_of_the_batch():
 
 def test_nothing_is_synthesised_outside_the_tissue():
     task = small_sbr()
-    sections, planes = task.images
-    masks = task.masks[0, :, :1]
+    sections, planes = task.pairs.images
+    masks = task.pairs.masks[0, :, :1]
     _, synthesised = predict(task.registrar, task.generator, planes, sections, masks)
     assert (synthesised[masks == 0] == 0).all()
     assert (synthesised[masks > 0] > 0).all()
@@ -247,8 +253,8 @@ def test_the_box_holds_all_tissue_and_a_margin():
 
 def test_more_empty_background_changes_nothing():
     task = small_sbr()
-    sections, planes = task.images
-    inputs = [F.pad(t, (16,) * 4) for t in (planes, sections, task.masks[0, :, :1])]
+    sections, planes = task.pairs.images
+    inputs = [F.pad(t, (16,) * 4) for t in (planes, sections, task.pairs.masks[0, :, :1])]
     wide = [F.pad(t, (16, 8, 8, 32)) for t in inputs]
     few = predict(task.registrar, task.generator, *inputs)
     many = predict(task.registrar, task.generator, *wide)
