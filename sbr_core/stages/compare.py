@@ -24,7 +24,7 @@ import numpy as np
 from scipy import stats
 
 from sbr_core import figures, metrics, plotting
-from sbr_core.config import CompareOptions
+from sbr_core.config import LABEL_METHODS, CompareOptions
 from sbr_core.errors import ConfigError, ReceiptError
 from sbr_core.io.manifests import SectionRow, read_tsv, write_tsv
 from sbr_core.io.provenance import atomic_path, write_json, write_provenance
@@ -601,7 +601,8 @@ def _notes(
                 f"The registrar that methods share was trained beforehand, in"
                 f" {number(training[0])} minutes ({training[1]} steps), which are not counted."
             )
-    left_out = [figures.name_of(method) for method in options.methods if method not in methods]
+    asked = [method for method in options.methods if method in LABEL_METHODS]
+    left_out = [figures.name_of(method) for method in asked if method not in methods]
     if left_out:
         notes.append(f"Left out, for want of labels to train with: {', '.join(left_out)}.")
     notes.append(
