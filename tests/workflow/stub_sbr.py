@@ -103,6 +103,9 @@ def run(command, arguments):
     elif command == "evaluate":
         for name in ("summary.tsv", "sections.tsv"):
             write_text(out_dir / name, digest(options, arguments["prepared"]))
+    elif command == "compare":
+        for name in ("summary.tsv", "tests.tsv", "index.html"):
+            write_text(out_dir / name, digest(options, sorted(arguments["methods"])))
     elif command == "report":
         write_text(arguments["out"], digest(options, arguments["brain"]))
     else:
