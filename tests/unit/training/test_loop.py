@@ -13,8 +13,10 @@ from torch import nn
 
 from sbr_core.config import TrainOptions
 from sbr_core.errors import TrainingError
+from sbr_core.training import loop
 from sbr_core.training.loop import (
     KEPT_CHECKPOINTS,
+    Player,
     checkpoint_key,
     fingerprint,
     learning_rate,
@@ -173,6 +175,114 @@ def test_the_learning_rate_falls_over_the_last_part_only():
     assert rates[80] == pytest.approx(0.05)
     assert 0 < rates[99] < 0.003
     assert learning_rate(0.99, toy_options(decay_fraction=0)) == 0.1
+
+
+class Clock:
+    """Stands in for `time`: a step of the task takes `seconds_per_step`, all else no time."""
+
+    def __init__(self, start=1000.0, seconds_per_step=7.0):
+        self.now, self.seconds_per_step = start, seconds_per_step
+
+    def monotonic(self):
+        return self.now
+
+    def step(self, step):
+        self.now += self.seconds_per_step
+        return 1.0
+
+
+def test_training_ends_by_the_clock_and_the_learning_rate_with_it(tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
+    options = toy_options(steps=1000, minutes=3.5, decay_fraction=0.4)
+    with open_checkpoints(tmp_path, "toy") as folder:
+        rows = train(ToyTask(clock.step), options, folder, CPU)
+    assert len(rows) == 30 and rows[-1]["seconds"] == 210  # of 3.5 minutes
+    rates = [row["learning_rate"] for row in rows]
+    assert rates[:18] == [0.1] * 18
+    assert rates[-1] == pytest.approx(0.1 / 12)  # one of the twelve falling steps is left
+
+
+def test_minutes_before_an_interruption_count(tmp_path, monkeypatch):
+    def interrupt(step):
+        if step == 11:
+            raise KeyboardInterrupt
+        return clock.step(step)
+
+    options = toy_options(steps=1000, minutes=3.5, checkpoint_every_s=1e-9)
+    clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
+    with pytest.raises(KeyboardInterrupt), open_checkpoints(tmp_path, "toy") as folder:
+        train(ToyTask(interrupt), options, folder, CPU)
+    clock = Clock(start=3.0)  # another day, and the clock of another boot
+    monkeypatch.setattr(loop, "time", clock)
+    with open_checkpoints(tmp_path, "toy") as folder:
+        rows = train(ToyTask(clock.step), options, folder, CPU)
+    assert len(rows) == 30
+    assert [row["seconds"] for row in rows] == [7.0 * n for n in range(1, 31)]
+    # and taken up once more, there is nothing left to do
+    with open_checkpoints(tmp_path, "toy") as folder:
+        assert len(train(ToyTask(clock.step), options, folder, CPU)) == 30
+
+
+def test_steps_end_a_training_that_has_minutes_left(tmp_path):
+    options = toy_options(steps=20, minutes=60)
+    with open_checkpoints(tmp_path, "toy") as folder:
+        rows = train(ToyTask(), options, folder, CPU)
+    assert len(rows) == 20
+    assert rows[-1]["learning_rate"] == pytest.approx(0.1 / 8)
+
+
+class TwoPlayers:
+    """Two numbers, each drawn to 1 by its own player, one from the middle of the training on."""
+
+    name = "two"
+
+    def __init__(self):
+        self.modules = {name: nn.Linear(1, 1, bias=False) for name in ("early", "late")}
+        for module in self.modules.values():
+            nn.init.zeros_(module.weight)
+        self.players = (Player(("early",), rate_factor=0.5), Player(("late",), starts_at=0.5))
+        self.seen = []
+
+    def losses(self, rng):
+        early, late = (m.weight.sum() for m in self.modules.values())
+        self.seen.append((float(early.detach()), float(late.detach())))
+        # the gradient of the late one is large: clipped together, the early one would not move
+        return {"loss": (early - 1) ** 2 + 1e6 * (late - 1) ** 2}
+
+
+def test_players_have_their_own_pace_start_and_clipping(tmp_path):
+    task = TwoPlayers()
+    options = toy_options(steps=20, learning_rate=0.01, decay_fraction=0.0)
+    with open_checkpoints(tmp_path, "two") as folder:
+        train(task, options, folder, CPU)
+    early, late = zip(*task.seen, strict=True)
+    assert early[1] == pytest.approx(0.005, rel=1e-3)  # Adam's first step is the learning rate
+    assert late[:11] == (0.0,) * 11 and late[11] == pytest.approx(0.01, rel=1e-3)
+    assert early[-1] > 0.09
+
+
+def test_what_is_watched_tells_a_runaway_and_not_what_adversaries_win(tmp_path):
+    class Game(ToyTask):
+        watched = "error"
+
+        def losses(self, rng):
+            loss = super().losses(rng)["loss"]
+            return {"loss": loss, "error": loss * 0 + self.error_at(self.step)}
+
+    def play(folder, error_at):
+        task = Game(lambda step: 1.0 if step <= 80 else 100.0)
+        task.error_at = error_at
+        return train(task, toy_options(steps=300), folder, CPU)
+
+    with open_checkpoints(tmp_path, "game") as folder:
+        assert len(play(folder, lambda step: 0.5)) == 300
+    with (
+        pytest.raises(TrainingError, match="ran away"),
+        open_checkpoints(tmp_path, "lost") as folder,
+    ):
+        play(folder, lambda step: 0.5 if step <= 80 else 5.0)
 
 
 def test_training_learns_and_zero_steps_change_nothing(tmp_path):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from small_training import OPTIONS, blobs, small_task
 
 from sbr_core import augment
-from sbr_core.config import AugmentOptions, RegistrarOptions, SbrOptions
+from sbr_core.config import SbrOptions
 from sbr_core.functional.warp import compose, warp
 from sbr_core.nn.generator import Generator
 from sbr_core.nn.projection import Projection
@@ -15,7 +15,7 @@ from sbr_core.training import predict as prediction
 from sbr_core.training.loop import open_checkpoints, train
 from sbr_core.training.pairs import Pairs
 from sbr_core.training.predict import as_batch, crop, pad, padding_px, predict, tissue_box
-from sbr_core.training.registrar import RegistrarTask, dilate, neighbour_pairs
+from sbr_core.training.registrar import dilate, neighbour_pairs
 from sbr_core.training.sbr import SbrTask, draw_places, take
 
 CPU = torch.device("cpu")
@@ -43,27 +43,6 @@ def test_dilation_grows_by_its_radius():
     mask[..., 5, 5] = 1
     assert dilate(mask, 2).sum() == 25
     assert torch.equal(dilate(mask, 0), mask)
-
-
-@pytest.fixture(scope="module")
-def recovered(tmp_path_factory):
-    """A registrar trained for seconds on one blob image, augmented by shifts of up to 3 px."""
-    shifts = AugmentOptions(rotation_deg=0, scale=0, translation_px=1.5, field_sigma_px=(0.0, 0.0))
-    options = RegistrarOptions(
-        steps=250,
-        batch_size=4,
-        learning_rate=3e-3,
-        encoder_channels=(8, 16, 16),
-        decoder_channels=(16, 16, 16),
-        augment=shifts,
-    )
-    torch.manual_seed(0)
-    planes, masks = blobs(2)
-    registrar = Registrar(options.encoder_channels, options.decoder_channels)
-    task = RegistrarTask(registrar, planes, masks, [0.0, 1.0], options)
-    with open_checkpoints(tmp_path_factory.mktemp("checkpoints"), "shift") as folder:
-        rows = train(task, options, folder, CPU)
-    return registrar, planes, masks, rows
 
 
 def test_a_registrar_learns_to_undo_a_known_shift(recovered):
