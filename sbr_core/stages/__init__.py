@@ -13,5 +13,6 @@ REVISION = {
     "reassemble": 1,
     "evaluate": 1,
     "report": 1,
+    "simulate": 1,
 }
 """Raise a stage's number when its results change, and the workflow reruns it and what follows."""
