@@ -17,7 +17,7 @@ import numpy as np
 
 from sbr_core import geometry, plotting
 from sbr_core.errors import ReceiptError
-from sbr_core.io.manifests import read_tsv
+from sbr_core.io.manifests import SIMULATED, read_tsv
 from sbr_core.io.provenance import read_json, versions, write_text
 from sbr_core.io.receipts import file_of, read_table
 from sbr_core.io.transforms import PlaneField, read_section_transform
@@ -73,6 +73,7 @@ def run(
     ).get_template("report.html.j2")
     text = page.render(
         brain=brain,
+        simulated=_simulated(brain, results_dir),
         methods=list(methods),
         versions=versions(),
         tiles=_tiles(rows, measured),
@@ -88,6 +89,15 @@ def run(
         sections=_sections(tables, rows, measured, results_dir, options),
     )
     write_text(out, text)
+
+
+def _simulated(brain: str, results_dir: Path) -> dict[str, Any] | None:
+    """What to say of a simulated brain; None for a real one."""
+    if not brain.endswith(SIMULATED):
+        return None
+    truth = results_dir / "data" / "truth.json"
+    moved_mm = read_json(truth)["in_plane_mm_of_linear"] if truth.is_file() else None
+    return {"source": brain.removesuffix(SIMULATED), "moved_mm": _number(moved_mm)}
 
 
 class _Measured:

@@ -26,7 +26,7 @@ def forget_receipts_of_missing_files():
         return path.name in listed[path.parent]
 
     for brain in BRAINS:
-        for stage in (*SECTION_STAGES, *METHODS):
+        for stage in (*SECTION_STAGES, *methods_of(brain)):
             for receipt in map(Path, receipts(brain, stage)):
                 if not receipt.is_file():
                     continue
