@@ -258,6 +258,18 @@ COMMANDS = (
         ),
     ),
     Command(
+        "simulate",
+        "pairs with a known deformation, from a brain's own sections and MRI planes",
+        "simulate",
+        (
+            Flag("--rows", "rows", "the brain's manifest (.tsv), or its rows as a JSON list"),
+            _PREPARED,
+            _PLANES,
+            Flag("--sections", "path", "table written by align-sections"),
+            _OUT_DIR,
+        ),
+    ),
+    Command(
         "report",
         "one self-contained HTML page",
         "report",

@@ -310,6 +310,26 @@ class CompareOptions(Options):
     section: str | None = None
 
 
+class SimulateOptions(Options):
+    """Pairs with a known deformation, made of a brain's own MRI planes and sections.
+
+    `deformation_mm` is the mean true displacement, which is Linear's error; None takes 1.2 % of
+    the tissue's extent.
+    """
+
+    n_sections: Annotated[int, Field(ge=4)] | None = None
+    deformation_mm: Positive | None = None
+    affine_share: Fraction = 0.15
+    tears: Annotated[float, Field(ge=0, le=0.5)] = 0.15
+    missing_pieces: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    uneven_staining: Annotated[float, Field(ge=0, le=5)] = 1.0
+    texture: Annotated[float, Field(ge=0, le=3)] = 1.0
+    blur_px: Annotated[float, Field(ge=0, le=5)] = 0.4
+    noise: Annotated[float, Field(ge=0, le=0.5)] = 0.02
+    n_landmarks: Annotated[int, Field(ge=10)] = 150
+    seed: int = Field(default=1, ge=0)
+
+
 class ReportOptions(Options):
     """The HTML page of one brain."""
 
@@ -348,6 +368,7 @@ class Config(Options):
     evaluate: EvaluateOptions = EvaluateOptions()
     compare: CompareOptions = CompareOptions()
     report: ReportOptions = ReportOptions()
+    simulate: SimulateOptions = SimulateOptions()
 
     def section_json(self, name: str) -> str:
         """One section as JSON with sorted keys: what a rule is given, and reruns on."""

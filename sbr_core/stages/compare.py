@@ -39,7 +39,7 @@ from sbr_core.io.volumes import read_plane
 from sbr_core.stages.evaluate import unit_of
 from sbr_core.stages.infer import plane_grid, registered
 from sbr_core.stages.labels import LabelPairs, read_label_volume
-from sbr_core.stages.page import FOUND, comparison_of, number, write_page
+from sbr_core.stages.page import FOUND, comparison_of, number, simulated_from, write_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -156,7 +156,11 @@ def run(
         },
     )
     write_page(
-        out_dir / "index.html", "compare.html.j2", brain=brain, comparison=comparison_of(out_dir)
+        out_dir / "index.html",
+        "compare.html.j2",
+        brain=brain,
+        simulated=simulated_from(brain, out_dir.parent),
+        comparison=comparison_of(out_dir),
     )
     write_provenance(
         out_dir / "compare.json",

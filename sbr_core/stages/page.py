@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sbr_core.io.manifests import SIMULATED
 from sbr_core.io.provenance import read_json, versions, write_text
 
 FOUND = "comparison.json"
@@ -65,3 +66,12 @@ def comparison_of(folder: Path) -> Mapping[str, Any] | None:
     found = read_json(folder / FOUND)
     figures = [f | {"uri": png_uri(folder / f["file"])} for f in found["figures"]]
     return found | {"figures": figures}
+
+
+def simulated_from(brain: str, results_dir: Path) -> dict[str, Any] | None:
+    """What to say of a simulated brain; None for a real one."""
+    if not brain.endswith(SIMULATED):
+        return None
+    truth = results_dir / "data" / "truth.json"
+    moved_mm = read_json(truth)["in_plane_mm_of_linear"] if truth.is_file() else None
+    return {"source": brain.removesuffix(SIMULATED), "moved_mm": number(moved_mm)}

@@ -20,7 +20,14 @@ from sbr_core.io.provenance import read_json
 from sbr_core.io.receipts import file_of, read_table
 from sbr_core.io.transforms import PlaneField, read_section_transform
 from sbr_core.io.volumes import Volume, read_cuts, read_plane, read_volume
-from sbr_core.stages.page import comparison_of, jpeg, number, png_uri, write_page
+from sbr_core.stages.page import (
+    comparison_of,
+    jpeg,
+    number,
+    png_uri,
+    simulated_from,
+    write_page,
+)
 
 if TYPE_CHECKING:
     from sbr_core.config import ReportOptions
@@ -66,6 +73,7 @@ def run(
         out,
         "report.html.j2",
         brain=brain,
+        simulated=simulated_from(brain, results_dir),
         methods=list(methods),
         tiles=_tiles(rows, measured),
         alarms=_alarms(rows, measured, results_dir),

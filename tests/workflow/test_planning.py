@@ -119,3 +119,41 @@ def test_lock_of_a_killed_run_does_not_stop_the_same_command(lab):
     assert "was killed: lock removed" in done.stdout + done.stderr
     assert (lab.folder / "results/one/report/index.html").exists()
     assert not note.exists()
+
+
+def test_simulated_pairs_are_made_only_when_asked_for(empty_lab):
+    lab = empty_lab
+    lab.write_sheet(lab.add_brain("one"), lab.add_brain("two", prealigned=True))
+    assert not [job for job in lab.planned() if "simulate" in job]
+    jobs = lab.planned("simulate")
+    assert {"simulate_pairs one", "simulate_pairs two"} <= set(jobs)
+    for brain in ("one-simulated", "two-simulated"):
+        # a prealigned brain with trainings of its own, through to its report
+        ours = {job.split()[0] for job in jobs if job.split()[1:2] == [brain]}
+        assert ours == {
+            *("prepare", "resample", "align_sections", "train_registrar", "train_sbr"),
+            *("infer", "collect", "reassemble", "evaluate", "report"),
+        }
+    # nothing of the real brains beyond what the pairs are made of
+    assert not [j for j in jobs if j.split()[0] in ("infer", "report") and "-simulated" not in j]
+    page = "results/one-simulated/report/index.html"
+    assert not [job for job in lab.planned(page) if "two" in job]
+
+
+def test_simulated_brain_trains_for_itself_even_if_its_source_borrows(empty_lab):
+    lab = empty_lab
+    two = lab.add_brain("two", [f"t{i}" for i in range(5)]).replace("LIA\t", "LIA\tone")
+    lab.write_sheet(lab.add_brain("one"), two)
+    jobs = lab.planned("results/two-simulated/report/index.html")
+    assert [job for job in jobs if job.startswith("train_")] == [
+        "train_registrar two-simulated",
+        "train two-simulated sbr",
+    ]
+
+
+def test_a_brain_of_the_sheet_cannot_take_a_simulated_ones_name(empty_lab):
+    lab = empty_lab
+    lab.write_sheet(lab.add_brain("one-simulated", ["a", "b"]))
+    done = lab.snakemake("-n", ok=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "brain 'one-simulated': expected a name that does not end in '-simulated'" in done.stderr

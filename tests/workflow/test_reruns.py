@@ -183,3 +183,33 @@ def test_second_brain_leaves_the_first_alone_and_can_borrow_its_networks(lab):
     # but naming another donor, or none, does
     lab.write_sheet(first, two, three)
     assert {"train_registrar two", "train two sbr"} <= set(lab.planned())
+
+
+def test_simulated_pairs_rerun_when_their_options_or_their_source_change(lab):
+    lab.snakemake("simulate")
+    assert lab.planned("simulate") == lab.planned() == []
+    worked = {name for name, _ in lab.calls()}
+    assert {"simulate", "prepare", "train", "report"} <= worked
+    config = lab.folder / "config/config.yaml"
+    text = config.read_text()
+    config.write_text(text + "simulate: {noise: 0.05}\n")
+    assert lab.planned() == []  # the brain itself has no part in it
+    jobs = lab.planned("simulate")
+    assert "simulate_pairs one" in jobs and "train_registrar one-simulated" in jobs
+    assert "train one-simulated sbr" in jobs
+    assert not [job for job in jobs if job.split()[1] == "one" and "simulate_pairs" not in job]
+    # how the pairs are measured does not make them anew, how their planes are made does
+    config.write_text(text + "evaluate: {percentiles: [50]}\n")
+    assert lab.planned("simulate") == ["evaluate one-simulated", "report one-simulated"]
+    config.write_text(text + "resample: {order: 3}\n")
+    assert "simulate_pairs one" in lab.planned("simulate")
+    config.write_text(text)
+    # another image leaves the pairs alone, another set of sections does not
+    (lab.folder / "raw/one/images/s03.png").write_text("other pixels")
+    assert not [job for job in lab.planned("simulate") if "one-simulated" in job]
+    lab.edit("raw/one/sections.tsv", "s03.png\t2.0\t0.5\tnone\t", "s03.png\t2.0\t0.5\tnone\tyes")
+    assert "simulate_pairs one" in lab.planned("simulate")
+    lab.snakemake("simulate")
+    table = (lab.folder / "results/one-simulated/sbr/sections.tsv").read_text()
+    assert "s04\t" in table and "s03\t" not in table
+    assert lab.planned("simulate") == []

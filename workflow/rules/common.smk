@@ -13,7 +13,7 @@ from snakemake.logging import logger
 from sbr_core import chunks, config as sbr_config
 from sbr_core.errors import ManifestError, SbrError
 from sbr_core.io import manifests
-from sbr_core.io.provenance import sha256_file
+from sbr_core.io.provenance import sha256_file, sha256_of
 from sbr_core.stages import REVISION
 
 REPOSITORY = Path(workflow.basedir).parent
@@ -41,7 +41,7 @@ def checked(function, *args, **kwargs):
 
 def demo_rows():
     """The demo's manifest as its options make it; none where no brain is the demo."""
-    if all(Path(row.sections) != DEMO_MANIFEST for row in BRAINS.values()):
+    if all(Path(row.sections) != DEMO_MANIFEST for row in SHEET.values()):
         return []
     from sbr_core.algorithms import simulation  # takes a while, so only where it is needed
 
@@ -95,6 +95,32 @@ def in_chunks(rows, n_rows):
     return {name: [row_of[s] for s in sections] for name, sections in members.items()}
 
 
+def simulated_data(brain, *parts):
+    """A path below the data of a simulated brain."""
+    return str(Path(CONFIG.results, brain, "data", *parts))
+
+
+def simulated_brain(brain):
+    """The row of a simulated brain, as it would stand in the sheet."""
+    return manifests.BrainRow(
+        brain=brain,
+        sections=simulated_data(brain, "sections.tsv"),
+        landmarks=simulated_data(brain, "landmarks.tsv"),
+        prealigned=True,
+    )
+
+
+def simulated_manifest(brain):
+    """(rows of a simulated brain, their ids), from the rows of its source."""
+    rows = manifests.simulated_rows(
+        MANIFESTS[SOURCE_OF[brain]][0],
+        CONFIG.simulate.n_sections,
+        CONFIG.prepare.working_pixel_mm,
+        Path(simulated_data(brain)),
+    )
+    return rows, [row.section for row in rows]
+
+
 def one_of(names):
     """Regular expression that matches exactly these names."""
     return "|".join(re.escape(name) for name in names)
@@ -102,6 +128,9 @@ def one_of(names):
 
 CONFIG = checked(sbr_config.resolve, config, REPOSITORY / "config" / "presets")
 METHODS = tuple(dict.fromkeys(("linear", *CONFIG.methods)))
+# simulated pairs are also given to the classical reference
+REFERENCES = tuple(method for method in ("syn_mi",) if method in sbr_config.METHODS)
+EVERY_METHOD = tuple(dict.fromkeys((*METHODS, *REFERENCES)))
 TRAINED = tuple(method for method in METHODS if method in sbr_config.TRAINED_METHODS)
 TRAININGS = (
     *(["registrar"] if set(TRAINED) & set(sbr_config.SHARED_REGISTRAR_METHODS) else []),
@@ -113,11 +142,15 @@ METHOD_FOLDERS = (
     *(f"compare/{method}" for method in sbr_config.TRAINED_METHODS),
 )
 """Values of the wildcard `method`: a comparison trains its own networks, in folders apart."""
-BRAINS = checked(manifests.read_brains, CONFIG.brains)
+SHEET = checked(manifests.read_brains, CONFIG.brains)
 DEMO_ROWS = checked(demo_rows)
-checked(check_files, BRAINS)
-MANIFESTS = {name: checked(read_rows, row) for name, row in BRAINS.items()}
-checked(check_landmarks, BRAINS)
+checked(check_files, SHEET)
+MANIFESTS = {name: checked(read_rows, row) for name, row in SHEET.items()}
+checked(check_landmarks, SHEET)
+# of each brain there are simulated pairs, another brain; they are made when they are asked for
+SOURCE_OF = {name + manifests.SIMULATED: name for name in SHEET}
+BRAINS = SHEET | {name: simulated_brain(name) for name in SOURCE_OF}
+MANIFESTS |= {name: simulated_manifest(name) for name in SOURCE_OF}
 CHUNKS = {name: in_chunks(rows, len(ids)) for name, (rows, ids) in MANIFESTS.items()}
 
 
@@ -171,6 +204,11 @@ def donor(brain):
     return manifests.weights_donor(BRAINS, brain, Path(CONFIG.brains))
 
 
+def methods_of(brain):
+    """Methods that are run on a brain."""
+    return EVERY_METHOD if brain in SOURCE_OF else METHODS
+
+
 def weights_of(brain):
     """Weights that a brain trains itself."""
     folders = TRAININGS if trained_here(brain) else []
@@ -193,8 +231,8 @@ def is_compared(folder):
 
 
 def own_folders(brain):
-    """Method -> folder of its results, of the methods that the configuration asks for."""
-    return {method: method for method in METHODS}
+    """Method -> folder of its results, of the methods that are run on a brain anyway."""
+    return {method: method for method in methods_of(brain)}
 
 
 @cache
@@ -218,9 +256,9 @@ def has_labels(brain):
 
 def results_of(brain):
     """Every file of a brain whose loss is to be noticed."""
-    tables = [receipts(brain, stage) for stage in (*SECTION_STAGES, *METHODS)]
+    tables = [receipts(brain, stage) for stage in (*SECTION_STAGES, *methods_of(brain))]
     fit = [] if BRAINS[brain].prealigned else list(fit_of(brain).values())
-    volumes = [volume(brain, method) for method in METHODS]
+    volumes = [volume(brain, method) for method in methods_of(brain)]
     return [*(path for table in tables for path in table), *fit, *weights_of(brain), *volumes]
 
 
@@ -230,7 +268,12 @@ def results_of(brain):
 
 
 def image_files(wildcards):
-    """Images, masks and labels of the sections of one chunk."""
+    """Images, masks and labels of the sections of one chunk.
+
+    A simulated brain's manifest stands for them: it is written when all of them are there.
+    """
+    if wildcards.brain in SOURCE_OF:
+        return [BRAINS[wildcards.brain].sections]
     rows = CHUNKS[wildcards.brain][wildcards.chunk]
     return [f for row in rows for f in (row.image, row.mask, row.labels) if f]
 
@@ -244,6 +287,8 @@ def mri_inputs(wildcards):
 def plane_inputs(wildcards):
     """Where the MRI planes of a chunk come from: the fitted MRI, or a plane of each row."""
     brain = wildcards.brain
+    if brain in SOURCE_OF:
+        return {"images": [BRAINS[brain].sections]}
     if BRAINS[brain].prealigned:
         rows = CHUNKS[brain][wildcards.chunk]
         return {"images": [f for row in rows for f in (row.mri_image, row.mri_mask) if f]}
@@ -256,8 +301,14 @@ def plane_inputs(wildcards):
 
 
 def fit_inputs(wildcards):
-    """The global fit of a brain that is not prealigned."""
-    return {} if BRAINS[wildcards.brain].prealigned else fit_of(wildcards.brain)
+    """What a brain as a whole stands on: the global fit, or the truth that a simulated one has.
+
+    Another brain that lies on its planes already stands on nothing.
+    """
+    brain = wildcards.brain
+    if brain in SOURCE_OF:
+        return {"truth": simulated_data(brain, "truth.json")}
+    return {} if BRAINS[brain].prealigned else fit_of(brain)
 
 
 def frame_inputs(wildcards):
@@ -302,17 +353,16 @@ def network_inputs(wildcards):
 
 
 def training_inputs(wildcards):
-    """What a method is trained with beside the pairs: the shared registrar, or labels.
+    """What a method is trained with beside the pairs: the fit, the shared registrar, or labels.
 
     Label images are as steady as the sections they belong to: an edited one starts no training.
     """
     brain, method = wildcards.brain, method_of(wildcards.method)
-    inputs = {}
+    inputs = dict(fit_inputs(wildcards))
     if method in sbr_config.SHARED_REGISTRAR_METHODS:
         inputs["registrar"] = of_brain(brain, "registrar", "weights.safetensors")
     if method in sbr_config.LABEL_METHODS:
         inputs["prepared"] = steady("train", "prepare", "sections.tsv")(wildcards)
-        inputs |= fit_inputs(wildcards)
         if BRAINS[brain].mri_labels:
             inputs["mri_labels"] = BRAINS[brain].mri_labels
         if plane_labels(brain):
@@ -383,8 +433,8 @@ def report_inputs(wildcards):
     """Tables and pictures of a brain."""
     brain = wildcards.brain
     inputs = {
-        "tables": [of_brain(brain, method, "sections.tsv") for method in METHODS],
-        "volumes": [volume(brain, method) for method in METHODS],
+        "tables": [of_brain(brain, method, "sections.tsv") for method in methods_of(brain)],
+        "volumes": [volume(brain, method) for method in methods_of(brain)],
     }
     if not BRAINS[brain].prealigned:
         inputs["fit"] = of_brain(brain, "align", "quality.json")
@@ -467,16 +517,24 @@ def plan_text(wildcards):
     stage, _, part = wildcards.plan.partition(".")
     if stage == "collect":
         return sbr_config.canonical_json({"chunks": list(CHUNKS[brain])})
-    text = CONFIG.compared_json(stage) if part == "compare" else options(stage)
-    asked = {stage: {"options": json.loads(text), "revision": REVISION[stage]}}
+    followed = [stage]
+    # the tables of these are ancient, so what those tables were made with is followed here
     if stage == "align" or stage.startswith("train_"):
-        # their tables are ancient, so what those tables were made with is followed here
-        before = STAGES_IN_ORDER.index("train_registrar" if stage != "align" else stage)
-        for earlier in STAGES_IN_ORDER[:before]:
-            asked[earlier] = {
-                "options": json.loads(options(earlier)),
-                "revision": REVISION[earlier],
-            }
+        before = "align" if stage == "align" else "train_registrar"
+        followed += STAGES_IN_ORDER[: STAGES_IN_ORDER.index(before)]
+    if stage == "simulate":
+        followed += SECTION_STAGES
+    elif brain in SOURCE_OF and stage.startswith("train_"):
+        followed.append("simulate")
+    asked = {
+        name: {"options": json.loads(options(name)), "revision": REVISION[name]}
+        for name in followed
+    }
+    if part == "compare":
+        asked[stage]["options"] = json.loads(CONFIG.compared_json(stage))
+    if stage == "simulate":
+        # a digest, since the rows of a large brain are more than a command line takes
+        asked["rows"] = sha256_of(manifests.rows_to_json(MANIFESTS[brain][0]))
     if stage == "align":
         asked["orientation"] = BRAINS[brain].orientation
     if stage == "resample":

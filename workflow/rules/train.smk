@@ -36,7 +36,7 @@ rule train:
         flags=lambda wildcards, input: flags(
             registrar=input.get("registrar"),
             prepared=input.get("prepared"),
-            align_dir=parent(input.similarity) if "similarity" in input.keys() else None,
+            align_dir=parent(input.similarity) if "mri_labels" in input.keys() else None,
             mri_labels=input.get("mri_labels"),
             rows=BRAINS[wildcards.brain].sections if "plane_labels" in input.keys() else None,
         ),
