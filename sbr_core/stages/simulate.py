@@ -69,6 +69,10 @@ def run(
         raise ImageError(
             f"{sections}: {len(usable)} sections lie on their MRI planes, expected at least 2"
         )
+    deformations = _draw_deformations(brain, usable, options)
+    damage = simulated_pairs.draw_damage(
+        usable, options.tears, options.missing_pieces, options.seed
+    )
     learnt = _learn(brain, usable, options.seed)
 
     truth: dict[str, Any] = {
@@ -85,12 +89,6 @@ def run(
     }
     landmarks: list[dict[str, Any]] = []
     notes: dict[str, str] = {}
-    tissue_mm = {section: brain.tissue_mm(section) for section in usable}
-    extents_mm = {s: simulated_pairs.extent_of(points) for s, points in tissue_mm.items()}
-    wanted_mm = simulated_pairs.displacements_mm(extents_mm, options.deformation_mm, options.seed)
-    damage = simulated_pairs.draw_damage(
-        usable, options.tears, options.missing_pieces, options.seed
-    )
     for number, row in enumerate(made, 1):
         section = row.section
         if section not in brain.rows:
@@ -98,12 +96,8 @@ def run(
             _write_blank(row, brain.shape)
         else:
             notes[section] = damage[section]
-            # a generator per section: another number of sections leaves its fields alone
-            rng = np.random.default_rng([options.seed, 3, number])
-            deformation = simulated_pairs.draw_deformation(
-                tissue_mm[section], wanted_mm[section], options.affine_share, rng
-            )
-            order = usable.index(section)
+            order, deformation = usable.index(section), deformations[section]
+            rng = np.random.default_rng([options.seed, 4, order])
             rendered = _simulate(
                 brain, section, order, learnt, deformation, damage[section], options, rng
             )
@@ -113,7 +107,7 @@ def run(
             truth["sections"][section] = {
                 "position_mm": row.position_mm,
                 "damage": damage[section],
-                **_truth_of(deformation, tissue_mm[section], marks, targets),
+                **_truth_of(deformation, brain.tissue_mm(section), marks, targets),
             }
             landmarks += [
                 {
@@ -184,6 +178,24 @@ class _Brain:
         path = file_of(self.planes, self.rows[section][1], "_mrimask.nii.gz")
         rows, columns = np.nonzero(read_plane(path)[0][::_LATTICE_PX, ::_LATTICE_PX])
         return np.column_stack([columns, rows]) * (_LATTICE_PX * self.spacing_mm)
+
+
+def _draw_deformations(
+    brain: _Brain, sections: list[str], options: SimulateOptions
+) -> dict[str, simulated_pairs.KnownDeformation]:
+    """The known deformation of each section."""
+    tissue_mm = {section: brain.tissue_mm(section) for section in sections}
+    extents_mm = {s: simulated_pairs.extent_of(points) for s, points in tissue_mm.items()}
+    wanted_mm = simulated_pairs.displacements_mm(extents_mm, options.deformation_mm, options.seed)
+    return {
+        section: simulated_pairs.draw_deformation(
+            tissue_mm[section],
+            wanted_mm[section],
+            options.affine_share,
+            np.random.default_rng([options.seed, 3, order]),
+        )
+        for order, section in enumerate(sections)
+    }
 
 
 @dataclass(frozen=True)
