@@ -252,8 +252,9 @@ class CganOptions(PairOptions, GeneratorNetwork):
 class RotOptions(PairOptions, GeneratorNetwork, RegistrarNetwork):
     """Translation and registration trained together to commute (Arar et al. 2020)."""
 
-    smoothness: NonNegative = 1.0
-    registrar_rate_factor: Positive = 1.0
+    batch_size: Count = 4
+    smoothness: NonNegative = 0.2
+    registrar_rate_factor: Positive = 2.0
     adversarial_weight: NonNegative = 0.02
     discriminator_channels: Count = 32
     discriminator_rate_factor: Positive = 1.0

@@ -85,6 +85,57 @@ def test_landmarks_of_excluded_sections_are_passed_over(empty_lab):
     assert "--excluded b,d" in evaluation()
 
 
+ALL_METHODS = "methods=[linear,syn_mi,nmi,nmiw,cgan,rot,sbr,sbr_n,sbr_r,sbr_g]"
+
+
+def test_every_method_is_planned_with_what_it_needs(repository):
+    """On the demo, which has labels: the shared registrar only where it is used."""
+    arguments = ["--dry-run", "--cores", "1", "--forceall", "--printshellcmds"]
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", *arguments, "--config", ALL_METHODS],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    commands = {}
+    for line in done.stdout.splitlines():
+        words = line.split()
+        if words[:1] == ["sbr"] and words[1] in ("train", "infer") and "--method" in words:
+            commands.setdefault((words[1], words[words.index("--method") + 1]), line)
+    trained = ["nmi", "nmiw", "cgan", "rot", "sbr", "sbr_n", "sbr_r", "sbr_g"]
+    assert {m for stage, m in commands if stage == "train"} == set(trained)
+    assert {m for stage, m in commands if stage == "infer"} == {"linear", "syn_mi", *trained}
+    with_shared = {key for key, line in commands.items() if "--registrar" in line}
+    assert with_shared == {
+        *(("train", m) for m in ("cgan", "sbr", "sbr_n", "sbr_r", "sbr_g")),
+        *(("infer", m) for m in ("cgan", "sbr", "sbr_n", "sbr_g")),
+    }
+    with_labels = [key for key, line in commands.items() if "--mri-labels" in line]
+    assert with_labels == [("train", "nmiw")]
+    assert "--align-dir" in commands["train", "nmiw"] and "--prepared" in commands["train", "nmiw"]
+    assert {key for key, line in commands.items() if "--weights" in line} == {
+        ("infer", m) for m in trained
+    }
+    assert '"iterations"' in commands["infer", "syn_mi"]
+
+
+def test_methods_that_use_no_shared_registrar_train_none(empty_lab):
+    lab = empty_lab
+    lab.write_sheet(lab.add_brain("one", ["a", "b"]))
+    jobs = lab.planned("--config", "methods=[nmi,syn_mi]")
+    assert [job for job in jobs if job.startswith("train")] == ["train one nmi"]
+
+
+def test_a_method_that_learns_from_labels_is_refused_where_there_are_none(empty_lab):
+    lab = empty_lab
+    lab.write_sheet(lab.add_brain("one", ["a", "b"]))
+    done = lab.snakemake("-n", "--config", "methods=[nmiw]", ok=False)
+    assert done.returncode == 2
+    (line,) = [s for s in done.stderr.splitlines() if s.startswith("sbr workflow: ")]
+    assert "brain 'one': method 'nmiw' learns from labels: expected `labels`" in line
+
+
 def test_snakemakes_own_report_holds_the_page(lab):
     lab.snakemake("--report", "report.html")
     assert "index.html" in (lab.folder / "report.html").read_text()

@@ -155,6 +155,35 @@ def test_global_stages_run_when_asked_and_wait_for_the_newest_table(lab):
     assert (checkpoints / "registrar").exists()
 
 
+def test_further_methods_are_added_and_each_reruns_by_its_own_section(lab):
+    config = lab.folder / "config/config.yaml"
+    text = config.read_text() + "methods: [sbr, nmi, sbr_r, syn_mi]\n"
+    config.write_text(text)
+    jobs = lab.planned()
+    assert {j for j in jobs if j.startswith("train")} == {"train one nmi", "train one sbr_r"}
+    assert {j.split()[2] for j in jobs if j.startswith("infer")} == {"nmi", "sbr_r", "syn_mi"}
+    lab.snakemake()
+    assert lab.planned() == []
+
+    def methods_with(section: str) -> tuple[set[str], set[str]]:
+        config.write_text(text + section)
+        jobs = [job.split() for job in lab.planned()]
+        return tuple({j[2] for j in jobs if j[0] == rule} for rule in ("train", "infer"))
+
+    assert methods_with("syn_mi: {bins: 16}\n") == (set(), {"syn_mi"})
+    assert methods_with("train_nmi: {bins: 10}\n") == ({"nmi"}, {"nmi"})
+    assert methods_with("train_sbr_r: {smoothness: 3}\n") == ({"sbr_r"}, {"sbr_r"})
+    # a key of sbr counts for those that take it over
+    three = {"sbr", "nmi", "sbr_r"}
+    assert methods_with("train_sbr: {steps: 777}\n") == (three, three)
+    assert methods_with("infer: {batch_size: 3}\n") == (set(), {"linear", *three})
+    # one section's new image starts no training, of whichever method
+    config.write_text(text)
+    (lab.folder / "raw/one/images/s03.png").write_text("other pixels")
+    jobs = lab.rules()
+    assert jobs["infer"] == 5 and not GLOBAL & set(jobs)
+
+
 def test_new_mri_reruns_the_fit_and_all_that_stands_on_it(lab):
     (lab.folder / "raw/one/mri.nii.gz").write_text("other voxels")
     assert set(lab.rules()) == GLOBAL | set(TABLES) | {

@@ -88,6 +88,25 @@ def check_landmarks(brains):
             manifests.read_landmarks(row.landmarks, MANIFESTS[brain][1], prealigned=row.prealigned)
 
 
+def has_labels(brain):
+    """Whether sections of a brain have labels, and the MRI they are compared with has some too."""
+    rows = MANIFESTS[brain][0]
+    of_mri = BRAINS[brain].mri_labels or any(row.mri_labels for row in rows)
+    return bool(of_mri and any(row.labels for row in rows))
+
+
+def check_labels(brains):
+    """Refuse a method that learns from labels where there are none, before hours of training."""
+    wanted = [method for method in METHODS if method in sbr_config.LABEL_METHODS]
+    for brain in brains if wanted else ():
+        if trained_here(brain) and not has_labels(brain):
+            raise ManifestError(
+                f"{CONFIG.brains}: brain '{brain}': method '{wanted[0]}' learns from labels:"
+                " expected `labels` of sections in its manifest, and `mri_labels` here or, of a"
+                " prealigned brain, in its manifest"
+            )
+
+
 def in_chunks(rows, n_rows):
     """Chunk name -> its rows."""
     row_of = {row.section: row for row in rows}
@@ -121,6 +140,16 @@ def simulated_manifest(brain):
     return rows, [row.section for row in rows]
 
 
+def trained_here(brain):
+    """Whether a brain trains networks of its own."""
+    return donor(brain) == brain
+
+
+def donor(brain):
+    """The brain whose networks this one uses."""
+    return manifests.weights_donor(BRAINS, brain, Path(CONFIG.brains))
+
+
 def one_of(names):
     """Regular expression that matches exactly these names."""
     return "|".join(re.escape(name) for name in names)
@@ -151,6 +180,7 @@ checked(check_landmarks, SHEET)
 SOURCE_OF = {name + manifests.SIMULATED: name for name in SHEET}
 BRAINS = SHEET | {name: simulated_brain(name) for name in SOURCE_OF}
 MANIFESTS |= {name: simulated_manifest(name) for name in SOURCE_OF}
+checked(check_labels, SHEET)
 CHUNKS = {name: in_chunks(rows, len(ids)) for name, (rows, ids) in MANIFESTS.items()}
 
 
@@ -192,16 +222,6 @@ def volume(brain, method):
     """The reassembled volume: in MRI space, or in stack space where there is no 3D MRI."""
     space = "stack" if BRAINS[brain].prealigned else "mri"
     return of_brain(brain, method, "volume", f"{brain}_space-{space}_histology.nii.gz")
-
-
-def trained_here(brain):
-    """Whether a brain trains networks of its own."""
-    return donor(brain) == brain
-
-
-def donor(brain):
-    """The brain whose networks this one uses."""
-    return manifests.weights_donor(BRAINS, brain, Path(CONFIG.brains))
 
 
 def methods_of(brain):
@@ -246,12 +266,6 @@ def compared_folders(brain):
         trained = method in sbr_config.TRAINED_METHODS
         folders[method] = f"compare/{method}" if trained else method
     return folders
-
-
-def has_labels(brain):
-    """Whether sections and MRI of a brain have labels."""
-    of_mri = plane_labels(brain) if BRAINS[brain].prealigned else BRAINS[brain].mri_labels
-    return bool(of_mri) and any(row.labels for rows in CHUNKS[brain].values() for row in rows)
 
 
 def results_of(brain):

@@ -9,8 +9,9 @@ import pytest
 import SimpleITK as sitk
 
 from sbr_core import geometry
+from sbr_core.algorithms import deformation as flow
 from sbr_core.algorithms.sections import prefilter
-from sbr_core.config import InferOptions
+from sbr_core.config import InferOptions, SynOptions
 from sbr_core.errors import ConfigError, ImageError, WeightsError
 from sbr_core.io.images import read_section
 from sbr_core.io.manifests import read_tsv, write_tsv
@@ -208,3 +209,53 @@ def test_trained_method_needs_weights_that_belong_together(fake_brain, tmp_path,
     networks = save_networks(tmp_path)
     with pytest.raises(WeightsError, match="expected weights of a method"):
         run(fake_brain, "sbr", registrar=networks["registrar"], weights=networks["registrar"])
+
+
+def test_syn_is_published_like_every_other_method(fake_brain):
+    """Through the files: folding, there and back, and what ANTs itself makes of the composite."""
+    import ants
+
+    options = SynOptions(iterations=(20, 10))
+    out_dir, receipt = run(fake_brain, "syn_mi", options=options)
+    rows = read_table(receipt)
+    assert len(rows) == 12
+    prepared = {row["section"]: row for row in read_table(fake_brain.table("prepare"))}
+    for row in rows:
+        assert row["folding_percent"] == 0
+        assert row["inverse_mean_px"] <= 0.02 and row["inverse_p99_px"] <= 0.1
+        assert {name.split("_", 1)[1] for name in row["files"] if name.endswith(".nii.gz")} == {
+            "registered.nii.gz"
+        }
+    row = max(rows, key=lambda r: r["disp_max_mm"])
+    section = row["section"]
+    there = section_to_stack_path(out_dir / "transforms", section)
+    source = prepared[section]
+    image = prefilter(1.0 - read_section(source["image"]), 1.0 / source["pixel_size_mm"])
+    moving = ants.from_numpy(
+        np.ascontiguousarray(image.T, np.float32), spacing=(source["pixel_size_mm"],) * 2
+    )
+    fixed = ants.from_numpy(
+        np.zeros(fake_brain.grid.shape[::-1], np.float32), spacing=(fake_brain.grid.spacing_mm,) * 2
+    )
+    theirs = ants.apply_transforms(fixed, moving, [str(there)]).numpy().T
+    ours, _ = read_plane(file_of(receipt, row, "_registered.nii.gz"))
+    assert np.abs(ours - theirs).max() < 1e-3
+
+
+def test_another_option_of_syn_computes_its_sections_anew(fake_brain, monkeypatch):
+    calls = []
+
+    def still(fixed, moving, grid, **options):
+        calls.append(options)
+        nothing = np.zeros((*grid.shape, 2))
+        return flow.Deformation(flow.Canvas(grid, 0), None, nothing, nothing)
+
+    monkeypatch.setattr(infer, "register_syn", still)
+    run(fake_brain, "syn_mi", options=SynOptions())
+    run(fake_brain, "syn_mi", options=SynOptions())
+    assert len(calls) == 12
+    assert calls[0] == {
+        key: value for key, value in SynOptions().model_dump().items() if key != "intensity"
+    }
+    run(fake_brain, "syn_mi", options=SynOptions(bins=16))
+    assert len(calls) == 24
