@@ -40,6 +40,9 @@ def _even(value: int) -> int:
 EvenCount = Annotated[int, Field(ge=64), AfterValidator(_even)]
 Window = Annotated[int, Field(ge=3), AfterValidator(_odd)]
 
+UNLIMITED_STEPS = 10**9
+"""Steps of a training that ends by its minutes."""
+
 MethodName = Literal[
     "linear", "syn_mi", "nmi", "nmiw", "cgan", "rot", "sbr", "sbr_n", "sbr_r", "sbr_g"
 ]
@@ -331,6 +334,38 @@ class EvaluateOptions(Options):
     percentiles: tuple[Annotated[float, Field(ge=0, le=100)], ...] = (50, 90, 95)
 
 
+class CompareOptions(Options):
+    """All methods on one brain, each trained one for the same time.
+
+    `section` is the example that figures show; none takes the one of median rank.
+    """
+
+    methods: tuple[MethodName, ...] = METHODS
+    minutes: Positive = 10.0
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    section: str | None = None
+
+
+class SimulateOptions(Options):
+    """Pairs with a known deformation, made of a brain's own MRI planes and sections.
+
+    `deformation_mm` is the mean true displacement, which is Linear's error; None takes 1.2 % of
+    the tissue's extent.
+    """
+
+    n_sections: Annotated[int, Field(ge=4)] | None = None
+    deformation_mm: Positive | None = None
+    affine_share: Fraction = 0.15
+    tears: Annotated[float, Field(ge=0, le=0.5)] = 0.15
+    missing_pieces: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    uneven_staining: Annotated[float, Field(ge=0, le=5)] = 1.0
+    texture: Annotated[float, Field(ge=0, le=3)] = 1.0
+    blur_px: Annotated[float, Field(ge=0, le=5)] = 0.4
+    noise: Annotated[float, Field(ge=0, le=0.5)] = 0.02
+    n_landmarks: Annotated[int, Field(ge=10)] = 150
+    seed: int = Field(default=1, ge=0)
+
+
 class ReportOptions(Options):
     """The HTML page of one brain."""
 
@@ -368,11 +403,18 @@ class Config(Options):
     infer: InferOptions = InferOptions()
     reassemble: ReassembleOptions = ReassembleOptions()
     evaluate: EvaluateOptions = EvaluateOptions()
+    compare: CompareOptions = CompareOptions()
     report: ReportOptions = ReportOptions()
+    simulate: SimulateOptions = SimulateOptions()
 
     def section_json(self, name: str) -> str:
         """One section as JSON with sorted keys: what a rule is given, and reruns on."""
         return canonical_json(getattr(self, name).model_dump(mode="json"))
+
+    def compared_json(self, name: str) -> str:
+        """A training's section as JSON, with the budget of a comparison instead of its steps."""
+        budget = {"minutes": self.compare.minutes, "steps": UNLIMITED_STEPS}
+        return canonical_json(getattr(self, name).model_dump(mode="json") | budget)
 
 
 def canonical_json(value: Any) -> str:

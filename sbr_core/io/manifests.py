@@ -19,6 +19,9 @@ from sbr_core.errors import ManifestError
 from sbr_core.geometry import FLIPS, orientation_matrix
 from sbr_core.io.provenance import write_text
 
+SIMULATED = "-simulated"
+"""What the name of a simulated brain ends in; no brain of the sheet may."""
+
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TRUE = {"1", "true", "yes", "y", "t", "x"}
 _FALSE = {"", "0", "false", "no", "n", "f"}
@@ -238,6 +241,40 @@ def read_manifest(
     return sorted(rows, key=lambda r: r.position_mm)
 
 
+def simulated_rows(
+    rows: Sequence[SectionRow], n_sections: int | None, pixel_size_mm: float, folder: Path
+) -> list[SectionRow]:
+    """The manifest of a brain's simulated pairs, cheap and without making them.
+
+    Parameters
+    ----------
+    rows : of the brain itself, sorted by position.
+    n_sections : how many of them, as evenly as can be; None or more than there are for all.
+    pixel_size_mm : of the brain's MRI planes.
+    folder : of the manifest, which the paths go through.
+
+    Returns
+    -------
+    Rows in the same order, with the names and positions of their sections.
+    """
+    count = min(n_sections or len(rows), len(rows))
+    last, steps = len(rows) - 1, max(count - 1, 1)
+    chosen = [rows[round(i * last / steps)] for i in range(count)]
+    return [
+        SectionRow(
+            section=row.section,
+            image=str(folder / f"images/{row.section}.png"),
+            position_mm=row.position_mm,
+            pixel_size_mm=pixel_size_mm,
+            mask=str(folder / f"masks/{row.section}.png") if row.mask else "",
+            stain=row.stain,
+            mri_image=str(folder / f"mri/{row.section}.png"),
+            mri_mask=str(folder / f"mri_masks/{row.section}.png"),
+        )
+        for row in chosen
+    ]
+
+
 def rows_to_json(rows: Sequence[SectionRow]) -> str:
     """Rows as the JSON list a rule hands to the command line; defaults are left out."""
     default = {f.name: f.default for f in fields(SectionRow)}
@@ -277,6 +314,11 @@ def read_brains(path: Path) -> dict[str, BrainRow]:
         name = check_id(values["brain"], where)
         if name in brains:
             raise ManifestError(f"{where} stands there twice")
+        if name.endswith(SIMULATED):
+            raise ManifestError(
+                f"{where}: expected a name that does not end in {SIMULATED!r}, which is kept for"
+                " the simulated pairs of a brain"
+            )
         values = {k: v for k, v in values.items() if k != "notes" and v != ""}
         prealigned = _flag(str(values.pop("prealigned", "")), f"{where}: prealigned")
         row = BrainRow(**values, prealigned=prealigned) if "sections" in values else None

@@ -20,8 +20,10 @@ REVISION = {
     "syn_mi": 1,
     "infer": 1,
     "reassemble": 1,
-    "evaluate": 1,
+    "evaluate": 2,
+    "compare": 1,
     "report": 1,
+    "simulate": 1,
 }
 """Raise the number of a stage, or of a method's section of the configuration, when its results
 change, and the workflow reruns it and what follows."""

@@ -3,15 +3,18 @@
 Landmarks and labels are followed through the *published* transform files, so what is measured is
 what a user gets. Metrics, per section and summarised:
 
-=====================  ===========================================================================
-in_plane_mm            distance within the plane of a mapped landmark from where it belongs
-through_plane_mm       distance of a landmark's MRI point from its section's plane: no section-wise
-                       method can mend it
-dice                   overlap of the section's labels with those of its MRI plane, per class
-dice_volume            the same of the reassembled volume, where sections cover it (summary only)
-folding                share of the tissue where the deformation folds
-there_and_back_mm      plane -> section -> plane, how far from where it started
-=====================  ===========================================================================
+=======================  =========================================================================
+in_plane_mm              distance within the plane of a mapped landmark from where it belongs
+through_plane_mm         distance of a landmark's MRI point from its section's plane: no
+                         section-wise method can mend it
+dice                     overlap of the section's labels with those of its MRI plane, per class
+surface_distance_mm      mean symmetric distance of their boundaries within the plane, per class
+surface_distance_p95_mm  their 95 % Hausdorff distance, per class
+dice_volume              the overlap in the reassembled volume, where sections cover it (summary
+                         only)
+folding                  share of the tissue where the deformation folds
+there_and_back_mm        plane -> section -> plane, how far from where it started
+=======================  =========================================================================
 """
 
 from __future__ import annotations
@@ -42,7 +45,11 @@ from sbr_core.stages.labels import LabelPair, LabelPairs, read_label_volume
 
 SUMMARY_COLUMNS = ("brain", "method", "metric", "class", "statistic", "value", "unit", "n")
 SECTION_COLUMNS = ("brain", "method", "section", "metric", "class", "value", "unit")
-_UNITS = {"in_plane_mm": "mm", "through_plane_mm": "mm", "there_and_back_mm": "mm"}
+
+
+def unit_of(metric: str) -> str:
+    """Unit of a metric's values: mm, or 1 for shares and overlaps."""
+    return "mm" if metric.endswith("_mm") else "1"
 
 
 def run(
@@ -149,7 +156,7 @@ class _Found:
                 "metric": metric,
                 "class": class_,
                 "value": float(values[section].mean()),
-                "unit": _UNITS.get(metric, "1"),
+                "unit": unit_of(metric),
             }
             for section in self.sections
             for (metric, class_), values in sorted(self.values.items())
@@ -175,7 +182,7 @@ class _Found:
                         "class": class_,
                         "statistic": statistic,
                         "value": value,
-                        "unit": _UNITS.get(metric, "1"),
+                        "unit": unit_of(metric),
                         "n": n,
                     }
                 )
@@ -214,8 +221,15 @@ def _evaluate_method(
             if through_plane is not None:
                 found.add(section, "through_plane_mm", through_plane)
         if (pair := label_pair(section)) is not None:
-            for class_, value in section_dice(pair, section_from_plane).items():
+            on_plane = labels_on_plane(pair, section_from_plane)
+            for class_, value in metrics.dice(on_plane, pair.plane_labels).items():
                 found.add(section, "dice", value, class_)
+            distances_mm = metrics.surface_distances(
+                on_plane, pair.plane_labels, pair.plane_grid.spacing_mm
+            )
+            for class_, (mean_mm, p95_mm) in distances_mm.items():
+                found.add(section, "surface_distance_mm", mean_mm, class_)
+                found.add(section, "surface_distance_p95_mm", p95_mm, class_)
         mask, spacing_mm = read_plane(file_of(planes, plane_rows[section], "_mrimask.nii.gz"))
         if mask.any():
             found.add(section, "folding", _folding(section_from_plane, mask, spacing_mm))
@@ -255,12 +269,12 @@ def landmark_errors_mm(
     return np.linalg.norm(mapped - stack[:, :2], axis=1), np.abs(stack[:, 2] - position_mm)
 
 
-def section_dice(pair: LabelPair, section_from_plane: SectionTransform) -> dict[int, float]:
-    """Dice per class on the grid of the plane's labels, nearest neighbour in the section's file."""
+def labels_on_plane(pair: LabelPair, section_from_plane: SectionTransform) -> np.ndarray:
+    """The section's labels on the grid of its plane's, nearest neighbour in the section's file."""
     rows, columns = np.indices(pair.plane_grid.shape)
     plane_mm = np.stack([columns, rows], axis=-1) * pair.plane_grid.spacing_mm
     file_px = section_from_plane.map(plane_mm) / pair.section_pixel_mm
-    return metrics.dice(_nearest(pair.section_labels, file_px[..., ::-1]), pair.plane_labels)
+    return _nearest(pair.section_labels, file_px[..., ::-1])
 
 
 def _folding(section_from_plane: SectionTransform, mask: np.ndarray, spacing_mm: float) -> float:

@@ -1,13 +1,11 @@
 """`sbr report`: one page per brain, with everything inside it.
 
 The page has no links to other files, so it can be mailed. It shows what it finds: an evaluation,
-a 3D volume or a training that is not there is left out.
+a 3D volume, a training or a comparison of methods that is not there is left out.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +16,18 @@ import numpy as np
 from sbr_core import geometry, plotting
 from sbr_core.errors import ReceiptError
 from sbr_core.io.manifests import read_tsv
-from sbr_core.io.provenance import read_json, versions, write_text
+from sbr_core.io.provenance import read_json
 from sbr_core.io.receipts import file_of, read_table
 from sbr_core.io.transforms import PlaneField, read_section_transform
 from sbr_core.io.volumes import Volume, read_cuts, read_plane, read_volume
+from sbr_core.stages.page import (
+    comparison_of,
+    jpeg,
+    number,
+    png_uri,
+    simulated_from,
+    write_page,
+)
 
 if TYPE_CHECKING:
     from sbr_core.config import ReportOptions
@@ -56,8 +62,6 @@ def run(
     results_dir : the brain's folder of results.
     out : the page.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     results_dir = Path(results_dir)
     tables = {method: Path(folder) / "sections.tsv" for method, folder in methods.items()}
     rows = {
@@ -65,16 +69,12 @@ def run(
         for method, table in tables.items()
     }
     measured = _Measured(results_dir / "evaluation", list(methods))
-    page = Environment(
-        loader=PackageLoader("sbr_core", "stages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    ).get_template("report.html.j2")
-    text = page.render(
+    write_page(
+        out,
+        "report.html.j2",
         brain=brain,
+        simulated=simulated_from(brain, results_dir),
         methods=list(methods),
-        versions=versions(),
         tiles=_tiles(rows, measured),
         alarms=_alarms(rows, measured, results_dir),
         accuracy=measured.table(),
@@ -84,10 +84,10 @@ def run(
         cuts=_volume_cuts(brain, methods, results_dir, options),
         alignment=_alignment(results_dir / "align"),
         losses=_losses(results_dir, methods),
+        comparison=comparison_of(results_dir / "compare"),
         mri_colour=plotting.MRI_COLOUR,
         sections=_sections(tables, rows, measured, results_dir, options),
     )
-    write_text(out, text)
 
 
 class _Measured:
@@ -124,7 +124,7 @@ class _Measured:
                     "n": some["n"],
                     "cells": [
                         {
-                            "text": _number(values.get(method)),
+                            "text": number(values.get(method)),
                             "grade": _grade(metric, values.get("linear"), values.get(method)),
                         }
                         for method in self.methods
@@ -155,9 +155,9 @@ class _Measured:
                         # margin > 0: lower is better, < 0: higher is
                         if change * math.copysign(1, margin) > abs(margin):
                             name = f"{metric} of class {class_}" if class_ else metric
-                            linear = _number(by_method["linear"])
+                            linear = number(by_method["linear"])
                             worse.setdefault(method, []).append(
-                                f"{name} {_number(value)} (linear {linear})"
+                                f"{name} {number(value)} (linear {linear})"
                             )
             found += [
                 f"section {section}: {method} is worse than linear in {', '.join(what)}"
@@ -176,18 +176,8 @@ class _Measured:
                 if any(method in c for c in classes.values())
             }
             if means:
-                texts.append(
-                    f"{metric} " + ", ".join(f"{m} {_number(v)}" for m, v in means.items())
-                )
+                texts.append(f"{metric} " + ", ".join(f"{m} {number(v)}" for m, v in means.items()))
         return texts
-
-
-def _number(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return "–"
-    if abs(value) < 1e-6:  # rounding of something that is nought
-        return "0"
-    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def _grade(metric: str, linear: float | None, value: float | None) -> str:
@@ -216,7 +206,7 @@ def _tiles(
         ("dice_volume", "Dice of the volume, mean over classes"),
     ):
         values = {m: measured.headline(metric, m) for m in measured.methods}
-        known = [f"{m} {_number(v)}" for m, v in values.items() if v is not None]
+        known = [f"{m} {number(v)}" for m, v in values.items() if v is not None]
         if known:
             tiles.append({"name": name, "value": " → ".join(known)})
     return tiles
@@ -243,12 +233,12 @@ def _alarms(
                 continue
             if row["folding_percent"] > 0:
                 alarms.append(
-                    f"section {section}: {method} folds {_number(row['folding_percent'])} % of it"
+                    f"section {section}: {method} folds {number(row['folding_percent'])} % of it"
                 )
             if row["inverse_p99_px"] > 0.1:
                 alarms.append(
                     f"section {section}: {method} there and back ends"
-                    f" {_number(row['inverse_p99_px'])} px away (99th percentile)"
+                    f" {number(row['inverse_p99_px'])} px away (99th percentile)"
                 )
     return alarms + measured.worse_than_linear()
 
@@ -263,7 +253,7 @@ def _deformations(method: str, rows: list[Mapping[str, Any]]) -> dict[str, Any]:
         ("inverse_mean_px", np.mean),
         ("inverse_p99_px", np.max),
     )
-    texts = [_number(float(f([row[c] for row in done]))) if done else "–" for c, f in summaries]
+    texts = [number(float(f([row[c] for row in done]))) if done else "–" for c, f in summaries]
     return {"method": method, "sections": len(done), "texts": texts}
 
 
@@ -275,40 +265,22 @@ def _alignment(folder: Path) -> dict[str, Any] | None:
             if name in ("stage", "revision"):
                 continue
             if isinstance(value, int | float | str) and not isinstance(value, bool):
-                text = value if isinstance(value, str) else _number(float(value))
+                text = value if isinstance(value, str) else number(float(value))
                 facts.append((name.replace("_", " "), text))
     picture = folder / "overview.png"
     if not facts and not picture.is_file():
         return None
-    return {"facts": facts, "uri": _png_uri(picture) if picture.is_file() else ""}
+    return {"facts": facts, "uri": png_uri(picture) if picture.is_file() else ""}
 
 
 def _losses(results_dir: Path, methods: Mapping[str, Path]) -> list[dict[str, str]]:
     found = [("registrar", results_dir / "registrar")]
     found += [(method, Path(folder)) for method, folder in methods.items()]
     return [
-        {"title": title, "uri": _png_uri(folder / "loss.png")}
+        {"title": title, "uri": png_uri(folder / "loss.png")}
         for title, folder in found
         if (folder / "loss.png").is_file()
     ]
-
-
-def _png_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-
-
-def _picture(picture: np.ndarray, caption: str, options: ReportOptions) -> dict[str, Any]:
-    """An RGB array as a JPEG inside the page."""
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "JPEG", quality=options.jpeg_quality, optimize=True)
-    return {
-        "uri": "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii"),
-        "caption": caption,
-        "width": picture.shape[1],
-        "height": picture.shape[0],
-    }
 
 
 def _volume_cuts(
@@ -343,17 +315,17 @@ def _volume_cuts(
         fixed = None
         if mri_cuts is not None:
             fixed = plotting.resized(plotting.window(mri_cuts[index].image), shape)
-            pictures.append(_picture(plotting.rgb(fixed), "MRI", options))
+            pictures.append(jpeg(plotting.rgb(fixed), "MRI", options.jpeg_quality))
         for method, three in cuts.items():
             image = three[index].image
             if space == "stack":  # as the sections lie, columns and rows growing to the right
                 image = image[:, ::-1]
             image = plotting.resized(image, shape)
             grey = plotting.window(image, None if fixed is None else fixed > _BRAIN)
-            pictures.append(_picture(plotting.rgb(grey), method, options))
+            pictures.append(jpeg(plotting.rgb(grey), method, options.jpeg_quality))
             if fixed is not None:
                 edges = plotting.overlay(grey, fixed)
-                pictures.append(_picture(edges, f"{method}, edges of the MRI", options))
+                pictures.append(jpeg(edges, f"{method}, edges of the MRI", options.jpeg_quality))
         rows.append({"title": title, "pictures": pictures})
     return rows
 
@@ -385,8 +357,8 @@ def _sections(
         for method, row in done.items():
             if row["disp_max_mm"] > 0:
                 facts.append(
-                    f"{method} moves it by {_number(row['disp_mean_mm'])} mm, at most"
-                    f" {_number(row['disp_max_mm'])} mm"
+                    f"{method} moves it by {number(row['disp_mean_mm'])} mm, at most"
+                    f" {number(row['disp_max_mm'])} mm"
                 )
         facts += measured.of_section(section)
         if done and section in planes:
@@ -431,19 +403,19 @@ def _section_pictures(
         image, _ = read_plane(_existing(tables[method], row, "_registered.nii.gz"))
         moving = plotting.window(plotting.resized(image, shape), fixed > _BRAIN)
         overlay = plotting.painted(plotting.rgb(moving), edges, plotting.MRI_COLOUR)
-        pictures.append(_picture(overlay, f"{method}, edges of the MRI", options))
+        pictures.append(jpeg(overlay, f"{method}, edges of the MRI", options.jpeg_quality))
         if row["disp_max_mm"] == 0 and len(done) > 1:
             continue  # a trained method shows the rest
         board = plotting.checkerboard(moving, fixed)
-        pictures.append(_picture(board, f"{method} and MRI", options))
+        pictures.append(jpeg(board, f"{method} and MRI", options.jpeg_quality))
         if any(name.endswith("_synthesised.nii.gz") for name in row["files"]):
             made, _ = read_plane(_existing(tables[method], row, "_synthesised.nii.gz"))
             grey = plotting.rgb(plotting.resized(np.clip(made, 0, 1), shape))
-            pictures.append(_picture(grey, f"{method}, synthesised", options))
+            pictures.append(jpeg(grey, f"{method}, synthesised", options.jpeg_quality))
         disp_px = _displacement_px(tables[method], row, shape)
         if disp_px is not None:
             lines = plotting.grid(disp_px, 0.35 * fixed + 0.65, max(shape) / _GRID_LINES)
-            pictures.append(_picture(lines, f"{method}, deformation", options))
+            pictures.append(jpeg(lines, f"{method}, deformation", options.jpeg_quality))
     return pictures
 
 

@@ -288,7 +288,7 @@ def train(
 
     for module in task.modules.values():
         module.train()
-    teller = _Progress(task.name, step, options.steps, progress(step, seconds, options))
+    teller = _Progress(task.name, step, progress(step, seconds, options))
     saved_at, saved_step = time.monotonic(), step
     began = saved_at - seconds
     with _sigterm_flag() as terminated:
@@ -376,8 +376,8 @@ class _Progress:
 
     every_s = 5.0
 
-    def __init__(self, name: str, step: int, steps: int, done: float) -> None:
-        self.name, self.first, self.steps, self.done = name, step, steps, done
+    def __init__(self, name: str, step: int, done: float) -> None:
+        self.name, self.first, self.done = name, step, done
         self.started = self.told = time.monotonic()
         self.losses: list[float] = []
 
@@ -390,7 +390,7 @@ class _Progress:
         left = int((1.0 - min(done, 1.0)) / max(done - self.done, 1e-9) * (now - self.started))
         mean = sum(self.losses) / len(self.losses)
         _say(
-            f"{self.name}: step {step}/{self.steps}  loss {mean:.4f}  {speed:.2f} steps/s"
+            f"{self.name}: step {step} ({min(done, 1.0):.0%})  loss {mean:.4f}  {speed:.2f} steps/s"
             f"  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
         )
         self.told, self.losses = now, []

@@ -60,7 +60,7 @@ class Lab:
             found = re.search(r"^    wildcards: (.*)$", block, re.M)
             values = dict(p.split("=", 1) for p in found[1].split(", ")) if found else {}
             values.pop("space", None)
-            if name not in ("plan", "all"):
+            if name not in ("plan", "all", "simulate"):
                 jobs.append(" ".join([name, *values.values()]))
         return sorted(jobs)
 

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sbr_core.cli import _rows, build_parser
+from sbr_core.io.manifests import simulated_rows
 from sbr_core.io.provenance import write_text
 from sbr_core.io.receipts import SectionResult, read_table, run_sections
 from sbr_core.stages import collect
@@ -103,6 +104,19 @@ def run(command, arguments):
     elif command == "evaluate":
         for name in ("summary.tsv", "sections.tsv"):
             write_text(out_dir / name, digest(options, arguments["prepared"]))
+    elif command == "compare":
+        for name in ("summary.tsv", "tests.tsv", "index.html"):
+            write_text(out_dir / name, digest(options, sorted(arguments["methods"])))
+    elif command == "simulate":
+        made = simulated_rows(
+            _rows(arguments["rows"]), json.loads(options)["n_sections"], 0.5, out_dir
+        )
+        tables = [arguments[name] for name in ("prepared", "planes", "sections")]
+        for row in made:
+            for file in row.files():
+                write_text(Path(file), digest(row, options, *tables))
+        for name in ("sections.tsv", "landmarks.tsv", "truth.json"):
+            write_text(out_dir / name, digest(made, options, *tables))
     elif command == "report":
         write_text(arguments["out"], digest(options, arguments["brain"]))
     else:

@@ -85,6 +85,57 @@ def test_landmarks_of_excluded_sections_are_passed_over(empty_lab):
     assert "--excluded b,d" in evaluation()
 
 
+ALL_METHODS = "methods=[linear,syn_mi,nmi,nmiw,cgan,rot,sbr,sbr_n,sbr_r,sbr_g]"
+
+
+def test_every_method_is_planned_with_what_it_needs(repository):
+    """On the demo, which has labels: the shared registrar only where it is used."""
+    arguments = ["--dry-run", "--cores", "1", "--forceall", "--printshellcmds"]
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", *arguments, "--config", ALL_METHODS],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    commands = {}
+    for line in done.stdout.splitlines():
+        words = line.removeprefix("Shell command: ").split()
+        if words[:1] == ["sbr"] and words[1] in ("train", "infer") and "--method" in words:
+            commands.setdefault((words[1], words[words.index("--method") + 1]), line)
+    trained = ["nmi", "nmiw", "cgan", "rot", "sbr", "sbr_n", "sbr_r", "sbr_g"]
+    assert {m for stage, m in commands if stage == "train"} == set(trained)
+    assert {m for stage, m in commands if stage == "infer"} == {"linear", "syn_mi", *trained}
+    with_shared = {key for key, line in commands.items() if "--registrar" in line}
+    assert with_shared == {
+        *(("train", m) for m in ("cgan", "sbr", "sbr_n", "sbr_r", "sbr_g")),
+        *(("infer", m) for m in ("cgan", "sbr", "sbr_n", "sbr_g")),
+    }
+    with_labels = [key for key, line in commands.items() if "--mri-labels" in line]
+    assert with_labels == [("train", "nmiw")]
+    assert "--align-dir" in commands["train", "nmiw"] and "--prepared" in commands["train", "nmiw"]
+    assert {key for key, line in commands.items() if "--weights" in line} == {
+        ("infer", m) for m in trained
+    }
+    assert '"iterations"' in commands["infer", "syn_mi"]
+
+
+def test_methods_that_use_no_shared_registrar_train_none(empty_lab):
+    lab = empty_lab
+    lab.write_sheet(lab.add_brain("one", ["a", "b"]))
+    jobs = lab.planned("--config", "methods=[nmi,syn_mi]")
+    assert [job for job in jobs if job.startswith("train")] == ["train one nmi"]
+
+
+def test_a_method_that_learns_from_labels_is_refused_where_there_are_none(empty_lab):
+    lab = empty_lab
+    lab.write_sheet(lab.add_brain("one", ["a", "b"]))
+    done = lab.snakemake("-n", "--config", "methods=[nmiw]", ok=False)
+    assert done.returncode == 2
+    (line,) = [s for s in done.stderr.splitlines() if s.startswith("sbr workflow: ")]
+    assert "brain 'one': method 'nmiw' learns from labels: expected `labels`" in line
+
+
 def test_snakemakes_own_report_holds_the_page(lab):
     lab.snakemake("--report", "report.html")
     assert "index.html" in (lab.folder / "report.html").read_text()
@@ -119,3 +170,41 @@ def test_lock_of_a_killed_run_does_not_stop_the_same_command(lab):
     assert "was killed: lock removed" in done.stdout + done.stderr
     assert (lab.folder / "results/one/report/index.html").exists()
     assert not note.exists()
+
+
+def test_simulated_pairs_are_made_only_when_asked_for(empty_lab):
+    lab = empty_lab
+    lab.write_sheet(lab.add_brain("one"), lab.add_brain("two", prealigned=True))
+    assert not [job for job in lab.planned() if "simulate" in job]
+    jobs = lab.planned("simulate")
+    assert {"simulate_pairs one", "simulate_pairs two"} <= set(jobs)
+    for brain in ("one-simulated", "two-simulated"):
+        # a prealigned brain with trainings of its own, through to its report
+        ours = {job.split()[0] for job in jobs if job.split()[1:2] == [brain]}
+        assert ours == {
+            *("prepare", "resample", "align_sections", "train_registrar", "train"),
+            *("infer", "collect", "reassemble", "evaluate", "report"),
+        }
+    # nothing of the real brains beyond what the pairs are made of
+    assert not [j for j in jobs if j.split()[0] in ("infer", "report") and "-simulated" not in j]
+    page = "results/one-simulated/report/index.html"
+    assert not [job for job in lab.planned(page) if "two" in job]
+
+
+def test_simulated_brain_trains_for_itself_even_if_its_source_borrows(empty_lab):
+    lab = empty_lab
+    two = lab.add_brain("two", [f"t{i}" for i in range(5)]).replace("LIA\t", "LIA\tone")
+    lab.write_sheet(lab.add_brain("one"), two)
+    jobs = lab.planned("results/two-simulated/report/index.html")
+    assert [job for job in jobs if job.startswith("train")] == [
+        "train two-simulated sbr",
+        "train_registrar two-simulated",
+    ]
+
+
+def test_a_brain_of_the_sheet_cannot_take_a_simulated_ones_name(empty_lab):
+    lab = empty_lab
+    lab.write_sheet(lab.add_brain("one-simulated", ["a", "b"]))
+    done = lab.snakemake("-n", ok=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "brain 'one-simulated': expected a name that does not end in '-simulated'" in done.stderr

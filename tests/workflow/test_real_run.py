@@ -278,7 +278,7 @@ def checkpoints(lab) -> list[Path]:
 
 
 def log_of_training(lab) -> str:
-    return (lab.folder / DEMO / "logs" / "train_sbr.log").read_text()
+    return (lab.folder / DEMO / "logs" / "train" / "sbr.log").read_text()
 
 
 def test_killed_training_goes_on_and_ends_with_equal_weights(finished_brain, killed, copied):

@@ -155,6 +155,35 @@ def test_global_stages_run_when_asked_and_wait_for_the_newest_table(lab):
     assert (checkpoints / "registrar").exists()
 
 
+def test_further_methods_are_added_and_each_reruns_by_its_own_section(lab):
+    config = lab.folder / "config/config.yaml"
+    text = config.read_text() + "methods: [sbr, nmi, sbr_r, syn_mi]\n"
+    config.write_text(text)
+    jobs = lab.planned()
+    assert {j for j in jobs if j.startswith("train")} == {"train one nmi", "train one sbr_r"}
+    assert {j.split()[2] for j in jobs if j.startswith("infer")} == {"nmi", "sbr_r", "syn_mi"}
+    lab.snakemake()
+    assert lab.planned() == []
+
+    def methods_with(section: str) -> tuple[set[str], set[str]]:
+        config.write_text(text + section)
+        jobs = [job.split() for job in lab.planned()]
+        return tuple({j[2] for j in jobs if j[0] == rule} for rule in ("train", "infer"))
+
+    assert methods_with("syn_mi: {bins: 16}\n") == (set(), {"syn_mi"})
+    assert methods_with("train_nmi: {bins: 10}\n") == ({"nmi"}, {"nmi"})
+    assert methods_with("train_sbr_r: {smoothness: 3}\n") == ({"sbr_r"}, {"sbr_r"})
+    # a key of sbr counts for those that take it over
+    three = {"sbr", "nmi", "sbr_r"}
+    assert methods_with("train_sbr: {steps: 777}\n") == (three, three)
+    assert methods_with("infer: {batch_size: 3}\n") == (set(), {"linear", *three})
+    # one section's new image starts no training, of whichever method
+    config.write_text(text)
+    (lab.folder / "raw/one/images/s03.png").write_text("other pixels")
+    jobs = lab.rules()
+    assert jobs["infer"] == 5 and not GLOBAL & set(jobs)
+
+
 def test_new_mri_reruns_the_fit_and_all_that_stands_on_it(lab):
     (lab.folder / "raw/one/mri.nii.gz").write_text("other voxels")
     assert set(lab.rules()) == GLOBAL | set(TABLES) | {
@@ -183,3 +212,33 @@ def test_second_brain_leaves_the_first_alone_and_can_borrow_its_networks(lab):
     # but naming another donor, or none, does
     lab.write_sheet(first, two, three)
     assert {"train_registrar two", "train two sbr"} <= set(lab.planned())
+
+
+def test_simulated_pairs_rerun_when_their_options_or_their_source_change(lab):
+    lab.snakemake("simulate")
+    assert lab.planned("simulate") == lab.planned() == []
+    worked = {name for name, _ in lab.calls()}
+    assert {"simulate", "prepare", "train", "report"} <= worked
+    config = lab.folder / "config/config.yaml"
+    text = config.read_text()
+    config.write_text(text + "simulate: {noise: 0.05}\n")
+    assert lab.planned() == []  # the brain itself has no part in it
+    jobs = lab.planned("simulate")
+    assert "simulate_pairs one" in jobs and "train_registrar one-simulated" in jobs
+    assert "train one-simulated sbr" in jobs
+    assert not [job for job in jobs if job.split()[1] == "one" and "simulate_pairs" not in job]
+    # how the pairs are measured does not make them anew, how their planes are made does
+    config.write_text(text + "evaluate: {percentiles: [50]}\n")
+    assert lab.planned("simulate") == ["evaluate one-simulated", "report one-simulated"]
+    config.write_text(text + "resample: {order: 3}\n")
+    assert "simulate_pairs one" in lab.planned("simulate")
+    config.write_text(text)
+    # another image leaves the pairs alone, another set of sections does not
+    (lab.folder / "raw/one/images/s03.png").write_text("other pixels")
+    assert not [job for job in lab.planned("simulate") if "one-simulated" in job]
+    lab.edit("raw/one/sections.tsv", "s03.png\t2.0\t0.5\tnone\t", "s03.png\t2.0\t0.5\tnone\tyes")
+    assert "simulate_pairs one" in lab.planned("simulate")
+    lab.snakemake("simulate")
+    table = (lab.folder / "results/one-simulated/sbr/sections.tsv").read_text()
+    assert "s04\t" in table and "s03\t" not in table
+    assert lab.planned("simulate") == []

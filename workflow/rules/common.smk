@@ -5,11 +5,15 @@ import json
 import re
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+
+from snakemake.logging import logger
 
 from sbr_core import chunks, config as sbr_config
 from sbr_core.errors import ManifestError, SbrError
 from sbr_core.io import manifests
+from sbr_core.io.provenance import sha256_file, sha256_of
 from sbr_core.stages import REVISION
 
 REPOSITORY = Path(workflow.basedir).parent
@@ -37,7 +41,7 @@ def checked(function, *args, **kwargs):
 
 def demo_rows():
     """The demo's manifest as its options make it; none where no brain is the demo."""
-    if all(Path(row.sections) != DEMO_MANIFEST for row in BRAINS.values()):
+    if all(Path(row.sections) != DEMO_MANIFEST for row in SHEET.values()):
         return []
     from sbr_core.algorithms import simulation  # takes a while, so only where it is needed
 
@@ -110,6 +114,32 @@ def in_chunks(rows, n_rows):
     return {name: [row_of[s] for s in sections] for name, sections in members.items()}
 
 
+def simulated_data(brain, *parts):
+    """A path below the data of a simulated brain."""
+    return str(Path(CONFIG.results, brain, "data", *parts))
+
+
+def simulated_brain(brain):
+    """The row of a simulated brain, as it would stand in the sheet."""
+    return manifests.BrainRow(
+        brain=brain,
+        sections=simulated_data(brain, "sections.tsv"),
+        landmarks=simulated_data(brain, "landmarks.tsv"),
+        prealigned=True,
+    )
+
+
+def simulated_manifest(brain):
+    """(rows of a simulated brain, their ids), from the rows of its source."""
+    rows = manifests.simulated_rows(
+        MANIFESTS[SOURCE_OF[brain]][0],
+        CONFIG.simulate.n_sections,
+        CONFIG.prepare.working_pixel_mm,
+        Path(simulated_data(brain)),
+    )
+    return rows, [row.section for row in rows]
+
+
 def trained_here(brain):
     """Whether a brain trains networks of its own."""
     return donor(brain) == brain
@@ -127,18 +157,30 @@ def one_of(names):
 
 CONFIG = checked(sbr_config.resolve, config, REPOSITORY / "config" / "presets")
 METHODS = tuple(dict.fromkeys(("linear", *CONFIG.methods)))
+# simulated pairs are also given to the classical reference
+REFERENCES = tuple(method for method in ("syn_mi",) if method in sbr_config.METHODS)
+EVERY_METHOD = tuple(dict.fromkeys((*METHODS, *REFERENCES)))
 TRAINED = tuple(method for method in METHODS if method in sbr_config.TRAINED_METHODS)
 TRAININGS = (
     *(["registrar"] if set(TRAINED) & set(sbr_config.SHARED_REGISTRAR_METHODS) else []),
     *TRAINED,
 )
 """Folders of the networks that are trained: the shared registrar's and those of the methods."""
-BRAINS = checked(manifests.read_brains, CONFIG.brains)
+METHOD_FOLDERS = (
+    *sbr_config.METHODS,
+    *(f"compare/{method}" for method in sbr_config.TRAINED_METHODS),
+)
+"""Values of the wildcard `method`: a comparison trains its own networks, in folders apart."""
+SHEET = checked(manifests.read_brains, CONFIG.brains)
 DEMO_ROWS = checked(demo_rows)
-checked(check_files, BRAINS)
-MANIFESTS = {name: checked(read_rows, row) for name, row in BRAINS.items()}
-checked(check_landmarks, BRAINS)
-checked(check_labels, BRAINS)
+checked(check_files, SHEET)
+MANIFESTS = {name: checked(read_rows, row) for name, row in SHEET.items()}
+checked(check_landmarks, SHEET)
+# of each brain there are simulated pairs, another brain; they are made when they are asked for
+SOURCE_OF = {name + manifests.SIMULATED: name for name in SHEET}
+BRAINS = SHEET | {name: simulated_brain(name) for name in SOURCE_OF}
+MANIFESTS |= {name: simulated_manifest(name) for name in SOURCE_OF}
+checked(check_labels, SHEET)
 CHUNKS = {name: in_chunks(rows, len(ids)) for name, (rows, ids) in MANIFESTS.items()}
 
 
@@ -182,6 +224,11 @@ def volume(brain, method):
     return of_brain(brain, method, "volume", f"{brain}_space-{space}_histology.nii.gz")
 
 
+def methods_of(brain):
+    """Methods that are run on a brain."""
+    return EVERY_METHOD if brain in SOURCE_OF else METHODS
+
+
 def weights_of(brain):
     """Weights that a brain trains itself."""
     folders = TRAININGS if trained_here(brain) else []
@@ -193,11 +240,39 @@ def checkpoint_root(brain, network):
     return str(Path(CONFIG.results, ".checkpoints", brain, network))
 
 
+def method_of(folder):
+    """The method whose results a folder has: the brain's own or those of its comparison."""
+    return folder.removeprefix("compare/")
+
+
+def is_compared(folder):
+    """Whether a method's folder belongs to a comparison."""
+    return folder != method_of(folder)
+
+
+def own_folders(brain):
+    """Method -> folder of its results, of the methods that are run on a brain anyway."""
+    return {method: method for method in methods_of(brain)}
+
+
+@cache
+def compared_folders(brain):
+    """Method -> folder, of a comparison; what is not trained is shared with the brain's own."""
+    folders = {}
+    for method in dict.fromkeys(("linear", *CONFIG.compare.methods)):
+        if method in sbr_config.LABEL_METHODS and not has_labels(brain):
+            logger.info(f"compare: {brain}: without {method}, which needs labels to train with")
+            continue
+        trained = method in sbr_config.TRAINED_METHODS
+        folders[method] = f"compare/{method}" if trained else method
+    return folders
+
+
 def results_of(brain):
     """Every file of a brain whose loss is to be noticed."""
-    tables = [receipts(brain, stage) for stage in (*SECTION_STAGES, *METHODS)]
+    tables = [receipts(brain, stage) for stage in (*SECTION_STAGES, *methods_of(brain))]
     fit = [] if BRAINS[brain].prealigned else list(fit_of(brain).values())
-    volumes = [volume(brain, method) for method in METHODS]
+    volumes = [volume(brain, method) for method in methods_of(brain)]
     return [*(path for table in tables for path in table), *fit, *weights_of(brain), *volumes]
 
 
@@ -207,7 +282,12 @@ def results_of(brain):
 
 
 def image_files(wildcards):
-    """Images, masks and labels of the sections of one chunk."""
+    """Images, masks and labels of the sections of one chunk.
+
+    A simulated brain's manifest stands for them: it is written when all of them are there.
+    """
+    if wildcards.brain in SOURCE_OF:
+        return [BRAINS[wildcards.brain].sections]
     rows = CHUNKS[wildcards.brain][wildcards.chunk]
     return [f for row in rows for f in (row.image, row.mask, row.labels) if f]
 
@@ -221,6 +301,8 @@ def mri_inputs(wildcards):
 def plane_inputs(wildcards):
     """Where the MRI planes of a chunk come from: the fitted MRI, or a plane of each row."""
     brain = wildcards.brain
+    if brain in SOURCE_OF:
+        return {"images": [BRAINS[brain].sections]}
     if BRAINS[brain].prealigned:
         rows = CHUNKS[brain][wildcards.chunk]
         return {"images": [f for row in rows for f in (row.mri_image, row.mri_mask) if f]}
@@ -233,8 +315,14 @@ def plane_inputs(wildcards):
 
 
 def fit_inputs(wildcards):
-    """The global fit of a brain that is not prealigned."""
-    return {} if BRAINS[wildcards.brain].prealigned else fit_of(wildcards.brain)
+    """What a brain as a whole stands on: the global fit, or the truth that a simulated one has.
+
+    Another brain that lies on its planes already stands on nothing.
+    """
+    brain = wildcards.brain
+    if brain in SOURCE_OF:
+        return {"truth": simulated_data(brain, "truth.json")}
+    return {} if BRAINS[brain].prealigned else fit_of(brain)
 
 
 def frame_inputs(wildcards):
@@ -264,29 +352,31 @@ def steady(stage, *parts):
 
 
 def network_inputs(wildcards):
-    """Trained networks that a method's inference uses; another brain's are `ancient`."""
-    brain, method = wildcards.brain, wildcards.method
+    """Trained networks that a method's inference uses; another brain's are `ancient`.
+
+    In a comparison every brain trains networks of its own.
+    """
+    brain, method = wildcards.brain, method_of(wildcards.method)
     if method not in sbr_config.TRAINED_METHODS:
         return {}
-    giver = donor(brain)
-    paths = {"weights": of_brain(giver, method, "weights.safetensors")}
+    giver = brain if is_compared(wildcards.method) else donor(brain)
+    paths = {"weights": of_brain(giver, wildcards.method, "weights.safetensors")}
     if method not in sbr_config.OWN_REGISTRAR_METHODS:
         paths["registrar"] = of_brain(giver, "registrar", "weights.safetensors")
     return paths if giver == brain else {k: ancient(v) for k, v in paths.items()}
 
 
 def training_inputs(wildcards):
-    """What a method is trained with beside the pairs: the shared registrar, or labels.
+    """What a method is trained with beside the pairs: the fit, the shared registrar, or labels.
 
     Label images are as steady as the sections they belong to: an edited one starts no training.
     """
-    brain, method = wildcards.brain, wildcards.method
-    inputs = {}
+    brain, method = wildcards.brain, method_of(wildcards.method)
+    inputs = dict(fit_inputs(wildcards))
     if method in sbr_config.SHARED_REGISTRAR_METHODS:
         inputs["registrar"] = of_brain(brain, "registrar", "weights.safetensors")
     if method in sbr_config.LABEL_METHODS:
         inputs["prepared"] = steady("train", "prepare", "sections.tsv")(wildcards)
-        inputs |= fit_inputs(wildcards)
         if BRAINS[brain].mri_labels:
             inputs["mri_labels"] = BRAINS[brain].mri_labels
         if plane_labels(brain):
@@ -299,30 +389,66 @@ def plane_labels(brain):
     return [r.mri_labels for rows in CHUNKS[brain].values() for r in rows if r.mri_labels]
 
 
-def evaluation_inputs(wildcards):
-    """Every method's transforms and volume, and whatever truth the user gave."""
-    brain = wildcards.brain
-    row = BRAINS[brain]
-    inputs = {
-        "tables": [of_brain(brain, method, "sections.tsv") for method in METHODS],
-        "volumes": [volume(brain, method) for method in METHODS],
-        **frame_inputs(wildcards),
-    }
-    if row.landmarks:
-        inputs["landmarks"] = row.landmarks
-    if row.mri_labels:
-        inputs["mri_labels"] = row.mri_labels
+def label_inputs(brain):
+    """Labels of the MRI or of its planes, where the user gave some."""
+    inputs = {}
+    if BRAINS[brain].mri_labels:
+        inputs["mri_labels"] = BRAINS[brain].mri_labels
     if plane_labels(brain):
         inputs["plane_labels"] = plane_labels(brain)
     return inputs
+
+
+def evaluation_inputs(folders):
+    """Input function: every method's transforms and volume, and whatever truth the user gave.
+
+    `folders` gives the methods of a brain: `own_folders` or `compared_folders`.
+    """
+
+    def inputs(wildcards):
+        brain = wildcards.brain
+        found = {
+            "tables": [of_brain(brain, f, "sections.tsv") for f in folders(brain).values()],
+            "volumes": [volume(brain, f) for f in folders(brain).values()],
+            **frame_inputs(wildcards),
+            **label_inputs(brain),
+        }
+        if BRAINS[brain].landmarks:
+            found["landmarks"] = BRAINS[brain].landmarks
+        return found
+
+    return inputs
+
+
+def comparison_inputs(wildcards):
+    """Every compared method's sections and losses, and what outlines of anatomy are made from."""
+    brain = wildcards.brain
+    folders = compared_folders(brain)
+    inputs = {
+        "tables": [of_brain(brain, folder, "sections.tsv") for folder in folders.values()],
+        "losses": [of_brain(brain, f, "loss.tsv") for f in folders.values() if is_compared(f)],
+        **label_inputs(brain),
+    }
+    if set(folders) & set(sbr_config.SHARED_REGISTRAR_METHODS):
+        inputs["registrar"] = of_brain(brain, "registrar", "loss.tsv")
+    if not BRAINS[brain].prealigned:
+        inputs["similarity"] = similarity(brain)
+    return inputs
+
+
+def training_plan(wildcards):
+    """The plan of one training."""
+    part = ".compare" if is_compared(wildcards.method) else ""
+    name = f"train_{method_of(wildcards.method)}{part}.json"
+    return of_brain(wildcards.brain, "plan", name)
 
 
 def report_inputs(wildcards):
     """Tables and pictures of a brain."""
     brain = wildcards.brain
     inputs = {
-        "tables": [of_brain(brain, method, "sections.tsv") for method in METHODS],
-        "volumes": [volume(brain, method) for method in METHODS],
+        "tables": [of_brain(brain, method, "sections.tsv") for method in methods_of(brain)],
+        "volumes": [volume(brain, method) for method in methods_of(brain)],
     }
     if not BRAINS[brain].prealigned:
         inputs["fit"] = of_brain(brain, "align", "quality.json")
@@ -372,14 +498,25 @@ def excluded_sections(wildcards):
     return ",".join(section for section in ids if section not in kept) or None
 
 
-def method_folders(wildcards):
-    """``METHOD=FOLDER`` of every method."""
-    return [f"{method}={of_brain(wildcards.brain, method)}" for method in METHODS]
+def method_folders(folders):
+    """Parameter function: ``METHOD=FOLDER`` of every method; `folders` as above."""
+
+    def words(wildcards):
+        brain = wildcards.brain
+        return [f"{m}={of_brain(brain, folder)}" for m, folder in folders(brain).items()]
+
+    return words
 
 
-def inference_section(method):
+def training_options(folder):
+    """A training's own section of the configuration as JSON; in a comparison with its budget."""
+    section = f"train_{method_of(folder)}"
+    return CONFIG.compared_json(section) if is_compared(folder) else options(section)
+
+
+def inference_section(folder):
     """The section of the configuration that a method's inference is given."""
-    return method if method == "syn_mi" else "infer"
+    return folder if folder == "syn_mi" else "infer"
 
 
 def gpus(stage):
@@ -394,15 +531,24 @@ def plan_text(wildcards):
     stage, _, part = wildcards.plan.partition(".")
     if stage == "collect":
         return sbr_config.canonical_json({"chunks": list(CHUNKS[brain])})
-    asked = {stage: {"options": json.loads(options(stage)), "revision": REVISION[stage]}}
+    followed = [stage]
+    # the tables of these are ancient, so what those tables were made with is followed here
     if stage == "align" or stage.startswith("train_"):
-        # their tables are ancient, so what those tables were made with is followed here
-        before = STAGES_IN_ORDER.index("train_registrar" if stage != "align" else stage)
-        for earlier in STAGES_IN_ORDER[:before]:
-            asked[earlier] = {
-                "options": json.loads(options(earlier)),
-                "revision": REVISION[earlier],
-            }
+        before = "align" if stage == "align" else "train_registrar"
+        followed += STAGES_IN_ORDER[: STAGES_IN_ORDER.index(before)]
+    if stage == "simulate":
+        followed += SECTION_STAGES
+    elif brain in SOURCE_OF and stage.startswith("train_"):
+        followed.append("simulate")
+    asked = {
+        name: {"options": json.loads(options(name)), "revision": REVISION[name]}
+        for name in followed
+    }
+    if part == "compare":
+        asked[stage]["options"] = json.loads(CONFIG.compared_json(stage))
+    if stage == "simulate":
+        # a digest, since the rows of a large brain are more than a command line takes
+        asked["rows"] = sha256_of(manifests.rows_to_json(MANIFESTS[brain][0]))
     if stage == "train_registrar":
         asked["source"] = CONFIG.registrar
     if stage == "align":
@@ -411,6 +557,11 @@ def plan_text(wildcards):
         asked["rows"] = json.loads(plane_rows(Wildcards(brain=brain, chunk=part)))
     if stage in ("infer", "syn_mi"):
         asked["networks"] = donor(brain)
+    if stage == "report":
+        # a report shows the comparison that it finds and is made anew after another; as an input,
+        # the comparison would be made whenever a report is
+        page = Path(of_brain(brain, "compare", "index.html"))
+        asked["comparison"] = sha256_file(page) if page.is_file() else None
     return sbr_config.canonical_json(asked)
 
 

@@ -6,7 +6,7 @@
 
 rule evaluate:
     input:
-        unpack(evaluation_inputs),
+        unpack(evaluation_inputs(own_folders)),
         plan="<results>/{brain}/plan/evaluate.json",
         prepared="<results>/{brain}/prepare/sections.tsv",
         planes="<results>/{brain}/resample/sections.tsv",
@@ -25,7 +25,7 @@ rule evaluate:
         runtime=60,
     params:
         options=options("evaluate"),
-        methods=method_folders,
+        methods=method_folders(own_folders),
         out_dir=lambda wildcards, output: parent(output.summary),
         flags=lambda wildcards, input: flags(
             align_dir=parent(input.similarity) if "similarity" in input.keys() else None,

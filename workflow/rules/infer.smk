@@ -25,8 +25,11 @@ rule infer:
     resources:
         mem_mb=8000,
         runtime=60,
-        gpu=lambda wildcards: gpus("infer") if wildcards.method in sbr_config.TRAINED_METHODS else 0,
+        gpu=lambda wildcards: (
+            gpus("infer") if method_of(wildcards.method) in sbr_config.TRAINED_METHODS else 0
+        ),
     params:
+        method=lambda wildcards: method_of(wildcards.method),
         options=lambda wildcards: options(inference_section(wildcards.method)),
         out_dir=lambda wildcards, output: parent(output.receipt, 2),
         flags=lambda wildcards, input: flags(
@@ -35,7 +38,7 @@ rule infer:
             strict=CONFIG.strict,
         ),
     shell:
-        "sbr infer --method {wildcards.method:q} --options {params.options:q}"
+        "sbr infer --method {params.method:q} --options {params.options:q}"
         " --prepared {input.prepared:q} --planes {input.planes:q} --affines {input.affines:q}"
         " {params.flags:q} --out-dir {params.out_dir:q} --receipt {output.receipt:q}"
         " > {log:q} 2>&1"

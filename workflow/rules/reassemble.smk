@@ -25,6 +25,7 @@ rule reassemble:
         mem_mb=16000,
         runtime=120,
     params:
+        method=lambda wildcards: method_of(wildcards.method),
         options=options("reassemble"),
         out_dir=lambda wildcards, output: parent(output.histology),
         flags=lambda wildcards, input: (
@@ -34,6 +35,6 @@ rule reassemble:
         ),
     shell:
         "sbr reassemble --options {params.options:q} --brain {wildcards.brain:q}"
-        " --method {wildcards.method:q} --sections {input.sections:q}"
+        " --method {params.method:q} --sections {input.sections:q}"
         " --prepared {input.prepared:q} {params.flags:q} --out-dir {params.out_dir:q}"
         " > {log:q} 2>&1"

@@ -26,7 +26,7 @@ rule report:
         runtime=30,
     params:
         options=options("report"),
-        methods=method_folders,
+        methods=method_folders(own_folders),
         results_dir=lambda wildcards, output: parent(output.page, 2),
     shell:
         "sbr report --options {params.options:q} --brain {wildcards.brain:q}"

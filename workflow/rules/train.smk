@@ -1,14 +1,14 @@
 # train: weights of a method's networks, trained on sections and their MRI planes
 #   in   tables of resample and align_sections (ancient, as for the registrar); the shared
 #        registrar, for methods that train through it; labels, for the method that learns from them
-#   out  {results}/{brain}/{method}/: weights, losses as table and picture
+#   out  {results}/{brain}/{method}/ or, in a comparison, {results}/{brain}/compare/{method}/: weights, losses as table and picture
 #   run  sbr train
 
 
 rule train:
     input:
         unpack(training_inputs),
-        plan="<results>/{brain}/plan/train_{method}.json",
+        plan=training_plan,
         planes=steady("train", "resample", "sections.tsv"),
         sections=steady("train", "align_sections", "sections.tsv"),
     output:
@@ -16,30 +16,31 @@ rule train:
         losses="<results>/{brain}/{method}/loss.tsv",
         curve="<results>/{brain}/{method}/loss.png",
     log:
-        "<results>/{brain}/logs/train_{method}.log",
+        "<results>/{brain}/logs/train/{method}.log",
     benchmark:
-        "<results>/{brain}/benchmarks/train_{method}.tsv"
+        "<results>/{brain}/benchmarks/train/{method}.tsv"
     wildcard_constraints:
-        method=one_of(sbr_config.TRAINED_METHODS),
+        method=one_of(m for m in METHOD_FOLDERS if method_of(m) in sbr_config.TRAINED_METHODS),
     conda:
         "../../envs/sbr.yaml"
     threads: 16
     resources:
         mem_mb=16000,
         runtime=2880,
-        gpu=lambda wildcards: gpus(f"train_{wildcards.method}"),
+        gpu=lambda wildcards: gpus(f"train_{method_of(wildcards.method)}"),
     params:
-        options=lambda wildcards: options(f"train_{wildcards.method}"),
+        method=lambda wildcards: method_of(wildcards.method),
+        options=lambda wildcards: training_options(wildcards.method),
         out_dir=lambda wildcards, output: parent(output.weights),
         checkpoints=lambda wildcards, output: checkpoint_root(wildcards.brain, wildcards.method),
         flags=lambda wildcards, input: flags(
             registrar=input.get("registrar"),
             prepared=input.get("prepared"),
-            align_dir=parent(input.similarity) if "similarity" in input.keys() else None,
+            align_dir=parent(input.similarity) if "mri_labels" in input.keys() else None,
             mri_labels=input.get("mri_labels"),
             rows=BRAINS[wildcards.brain].sections if "plane_labels" in input.keys() else None,
         ),
     shell:
-        "sbr train --method {wildcards.method:q} --options {params.options:q}"
+        "sbr train --method {params.method:q} --options {params.options:q}"
         " --planes {input.planes:q} --sections {input.sections:q} {params.flags:q}"
         " --out-dir {params.out_dir:q} --checkpoint-root {params.checkpoints:q} 2>&1 | tee {log:q}"

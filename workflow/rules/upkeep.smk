@@ -26,7 +26,7 @@ def forget_receipts_of_missing_files():
         return path.name in listed[path.parent]
 
     for brain in BRAINS:
-        for stage in (*SECTION_STAGES, *METHODS):
+        for stage in (*SECTION_STAGES, *METHOD_FOLDERS):
             for receipt in map(Path, receipts(brain, stage)):
                 if not receipt.is_file():
                     continue
@@ -50,14 +50,15 @@ def first_missing_file(receipt, is_there):
 
 
 def forget_checkpoints_of_forced_trainings():
-    """A forced training starts anew; an interrupted one goes on from its last checkpoint."""
-    forced = workflow.dag_settings.forcerun
-    for training, networks in (
-        ("train_registrar", ["registrar"]),
-        ("train", sbr_config.TRAINED_METHODS),
-    ):
-        if workflow.dag_settings.forceall or training in forced:
-            for brain in filter(trained_here, BRAINS):
+    """A forced training starts anew; an interrupted one goes on from its last checkpoint.
+
+    Those of a comparison only count as forced when a comparison is what is asked for.
+    """
+    asked = {part for target in workflow.dag_settings.targets for part in Path(target).parts}
+    folders = [f for f in METHOD_FOLDERS if "compare" in asked or not is_compared(f)]
+    for training, networks in (("train_registrar", ["registrar"]), ("train", folders)):
+        if workflow.dag_settings.forceall or training in workflow.dag_settings.forcerun:
+            for brain in BRAINS:
                 for network in networks:
                     shutil.rmtree(checkpoint_root(brain, network), ignore_errors=True)
 

@@ -1,0 +1,77 @@
+"""What pages have in common: the template's style, pictures inside the page, numbers as text."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbr_core.io.manifests import SIMULATED
+from sbr_core.io.provenance import read_json, versions, write_text
+
+FOUND = "comparison.json"
+"""What `compare` writes beside its tables for pages to show."""
+
+
+def write_page(out: Path, template: str, **values: Any) -> None:
+    """Fill in a template of ``stages/`` and write the page."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("sbr_core", "stages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    write_text(out, environment.get_template(template).render(versions=versions(), **values))
+
+
+def number(value: float | None) -> str:
+    """A number as text: three digits, a dash for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if abs(value) < 1e-6:  # rounding of something that is nought
+        return "0"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def png_uri(path: Path) -> str:
+    """A PNG file as an address that holds it."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def jpeg(picture: np.ndarray, caption: str, quality: int) -> dict[str, Any]:
+    """An RGB array as a JPEG inside the page."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "JPEG", quality=quality, optimize=True)
+    return {
+        "uri": "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii"),
+        "caption": caption,
+        "width": picture.shape[1],
+        "height": picture.shape[0],
+    }
+
+
+def comparison_of(folder: Path) -> Mapping[str, Any] | None:
+    """What `compare` found for a page to show, its figures inside; None where it found nothing."""
+    if not (folder / FOUND).is_file():
+        return None
+    found = read_json(folder / FOUND)
+    figures = [f | {"uri": png_uri(folder / f["file"])} for f in found["figures"]]
+    return found | {"figures": figures}
+
+
+def simulated_from(brain: str, results_dir: Path) -> dict[str, Any] | None:
+    """What to say of a simulated brain; None for a real one."""
+    if not brain.endswith(SIMULATED):
+        return None
+    truth = results_dir / "data" / "truth.json"
+    moved_mm = read_json(truth)["in_plane_mm_of_linear"] if truth.is_file() else None
+    return {"source": brain.removesuffix(SIMULATED), "moved_mm": number(moved_mm)}

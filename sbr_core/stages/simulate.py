@@ -1,0 +1,338 @@
+"""`sbr simulate`: pairs with a known deformation, from a brain's own sections and MRI planes.
+
+Writes a prealigned brain below its folder: the manifest ``sections.tsv`` with ``images/``, ``mri/``
+and ``mri_masks/``, ``landmarks.tsv`` and ``truth.json``. Each section is its MRI plane with the
+look of the brain's own sections (see `algorithms.appearance`), torn, stained unevenly and bent
+by a deformation that is known (see `algorithms.simulated_pairs`). Equal options give equal files.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sbr_core.algorithms import appearance, simulated_pairs
+from sbr_core.algorithms.simulation import FAMILY
+from sbr_core.errors import ImageError
+from sbr_core.io.images import write_png
+from sbr_core.io.manifests import SectionRow, simulated_rows, write_tsv
+from sbr_core.io.provenance import versions, write_json, write_provenance
+from sbr_core.io.receipts import file_of, read_table
+from sbr_core.io.volumes import read_plane
+from sbr_core.stages import REVISION
+
+if TYPE_CHECKING:
+    from sbr_core.config import SimulateOptions
+
+_SAMPLES = 400_000
+_DONORS = 24
+_TILES = 8_000
+_LATTICE_PX = 3
+_PALEST = 0.05
+
+
+def run(
+    options: SimulateOptions,
+    *,
+    rows: list[SectionRow],
+    prepared: Path,
+    planes: Path,
+    sections: Path,
+    out_dir: Path,
+) -> None:
+    """Make the simulated brain.
+
+    Parameters
+    ----------
+    rows : the brain's manifest.
+    prepared, planes, sections : collected tables of `prepare`, `resample` and `align-sections`.
+    out_dir : made if needed; files of the same names are replaced.
+
+    Raises
+    ------
+    ImageError
+        Fewer than two sections lie on their MRI planes.
+    ConfigError
+        A deformation that tissue of this size cannot be bent by.
+    """
+    out_dir = Path(out_dir)
+    brain = _Brain(prepared, planes, sections)
+    made = simulated_rows(rows, options.n_sections, brain.spacing_mm, out_dir)
+    usable = [row.section for row in made if row.section in brain.rows]
+    if len(usable) < 2:
+        raise ImageError(
+            f"{sections}: {len(usable)} sections lie on their MRI planes, expected at least 2"
+        )
+    deformations = _draw_deformations(brain, usable, options)
+    damage = simulated_pairs.draw_damage(
+        usable, options.tears, options.missing_pieces, options.seed
+    )
+    learnt = _learn(brain, usable, options.seed)
+
+    truth: dict[str, Any] = {
+        "about": "Simulated from this brain's own MRI planes and the look of its sections."
+        " section mm -> (inverse of section_mm_from_flat_mm) -> flat mm -> swirls -> plane mm.",
+        "family": FAMILY,
+        "seed": options.seed,
+        "options": options.model_dump(mode="json"),
+        "revision": REVISION["simulate"],
+        "versions": versions(),
+        "spacing_mm": brain.spacing_mm,
+        "unevenness_of_staining": learnt.unevenness,
+        "sections": {},
+    }
+    landmarks: list[dict[str, Any]] = []
+    notes: dict[str, str] = {}
+    for number, row in enumerate(made, 1):
+        section = row.section
+        if section not in brain.rows:
+            notes[section] = "left blank: it does not lie on an MRI plane"
+            _write_blank(row, brain.shape)
+        else:
+            notes[section] = damage[section]
+            order, deformation = usable.index(section), deformations[section]
+            rng = np.random.default_rng([options.seed, 4, order])
+            rendered = _simulate(
+                brain, section, order, learnt, deformation, damage[section], options, rng
+            )
+            _write_section(row, brain, rendered)
+            marks = rendered.landmarks_mm
+            targets = deformation.plane_from_section(marks)
+            truth["sections"][section] = {
+                "position_mm": row.position_mm,
+                "damage": damage[section],
+                **_truth_of(deformation, brain.tissue_mm(section), marks, targets),
+            }
+            landmarks += [
+                {
+                    "section": section,
+                    **dict(zip(("x_section_mm", "y_section_mm"), mark.tolist(), strict=True)),
+                    **dict(zip(("x_plane_mm", "y_plane_mm"), target.tolist(), strict=True)),
+                }
+                for mark, target in zip(marks, targets, strict=True)
+            ]
+        note = f" {notes[section]}" if notes[section] else ""
+        print(f"simulate: {number}/{len(made)} section {section}{note}", file=sys.stderr)
+
+    errors = [e["in_plane_mm_of_linear"] for e in truth["sections"].values() if e["landmarks"]]
+    truth["in_plane_mm_of_linear"] = float(np.mean(errors)) if errors else math.nan
+    columns = ("section", "x_section_mm", "y_section_mm", "x_plane_mm", "y_plane_mm")
+    write_tsv(out_dir / "landmarks.tsv", landmarks, columns)
+    write_json(out_dir / "truth.json", truth)
+    write_provenance(
+        out_dir / "simulate.json",
+        stage="simulate",
+        options=options.model_dump(mode="json"),
+        inputs={"prepared": prepared, "planes": planes, "sections": sections},
+    )
+    # last: a manifest without its images is no brain
+    write_tsv(out_dir / "sections.tsv", [_manifest_row(r, out_dir, notes) for r in made])
+    print(
+        f"simulate: the true deformation moves tissue by {truth['in_plane_mm_of_linear']:.2f} mm"
+        " in the mean, which is what linear leaves",
+        file=sys.stderr,
+    )
+
+
+class _Brain:
+    """The sections of a brain that lie on their MRI planes, read one at a time."""
+
+    def __init__(self, prepared: Path, planes: Path, sections: Path) -> None:
+        self.planes, self.sections = Path(planes), Path(sections)
+        tables = [
+            {row["section"]: row for row in read_table(table, verify=False)}
+            for table in (Path(prepared), self.planes, self.sections)
+        ]
+        self.rows: dict[str, tuple[Mapping[str, Any], ...]] = {
+            section: (row, tables[1][section], tables[2][section])
+            for section, row in tables[0].items()
+            if section in tables[1] and section in tables[2]
+        }
+        grids = {(r[1]["rows"], r[1]["columns"], r[1]["spacing_mm"]) for r in self.rows.values()}
+        if len(grids) != 1:
+            raise ImageError(f"{planes}: {len(grids)} grids of MRI planes, expected one")
+        height, width, self.spacing_mm = grids.pop()
+        self.shape = int(height), int(width)
+        heights = [row[0]["position_mm"] for row in self.rows.values()]
+        self._begin, self._reach = min(heights), max(np.ptp(heights), 1e-6)
+
+    def pair(self, section: str) -> appearance.Pair:
+        """A section on its plane."""
+        row, plane, affine = self.rows[section]
+        return appearance.Pair(
+            mri=read_plane(file_of(self.planes, plane, "_mri.nii.gz"))[0],
+            mri_mask=read_plane(file_of(self.planes, plane, "_mrimask.nii.gz"))[0] > 0,
+            section=read_plane(file_of(self.sections, affine, "_linear.nii.gz"))[0],
+            section_mask=read_plane(file_of(self.sections, affine, "_linearmask.nii.gz"))[0] > 0,
+            height=(row["position_mm"] - self._begin) / self._reach,
+        )
+
+    def tissue_mm(self, section: str) -> np.ndarray:
+        """(n, 2) plane mm of a lattice's points in the MRI's mask."""
+        path = file_of(self.planes, self.rows[section][1], "_mrimask.nii.gz")
+        rows, columns = np.nonzero(read_plane(path)[0][::_LATTICE_PX, ::_LATTICE_PX])
+        return np.column_stack([columns, rows]) * (_LATTICE_PX * self.spacing_mm)
+
+
+def _draw_deformations(
+    brain: _Brain, sections: list[str], options: SimulateOptions
+) -> dict[str, simulated_pairs.KnownDeformation]:
+    """The known deformation of each section."""
+    tissue_mm = {section: brain.tissue_mm(section) for section in sections}
+    extents_mm = {s: simulated_pairs.extent_of(points) for s, points in tissue_mm.items()}
+    wanted_mm = simulated_pairs.displacements_mm(extents_mm, options.deformation_mm, options.seed)
+    return {
+        section: simulated_pairs.draw_deformation(
+            tissue_mm[section],
+            wanted_mm[section],
+            options.affine_share,
+            np.random.default_rng([options.seed, 3, order]),
+        )
+        for order, section in enumerate(sections)
+    }
+
+
+@dataclass(frozen=True)
+class _Learnt:
+    """What the sections of a brain have in common.
+
+    Attributes
+    ----------
+    looks : one per fold, learnt from the sections of the other folds.
+    bank : texture of some sections.
+    unevenness : of the stain, the median of these sections.
+    """
+
+    looks: list[appearance.Look]
+    bank: appearance.TextureBank
+    unevenness: float
+
+
+def _learn(brain: _Brain, sections: list[str], seed: int) -> _Learnt:
+    """Learn the look in two rounds, then take texture from sections spread over the brain."""
+    rng = np.random.default_rng([seed, 0])
+    looks: list[appearance.Look] = []
+
+    def pair_of(number: int) -> appearance.Pair:
+        """A section on its plane, nearer to it where a look is known."""
+        pair = brain.pair(sections[number])
+        return appearance.pulled(pair, *looks[number % len(looks)].of(pair)) if looks else pair
+
+    for learning in ("learning the look of", "learning it again, better aligned, from"):
+        print(f"simulate: {learning} {len(sections)} sections", file=sys.stderr)
+        samples = appearance.Samples()
+        for number in range(len(sections)):
+            fold = number % appearance.N_FOLDS
+            samples.add(pair_of(number), fold, math.ceil(_SAMPLES / len(sections)), rng)
+        looks = [appearance.Look.fit(samples, fold, seed) for fold in range(appearance.N_FOLDS)]
+
+    donors = np.unique(np.linspace(0, len(sections) - 1, _DONORS).round().astype(int))
+    bank, unevenness = appearance.TextureBank(), []
+    for donor in donors:
+        pair = pair_of(donor)
+        signal, _ = looks[donor % len(looks)].of(pair)
+        unevenness.append(appearance.unevenness(pair, signal))
+        bank.add(int(donor), pair, signal, rng, math.ceil(_TILES / len(donors)))
+    print(f"simulate: took texture from {len(donors)} sections", file=sys.stderr)
+    return _Learnt(looks, bank, float(np.median(unevenness)))
+
+
+def _simulate(
+    brain: _Brain,
+    section: str,
+    order: int,
+    learnt: _Learnt,
+    deformation: simulated_pairs.KnownDeformation,
+    damage: str,
+    options: SimulateOptions,
+    rng: np.random.Generator,
+) -> simulated_pairs.Rendered:
+    """One section: the look of its plane with texture, damage and uneven staining, bent.
+
+    Parameters
+    ----------
+    order : number of the section, as in `_learn`.
+    """
+    pair = brain.pair(section)
+    guessed, cover = learnt.looks[order % len(learnt.looks)].of(pair)
+    tissue = cover > 0.5
+    signal = appearance.with_contrast_of(guessed, tissue, pair)
+    signal = signal + options.texture * learnt.bank.texture(order, pair, guessed, tissue, rng)
+    signal, cover = simulated_pairs.stained_and_damaged(
+        np.maximum(signal, _PALEST),
+        cover,
+        brain.spacing_mm,
+        brain.tissue_mm(section),
+        damage,
+        options.uneven_staining * learnt.unevenness,
+        rng,
+    )
+    return simulated_pairs.render(signal, cover, brain.spacing_mm, deformation, options, rng)
+
+
+def _truth_of(
+    deformation: simulated_pairs.KnownDeformation,
+    tissue_mm: np.ndarray,
+    marks_mm: np.ndarray,
+    targets_mm: np.ndarray,
+) -> dict[str, Any]:
+    """What is known of one section, as JSON.
+
+    Parameters
+    ----------
+    tissue_mm : (n, 2) plane mm of points all over the tissue.
+    marks_mm, targets_mm : (m, 2) landmarks in section mm and where they belong, plane mm.
+    """
+    section_mm = deformation.section_from_plane(tissue_mm)
+    off_mm = np.linalg.norm(marks_mm - targets_mm, axis=1)
+    return {
+        "section_mm_from_flat_mm": deformation.section_mm_from_flat_mm.tolist(),
+        "swirls": deformation.swirls.tolist(),
+        "least_determinant": float(deformation.determinant(section_mm).min()),
+        "tissue_moved_mm": float(np.linalg.norm(section_mm - tissue_mm, axis=1).mean()),
+        "landmarks": len(marks_mm),
+        "in_plane_mm_of_linear": float(off_mm.mean()) if off_mm.size else None,
+    }
+
+
+def _write_section(row: SectionRow, brain: _Brain, rendered: simulated_pairs.Rendered) -> None:
+    """The image as the brain's own are, bright or dark around, and the plane it belongs to."""
+    prepared = brain.rows[row.section][0]
+    pair = brain.pair(row.section)
+    signal = rendered.signal * pair.level
+    if prepared["polarity"] == "bright_background":
+        signal = -signal
+    image = prepared["background"] + signal
+    # files of integers are in [0, 1] already; those of floats may be on any scale
+    write_png(Path(row.image), _as_uint16(image / max(1.0, float(image.max()))))
+    write_png(Path(row.mri_image), _as_uint16(pair.mri / max(float(pair.mri.max()), 1e-6)))
+    write_png(Path(row.mri_mask), pair.mri_mask.astype(np.uint8))
+    if row.mask:
+        write_png(Path(row.mask), rendered.tissue.astype(np.uint8))
+
+
+def _write_blank(row: SectionRow, shape: tuple[int, int]) -> None:
+    """Empty files of a section that cannot be made, which the stages after this leave out."""
+    empty = np.zeros(shape, np.uint8)
+    for path in (row.image, row.mri_image, row.mri_mask, row.mask):
+        if path:
+            write_png(Path(path), empty)
+
+
+def _as_uint16(image: np.ndarray) -> np.ndarray:
+    return np.rint(65535 * np.clip(image, 0, 1)).astype(np.uint16)
+
+
+def _manifest_row(row: SectionRow, folder: Path, notes: Mapping[str, str]) -> dict[str, Any]:
+    """A row as the manifest has it: paths relative to its folder."""
+    values = {k: v for k, v in asdict(row).items() if v != ""}
+    for key in ("image", "mask", "mri_image", "mri_mask"):
+        if key in values:
+            values[key] = str(Path(values[key]).relative_to(folder))
+    return {**values, "notes": notes[row.section]}

@@ -1,0 +1,162 @@
+"""Known deformations, damage and staining of simulated pairs."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from sbr_core.algorithms import simulated_pairs as pairs
+from sbr_core.algorithms.simulation import affine_residual_mm
+from sbr_core.config import SimulateOptions
+from sbr_core.errors import ConfigError
+
+SHAPE, SPACING_MM = (150, 180), 0.5
+
+
+def _disc() -> np.ndarray:
+    """Tissue of an off-centre ellipse, (rows, columns) bool."""
+    y, x = np.indices(SHAPE)
+    return ((y - 72) / 60) ** 2 + ((x - 95) / 72) ** 2 < 1
+
+
+def _tissue_mm() -> np.ndarray:
+    rows, columns = np.nonzero(_disc())
+    return np.column_stack([columns, rows])[::5] * SPACING_MM
+
+
+def _lattice_mm() -> np.ndarray:
+    y, x = np.indices(SHAPE)
+    return np.stack([x, y], axis=-1) * SPACING_MM
+
+
+@pytest.fixture(params=range(4))
+def deformation(request) -> pairs.KnownDeformation:
+    return pairs.draw_deformation(_tissue_mm(), 1.2, 0.2, np.random.default_rng(request.param))
+
+
+def test_truth_is_exact_both_ways(deformation):
+    points = _lattice_mm()
+    there = deformation.plane_from_section(points)
+    np.testing.assert_allclose(deformation.section_from_plane(there), points, atol=1e-7)
+    back = deformation.section_from_plane(points)
+    np.testing.assert_allclose(deformation.plane_from_section(back), points, atol=1e-7)
+
+
+def test_it_folds_nowhere_and_its_determinant_is_that_of_finite_differences(deformation):
+    points, h = _lattice_mm(), 1e-5
+    determinant = deformation.determinant(points)
+    assert determinant.min() > 0.2
+    columns = [
+        (deformation.plane_from_section(points + d) - deformation.plane_from_section(points - d))
+        / (2 * h)
+        for d in (np.array([h, 0]), np.array([0, h]))
+    ]
+    np.testing.assert_allclose(determinant, np.linalg.det(np.stack(columns, -1)), atol=1e-6)
+
+
+def test_tissue_moves_as_far_as_asked_for_and_the_affine_has_its_share(deformation):
+    tissue = _tissue_mm()
+    section = deformation.section_from_plane(tissue)
+    moved = np.linalg.norm(section - tissue, axis=1)
+    assert moved.mean() == pytest.approx(1.2, rel=0.01)
+    # the best affine would do better than the identity, but not by much
+    rms, left = (np.sqrt(np.mean(d**2)) for d in (moved, affine_residual_mm(section, tissue)))
+    assert 0.7 * rms < left < rms
+
+
+def test_the_family_is_not_that_of_the_augmentation(deformation):
+    """No similarity and 9 x 9 nodes of the augmentation come near, fitted by least squares."""
+    moved = deformation.section_from_plane(_lattice_mm()) - _lattice_mm()
+    nodes = torch.eye(81).reshape(81, 1, 9, 9)
+    basis = F.interpolate(nodes, size=SHAPE, mode="bicubic", align_corners=True)[:, 0].numpy()
+    y, x = np.indices(SHAPE)
+    columns = np.stack([*basis, np.ones(SHAPE), x, y], axis=-1)[_disc()]
+    target = moved[_disc()] / SPACING_MM
+    fitted = columns @ np.linalg.lstsq(columns, target, rcond=None)[0]
+    left = np.linalg.norm(fitted - target, axis=1)
+    assert left.max() > 0.25 and left.mean() > 0.05
+
+
+def test_displacements_average_to_what_was_asked_for():
+    extents = {f"s{i}": extent for i, extent in enumerate((20, 40, 60, 80, 80, 80))}
+    wanted = pairs.displacements_mm(extents, 1.5, seed=3)
+    assert np.mean(list(wanted.values())) == pytest.approx(1.5)
+    assert wanted["s0"] < wanted["s5"] and len(set(wanted.values())) == 6
+    assert pairs.displacements_mm(extents, 1.5, seed=4) != wanted
+    # where none is asked for it follows the brain's size
+    default = pairs.displacements_mm(extents, None, seed=3)
+    mouse = pairs.displacements_mm({k: v / 10 for k, v in extents.items()}, None, seed=3)
+    np.testing.assert_allclose(10 * np.array([*mouse.values()]), [*default.values()])
+    assert np.mean(list(default.values())) == pytest.approx(0.012 * 80)
+
+
+def test_a_deformation_tissue_cannot_take_is_refused():
+    with pytest.raises(ConfigError, match="simulate.deformation_mm: 30 mm is too much .* at most"):
+        pairs.draw_deformation(_tissue_mm(), 30.0, 0.1, np.random.default_rng(0))
+
+
+def test_damage_has_its_share_of_the_sections():
+    sections = [f"s{i}" for i in range(20)]
+    kinds = list(pairs.draw_damage(sections, 0.2, 0.1, seed=0).values())
+    assert (kinds.count("tear"), kinds.count("missing piece"), kinds.count("")) == (4, 2, 14)
+    assert set(pairs.draw_damage(sections, 0, 0, seed=0).values()) == {""}
+
+
+@pytest.mark.parametrize(("kind", "most"), [("tear", 0.05), ("missing piece", 0.1), ("", 0.0)])
+def test_damage_takes_some_tissue_and_leaves_most(kind, most):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        lost = pairs.lost_tissue(_lattice_mm(), _tissue_mm(), kind, rng)[_disc()].mean()
+        assert (0.001 < lost < most) if kind else lost == 0
+
+
+def test_uneven_staining_spreads_as_asked_for():
+    spreads = [
+        np.log(
+            pairs.staining_field(_lattice_mm(), _tissue_mm(), 0.1, np.random.default_rng(s))
+        ).std()
+        for s in range(20)
+    ]
+    assert 0.05 < np.mean(spreads) < 0.15
+    assert pairs.staining_field(_lattice_mm(), _tissue_mm(), 0, np.random.default_rng(0)).std() == 0
+
+
+def _flat() -> tuple[np.ndarray, np.ndarray]:
+    """A smooth look and its cover."""
+    rng = np.random.default_rng(5)
+    signal = 1 + gaussian_filter(rng.normal(size=SHAPE), 5) * 5
+    return signal.astype(np.float32), gaussian_filter(_disc().astype(np.float32), 1.5)
+
+
+def test_a_section_undone_by_its_truth_is_the_look_again(deformation):
+    signal, cover = _flat()
+    options = SimulateOptions(noise=0, blur_px=0)
+    made = pairs.render(
+        signal, cover, SPACING_MM, deformation, options, np.random.default_rng(0)
+    ).signal
+    at = deformation.section_from_plane(_lattice_mm()) / SPACING_MM
+    undone = map_coordinates(made, np.moveaxis(at[..., ::-1], -1, 0), order=3)
+    inside = gaussian_filter(_disc().astype(float), 4) > 0.99
+    error = np.abs(undone - signal * cover)[inside]
+    # half a pixel's slip of this look would be ten times as much
+    slip = np.abs(np.diff(signal, axis=1))[inside[:, 1:]].mean() / 2
+    assert error.mean() < 0.1 * slip
+    assert np.abs(made - signal * cover)[inside].mean() > 2 * slip
+
+
+def test_landmarks_lie_in_tissue_all_over_it():
+    signal, cover = _flat()
+    still = pairs.KnownDeformation(np.eye(3), np.zeros((0, 5)))
+    made = pairs.render(
+        signal, cover, SPACING_MM, still, SimulateOptions(), np.random.default_rng(0)
+    )
+    assert len(made.landmarks_mm) == 150
+    column, row = np.rint(made.landmarks_mm / SPACING_MM).astype(int).T
+    assert made.tissue[row, column].all()
+    # no hole larger than a few cells
+    rows, columns = np.nonzero(made.tissue)
+    points = np.column_stack([columns, rows]) * SPACING_MM
+    apart = np.linalg.norm(points[::11, None] - made.landmarks_mm[None], axis=-1).min(1)
+    assert apart.max() < 3 * np.sqrt(made.tissue.sum() / 150) * SPACING_MM
+    assert pairs.scattered_points(np.zeros((4, 4), bool), 9, np.random.default_rng(0)).size == 0

@@ -1,0 +1,212 @@
+"""`train` and then `infer` of every method on an analytic brain, and where labels come from."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from sbr_core import geometry
+from sbr_core.config import (
+    OWN_REGISTRAR_METHODS,
+    SHARED_REGISTRAR_METHODS,
+    TRAINED_METHODS,
+    Config,
+    InferOptions,
+)
+from sbr_core.errors import ConfigError, TrainingError
+from sbr_core.io.images import write_png
+from sbr_core.io.manifests import SectionRow, read_tsv, write_tsv
+from sbr_core.io.receipts import read_table
+from sbr_core.io.volumes import Volume, write_volume
+from sbr_core.io.weights import load_weights
+from sbr_core.stages import infer, train
+from sbr_core.stages.networks import load_method
+
+SMALL = {
+    "steps": 2,
+    "batch_size": 1,
+    "encoder_channels": (4, 8),
+    "decoder_channels": (8, 4),
+    "generator_channels": 4,
+    "residual_blocks": 1,
+    "n_samples": 16,
+    "projection_channels": 16,
+    "discriminator_channels": 4,
+}
+
+
+def small_options(method):
+    model = Config.model_fields[f"train_{method}"].annotation
+    return model(**{key: value for key, value in SMALL.items() if key in model.model_fields})
+
+
+@pytest.fixture
+def labelled(fake_brain):
+    """The analytic brain, and what its labels add to the keywords of `train`."""
+    brain = fake_brain
+    path = brain.results / "mri_labels.nii.gz"
+    # finer than the MRI, as good labels are
+    affine = brain.mri.world_from_voxel @ np.diag([0.5, 0.5, 0.5, 1.0])
+    voxels = np.stack(np.indices([2 * n for n in brain.mri.data.shape]), axis=-1)
+    labels = brain.labels_of(brain.density(geometry.apply(affine, voxels)))
+    write_volume(path, Volume(labels, affine))
+    return brain, {
+        "prepared": brain.table("prepare"),
+        "align_dir": brain.results / "align",
+        "mri_labels": path,
+    }
+
+
+def run_train(brain, method, **more):
+    train.run(
+        small_options(method),
+        method=method,
+        planes=brain.table("resample"),
+        sections=brain.table("align_sections"),
+        out_dir=brain.results / method,
+        checkpoint_root=brain.results / "checkpoints",
+        **more,
+    )
+    return brain.results / method / "weights.safetensors"
+
+
+@pytest.mark.parametrize("method", TRAINED_METHODS)
+def test_weights_of_every_method_are_all_that_its_inference_needs(
+    labelled, save_networks, tmp_path, method
+):
+    brain, of_labels = labelled
+    shared = {}
+    if method in SHARED_REGISTRAR_METHODS:
+        shared["registrar"] = save_networks(tmp_path)["registrar"]
+    weights = run_train(brain, method, **shared, **(of_labels if method == "nmiw" else {}))
+    registrar, generator, header = load_method(weights)
+    assert (registrar is not None) == (method in OWN_REGISTRAR_METHODS)
+    assert (generator is not None) == (method not in ("nmi", "nmiw"))
+    through_synthesis = method in SHARED_REGISTRAR_METHODS
+    assert header["preprocessing"]["registers"] == (
+        "synthesised" if through_synthesis else "section"
+    )
+    tensors, _ = load_weights(weights)
+    assert {name.split(".")[0] for name in tensors} >= set(header["architecture"])
+    facts = json.loads((weights.parent / "weights.json").read_text())
+    assert facts["steps"] == 2 and facts["training_seconds"] > 0
+
+    if method not in OWN_REGISTRAR_METHODS:
+        with pytest.raises(ConfigError, match="holds no registrar: --registrar is needed"):
+            run_infer(brain, method, weights)
+    rows = run_infer(brain, method, weights, **({} if registrar is not None else shared))
+    assert len(rows) == 12 and all(row["status"] == "ok" for row in rows)
+    for row in rows:
+        pictures = {name.split("_", 1)[1] for name in row["files"] if name.endswith(".nii.gz")}
+        made = {"synthesised.nii.gz"} if generator is not None else set()
+        assert pictures == {"registered.nii.gz", "velocity.nii.gz"} | made
+        assert row["inverse_p99_px"] <= 0.1
+
+
+def run_infer(brain, method, weights, **more):
+    out_dir = brain.results / method
+    infer.run(
+        InferOptions(device="cpu", refine_steps=1),
+        method=method,
+        prepared=brain.table("prepare"),
+        planes=brain.table("resample"),
+        affines=brain.table("align_sections"),
+        weights=weights,
+        out_dir=out_dir,
+        receipt=out_dir / "chunks" / "all.tsv",
+        **more,
+    )
+    return read_table(out_dir / "chunks" / "all.tsv")
+
+
+def test_the_registrar_of_sbr_r_starts_from_the_shared_one(fake_brain, save_networks, tmp_path):
+    shared = save_networks(tmp_path)["registrar"]
+    weights = run_train(fake_brain, "sbr_r", registrar=shared)
+    tensors, header = load_weights(weights)
+    before, shared_header = load_weights(shared)
+    assert header["architecture"]["registrar"] == shared_header["architecture"]
+    for key, tensor in before.items():
+        torch.testing.assert_close(tensors[f"registrar.{key}"], tensor, atol=1e-3, rtol=0)
+
+
+def test_a_method_through_the_shared_registrar_needs_it(fake_brain):
+    with pytest.raises(ConfigError, match="train: method 'cgan': --registrar is needed"):
+        run_train(fake_brain, "cgan")
+
+
+def label_maps(brain, **of_labels):
+    planes, sections = (
+        read_table(brain.table("resample")),
+        read_table(brain.table("align_sections")),
+    )
+    maps, n_classes = train.read_label_maps(
+        planes, sections, **({"rows": None, "align_dir": None, "mri_labels": None} | of_labels)
+    )
+    names = [row["section"] for row in planes]
+    return (
+        dict(zip(names, maps, strict=False)),
+        dict(zip(names, maps[len(names) :], strict=True)),
+        n_classes,
+    )
+
+
+def true_labels(brain, section):
+    """Numbered from 1 on, on the plane's grid."""
+    rows_columns = np.indices(brain.grid.shape).astype(float)
+    plane_mm = np.stack(rows_columns[::-1], axis=-1) * brain.grid.spacing_mm
+    labels = brain.labels_of(brain.plane_density(plane_mm, brain.positions_mm[section]))
+    return np.select([labels == 2, labels == 3], [1, 2])
+
+
+def test_labels_of_section_and_mri_lie_on_the_plane_as_the_truth_says(labelled):
+    brain, of_labels = labelled
+    of_sections, of_planes, n_classes = label_maps(brain, **of_labels)
+    assert n_classes == 2 and len(of_sections) == len(of_planes) == 12
+    for section in ("003", "006", "007"):
+        truth = true_labels(brain, section)
+        for maps in (of_sections, of_planes):
+            assert (maps[section] == truth)[truth > 0].mean() > 0.9, section
+            assert (maps[section] > 0)[truth == 0].mean() < 0.05, section
+
+
+def test_labels_of_a_prealigned_brain_come_from_its_rows(labelled, tmp_path):
+    """On the grid of the section's file; where the plane has none, the section's do not count."""
+    brain, of_labels = labelled
+    rows = []
+    for row in read_table(brain.table("prepare")):
+        path = tmp_path / f"{row['section']}.png"
+        shape = int(row["file_rows"]), int(row["file_columns"])
+        labels = np.zeros(shape, np.uint8)
+        labels[20:60, 30:80] = 3
+        write_png(path, labels)
+        rows.append(
+            SectionRow(
+                section=row["section"],
+                image=row["image"],
+                position_mm=row["position_mm"],
+                pixel_size_mm=0.4,
+                mri_labels="" if row["section"] == "003" else str(path),
+            )
+        )
+    of_sections, of_planes, n_classes = label_maps(brain, prepared=of_labels["prepared"], rows=rows)
+    assert n_classes == 1
+    assert not of_sections["003"].any() and not of_planes["003"].any()
+    assert of_sections["006"].any()
+    # 40 by 50 pixels of 0.4 mm on a grid of 1 mm
+    assert of_planes["006"].sum() == pytest.approx(16 * 20, rel=0.05)
+
+
+def test_what_is_missing_to_learn_from_labels_is_one_line(labelled):
+    brain, of_labels = labelled
+    with pytest.raises(ConfigError, match="--prepared is needed"):
+        run_train(brain, "nmiw")
+    with pytest.raises(TrainingError, match="the MRI has no labels: expected `mri_labels`"):
+        run_train(brain, "nmiw", prepared=of_labels["prepared"])
+    header, rows = read_tsv(brain.table("prepare"))
+    write_tsv(brain.table("prepare"), [row | {"labels": ""} for row in rows], header)
+    with pytest.raises(TrainingError, match="no section has labels: expected `labels`"):
+        run_train(brain, "nmiw", **of_labels)
+    assert not (brain.results / "nmiw").exists()

@@ -1,0 +1,46 @@
+# simulate: what all methods recover of a known deformation, on pairs made of each brain's own planes
+#   in   manifest of the brain, tables of prepare, resample and align_sections, the global fit
+#   out  {results}/{brain}-simulated/data/: a prealigned brain with its landmarks and truth,
+#        which then goes through every stage to its own report
+#   run  sbr simulate
+#
+# Nothing of it is made unless it is asked for: `snakemake --cores all simulate`. The tables are
+# ancient, as a training's are: a section whose image changes does not make the pairs anew, one that
+# is added or left out does. {brain} is the brain itself, not the simulated one.
+
+
+rule simulate:
+    input:
+        expand("<results>/{brain}/report/index.html", brain=SOURCE_OF),
+        [results_of(brain) for brain in SOURCE_OF],
+
+
+rule simulate_pairs:
+    input:
+        unpack(fit_inputs),
+        plan="<results>/{brain}-simulated/plan/simulate.json",
+        prepared=steady("simulate_pairs", "prepare", "sections.tsv"),
+        planes=steady("simulate_pairs", "resample", "sections.tsv"),
+        sections=steady("simulate_pairs", "align_sections", "sections.tsv"),
+    output:
+        manifest="<results>/{brain}-simulated/data/sections.tsv",
+        landmarks="<results>/{brain}-simulated/data/landmarks.tsv",
+        truth="<results>/{brain}-simulated/data/truth.json",
+    log:
+        "<results>/{brain}-simulated/logs/simulate.log",
+    benchmark:
+        "<results>/{brain}-simulated/benchmarks/simulate.tsv"
+    conda:
+        "../../envs/sbr.yaml"
+    threads: 4
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        options=options("simulate"),
+        rows=lambda wildcards: BRAINS[wildcards.brain].sections,
+        out_dir=lambda wildcards, output: parent(output.manifest),
+    shell:
+        "sbr simulate --options {params.options:q} --rows {params.rows:q}"
+        " --prepared {input.prepared:q} --planes {input.planes:q} --sections {input.sections:q}"
+        " --out-dir {params.out_dir:q} > {log:q} 2>&1"
