@@ -215,6 +215,8 @@ class PairOptions(TrainOptions):
     beta1: Momentum = 0.5
     mask_dilation_px: Annotated[int, Field(ge=0)] = 2
     augment_together: bool = False
+    medium_share: Fraction = 1.0
+    medium_margin_px: Annotated[int, Field(ge=0)] = 2
 
 
 class GeneratorNetwork(Options):
@@ -222,6 +224,7 @@ class GeneratorNetwork(Options):
 
     generator_channels: Count = 32
     residual_blocks: Count = 6
+    generator_skips: bool = False
     synthesis_rim_px: Annotated[int, Field(ge=0)] = 0
 
 
@@ -234,6 +237,7 @@ class SbrOptions(PairOptions, GeneratorNetwork):
     projection_channels: Count = 256
     registrar_gradient: bool = True
     warmup_fraction: Fraction = 0.0
+    warmup_start: Literal["affine", "section"] = "affine"
 
 
 class SbrNOptions(SbrOptions):

@@ -92,14 +92,17 @@ class Generator(nn.Module):
     ----------
     channels : of the stem; doubled at each downsampling.
     residual_blocks : at an eighth of the resolution, at least 1.
+    skips : add the encoder's features to the decoder's of the same size. Not in the paper: fine
+        structure need not pass through an eighth of the resolution, and is learnt sooner.
     """
 
     n_layers = 6
     multiple = 8
     """Rows and columns must be a multiple of this."""
 
-    def __init__(self, channels: int = 32, residual_blocks: int = 6) -> None:
+    def __init__(self, channels: int = 32, residual_blocks: int = 6, skips: bool = False) -> None:
         super().__init__()
+        self.skips = skips
         if residual_blocks < 1:
             raise ValueError(f"expected at least one residual block, found {residual_blocks}")
         c = channels
@@ -148,28 +151,32 @@ class Generator(nn.Module):
         self, image: Tensor, layers: Sequence[int] = range(n_layers)
     ) -> tuple[Tensor, list[Tensor]]:
         """`forward` and `encode` of the same image in one pass."""
-        x, features = self._encoder(image, layers, stop_early=False)
-        for up in self.up:
+        x, features, levels = self._encoder(image, layers, stop_early=False)
+        for up, level in zip(self.up, reversed(levels), strict=True):
             x = F.relu(instance_norm(up(x)))
+            if self.skips:
+                x = x + level
         return torch.sigmoid(self.out(F.pad(x, (3, 3, 3, 3), mode="reflect"))), features
 
     def _encoder(
         self, image: Tensor, layers: Sequence[int], stop_early: bool
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Its output, the features asked for, and what skips take: full to quarter resolution."""
         if image.ndim != 4 or image.shape[1] != 1 or any(n % 8 for n in image.shape[-2:]):
             raise ValueError(
                 f"expected (B, 1, H, W), sides multiples of 8, found {tuple(image.shape)}"
             )
-        found = {0: image}
+        found, levels = {0: image}, []
         last = max(layers, default=0) if stop_early else self.n_layers
         if last == 0:
-            return image, [found[layer] for layer in layers]
+            return image, [found[layer] for layer in layers], levels
         x = self.stem(F.pad(image, (3, 3, 3, 3), mode="reflect"))
         x = F.relu(instance_norm(x.contiguous(memory_format=torch.channels_last)))
         for number, down in enumerate(self.down, 1):
+            levels.append(x)
             x = found[number] = down(x)
             if number == last:
-                return x, [found[layer] for layer in layers]
+                return x, [found[layer] for layer in layers], levels
             x = F.relu(instance_norm(x))
         for number, block in enumerate(self.blocks):
             x = block(x)
@@ -178,4 +185,4 @@ class Generator(nn.Module):
                 if last == 4:
                     break
         found[5] = x
-        return x, [found[layer] for layer in layers]
+        return x, [found[layer] for layer in layers], levels

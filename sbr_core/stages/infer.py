@@ -56,7 +56,7 @@ from sbr_core.io.volumes import read_plane, write_plane
 from sbr_core.stages import REVISION
 from sbr_core.stages.networks import load_method, load_registrar
 from sbr_core.training.loop import pick_device
-from sbr_core.training.predict import as_batch, crop, predict
+from sbr_core.training.predict import as_batch, crop, predict, without_medium
 from sbr_core.training.refine import refine
 from sbr_core.training.registrar import dilate
 
@@ -310,13 +310,20 @@ class NetworkPredictor:
             names.append(name)
         fixed, fixed_masks, moving, moving_masks = zip(*pairs, strict=True)
         multiple = int(self.preprocessing["padding_multiple"])
-        targets = as_batch(fixed, multiple)
+        tissue = as_batch(moving_masks, multiple)
+        targets, target_masks = without_medium(
+            as_batch(fixed, multiple),
+            as_batch(fixed_masks, multiple),
+            tissue,
+            share=self.preprocessing["medium_share"],
+            margin_px=self.preprocessing["medium_margin_px"],
+        )
         velocity_half_px, synthesised = predict(
             self.registrar,
             self.generator,
             targets,
             as_batch(moving, multiple),
-            dilate(as_batch(moving_masks, multiple), int(self.preprocessing["synthesis_rim_px"])),
+            dilate(tissue, int(self.preprocessing["synthesis_rim_px"])),
             batch_size=self.options.batch_size,
             device=self.device,
             registers=self.preprocessing["registers"],
@@ -325,7 +332,7 @@ class NetworkPredictor:
             velocity_half_px = refine(
                 self.registrar,
                 *(t.to(self.device) for t in (velocity_half_px, targets, synthesised)),
-                as_batch(fixed_masks, multiple).to(self.device),
+                target_masks.to(self.device),
                 steps=self.options.refine_steps,
                 learning_rate=self.options.refine_learning_rate,
                 smoothness=self.options.refine_smoothness,

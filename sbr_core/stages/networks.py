@@ -43,6 +43,7 @@ def generator_architecture(options: GeneratorNetwork) -> dict[str, Any]:
     return {
         "channels": options.generator_channels,
         "residual_blocks": options.residual_blocks,
+        "skips": options.generator_skips,
     }
 
 

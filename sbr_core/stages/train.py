@@ -154,6 +154,8 @@ def run(
             else options.mask_dilation_px
         ),
         plane_rim_px=options.mask_dilation_px,
+        medium_share=options.medium_share,
+        medium_margin_px=options.medium_margin_px,
     )
     task = build_task(method, options, pairs, shared, device)
     data = fingerprint(*tensors, *labels, *(shared.state_dict().values() if shared else ()))
@@ -182,6 +184,8 @@ def run(
             revision=revision,
             registers="synthesised" if shared is not None else "section",
             synthesis_rim_px=getattr(options, "synthesis_rim_px", 0),
+            medium_share=options.medium_share,
+            medium_margin_px=options.medium_margin_px,
         )
         # what inference does not need is kept to go on training
         weights = {

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sbr_core import augment
 from sbr_core.nn.generator import Generator
-from sbr_core.training.predict import tissue_box
+from sbr_core.training.predict import tissue_box, without_medium
 from sbr_core.training.registrar import dilate
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Pairs:
     section_labels, plane_labels : (N, 1, H, W), number of the class from 1 to `n_classes`, 0
         where there is none.
     section_rim_px, plane_rim_px : width of the rims: what is synthesised, and compared.
+    medium_share, medium_margin_px : as in `without_medium`.
     """
 
     def __init__(
@@ -64,7 +65,12 @@ class Pairs:
         section_rim_px: int,
         plane_rim_px: int,
         n_classes: int = 0,
+        medium_share: float = 1.0,
+        medium_margin_px: int = 0,
     ) -> None:
+        planes, plane_masks = without_medium(
+            planes, plane_masks, section_masks, share=medium_share, margin_px=medium_margin_px
+        )
         self.images = torch.stack((sections, planes))
         # channel 0: tissue; channel 1: a rim more
         masks = torch.stack((section_masks, plane_masks))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sbr_core.nn.generator import Generator
 from sbr_core.nn.registrar import Registrar
+from sbr_core.training.registrar import dilate
 
 
 def padding_px(shape: tuple[int, int], multiple: int) -> tuple[int, int, int, int]:
@@ -82,6 +83,31 @@ def tissue_box(masks: Tensor, multiple: int = 8, margin_px: int = 8) -> tuple[sl
         first = min(first, n - length)
         box.append(slice(first, first + length))
     return tuple(box)
+
+
+def without_medium(
+    planes: Tensor, plane_masks: Tensor, section_masks: Tensor, *, share: float, margin_px: int
+) -> tuple[Tensor, Tensor]:
+    """Planes that show medium or fluid around the brain, cut to the tissue of their section.
+
+    What an MRI shows around a brain is in no section, and a registrar draws the tissue out to
+    fill it. Such a plane is told by its mask, which reaches beyond the section's tissue all
+    around; a plane whose mask fits its section stays as it is.
+
+    Parameters
+    ----------
+    planes, plane_masks : (N, 1, H, W), background 0.
+    section_masks : (N, 1, H, W), tissue of the sections, roughly aligned.
+    share : of the plane's mask that may lie farther than `margin_px` from the tissue, in [0, 1].
+
+    Returns
+    -------
+    planes, plane_masks : new tensors.
+    """
+    beyond = (plane_masks * (1 - dilate(section_masks, margin_px))).sum((1, 2, 3), keepdim=True)
+    cut = beyond > share * plane_masks.sum((1, 2, 3), keepdim=True)
+    kept = torch.where(cut, section_masks, torch.ones_like(section_masks))
+    return planes * kept, plane_masks * kept
 
 
 @torch.no_grad()

@@ -101,22 +101,29 @@ class SbrTask:
         batch = self.pairs.draw(self.options, rng)
         return self.losses_of(batch, rng)[0]
 
-    def register(self, plane: Tensor, synthesised: Tensor) -> Tensor:
-        """R(T, G(S)), (B, 2, h/2, w/2), less of it while the synthesis warms up.
+    def register(self, plane: Tensor, synthesised: Tensor, section: Tensor) -> Tensor:
+        """R(T, G(S)), (B, 2, h/2, w/2); while the synthesis warms up, less of it.
 
-        Over `warmup_fraction` of the training the section first stays where its affine put it,
-        then the velocity grows to its full length. Without `registrar_gradient` R's answer is
-        taken as given: G learns to look like T where it was put, not to steer R.
+        Over the first half of `warmup_fraction` the section is left where its affine put it or,
+        with `warmup_start: section`, where R puts the section itself, which a registrar that was
+        trained on unlike contrasts can tell roughly; over the second half R(T, G(S)) takes over.
+        Without `registrar_gradient` R's answer is taken as given: G learns to look like T where it
+        was put, not to steer R.
         """
+        options = self.options
         share = 1.0
-        if self.done < self.options.warmup_fraction:
-            share = max(0.0, 2 * self.done / self.options.warmup_fraction - 1)
-        if share == 0:
-            rows, columns = plane.shape[-2:]
-            return plane.new_zeros(len(plane), 2, rows // 2, columns // 2)
-        learns = any(p.requires_grad for p in self.registrar.parameters())
-        with torch.set_grad_enabled(self.options.registrar_gradient or learns):
-            return share * self.registrar(plane, synthesised)
+        if self.done < options.warmup_fraction:
+            share = max(0.0, 2 * self.done / options.warmup_fraction - 1)
+        rows, columns = plane.shape[-2:]
+        velocity_half_px = plane.new_zeros(len(plane), 2, rows // 2, columns // 2)
+        if share < 1 and options.warmup_start == "section":
+            with torch.no_grad():
+                velocity_half_px = (1 - share) * self.registrar(plane, section)
+        if share > 0:
+            learns = any(p.requires_grad for p in self.registrar.parameters())
+            with torch.set_grad_enabled(options.registrar_gradient or learns):
+                velocity_half_px = velocity_half_px + share * self.registrar(plane, synthesised)
+        return velocity_half_px
 
     def losses_of(self, batch: Batch, rng: torch.Generator) -> tuple[dict[str, Tensor], Synthesis]:
         """The losses of a batch, and what they were computed from."""
@@ -129,7 +136,7 @@ class SbrTask:
         synthesised, of_section = generator.synthesise(section, layers)
         # R was trained on planes with nothing around the brain, so that is what it is given
         synthesised = synthesised * batch.section_rim
-        velocity_half_px = self.register(plane, synthesised)
+        velocity_half_px = self.register(plane, synthesised, section)
         disp_px = self.registrar.displacement(velocity_half_px, plane.shape[-2:])
         warped, warped_section = warp(torch.cat((synthesised, section), 1), disp_px).split(1, 1)
         losses = {"l1": l1(plane, warped, batch.plane_rim)}  # equation 3

@@ -14,7 +14,15 @@ from sbr_core.nn.registrar import UNetRegistrar
 from sbr_core.training import predict as prediction
 from sbr_core.training.loop import open_checkpoints, train
 from sbr_core.training.pairs import Pairs
-from sbr_core.training.predict import as_batch, crop, pad, padding_px, predict, tissue_box
+from sbr_core.training.predict import (
+    as_batch,
+    crop,
+    pad,
+    padding_px,
+    predict,
+    tissue_box,
+    without_medium,
+)
 from sbr_core.training.registrar import dilate, neighbour_pairs
 from sbr_core.training.sbr import SbrTask, draw_places, take
 
@@ -141,13 +149,30 @@ def test_without_the_registrars_gradient_the_answer_of_r_is_taken_as_given():
     torch.testing.assert_close(through.losses(rng())["l1"], value)
 
 
-def test_while_warming_up_the_deformation_grows_from_nothing_to_all_of_it():
-    task = small_sbr(warmup_fraction=0.4)
+@pytest.mark.parametrize("start", ["affine", "section"])
+def test_while_warming_up_the_registration_of_the_synthesis_takes_over(start):
+    task = small_sbr(warmup_fraction=0.4, warmup_start=start)
     plane, section = task.pairs.images[1, :1], task.pairs.images[0, :1]
-    whole = task.registrar(plane, section)
+    made = section.flip(3)
+    whole = task.registrar(plane, made)
+    first = task.registrar(plane, section) * (start == "section")
     for done, share in ((0.0, 0.0), (0.2, 0.0), (0.3, 0.5), (0.4, 1.0), (0.9, 1.0)):
         task.done = done
-        torch.testing.assert_close(task.register(plane, section), share * whole)
+        found = task.register(plane, made, section)
+        torch.testing.assert_close(found, share * whole + (1 - share) * first)
+
+
+def test_medium_around_a_brain_is_cut_away_and_a_fitting_plane_stays():
+    sections = torch.zeros(2, 1, 32, 32)
+    sections[..., 8:24, 8:24] = 1
+    masks = sections.clone()
+    masks[1, :, 3:29, 3:29] = 1  # 5 px of medium all around the second
+    planes = masks * 0.7
+    cut, cut_masks = without_medium(planes, masks, sections, share=0.1, margin_px=2)
+    assert torch.equal(cut_masks, sections)
+    assert torch.equal(cut, 0.7 * sections)
+    kept, kept_masks = without_medium(planes, masks, sections, share=1.0, margin_px=2)
+    assert torch.equal(kept, planes) and torch.equal(kept_masks, masks)
 
 
 def test_without_contrast_only_the_l1_is_left_and_the_encoder_is_not_run_again():
