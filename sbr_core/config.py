@@ -269,7 +269,7 @@ class NmiOptions(PairOptions, RegistrarNetwork):
     learning_rate: Positive = 1e-3
     beta1: Momentum = 0.9
     bins: Annotated[int, Field(ge=2)] = 20
-    smoothness: NonNegative = 1.0
+    smoothness: NonNegative = 10.0
 
 
 class NmiwOptions(NmiOptions):

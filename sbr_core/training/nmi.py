@@ -24,7 +24,7 @@ class NmiTask:
     Parameters
     ----------
     registrar : trained; it sees the plane and the section as they are.
-    pairs : the rims are what is compared.
+    pairs : compared where the tissue of both overlaps; their rims are not used.
     """
 
     name = "train nmi"
@@ -42,10 +42,14 @@ class NmiTask:
             torch.cat((velocity_half_px, -velocity_half_px)), batch.plane.shape[-2:]
         )
         fixed = torch.cat((batch.plane, batch.section))
-        warped = warp(torch.cat((batch.section, batch.plane)), disp_px)
-        masks = torch.cat((batch.plane_rim, batch.section_rim))
+        moving = torch.cat((batch.section, batch.plane))
+        moving_tissue = torch.cat((batch.section_tissue, batch.plane_tissue))
+        warped, warped_tissue = warp(torch.cat((moving, moving_tissue), 1), disp_px).split(1, 1)
+        # where both show tissue: an outline tells more than all anatomy within, and that of an MRI
+        # with fluid or medium around the brain is another one
+        overlap = torch.cat((batch.plane_tissue, batch.section_tissue)) * (warped_tissue >= 0.5)
         losses = {
-            "nmi": nmi(fixed, warped, masks, options.bins),
+            "nmi": nmi(fixed, warped, overlap, options.bins),
             "roughness": gradient_smoothness(velocity_half_px.float()),
         }
         losses["loss"] = options.smoothness * losses["roughness"] - losses["nmi"]

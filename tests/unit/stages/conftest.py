@@ -211,6 +211,8 @@ def _save_networks(folder, *, spacing_mm=1.0, generator_spacing_mm=None, strengt
             fingerprint="",
             revision=1,
             synthesis_rim_px=0,
+            medium_share=1.0,
+            medium_margin_px=2,
             registers="synthesised",
         )
         save_weights(path, tensors, header)

@@ -94,7 +94,17 @@ def test_weights_state_all_that_inference_needs(tmp_path, planes, sections, regi
     weights = run_sbr(tmp_path, planes, sections, registrar)
     for path, load, steps, more in (
         (registrar, load_registrar, 3, {}),
-        (weights, load_method, 2, {"synthesis_rim_px": 0, "registers": "synthesised"}),
+        (
+            weights,
+            load_method,
+            2,
+            {
+                "synthesis_rim_px": 0,
+                "registers": "synthesised",
+                "medium_share": 1.0,
+                "medium_margin_px": 2,
+            },
+        ),
     ):
         *networks, header = load(path)
         network = networks[-1]
