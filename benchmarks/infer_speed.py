@@ -4,7 +4,8 @@
         [--greedy FOLDER]
 
 DATA is the folder of the Allen sections, WORK one for their prepared images. Everything is timed
-in memory, without reading or writing files, on the same number of threads and in turns:
+in memory, without reading or writing files, on the same number of threads and in turns. CPU seconds
+of the process stand beside the clock's: they do not count what other jobs of the machine took.
 
 - networks: `predict` of all sections in batches, and `displacement` both ways;
 - refinement: `refine` with the options of the preset `cpu`;
@@ -156,12 +157,13 @@ def main() -> None:
     rim = dilate(moving_masks, config.train_sbr.synthesis_rim_px)
     greedy = greedy_step(arguments.greedy, arguments.threads)
 
-    seconds: dict[str, list[float]] = {}
+    seconds: dict[str, list[tuple[float, float]]] = {}  # by the clock, of the CPU
 
     def timed(name: str, sections: int, work: Callable[[], object]) -> object:
-        began = time.perf_counter()
+        began = time.perf_counter(), time.process_time()
         result = work()
-        seconds.setdefault(name, []).append((time.perf_counter() - began) / sections)
+        took = time.perf_counter() - began[0], time.process_time() - began[1]
+        seconds.setdefault(name, []).append((took[0] / sections, took[1] / sections))
         return result
 
     @torch.no_grad()
@@ -210,19 +212,24 @@ def main() -> None:
         if greedy is not None:
             timed("greedy-NMI", 1, lambda pair=pair: greedy(*pair))
 
-    median = {name: statistics.median(took) for name, took in seconds.items()}
+    median = {
+        name: np.array([statistics.median(one) for one in zip(*took, strict=True)])
+        for name, took in seconds.items()
+    }
     median["networks + refinement"] = median["networks"] + median["refinement"]
     median["networks + refinement + stored"] = median["networks + refinement"] + median["stored"]
     print(heading(f"Time per section of {shape[0]}x{shape[1]} px, {n} sections"))
     made = "trained" if arguments.weights else "random weights (the time is the same)"
     print(f"Generator of width {generator.stem.out_channels}, {made};", end=" ")
     print(f"batches of {options.batch_size}; {options.refine_steps} refinement steps.\n")
-    print("| what | median s per section | SyN-MI takes | greedy-NMI takes |\n|---|---|---|---|")
+    print("| what | s per section | CPU s | SyN-MI takes | CPU | greedy-NMI takes | CPU |")
+    print("|---" * 7 + "|")
     for name, took in median.items():
         others = (
-            f"{median[o] / took:.1f} x" if o in median else "-" for o in ("SyN-MI", "greedy-NMI")
+            " | ".join(f"{x:.1f} x" for x in median[o] / took) if o in median else "- | -"
+            for o in ("SyN-MI", "greedy-NMI")
         )
-        print(f"| {name} | {took:.3f} | {' | '.join(others)} |")
+        print(f"| {name} | {took[0]:.3f} | {took[1]:.3f} | {' | '.join(others)} |")
     if greedy is None:
         print("\ngreedy-NMI was not timed: picsl-greedy is not installed (see --greedy)")
 
