@@ -558,10 +558,14 @@ def plan_text(wildcards):
     if stage in ("infer", "syn_mi"):
         asked["networks"] = donor(brain)
     if stage == "report":
-        # a report shows the comparison that it finds and is made anew after another; as an input,
-        # the comparison would be made whenever a report is
-        page = Path(of_brain(brain, "compare", "index.html"))
-        asked["comparison"] = sha256_file(page) if page.is_file() else None
+        # a report shows the comparison and the accuracy on simulated pairs that it finds, and is
+        # made anew after others; as inputs, they would be made whenever a report is
+        shown = {"comparison": of_brain(brain, "compare", "index.html")}
+        if brain in SHEET:
+            simulated = brain + manifests.SIMULATED
+            shown["simulated"] = of_brain(simulated, "evaluation", "summary.tsv")
+        for name, path in shown.items():
+            asked[name] = sha256_file(Path(path)) if Path(path).is_file() else None
     return sbr_config.canonical_json(asked)
 
 
