@@ -202,6 +202,32 @@ def test_simulated_brain_trains_for_itself_even_if_its_source_borrows(empty_lab)
     ]
 
 
+def test_simulated_pairs_have_labels_where_the_mri_has_some(empty_lab):
+    """And a method that learns from labels is left out where it has none."""
+    lab = empty_lab
+    two = lab.add_brain("two", ["a", "b", "c", "d"], prealigned=True)
+    lab.write_sheet(lab.add_brain("one"), two.replace("\tTrue", "one\tTrue"))
+    labelled = ["labels\tmri_labels", *(f"images/{s}.png\timages/{s}_mri.png" for s in "abcd")]
+    manifest = lab.folder / "raw/two/sections.tsv"
+    lines = zip(manifest.read_text().splitlines(), labelled, strict=True)
+    manifest.write_text("\n".join("\t".join(pair) for pair in lines) + "\n")
+    sheet = lab.folder / "config/brains.tsv"
+    head, *rows = sheet.read_text().splitlines()
+
+    # `one` has labels of its MRI, none of its sections: its simulated pairs have both
+    (lab.folder / "raw/one/labels.nii.gz").write_text("labels")
+    sheet.write_text(
+        "\n".join([f"{head}\tmri_labels", f"{rows[0]}\traw/one/labels.nii.gz", rows[1]]) + "\n"
+    )
+    asked = ("--config", "methods=[sbr]", "compare={methods: [linear]}")
+    done = lab.snakemake("--dry-run", *asked, "--", "simulate")
+    (command,) = [s for s in done.stdout.splitlines() if "sbr simulate" in s and "one-sim" in s]
+    assert "--mri-labels raw/one/labels.nii.gz" in command
+    assert "--align-dir results/one/align" in command
+    (command,) = [s for s in done.stdout.splitlines() if "sbr simulate" in s and "two-sim" in s]
+    assert "--mri-labels" not in command and "--align-dir" not in command
+
+
 def test_a_brain_of_the_sheet_cannot_take_a_simulated_ones_name(empty_lab):
     lab = empty_lab
     lab.write_sheet(lab.add_brain("one-simulated", ["a", "b"]))
