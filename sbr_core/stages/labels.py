@@ -116,9 +116,7 @@ def on_grid_of_plane(
     labels: np.ndarray, labels_grid: geometry.PlaneGrid, grid: geometry.PlaneGrid
 ) -> np.ndarray:
     """Labels of a plane on another grid of it, (rows, columns), by area."""
-    return area_vote(
-        labels, geometry.scaling(grid.spacing_mm / labels_grid.spacing_mm), grid.shape
-    )
+    return area_vote(labels, geometry.scaling(grid.spacing_mm / labels_grid.spacing_mm), grid.shape)
 
 
 def read_label_volume(path: Path) -> Volume:
