@@ -304,6 +304,8 @@ COMMANDS = (
             _PREPARED,
             _PLANES,
             Flag("--sections", "path", "table written by align-sections"),
+            _ALIGN_DIR,
+            _optional("--mri-labels", "path", "labels of the MRI, on its grid"),
             _OUT_DIR,
         ),
     ),

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sbr_core import geometry
+from sbr_core.algorithms.sections import grid_px, resample_section
 from sbr_core.algorithms.simulation import (
     Waves,
     apply_swirls,
@@ -320,6 +321,21 @@ def render(
     tissue = share > 0.5
     points = scattered_points(tissue, options.n_landmarks, rng) * spacing_mm
     return Rendered(signal.astype(np.float32), tissue, points)
+
+
+def carried_labels(
+    flat_labels: np.ndarray, tissue: np.ndarray, spacing_mm: float, deformation: KnownDeformation
+) -> np.ndarray:
+    """The true labels of a section: its plane's at the nearest pixel, 0 where tissue is lost.
+
+    Parameters
+    ----------
+    flat_labels : (rows, columns) integers, of the plane.
+    tissue : (rows, columns) bool, of the section.
+    spacing_mm : pixel of plane and section.
+    """
+    plane_mm = deformation.plane_from_section(grid_px(tissue.shape) * spacing_mm)
+    return np.where(tissue, resample_section(flat_labels, plane_mm / spacing_mm, order=0), 0)
 
 
 def scattered_points(tissue: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

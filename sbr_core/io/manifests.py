@@ -242,7 +242,12 @@ def read_manifest(
 
 
 def simulated_rows(
-    rows: Sequence[SectionRow], n_sections: int | None, pixel_size_mm: float, folder: Path
+    rows: Sequence[SectionRow],
+    n_sections: int | None,
+    pixel_size_mm: float,
+    folder: Path,
+    *,
+    labelled: bool = False,
 ) -> list[SectionRow]:
     """The manifest of a brain's simulated pairs, cheap and without making them.
 
@@ -252,6 +257,7 @@ def simulated_rows(
     n_sections : how many of them, as evenly as can be; None or more than there are for all.
     pixel_size_mm : of the brain's MRI planes.
     folder : of the manifest, which the paths go through.
+    labelled : whether a 3D MRI of the brain has labels; otherwise the rows say whose plane has.
 
     Returns
     -------
@@ -260,16 +266,22 @@ def simulated_rows(
     count = min(n_sections or len(rows), len(rows))
     last, steps = len(rows) - 1, max(count - 1, 1)
     chosen = [rows[round(i * last / steps)] for i in range(count)]
+
+    def file(folder_name: str, row: SectionRow, there: object = True) -> str:
+        return str(folder / folder_name / f"{row.section}.png") if there else ""
+
     return [
         SectionRow(
             section=row.section,
-            image=str(folder / f"images/{row.section}.png"),
+            image=file("images", row),
             position_mm=row.position_mm,
             pixel_size_mm=pixel_size_mm,
-            mask=str(folder / f"masks/{row.section}.png") if row.mask else "",
+            mask=file("masks", row, row.mask),
+            labels=file("labels", row, labelled or row.mri_labels),
             stain=row.stain,
-            mri_image=str(folder / f"mri/{row.section}.png"),
-            mri_mask=str(folder / f"mri_masks/{row.section}.png"),
+            mri_image=file("mri", row),
+            mri_mask=file("mri_masks", row),
+            mri_labels=file("mri_labels", row, labelled or row.mri_labels),
         )
         for row in chosen
     ]

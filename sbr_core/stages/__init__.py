@@ -23,7 +23,7 @@ REVISION = {
     "evaluate": 2,
     "compare": 1,
     "report": 1,
-    "simulate": 1,
+    "simulate": 2,
 }
 """Raise the number of a stage, or of a method's section of the configuration, when its results
 change, and the workflow reruns it and what follows."""

@@ -41,10 +41,9 @@ class LabelPair:
             @ section_mm_from_plane_mm
             @ grid.plane_mm_from_px
         )
-        ratio = grid.spacing_mm / self.plane_grid.spacing_mm
         return (
             area_vote(self.section_labels, file_px_from_plane_px, grid.shape),
-            area_vote(self.plane_labels, geometry.scaling(ratio), grid.shape),
+            on_grid_of_plane(self.plane_labels, self.plane_grid, grid),
         )
 
 
@@ -79,12 +78,24 @@ class LabelPairs:
         ImageError
             Labels that cannot be read, or of another shape than they should be.
         """
-        section = prepared_row["section"]
-        if not prepared_row.get("labels"):
+        found = self.of_plane(prepared_row, plane_row) if prepared_row.get("labels") else None
+        if found is None:
             return None
+        return LabelPair(
+            read_labels(Path(prepared_row["labels"])), float(prepared_row["pixel_size_mm"]), *found
+        )
+
+    def of_plane(
+        self, prepared_row: Mapping[str, Any], plane_row: Mapping[str, Any]
+    ) -> tuple[np.ndarray, geometry.PlaneGrid] | None:
+        """The labels of a section's MRI plane and their grid; None where it has none.
+
+        Parameters and errors as of `of`.
+        """
+        section = prepared_row["section"]
         if self.mri is not None:
             grid = _label_grid(plane_row, self.mri, self.stack_from_world)
-            plane_labels = resample_plane(
+            labels = resample_plane(
                 self.mri.data,
                 self.mri.world_from_voxel,
                 self.stack_from_world,
@@ -92,20 +103,20 @@ class LabelPairs:
                 float(prepared_row["position_mm"]),
                 order=0,
             )
-        elif section in self.plane_files:
+            return labels, grid
+        if section in self.plane_files:
             shape = int(prepared_row["file_rows"]), int(prepared_row["file_columns"])
-            plane_labels = read_labels(Path(self.plane_files[section].mri_labels), shape)
-            grid = geometry.PlaneGrid(
-                plane_labels.shape, float(self.plane_files[section].pixel_size_mm)
-            )
-        else:
-            return None
-        return LabelPair(
-            read_labels(Path(prepared_row["labels"])),
-            float(prepared_row["pixel_size_mm"]),
-            plane_labels,
-            grid,
-        )
+            labels = read_labels(Path(self.plane_files[section].mri_labels), shape)
+            pixel_mm = float(self.plane_files[section].pixel_size_mm)
+            return labels, geometry.PlaneGrid(labels.shape, pixel_mm)
+        return None
+
+
+def on_grid_of_plane(
+    labels: np.ndarray, labels_grid: geometry.PlaneGrid, grid: geometry.PlaneGrid
+) -> np.ndarray:
+    """Labels of a plane on another grid of it, (rows, columns), by area."""
+    return area_vote(labels, geometry.scaling(grid.spacing_mm / labels_grid.spacing_mm), grid.shape)
 
 
 def read_label_volume(path: Path) -> Volume:

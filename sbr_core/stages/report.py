@@ -1,7 +1,7 @@
 """`sbr report`: one page per brain, with everything inside it.
 
 The page has no links to other files, so it can be mailed. It shows what it finds: an evaluation,
-a 3D volume, a training or a comparison of methods that is not there is left out.
+a 3D volume, a training, simulated pairs or a comparison of methods that are not there are left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from sbr_core import geometry, plotting
 from sbr_core.errors import ReceiptError
-from sbr_core.io.manifests import read_tsv
+from sbr_core.io.manifests import SIMULATED, read_tsv
 from sbr_core.io.provenance import read_json
 from sbr_core.io.receipts import file_of, read_table
 from sbr_core.io.transforms import PlaneField, read_section_transform
@@ -43,6 +43,7 @@ _CUT_NAMES = {
 _WORSE = {"in_plane_mm": 0.05, "dice": -0.01}
 _LOWER_IS_BETTER = {"in_plane_mm", "folding"}
 _HIGHER_IS_BETTER = {"dice", "dice_volume"}
+_SIMULATED_STATISTICS = ("mean", "rmse", "p95")
 _STAGES = ("prepare", "resample", "align_sections")
 
 
@@ -78,6 +79,8 @@ def run(
         tiles=_tiles(rows, measured),
         alarms=_alarms(rows, measured, results_dir),
         accuracy=measured.table(),
+        on_simulated=_on_simulated_pairs(results_dir.with_name(brain + SIMULATED) / "evaluation"),
+        statistics=_SIMULATED_STATISTICS,
         deformations=[
             _deformations(method, list(found.values())) for method, found in rows.items()
         ],
@@ -255,6 +258,31 @@ def _deformations(method: str, rows: list[Mapping[str, Any]]) -> dict[str, Any]:
     )
     texts = [number(float(f([row[c] for row in done]))) if done else "–" for c, f in summaries]
     return {"method": method, "sections": len(done), "texts": texts}
+
+
+def _on_simulated_pairs(folder: Path) -> list[dict[str, Any]]:
+    """Lines of what each method leaves on the brain's simulated pairs, where they were measured."""
+    if not (folder / "summary.tsv").is_file():
+        return []
+    found: dict[str, dict[str, float]] = {}
+    for row in read_tsv(folder / "summary.tsv")[1]:
+        if row["metric"] == "in_plane_mm":
+            values = found.setdefault(row["method"], {})
+            values[row["statistic"]] = float(row["value"] or "nan")
+    linear = found.get("linear", {})
+    return [
+        {
+            "method": method,
+            "cells": [
+                {
+                    "text": number(values.get(statistic)),
+                    "grade": _grade("in_plane_mm", linear.get(statistic), values.get(statistic)),
+                }
+                for statistic in _SIMULATED_STATISTICS
+            ],
+        }
+        for method, values in found.items()
+    ]
 
 
 def _alignment(folder: Path) -> dict[str, Any] | None:

@@ -1,9 +1,11 @@
 """`sbr simulate`: pairs with a known deformation, from a brain's own sections and MRI planes.
 
 Writes a prealigned brain below its folder: the manifest ``sections.tsv`` with ``images/``, ``mri/``
-and ``mri_masks/``, ``landmarks.tsv`` and ``truth.json``. Each section is its MRI plane with the
+and ``mri_masks/``, ``labels/`` and ``mri_labels/`` where the brain's MRI has labels,
+``landmarks.tsv`` and ``truth.json``. Each section is its MRI plane with the
 look of the brain's own sections (see `algorithms.appearance`), torn, stained unevenly and bent
-by a deformation that is known (see `algorithms.simulated_pairs`). Equal options give equal files.
+by a deformation that is known (see `algorithms.simulated_pairs`), and so are the labels of its
+plane. Equal options give equal files.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ import numpy as np
 from sbr_core.algorithms import appearance, simulated_pairs
 from sbr_core.algorithms.simulation import FAMILY
 from sbr_core.errors import ImageError
+from sbr_core.geometry import PlaneGrid
 from sbr_core.io.images import write_png
 from sbr_core.io.manifests import SectionRow, simulated_rows, write_tsv
 from sbr_core.io.provenance import versions, write_json, write_provenance
 from sbr_core.io.receipts import file_of, read_table
+from sbr_core.io.transforms import STACK_TRANSFORM, read_stack_from_world
 from sbr_core.io.volumes import read_plane
 from sbr_core.stages import REVISION
+from sbr_core.stages.labels import LabelPairs, on_grid_of_plane, read_label_volume
 
 if TYPE_CHECKING:
     from sbr_core.config import SimulateOptions
@@ -45,6 +50,8 @@ def run(
     planes: Path,
     sections: Path,
     out_dir: Path,
+    align_dir: Path | None = None,
+    mri_labels: Path | None = None,
 ) -> None:
     """Make the simulated brain.
 
@@ -53,17 +60,25 @@ def run(
     rows : the brain's manifest.
     prepared, planes, sections : collected tables of `prepare`, `resample` and `align-sections`.
     out_dir : made if needed; files of the same names are replaced.
+    align_dir, mri_labels : folder of `align` and labels on the MRI's grid, if it has some; those
+        of a prealigned brain's planes are named in `rows`.
 
     Raises
     ------
     ImageError
-        Fewer than two sections lie on their MRI planes.
+        Fewer than two sections lie on their MRI planes, or labels that cannot be read.
     ConfigError
         A deformation that tissue of this size cannot be bent by.
     """
     out_dir = Path(out_dir)
-    brain = _Brain(prepared, planes, sections)
-    made = simulated_rows(rows, options.n_sections, brain.spacing_mm, out_dir)
+    volume, stack_from_world = None, None
+    if align_dir is not None and mri_labels is not None:
+        volume = read_label_volume(mri_labels)
+        stack_from_world = read_stack_from_world(Path(align_dir) / STACK_TRANSFORM)
+    brain = _Brain(prepared, planes, sections, LabelPairs(volume, stack_from_world, rows))
+    made = simulated_rows(
+        rows, options.n_sections, brain.spacing_mm, out_dir, labelled=volume is not None
+    )
     usable = [row.section for row in made if row.section in brain.rows]
     if len(usable) < 2:
         raise ImageError(
@@ -101,7 +116,7 @@ def run(
             rendered = _simulate(
                 brain, section, order, learnt, deformation, damage[section], options, rng
             )
-            _write_section(row, brain, rendered)
+            _write_section(row, brain, rendered, deformations[section])
             marks = rendered.landmarks_mm
             targets = deformation.plane_from_section(marks)
             truth["sections"][section] = {
@@ -129,7 +144,8 @@ def run(
         out_dir / "simulate.json",
         stage="simulate",
         options=options.model_dump(mode="json"),
-        inputs={"prepared": prepared, "planes": planes, "sections": sections},
+        inputs={"prepared": prepared, "planes": planes, "sections": sections}
+        | ({"mri_labels": mri_labels} if volume is not None else {}),
     )
     # last: a manifest without its images is no brain
     write_tsv(out_dir / "sections.tsv", [_manifest_row(r, out_dir, notes) for r in made])
@@ -143,8 +159,8 @@ def run(
 class _Brain:
     """The sections of a brain that lie on their MRI planes, read one at a time."""
 
-    def __init__(self, prepared: Path, planes: Path, sections: Path) -> None:
-        self.planes, self.sections = Path(planes), Path(sections)
+    def __init__(self, prepared: Path, planes: Path, sections: Path, labels: LabelPairs) -> None:
+        self.planes, self.sections, self._labels = Path(planes), Path(sections), labels
         tables = [
             {row["section"]: row for row in read_table(table, verify=False)}
             for table in (Path(prepared), self.planes, self.sections)
@@ -172,6 +188,17 @@ class _Brain:
             section_mask=read_plane(file_of(self.sections, affine, "_linearmask.nii.gz"))[0] > 0,
             height=(row["position_mm"] - self._begin) / self._reach,
         )
+
+    def plane_labels(self, section: str) -> np.ndarray:
+        """Labels of its plane on the plane's grid, uint16; only of one that has some.
+
+        Labels an image cannot hold, which no section has either, are left out.
+        """
+        row, plane, _ = self.rows[section]
+        labels, grid = self._labels.of_plane(row, plane)
+        held = np.where((labels >= 0) & (labels <= np.iinfo(np.uint16).max), labels, 0)
+        working = PlaneGrid(self.shape, self.spacing_mm)
+        return on_grid_of_plane(held.astype(np.uint16), grid, working)
 
     def tissue_mm(self, section: str) -> np.ndarray:
         """(n, 2) plane mm of a lattice's points in the MRI's mask."""
@@ -301,7 +328,12 @@ def _truth_of(
     }
 
 
-def _write_section(row: SectionRow, brain: _Brain, rendered: simulated_pairs.Rendered) -> None:
+def _write_section(
+    row: SectionRow,
+    brain: _Brain,
+    rendered: simulated_pairs.Rendered,
+    deformation: simulated_pairs.KnownDeformation,
+) -> None:
     """The image as the brain's own are, bright or dark around, and the plane it belongs to."""
     prepared = brain.rows[row.section][0]
     pair = brain.pair(row.section)
@@ -315,14 +347,20 @@ def _write_section(row: SectionRow, brain: _Brain, rendered: simulated_pairs.Ren
     write_png(Path(row.mri_mask), pair.mri_mask.astype(np.uint8))
     if row.mask:
         write_png(Path(row.mask), rendered.tissue.astype(np.uint8))
+    if row.labels:
+        labels = brain.plane_labels(row.section)
+        write_png(Path(row.mri_labels), labels)
+        carried = simulated_pairs.carried_labels(
+            labels, rendered.tissue, brain.spacing_mm, deformation
+        )
+        write_png(Path(row.labels), carried.astype(np.uint16))
 
 
 def _write_blank(row: SectionRow, shape: tuple[int, int]) -> None:
     """Empty files of a section that cannot be made, which the stages after this leave out."""
     empty = np.zeros(shape, np.uint8)
-    for path in (row.image, row.mri_image, row.mri_mask, row.mask):
-        if path:
-            write_png(Path(path), empty)
+    for path in row.files():
+        write_png(Path(path), empty)
 
 
 def _as_uint16(image: np.ndarray) -> np.ndarray:
@@ -332,7 +370,7 @@ def _as_uint16(image: np.ndarray) -> np.ndarray:
 def _manifest_row(row: SectionRow, folder: Path, notes: Mapping[str, str]) -> dict[str, Any]:
     """A row as the manifest has it: paths relative to its folder."""
     values = {k: v for k, v in asdict(row).items() if v != ""}
-    for key in ("image", "mask", "mri_image", "mri_mask"):
+    for key in ("image", "mask", "labels", "mri_image", "mri_mask", "mri_labels"):
         if key in values:
             values[key] = str(Path(values[key]).relative_to(folder))
     return {**values, "notes": notes[row.section]}

@@ -93,6 +93,13 @@ class Lab:
         letters = "" if prealigned else "LIA"
         return "\t".join([name, f"raw/{name}/sections.tsv", mri, letters, "", str(prealigned)])
 
+    def add_columns(self, brain: str, **columns: list[str]) -> None:
+        """Add columns to a brain's manifest: name, and a cell for each section."""
+        path = self.folder / "raw" / brain / "sections.tsv"
+        added = [columns, *zip(*columns.values(), strict=True)]
+        lines = zip(path.read_text().splitlines(), added, strict=True)
+        path.write_text("\n".join("\t".join([line, *cells]) for line, cells in lines) + "\n")
+
     def write_sheet(self, *rows: str) -> None:
         """Write the sheet of brains."""
         header = "brain\tsections\tmri\torientation\tweights_from\tprealigned"

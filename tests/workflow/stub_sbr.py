@@ -109,7 +109,11 @@ def run(command, arguments):
             write_text(out_dir / name, digest(options, sorted(arguments["methods"])))
     elif command == "simulate":
         made = simulated_rows(
-            _rows(arguments["rows"]), json.loads(options)["n_sections"], 0.5, out_dir
+            _rows(arguments["rows"]),
+            json.loads(options)["n_sections"],
+            0.5,
+            out_dir,
+            labelled=arguments["mri_labels"] is not None,
         )
         tables = [arguments[name] for name in ("prepared", "planes", "sections")]
         for row in made:

@@ -128,11 +128,7 @@ def test_a_borrowing_brain_trains_for_a_comparison_too(lab):
 def test_labels_of_sections_and_planes_bring_nmiw(empty_lab):
     lab = empty_lab
     lab.write_sheet(lab.add_brain("one", ["a", "b"], prealigned=True))
-    manifest = lab.folder / "raw/one/sections.tsv"
-    lines = manifest.read_text().splitlines()
-    cells = ["labels\tmri_labels", "images/a.png\timages/a_mri.png", "\t"]
-    text = "\n".join(f"{line}\t{cell}" for line, cell in zip(lines, cells, strict=True))
-    manifest.write_text(text + "\n")
+    lab.add_columns("one", labels=["images/a.png", ""], mri_labels=["images/a_mri.png", ""])
     jobs = lab.planned("compare")
     assert {job.split()[2] for job in jobs if job.startswith("train ")} == {
         f"compare/{method}" for method in TRAINED_METHODS

@@ -202,6 +202,45 @@ def test_simulated_brain_trains_for_itself_even_if_its_source_borrows(empty_lab)
     ]
 
 
+def test_simulated_pairs_have_labels_where_the_mri_has_some(empty_lab):
+    """And a method that learns from labels is left out where it has none, which is said once."""
+    lab = empty_lab
+    letters = "abcd"
+    rows = [lab.add_brain(name, letters, prealigned=name == "two") for name in ("one", "two")]
+    rows.append(lab.add_brain("three", letters).replace("LIA\t", "LIA\tone"))
+    lab.write_sheet(*rows)
+    (lab.folder / "raw/one/mri_labels.nii.gz").write_text("labels")
+    lab.edit("config/brains.tsv", "prealigned\n", "prealigned\tmri_labels\n")
+    lab.edit("config/brains.tsv", rows[0] + "\n", f"{rows[0]}\traw/one/mri_labels.nii.gz\n")
+    lab.add_columns("one", labels=["images/a.png", "", "", ""])
+    planes = [f"images/{letter}_mri.png" for letter in letters]
+    lab.add_columns("two", labels=["images/a.png", "", "", ""], mri_labels=planes)
+
+    assert "without nmiw" not in lab.snakemake("--dry-run", "--config", "methods=[nmiw]").stderr
+    done = lab.snakemake("--dry-run", "--config", "methods=[nmiw]", "--", "simulate")
+    lines = [line for line in done.stdout.splitlines() if "-simulated" in line]
+    commands = [line for line in lines if " sbr " in f" {line}" and "--" in line]
+    simulate = {
+        name: next(s for s in commands if "sbr simulate" in s and f"{name}-simulated" in s)
+        for name in ("one", "two", "three")
+    }
+    labels = "--align-dir results/one/align --mri-labels raw/one/mri_labels.nii.gz"
+    assert labels in simulate["one"]
+    assert not [name for name in ("two", "three") if "--mri-labels" in simulate[name]]
+    # both train on labels of all their planes, which their own manifest names
+    trainings = [s for s in commands if "sbr train " in s]
+    assert len(trainings) == 2 and all("--method nmiw" in s for s in trainings)
+    for name in ("one", "two"):
+        manifest = f"--rows results/{name}-simulated/data/sections.tsv"
+        assert len([s for s in trainings if manifest in s]) == 1
+        (line,) = [s for s in commands if "sbr evaluate" in s and f"{name}-simulated " in s]
+        assert manifest in line
+    assert not [s for s in commands if "three-simulated" in s and "nmiw" in s]
+    said = done.stdout + done.stderr
+    assert said.count("simulate: three-simulated: without nmiw, which needs labels") == 1
+    assert said.count("without nmiw") == 1
+
+
 def test_a_brain_of_the_sheet_cannot_take_a_simulated_ones_name(empty_lab):
     lab = empty_lab
     lab.write_sheet(lab.add_brain("one-simulated", ["a", "b"]))

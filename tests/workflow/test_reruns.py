@@ -216,8 +216,13 @@ def test_second_brain_leaves_the_first_alone_and_can_borrow_its_networks(lab):
 
 def test_simulated_pairs_rerun_when_their_options_or_their_source_change(lab):
     lab.snakemake("simulate")
-    assert lab.planned("simulate") == lab.planned() == []
+    assert lab.planned("simulate") == []
+    # the brain's own report takes note of them, once
+    assert lab.planned() == ["report one"]
     worked = {name for name, _ in lab.calls()}
+    lab.snakemake()
+    assert lab.planned("simulate") == lab.planned() == []
+    lab.calls()
     assert {"simulate", "prepare", "train", "report"} <= worked
     config = lab.folder / "config/config.yaml"
     text = config.read_text()
@@ -242,3 +247,25 @@ def test_simulated_pairs_rerun_when_their_options_or_their_source_change(lab):
     table = (lab.folder / "results/one-simulated/sbr/sections.tsv").read_text()
     assert "s04\t" in table and "s03\t" not in table
     assert lab.planned("simulate") == []
+
+
+def test_edited_labels_remake_no_simulated_pairs(empty_lab):
+    lab = empty_lab
+    lab.write_sheet(lab.add_brain("one", ["a", "b", "c", "d"], prealigned=True))
+    for name in ("labels", "mri_labels"):
+        (lab.folder / f"raw/one/{name}.png").write_text("labels")
+        lab.add_columns("one", **{name: [f"{name}.png", "", "", ""]})
+    with open(lab.folder / "config/config.yaml", "a") as stream:
+        stream.write("methods: [nmiw]\n")
+    lab.snakemake("simulate")
+    assert lab.planned("simulate") == []
+    (lab.folder / "raw/one/mri_labels.png").write_text("other labels")
+    assert lab.planned("simulate") == []
+    (lab.folder / "raw/one/labels.png").write_text("other labels")
+    jobs = lab.planned("simulate")
+    assert jobs and not [job for job in jobs if "simulate" in job]
+    lab.snakemake("simulate")
+    assert lab.planned("simulate") == []
+    # a plane that gets labels is another thing
+    lab.edit("raw/one/sections.tsv", "images/b_mri.png\t\t", "images/b_mri.png\t\tmri_labels.png")
+    assert {"simulate_pairs one", "train one-simulated nmiw"} <= set(lab.planned("simulate"))

@@ -91,7 +91,7 @@ def check_landmarks(brains):
 def has_labels(brain):
     """Whether sections of a brain have labels, and the MRI they are compared with has some too."""
     rows = MANIFESTS[brain][0]
-    of_mri = BRAINS[brain].mri_labels or any(row.mri_labels for row in rows)
+    of_mri = labels_of_mri(brain) or any(row.mri_labels for row in rows)
     return bool(of_mri and any(row.labels for row in rows))
 
 
@@ -136,8 +136,14 @@ def simulated_manifest(brain):
         CONFIG.simulate.n_sections,
         CONFIG.prepare.working_pixel_mm,
         Path(simulated_data(brain)),
+        labelled=bool(labels_of_mri(SOURCE_OF[brain])),
     )
     return rows, [row.section for row in rows]
+
+
+def labels_of_mri(brain):
+    """Labels of the 3D MRI, if there are some; a prealigned brain has no such MRI."""
+    return "" if BRAINS[brain].prealigned else BRAINS[brain].mri_labels
 
 
 def trained_here(brain):
@@ -224,15 +230,31 @@ def volume(brain, method):
     return of_brain(brain, method, "volume", f"{brain}_space-{space}_histology.nii.gz")
 
 
+@cache
 def methods_of(brain):
-    """Methods that are run on a brain."""
-    return EVERY_METHOD if brain in SOURCE_OF else METHODS
+    """Methods that are run on a brain; on a simulated one as far as its source has labels."""
+    if brain not in SOURCE_OF:
+        return METHODS
+    return tuple(m for m in EVERY_METHOD if not lacks_labels(brain, m, "simulate"))
+
+
+def lacks_labels(brain, method, target):
+    """Whether a method learns from labels that a brain has not, which is said once."""
+    lacking = method in sbr_config.LABEL_METHODS and not has_labels(brain)
+    if lacking:
+        logger.info(f"{target}: {brain}: without {method}, which needs labels to train with")
+    return lacking
+
+
+def trainings_of(brain):
+    """Folders of the networks that a brain trains itself."""
+    ours = ("registrar", *methods_of(brain))
+    return [folder for folder in TRAININGS if folder in ours] if trained_here(brain) else []
 
 
 def weights_of(brain):
     """Weights that a brain trains itself."""
-    folders = TRAININGS if trained_here(brain) else []
-    return [of_brain(brain, folder, "weights.safetensors") for folder in folders]
+    return [of_brain(brain, folder, "weights.safetensors") for folder in trainings_of(brain)]
 
 
 def checkpoint_root(brain, network):
@@ -260,8 +282,7 @@ def compared_folders(brain):
     """Method -> folder, of a comparison; what is not trained is shared with the brain's own."""
     folders = {}
     for method in dict.fromkeys(("linear", *CONFIG.compare.methods)):
-        if method in sbr_config.LABEL_METHODS and not has_labels(brain):
-            logger.info(f"compare: {brain}: without {method}, which needs labels to train with")
+        if lacks_labels(brain, method, "compare"):
             continue
         trained = method in sbr_config.TRAINED_METHODS
         folders[method] = f"compare/{method}" if trained else method
@@ -377,23 +398,27 @@ def training_inputs(wildcards):
         inputs["registrar"] = of_brain(brain, "registrar", "weights.safetensors")
     if method in sbr_config.LABEL_METHODS:
         inputs["prepared"] = steady("train", "prepare", "sections.tsv")(wildcards)
-        if BRAINS[brain].mri_labels:
-            inputs["mri_labels"] = BRAINS[brain].mri_labels
+        if labels_of_mri(brain):
+            inputs["mri_labels"] = labels_of_mri(brain)
         if plane_labels(brain):
             inputs["plane_labels"] = [ancient(path) for path in plane_labels(brain)]
     return inputs
 
 
 def plane_labels(brain):
-    """Labels of the MRI planes of a prealigned brain's sections."""
-    return [r.mri_labels for rows in CHUNKS[brain].values() for r in rows if r.mri_labels]
+    """Labels of the MRI planes of a prealigned brain's sections.
+
+    A simulated brain's manifest stands for them, as it does for its images.
+    """
+    files = [r.mri_labels for rows in CHUNKS[brain].values() for r in rows if r.mri_labels]
+    return [BRAINS[brain].sections] if files and brain in SOURCE_OF else files
 
 
 def label_inputs(brain):
     """Labels of the MRI or of its planes, where the user gave some."""
     inputs = {}
-    if BRAINS[brain].mri_labels:
-        inputs["mri_labels"] = BRAINS[brain].mri_labels
+    if labels_of_mri(brain):
+        inputs["mri_labels"] = labels_of_mri(brain)
     if plane_labels(brain):
         inputs["plane_labels"] = plane_labels(brain)
     return inputs
@@ -443,6 +468,20 @@ def training_plan(wildcards):
     return of_brain(wildcards.brain, "plan", name)
 
 
+def simulation_inputs(wildcards):
+    """What pairs are made from beside the tables: the fit, and labels of the MRI.
+
+    Label images of planes are as steady as the planes: an edited one makes no pairs anew.
+    """
+    brain = wildcards.brain
+    inputs = dict(fit_inputs(wildcards))
+    if labels_of_mri(brain):
+        inputs["mri_labels"] = labels_of_mri(brain)
+    elif plane_labels(brain):
+        inputs["plane_labels"] = [ancient(path) for path in plane_labels(brain)]
+    return inputs
+
+
 def report_inputs(wildcards):
     """Tables and pictures of a brain."""
     brain = wildcards.brain
@@ -452,8 +491,8 @@ def report_inputs(wildcards):
     }
     if not BRAINS[brain].prealigned:
         inputs["fit"] = of_brain(brain, "align", "quality.json")
-    if trained_here(brain) and TRAININGS:
-        inputs["losses"] = [of_brain(brain, folder, "loss.tsv") for folder in TRAININGS]
+    if trainings_of(brain):
+        inputs["losses"] = [of_brain(brain, f, "loss.tsv") for f in trainings_of(brain)]
     return inputs
 
 
@@ -549,6 +588,7 @@ def plan_text(wildcards):
     if stage == "simulate":
         # a digest, since the rows of a large brain are more than a command line takes
         asked["rows"] = sha256_of(manifests.rows_to_json(MANIFESTS[brain][0]))
+        asked["mri_labels"] = labels_of_mri(brain)
     if stage == "train_registrar":
         asked["source"] = CONFIG.registrar
     if stage == "align":
@@ -558,10 +598,14 @@ def plan_text(wildcards):
     if stage in ("infer", "syn_mi"):
         asked["networks"] = donor(brain)
     if stage == "report":
-        # a report shows the comparison that it finds and is made anew after another; as an input,
-        # the comparison would be made whenever a report is
-        page = Path(of_brain(brain, "compare", "index.html"))
-        asked["comparison"] = sha256_file(page) if page.is_file() else None
+        # a report shows the comparison and the accuracy on simulated pairs that it finds, and is
+        # made anew after others; as inputs, they would be made whenever a report is
+        shown = {"comparison": of_brain(brain, "compare", "index.html")}
+        if brain in SHEET:
+            simulated = brain + manifests.SIMULATED
+            shown["simulated"] = of_brain(simulated, "evaluation", "summary.tsv")
+        for name, path in shown.items():
+            asked[name] = sha256_file(Path(path)) if Path(path).is_file() else None
     return sbr_config.canonical_json(asked)
 
 

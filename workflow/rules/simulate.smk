@@ -1,5 +1,6 @@
 # simulate: what all methods recover of a known deformation, on pairs made of each brain's own planes
-#   in   manifest of the brain, tables of prepare, resample and align_sections, the global fit
+#   in   manifest of the brain, tables of prepare, resample and align_sections, the global fit,
+#        labels of the MRI where there are some
 #   out  {results}/{brain}-simulated/data/: a prealigned brain with its landmarks and truth,
 #        which then goes through every stage to its own report
 #   run  sbr simulate
@@ -12,12 +13,12 @@
 rule simulate:
     input:
         expand("<results>/{brain}/report/index.html", brain=SOURCE_OF),
-        [results_of(brain) for brain in SOURCE_OF],
+        lambda wildcards: [path for brain in SOURCE_OF for path in results_of(brain)],
 
 
 rule simulate_pairs:
     input:
-        unpack(fit_inputs),
+        unpack(simulation_inputs),
         plan="<results>/{brain}-simulated/plan/simulate.json",
         prepared=steady("simulate_pairs", "prepare", "sections.tsv"),
         planes=steady("simulate_pairs", "resample", "sections.tsv"),
@@ -40,7 +41,11 @@ rule simulate_pairs:
         options=options("simulate"),
         rows=lambda wildcards: BRAINS[wildcards.brain].sections,
         out_dir=lambda wildcards, output: parent(output.manifest),
+        flags=lambda wildcards, input: flags(
+            align_dir=parent(input.similarity) if "mri_labels" in input.keys() else None,
+            mri_labels=input.get("mri_labels"),
+        ),
     shell:
         "sbr simulate --options {params.options:q} --rows {params.rows:q}"
         " --prepared {input.prepared:q} --planes {input.planes:q} --sections {input.sections:q}"
-        " --out-dir {params.out_dir:q} > {log:q} 2>&1"
+        " {params.flags:q} --out-dir {params.out_dir:q} > {log:q} 2>&1"

@@ -99,6 +99,33 @@ def test_page_names_what_went_wrong(finished_brain):
     assert "linear 2 → sbr 1.25" in page
 
 
+def test_page_shows_the_accuracy_on_simulated_pairs_and_calls_it_simulated(finished_brain):
+    title = "Accuracy on simulated pairs of this brain"
+    assert title not in page_of(finished_brain)
+    values = {"linear": (1.4, 1.7, 3.1), "sbr": (0.44, 0.61, 1.3), "syn_mi": (1.6, 1.8, 3.1)}
+    write_tsv(
+        finished_brain.results.with_name("b-simulated") / "evaluation" / "summary.tsv",
+        [
+            {"brain": "b-simulated", "method": method, "metric": metric, "class": ""}
+            | {"statistic": statistic, "value": value + (metric != "in_plane_mm"), "unit": "mm"}
+            for metric in ("in_plane_mm", "there_and_back_mm")
+            for method, three in values.items()
+            for statistic, value in zip(("mean", "rmse", "p95"), three, strict=True)
+        ],
+    )
+    page = page_of(finished_brain)
+    shown = page.split(title)[1].split("</div>")[0]
+    cells = re.findall(r'<td class="n ([a-z]*)">([^<]*)<', shown)
+    texts = [text for _, text in cells]
+    assert texts == ["1.4", "1.7", "3.1", "0.44", "0.61", "1.3", "1.6", "1.8", "3.1"]
+    grades = [grade for grade, _ in cells]
+    assert grades == ["", "", "", "good", "good", "good", "bad", "bad", ""]
+    assert re.findall(r"<td>([^<]*)<", shown) == ["linear", "sbr", "syn_mi"]
+    assert "in_plane_mm, simulated" in shown and "not how far its real sections are off" in shown
+    # what the brain itself was measured at stands apart
+    assert re.search(r'class="n good">1.25<', page.split(title)[0])
+
+
 def test_page_without_evaluation_training_or_volume(fake_brain):
     folder = fake_brain.results / "linear"
     infer.run(

@@ -21,7 +21,14 @@ from sbr_core.config import (
 )
 from sbr_core.errors import ConfigError, ImageError
 from sbr_core.io.images import read_labels, read_section, write_png
-from sbr_core.io.manifests import read_landmarks, read_manifest, simulated_rows, write_tsv
+from sbr_core.io.manifests import (
+    SectionRow,
+    read_landmarks,
+    read_manifest,
+    simulated_rows,
+    write_tsv,
+)
+from sbr_core.io.volumes import Volume, write_volume
 from sbr_core.stages import align_sections, collect, evaluate, infer, prepare, resample, simulate
 
 PIXEL_MM = 0.5
@@ -42,6 +49,8 @@ def _write_source(folder: Path) -> Path:
         for name, picture in (("image", image), ("mri", np.where(mask, mri, 0))):
             path = folder / name / f"s{number}.png"
             write_png(path, np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8))
+        quarters = np.where(mask, 1 + (x >= 52) + 2 * (y >= 44), 0).astype(np.uint16)
+        write_png(folder / "mri_labels" / f"s{number}.png", quarters)
         rows.append(
             {
                 "section": f"s{number}",
@@ -49,6 +58,7 @@ def _write_source(folder: Path) -> Path:
                 "position_mm": 2.0 * number + 0.5 * (number == 3),
                 "pixel_size_mm": PIXEL_MM,
                 "mri_image": f"mri/s{number}.png",
+                "mri_labels": f"mri_labels/s{number}.png" if number != 2 else "",
             }
         )
     write_tsv(folder / "sections.tsv", rows)
@@ -125,6 +135,69 @@ def test_landmarks_agree_with_the_truth(made, truth):
         assert (image[row, column] < 0.9).mean() > 0.95
 
 
+def test_labels_are_the_planes_at_the_true_places(source, made, truth):
+    for row in read_manifest(made / "sections.tsv", prealigned=True):
+        if row.section == "s2":  # its plane has none
+            assert not row.labels and not row.mri_labels
+        if row.section in ("s2", "s4"):
+            continue
+        of_plane = read_labels(row.mri_labels)
+        (theirs,) = [r.mri_labels for r in source["rows"] if r.section == row.section]
+        np.testing.assert_array_equal(of_plane, read_labels(theirs))
+        section_mm = np.stack(np.indices(SHAPE)[::-1], axis=-1) * PIXEL_MM
+        plane_mm = simulation.true_plane_mm_from_section_mm(truth, row.section, section_mm)
+        column, line = np.moveaxis(np.rint(plane_mm / PIXEL_MM).astype(int), -1, 0)
+        inside = (column >= 0) & (column < SHAPE[1]) & (line >= 0) & (line < SHAPE[0])
+        expected = np.zeros(SHAPE, int)
+        expected[inside] = of_plane[line[inside], column[inside]]
+        found = read_labels(row.labels)
+        there = found > 0
+        np.testing.assert_array_equal(found[there], expected[there])
+        # lost tissue has no labels, nor has a pixel at the rim that the look gives no tissue
+        if not truth["sections"][row.section]["damage"]:
+            assert there[expected > 0].mean() > 0.93
+        # they are the section's own, not the plane's
+        assert (found != of_plane)[there].mean() > 0.02
+
+
+def test_labels_of_a_3d_mri_are_cut_along_the_planes(fake_brain, tmp_path):
+    """Classes of the plane are those of the analytic brain there, on the pixels of the pair."""
+    brain = fake_brain
+    labels = Volume(brain.labels_of(brain.mri.data), brain.mri.world_from_voxel)
+    write_volume(tmp_path / "labels.nii.gz", labels)
+    rows = [
+        SectionRow(section, "x.png", position_mm, brain.pixel_size_mm)
+        for section, position_mm in brain.positions_mm.items()
+    ]
+    made = {}
+    for name, given in (
+        ("without", {}),
+        ("with", {"align_dir": brain.results / "align", "mri_labels": tmp_path / "labels.nii.gz"}),
+    ):
+        simulate.run(
+            SimulateOptions(deformation_mm=0.5, n_landmarks=20),
+            rows=rows,
+            prepared=brain.table("prepare"),
+            planes=brain.table("resample"),
+            sections=brain.table("align_sections"),
+            out_dir=tmp_path / name,
+            **given,
+        )
+        made[name] = read_manifest(tmp_path / name / "sections.tsv", prealigned=True)
+    assert not any(row.labels or row.mri_labels for row in made["without"])
+    plane_mm = np.stack(np.indices(brain.grid.shape)[::-1], axis=-1) * brain.grid.spacing_mm
+    agreeing = []
+    for row in made["with"]:
+        found = read_labels(row.mri_labels)
+        expected = brain.labels_of(brain.plane_density(plane_mm, row.position_mm))
+        agreeing.append((found == expected)[expected > 0])
+        assert row.labels and read_labels(row.labels).shape == found.shape
+    assert np.concatenate(agreeing).mean() > 0.85
+    # labels change nothing else
+    for bare, row in zip(made["without"], made["with"], strict=True):
+        np.testing.assert_array_equal(read_section(bare.image), read_section(row.image))
+
+
 def test_linears_error_is_the_true_displacement(made, truth, tmp_path):
     """End to end: the stages that any brain goes through find what the truth says."""
     tables = _through_linear(made / "sections.tsv", tmp_path)
@@ -135,14 +208,14 @@ def test_linears_error_is_the_true_displacement(made, truth, tmp_path):
         prepared=tables["p"],
         planes=tables["r"],
         landmarks=made / "landmarks.tsv",
+        rows=read_manifest(made / "sections.tsv", prealigned=True),
         out_dir=tmp_path / "evaluation",
     )
     with open(tmp_path / "evaluation" / "summary.tsv") as stream:
-        (mean,) = [
-            row
-            for row in csv.DictReader(stream, delimiter="\t")
-            if (row["metric"], row["statistic"]) == ("in_plane_mm", "mean")
-        ]
+        means = [r for r in csv.DictReader(stream, delimiter="\t") if r["statistic"] == "mean"]
+    (mean,) = [row for row in means if row["metric"] == "in_plane_mm"]
+    dice = {row["class"]: float(row["value"]) for row in means if row["metric"] == "dice"}
+    assert set(dice) == {"1", "2", "3", "4"} and all(0.7 < v < 0.97 for v in dice.values())
     assert mean["brain"] == "tiny-simulated"
     assert float(mean["value"]) == pytest.approx(truth["in_plane_mm_of_linear"], abs=1e-9)
     # about what was asked for: landmarks are points of tissue like any others
