@@ -97,7 +97,7 @@ def greedy_step(folder: Path | None, threads: int) -> Callable | None:
         }
         with open(os.devnull, "w", encoding="utf-8") as silent:
             greedy.Greedy2D().execute(
-                f"-threads {threads} -i fixed moving {GREEDY} -o warp -oinv inverse",
+                f"-V 0 -threads {threads} -i fixed moving {GREEDY} -o warp -oinv inverse",
                 out=silent,
                 err=silent,
                 warp=None,

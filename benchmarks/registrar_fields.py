@@ -48,7 +48,7 @@ from sbr_core.nn.registrar import Registrar, build_registrar
 from sbr_core.stages import prepare_mri, resample
 from sbr_core.stages.networks import load_registrar, read_planes, registrar_architecture, stacked
 from sbr_core.stages.train_registrar import SHIPPED
-from sbr_core.training.loop import open_checkpoints, train
+from sbr_core.training.loop import checkpoint_key, fingerprint, open_checkpoints, train
 from sbr_core.training.registrar import RegistrarTask
 
 BIGBRAIN_GRID = {"rows": 303, "columns": 348, "spacing_mm": 0.4}
@@ -161,7 +161,9 @@ def main() -> None:
             registrar.requires_grad_(True)
             task = RegistrarTask(registrar, planes, masks, positions_mm, options)
             root = arguments.checkpoints or Path(folder)
-            with open_checkpoints(root, f"{arguments.input}_fields") as checkpoints:
+            data = fingerprint(planes, masks, *registrar.state_dict().values())
+            key = checkpoint_key("registrar_fields", 1, options.model_dump(mode="json"), data)
+            with open_checkpoints(root, key) as checkpoints:
                 steps = len(train(task, options, checkpoints, torch.device("cpu")))
             what = f"{'trained' if arguments.train else f'{what}, finetuned'}: {steps} steps"
         took_min = (time.monotonic() - began) / 60
