@@ -9,6 +9,7 @@ from sbr_core.functional.regularity import gradient_smoothness
 from sbr_core.functional.similarity import lncc
 from sbr_core.functional.warp import warp
 from sbr_core.nn.registrar import Registrar
+from sbr_core.training.predict import tissue_box
 
 
 def refine(
@@ -43,14 +44,21 @@ def refine(
     -------
     (N, 2, H/2, W/2), a new tensor.
     """
-    refined = []
-    for velocity, target, image, mask in zip(
-        *(t.split(1) for t in (velocity_half_px, fixed, moving, fixed_masks)),
+    refined = velocity_half_px.detach().clone()
+    for whole, target, image, mask in zip(
+        *(t.split(1) for t in (refined, fixed, moving, fixed_masks)),
         strict=True,
     ):
-        velocity = velocity.detach().clone().requires_grad_(True)
-        optimiser = torch.optim.Adam([velocity], lr=learning_rate)
+        # what lies outside costs time and changes nothing
+        rows, columns = tissue_box(torch.cat((mask, image), 1), margin_px=2 * window_px)
+        rows, columns = (slice(s.start // 2 * 2, s.stop) for s in (rows, columns))
+        target, image, mask = (t[..., rows, columns] for t in (target, image, mask))
+        part = whole[..., rows.start // 2 : rows.stop // 2, columns.start // 2 : columns.stop // 2]
+        fading = _fading(tuple(part.shape[-2:]), window_px).to(part)
+        start, change = part.clone(), torch.zeros_like(part, requires_grad=True)
+        optimiser = torch.optim.Adam([change], lr=learning_rate)
         for _ in range(steps):
+            velocity = start + fading * change
             warped = warp(image, registrar.displacement(velocity, target.shape[-2:]))
             loss = smoothness * gradient_smoothness(velocity) - lncc(
                 target, warped, mask, window_px
@@ -58,5 +66,14 @@ def refine(
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        refined.append(velocity.detach())
-    return torch.cat(refined)
+        part.copy_((start + fading * change).detach())
+    return refined
+
+
+def _fading(shape: tuple[int, int], width: int) -> Tensor:
+    """(h, w), 1 inside and falling to 0 at the edges over `width`: no crease where a box ends."""
+    sides = []
+    for n in shape:
+        at = torch.arange(n)
+        sides.append(((torch.minimum(at, n - 1 - at) + 0.5) / width).clamp(max=1))
+    return sides[0][:, None] * sides[1][None, :]

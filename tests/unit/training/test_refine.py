@@ -81,3 +81,21 @@ def test_the_registrar_and_the_start_are_left_alone():
     assert velocity.any()
     assert not start.any()
     assert all(torch.equal(v, before[k]) for k, v in registrar.state_dict().items())
+
+
+def test_more_empty_background_changes_nothing_and_no_crease_is_left():
+    image, disc = blobs(5)
+    fixed, registrar = shifted(image, 2.0), UNetRegistrar()
+    found = []
+    for pad in (48, 80):
+        images = [torch.nn.functional.pad(t, (pad,) * 4) for t in (fixed, image, disc)]
+        side = SHAPE[0] + 2 * pad
+        start = torch.zeros(1, 2, side // 2, side // 2)
+        found.append(refined(registrar, *images, steps=30, start=start))
+    small, large = found
+    torch.testing.assert_close(large[..., 16:-16, 16:-16], small)
+    assert small.abs().max() > 0.5
+    assert large[..., 0, :].abs().max() == 0
+    changed = (large[0] != 0).any(0).nonzero()
+    edge = large[0, :, int(changed[:, 0].min()), :]  # the first row of the box
+    assert edge.abs().max() < 0.1 * large.abs().max()
