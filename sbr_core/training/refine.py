@@ -51,7 +51,7 @@ def refine(
     ):
         # what lies outside costs time and changes nothing
         rows, columns = tissue_box(torch.cat((mask, image), 1), margin_px=2 * window_px)
-        rows, columns = (slice(s.start // 2 * 2, s.stop) for s in (rows, columns))
+        rows, columns = (slice(s.start // 2 * 2, -(-s.stop // 2) * 2) for s in (rows, columns))
         target, image, mask = (t[..., rows, columns] for t in (target, image, mask))
         part = whole[..., rows.start // 2 : rows.stop // 2, columns.start // 2 : columns.stop // 2]
         fading = _fading(tuple(part.shape[-2:]), window_px).to(part)

@@ -88,7 +88,9 @@ def test_more_empty_background_changes_nothing_and_no_crease_is_left():
     fixed, registrar = shifted(image, 2.0), UNetRegistrar()
     found = []
     for pad in (48, 80):
-        images = [torch.nn.functional.pad(t, (pad,) * 4) for t in (fixed, image, disc)]
+        # at an odd place, so that the box has to be brought onto the half grid
+        sides = (pad + 1, pad - 1, pad + 1, pad - 1)
+        images = [torch.nn.functional.pad(t, sides) for t in (fixed, image, disc)]
         side = SHAPE[0] + 2 * pad
         start = torch.zeros(1, 2, side // 2, side // 2)
         found.append(refined(registrar, *images, steps=30, start=start))
