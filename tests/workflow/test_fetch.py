@@ -22,11 +22,11 @@ def test_a_data_set_of_the_paper_runs_as_it_was_fetched(
     empty_lab, serve, monkeypatch, dataset, files
 ):
     rules = planned(empty_lab, serve, monkeypatch, dataset, files())
-    assert {"prepare", "train_sbr", "reassemble", "evaluate", "report"} <= set(rules)
+    assert {"prepare", "train", "reassemble", "evaluate", "report"} <= set(rules)
     assert not {"demo", "align", "prepare_mri"} & set(rules)  # it is prealigned
 
 
 def test_the_real_data_runs_as_it_was_fetched(empty_lab, serve, monkeypatch, shared_data):
     files = allen_files_of(shared_data, ["002", "004", "005", "008"])
     rules = planned(empty_lab, serve, monkeypatch, "allen", files)
-    assert {"prepare", "train_sbr", "reassemble", "evaluate", "report"} <= set(rules)
+    assert {"prepare", "train", "reassemble", "evaluate", "report"} <= set(rules)
