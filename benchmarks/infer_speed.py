@@ -130,13 +130,13 @@ def main() -> None:
     from sbr_core.functional.warp import upsample_velocity
     from sbr_core.geometry import PlaneGrid
     from sbr_core.nn.generator import Generator
+    from sbr_core.stages import SHIPPED_REGISTRAR
     from sbr_core.stages.networks import (
         generator_architecture,
         load_method,
         load_registrar,
         stacked,
     )
-    from sbr_core.stages.train_registrar import SHIPPED
     from sbr_core.training.predict import predict
     from sbr_core.training.refine import refine
     from sbr_core.training.registrar import dilate
@@ -148,7 +148,7 @@ def main() -> None:
     fixed, fixed_masks, moving, moving_masks = (stacked(a) for a in arrays)
     n, shape = len(fixed), tuple(fixed.shape[-2:])
     grid = PlaneGrid(arrays[0][0].shape, 0.25)
-    registrar, _ = load_registrar(SHIPPED)
+    registrar, _ = load_registrar(SHIPPED_REGISTRAR)
     if arguments.weights:
         own, generator, _ = load_method(arguments.weights)
         registrar = own or registrar

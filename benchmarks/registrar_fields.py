@@ -45,9 +45,8 @@ from sbr_core.io.provenance import write_json
 from sbr_core.io.receipts import read_table
 from sbr_core.io.transforms import STACK_TRANSFORM, write_stack_from_world
 from sbr_core.nn.registrar import Registrar, build_registrar
-from sbr_core.stages import prepare_mri, resample
+from sbr_core.stages import SHIPPED_REGISTRAR, prepare_mri, resample
 from sbr_core.stages.networks import load_registrar, read_planes, registrar_architecture, stacked
-from sbr_core.stages.train_registrar import SHIPPED
 from sbr_core.training.loop import checkpoint_key, fingerprint, open_checkpoints, train
 from sbr_core.training.registrar import RegistrarTask
 
@@ -119,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("input", choices=("bigbrain", "allen"))
     parser.add_argument("data", type=Path)
-    parser.add_argument("--weights", type=Path, default=SHIPPED)
+    parser.add_argument("--weights", type=Path, default=SHIPPED_REGISTRAR)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--train", type=float, metavar="MINUTES")
     how.add_argument("--finetune", type=float, metavar="MINUTES")

@@ -73,8 +73,8 @@ class Command:
         ConfigError
             There is none for this method.
         """
-        if self.section is None:
-            return None
+        if self.section is None or "{method}" not in self.section:
+            return self.section
         from sbr_core.config import METHODS, Config
 
         if method is not None and method not in METHODS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -118,6 +119,11 @@ class Generator(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         self.to(memory_format=torch.channels_last)  # the faster layout on CPU and GPU
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile in place what trainings call, which is not `forward`."""
+        self.synthesise = torch.compile(self.synthesise, *args, **kwargs)
+        self.encode = torch.compile(self.encode, *args, **kwargs)
 
     def forward(self, image: Tensor) -> Tensor:
         """Synthesise.

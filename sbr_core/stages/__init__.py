@@ -1,5 +1,7 @@
 """One module per stage: `run` joins the rooms that compute to the files they read and write."""
 
+from pathlib import Path
+
 REVISION = {
     "demo": 1,
     "prepare": 1,
@@ -27,3 +29,6 @@ REVISION = {
 }
 """Raise the number of a stage, or of a method's section of the configuration, when its results
 change, and the workflow reruns it and what follows."""
+
+SHIPPED_REGISTRAR = Path(__file__).with_name("shipped_registrar.safetensors")
+"""Trained by `sbr train-shapes` with its defaults; no image of any brain went into it."""

@@ -231,10 +231,15 @@ def paired_tests(values: Values, methods: Sequence[str]) -> list[dict[str, Any]]
 
 
 def _training(losses: Path) -> tuple[float, int] | None:
-    """(minutes, steps) of a training by its table of losses; None for a method that has none."""
+    """(minutes, steps) of a training by its table of losses; None where nothing was trained.
+
+    The log that comes with the shipped registrar states no seconds: it was trained elsewhere.
+    """
     if not losses.is_file():
         return None
     last = read_tsv(losses)[1][-1]
+    if not last.get("seconds"):
+        return None
     return float(last["seconds"]) / 60, int(float(last["step"]))
 
 
@@ -605,6 +610,11 @@ def _notes(
                 f"The registrar that methods share was trained beforehand, in"
                 f" {number(training[0])} minutes ({training[1]} steps), which are not counted."
             )
+        notes.append(
+            "Methods that synthesise (SbR and its kin, cGAN, RoT) are refined after their networks"
+            " where the options ask for it; NMI, NMIw and SyN-MI are not. SyN-MI works at the"
+            " working pixel like every method; at a finer one it can do better."
+        )
     asked = [method for method in options.methods if method in LABEL_METHODS]
     left_out = [figures.name_of(method) for method in asked if method not in methods]
     if left_out:

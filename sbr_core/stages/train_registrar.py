@@ -21,7 +21,7 @@ from sbr_core.io.provenance import atomic_path, write_provenance
 from sbr_core.io.receipts import read_table
 from sbr_core.io.weights import load_weights, save_weights
 from sbr_core.nn.registrar import build_registrar
-from sbr_core.stages import REVISION
+from sbr_core.stages import REVISION, SHIPPED_REGISTRAR
 from sbr_core.stages.networks import (
     load_registrar,
     read_planes,
@@ -33,9 +33,7 @@ from sbr_core.training.loop import checkpoint_key, fingerprint, open_checkpoints
 from sbr_core.training.registrar import RegistrarTask
 
 STAGE = "train_registrar"
-SHIPPED = Path(__file__).with_name("shipped_registrar.safetensors")
-"""Trained by `sbr train-shapes` with its defaults; no image of any brain went into it."""
-SHIPPED_LOSSES = SHIPPED.with_name("shipped_registrar_loss.tsv")
+SHIPPED_LOSSES = SHIPPED_REGISTRAR.with_name("shipped_registrar_loss.tsv")
 
 
 def run(
@@ -88,7 +86,7 @@ def run(
     device = pick_device(options.device)
     torch.manual_seed(options.seed)
     if source == "finetune":
-        registrar, shipped_header = load_registrar(SHIPPED)
+        registrar, shipped_header = load_registrar(SHIPPED_REGISTRAR)
         registrar = registrar.requires_grad_(True).to(device)
         architecture = shipped_header["architecture"]
         options = options.model_copy(
@@ -150,8 +148,10 @@ def _hand_out_shipped(planes: Path, out_dir: Path) -> None:
     rows = read_table(planes, verify=False)
     spacings_mm = {float(row["spacing_mm"]) for row in rows}
     if len(spacings_mm) != 1:
-        raise TrainingError(f"{planes}: expected planes of one pixel size, found {len(rows)} rows")
-    tensors, header = load_weights(SHIPPED)
+        raise TrainingError(
+            f"{planes}: expected planes of one pixel size, found {sorted(spacings_mm)} mm"
+        )
+    tensors, header = load_weights(SHIPPED_REGISTRAR)
     header["preprocessing"]["working_pixel_mm"] = spacings_mm.pop()
     header["source"] = "shipped"
     history = [
@@ -163,6 +163,6 @@ def _hand_out_shipped(planes: Path, out_dir: Path) -> None:
         out_dir / "weights.json",
         stage=STAGE,
         options={"source": "shipped"},
-        inputs={"planes": planes, "shipped": SHIPPED},
+        inputs={"planes": planes, "shipped": SHIPPED_REGISTRAR},
     )
     print(f"{STAGE}: the registrar that ships, nothing to train", file=sys.stderr)

@@ -297,17 +297,20 @@ def train(
             rate = learning_rate(done, options)
             for player, own, group in zip(players, parameters, optimiser.param_groups, strict=True):
                 group["lr"] = rate * player.rate_factor
-                if player.starts_at:
-                    for parameter in own:
-                        parameter.requires_grad_(done >= player.starts_at)
+                for parameter in own:
+                    parameter.requires_grad_(done >= player.starts_at)
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                 losses = task.losses(rng)
             optimiser.zero_grad(set_to_none=True)
             losses["loss"].backward()
-            for own in parameters:
-                nn.utils.clip_grad_norm_(own, options.max_grad_norm)
+            norms = [nn.utils.clip_grad_norm_(own, options.max_grad_norm) for own in parameters]
             values = {name: float(value.detach()) for name, value in losses.items()}
             _stop_if_runaway(task.name, step, rows, values, watched)
+            if not all(math.isfinite(float(norm)) for norm in norms):
+                raise TrainingError(
+                    f"{task.name}: the gradient is not finite at step {step + 1}; try a lower"
+                    " learning_rate"
+                )
             optimiser.step()
             step += 1
             seconds = time.monotonic() - began

@@ -121,6 +121,8 @@ class SbrTask:
                 velocity_half_px = (1 - share) * self.registrar(plane, section)
         if share > 0:
             learns = any(p.requires_grad for p in self.registrar.parameters())
+            if not options.registrar_gradient:
+                synthesised = synthesised.detach()
             with torch.set_grad_enabled(options.registrar_gradient or learns):
                 velocity_half_px = velocity_half_px + share * self.registrar(plane, synthesised)
         return velocity_half_px

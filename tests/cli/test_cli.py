@@ -113,3 +113,16 @@ def test_methods_are_checked(given, said, capsys):
     arguments = ["report", "--brain", "b", "--results-dir", "r", "--out", "o", "--methods", *given]
     assert cli.main(arguments) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_command_behind_the_shipped_registrar_runs(tmp_path):
+    options = {
+        "steps": 1,
+        "batch_size": 1,
+        "sizes_px": [[64, 64]],
+        "encoder_channels": [4, 4],
+        "estimator_channels": [4, 4],
+    }
+    folders = ["--out-dir", str(tmp_path / "out"), "--checkpoint-root", str(tmp_path / "ck")]
+    assert cli.main(["train-shapes", "--options", json.dumps(options), *folders]) == 0
+    assert (tmp_path / "out" / "weights.safetensors").is_file()

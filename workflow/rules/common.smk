@@ -14,7 +14,7 @@ from sbr_core import chunks, config as sbr_config
 from sbr_core.errors import ManifestError, SbrError
 from sbr_core.io import manifests
 from sbr_core.io.provenance import sha256_file, sha256_of
-from sbr_core.stages import REVISION
+from sbr_core.stages import REVISION, SHIPPED_REGISTRAR
 
 REPOSITORY = Path(workflow.basedir).parent
 DEMO_DIR = Path("data/demo")
@@ -591,6 +591,8 @@ def plan_text(wildcards):
         asked["mri_labels"] = labels_of_mri(brain)
     if stage == "train_registrar":
         asked["source"] = CONFIG.registrar
+        if CONFIG.registrar != "train":
+            asked["shipped"] = sha256_file(SHIPPED_REGISTRAR)
     if stage == "align":
         asked["orientation"] = BRAINS[brain].orientation
     if stage == "resample":

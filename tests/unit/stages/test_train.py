@@ -15,7 +15,7 @@ from sbr_core.io.provenance import sha256_file
 from sbr_core.io.volumes import write_plane
 from sbr_core.io.weights import load_weights, save_weights
 from sbr_core.nn.projection import Projection
-from sbr_core.stages import train, train_registrar
+from sbr_core.stages import SHIPPED_REGISTRAR, train, train_registrar
 from sbr_core.stages.networks import (
     PADDING_MULTIPLE,
     load_method,
@@ -217,11 +217,11 @@ def test_the_shipped_registrar_serves_any_pixel_size_unchanged(tmp_path, planes)
     network, header = load_registrar(out_dir / "weights.safetensors")
     assert header["preprocessing"]["working_pixel_mm"] == SPACING_MM
     assert header["source"] == "shipped"
-    shipped, _ = load_registrar(train_registrar.SHIPPED)
+    shipped, _ = load_registrar(SHIPPED_REGISTRAR)
     for ours, theirs in zip(network.parameters(), shipped.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert len(read_tsv(out_dir / "loss.tsv")[1]) > 1000  # the log of the training behind it
-    assert train_registrar.SHIPPED.stat().st_size < 5e6
+    assert SHIPPED_REGISTRAR.stat().st_size < 5e6
 
 
 def test_finetuning_starts_from_the_shipped_registrar_with_its_own_steps(tmp_path, planes):
@@ -231,7 +231,7 @@ def test_finetuning_starts_from_the_shipped_registrar_with_its_own_steps(tmp_pat
         options, planes=planes, out_dir=out_dir, checkpoint_root=tmp_path / "ck", source="finetune"
     )
     tuned, header = load_registrar(out_dir / "weights.safetensors")
-    shipped, shipped_header = load_registrar(train_registrar.SHIPPED)
+    shipped, shipped_header = load_registrar(SHIPPED_REGISTRAR)
     assert header["architecture"] == shipped_header["architecture"]
     assert len(read_tsv(out_dir / "loss.tsv")[1]) == 2
     moved = [
