@@ -16,9 +16,8 @@ from pathlib import Path
 from machine import heading
 from real_brain import INPUTS, REPOSITORY, write_configuration
 
+from sbr_core.config import UNLIMITED_STEPS
 from sbr_core.io.manifests import read_tsv, write_tsv
-
-UNLIMITED_STEPS = 1_000_000
 
 
 def last_second(losses: Path) -> float:

@@ -6,7 +6,7 @@ Arrays in, numbers out; nothing here reads a file or knows of a brain.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,17 @@ def landmark_summary(
     return out
 
 
+def _in_both(
+    labels_a: np.ndarray, labels_b: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Each class that both maps have, but 0, and where it is in either."""
+    if labels_a.shape != labels_b.shape:
+        raise ValueError(f"labels of shapes {labels_a.shape} and {labels_b.shape}")
+    both = np.intersect1d(np.unique(labels_a), np.unique(labels_b))
+    for value in both[both != 0]:
+        yield int(value), labels_a == value, labels_b == value
+
+
 def dice(labels_a: np.ndarray, labels_b: np.ndarray) -> dict[int, float]:
     """Overlap 2 |A and B| / (|A| + |B|) of each class.
 
@@ -58,15 +69,9 @@ def dice(labels_a: np.ndarray, labels_b: np.ndarray) -> dict[int, float]:
     ValueError
         If the shapes differ.
     """
-    if labels_a.shape != labels_b.shape:
-        raise ValueError(f"labels of shapes {labels_a.shape} and {labels_b.shape}")
-    both = np.intersect1d(np.unique(labels_a), np.unique(labels_b))
     out = {}
-    for value in both[both != 0]:
-        a, b = labels_a == value, labels_b == value
-        out[int(value)] = (
-            2.0 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
-        )
+    for value, a, b in _in_both(labels_a, labels_b):
+        out[value] = 2.0 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
     return out
 
 
@@ -97,12 +102,8 @@ def surface_distances(
     """
     from scipy import ndimage
 
-    if labels_a.shape != labels_b.shape:
-        raise ValueError(f"labels of shapes {labels_a.shape} and {labels_b.shape}")
-    both = np.intersect1d(np.unique(labels_a), np.unique(labels_b))
     out = {}
-    for value in both[both != 0]:
-        a, b = labels_a == value, labels_b == value
+    for value, a, b in _in_both(labels_a, labels_b):
         # nothing beyond the two shapes is asked for; a pixel more keeps their outer boundaries
         box = tuple(
             slice(max(s.start - 1, 0), s.stop + 1) for s in ndimage.find_objects((a | b) * 1)[0]
@@ -113,7 +114,7 @@ def surface_distances(
             continue
         from_a = ndimage.distance_transform_edt(~surface_b, spacing)[surface_a]
         from_b = ndimage.distance_transform_edt(~surface_a, spacing)[surface_b]
-        out[int(value)] = (
+        out[value] = (
             float(np.concatenate([from_a, from_b]).mean()),
             max(float(np.percentile(way, 95)) for way in (from_a, from_b)),
         )

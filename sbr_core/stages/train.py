@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from sbr_core import plotting
 from sbr_core.config import (
     LABEL_METHODS,
     SHARED_REGISTRAR_METHODS,
@@ -19,8 +18,8 @@ from sbr_core.config import (
 )
 from sbr_core.errors import ConfigError, TrainingError, WeightsError
 from sbr_core.geometry import PlaneGrid
-from sbr_core.io.manifests import SectionRow, write_tsv
-from sbr_core.io.provenance import atomic_path, write_provenance
+from sbr_core.io.manifests import SectionRow
+from sbr_core.io.provenance import write_provenance
 from sbr_core.io.receipts import matrix_of, read_table
 from sbr_core.io.transforms import STACK_TRANSFORM, read_stack_from_world
 from sbr_core.io.weights import save_weights
@@ -37,6 +36,7 @@ from sbr_core.stages.networks import (
     registrar_architecture,
     stacked,
     weights_header,
+    write_losses,
 )
 from sbr_core.training.cgan import CganTask
 from sbr_core.training.loop import (
@@ -170,9 +170,7 @@ def run(
     with open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
         history = train(task, options, folder, device)
         out_dir = Path(out_dir)
-        write_tsv(out_dir / "loss.tsv", history, ("step", "loss"))
-        with atomic_path(out_dir / "loss.png") as temporary:
-            plotting.loss_curve(history, temporary)
+        write_losses(history, out_dir)
         stains = sorted({str(row.get("stain", "")) for row in partners} - {""})
         header = weights_header(
             "method",

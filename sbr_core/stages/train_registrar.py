@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 
-from sbr_core import plotting
 from sbr_core.config import RegistrarOptions, RegistrarSource
 from sbr_core.errors import ConfigError, TrainingError
-from sbr_core.io.manifests import read_tsv, write_tsv
-from sbr_core.io.provenance import atomic_path, write_provenance
+from sbr_core.io.manifests import read_tsv
+from sbr_core.io.provenance import write_provenance
 from sbr_core.io.receipts import read_table
 from sbr_core.io.weights import load_weights, save_weights
 from sbr_core.nn.registrar import build_registrar
@@ -28,6 +27,7 @@ from sbr_core.stages.networks import (
     registrar_architecture,
     stacked,
     weights_header,
+    write_losses,
 )
 from sbr_core.training.loop import checkpoint_key, fingerprint, open_checkpoints, pick_device, train
 from sbr_core.training.registrar import RegistrarTask
@@ -114,7 +114,7 @@ def run(
     with open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
         task = RegistrarTask(registrar, images.to(device), masks.to(device), positions_mm, options)
         history = train(task, options, folder, device)
-        _write_losses(history, out_dir)
+        write_losses(history, out_dir)
         header = weights_header(
             "registrar",
             architecture,
@@ -137,12 +137,6 @@ def run(
         folder.clear()
 
 
-def _write_losses(history: list[dict[str, Any]], out_dir: Path) -> None:
-    write_tsv(out_dir / "loss.tsv", history, ("step", "loss"))
-    with atomic_path(out_dir / "loss.png") as temporary:
-        plotting.loss_curve(history, temporary)
-
-
 def _hand_out_shipped(planes: Path, out_dir: Path) -> None:
     """The shipped weights under the pixel size of this brain, and the log of their training."""
     rows = read_table(planes, verify=False)
@@ -157,7 +151,7 @@ def _hand_out_shipped(planes: Path, out_dir: Path) -> None:
     history = [
         {key: float(value) for key, value in row.items()} for row in read_tsv(SHIPPED_LOSSES)[1]
     ]
-    _write_losses(history, out_dir)
+    write_losses(history, out_dir)
     save_weights(out_dir / "weights.safetensors", tensors, header)
     write_provenance(
         out_dir / "weights.json",

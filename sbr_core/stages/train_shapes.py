@@ -7,14 +7,11 @@ from pathlib import Path
 
 import torch
 
-from sbr_core import plotting
 from sbr_core.config import ShapesOptions
-from sbr_core.io.manifests import write_tsv
-from sbr_core.io.provenance import atomic_path
 from sbr_core.io.weights import save_weights
 from sbr_core.nn.registrar import build_registrar
 from sbr_core.stages import REVISION
-from sbr_core.stages.networks import registrar_architecture, weights_header
+from sbr_core.stages.networks import registrar_architecture, weights_header, write_losses
 from sbr_core.training.loop import checkpoint_key, open_checkpoints, pick_device, train
 from sbr_core.training.shapes import ShapesTask
 
@@ -45,9 +42,7 @@ def run(
     out_dir = Path(out_dir)
     with open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
         history = train(ShapesTask(registrar, options, device), options, folder, device)
-        write_tsv(out_dir / "loss.tsv", history, ("step", "loss"))
-        with atomic_path(out_dir / "loss.png") as temporary:
-            plotting.loss_curve(history, temporary)
+        write_losses(history, out_dir)
         header = weights_header(
             "registrar",
             architecture,
