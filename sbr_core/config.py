@@ -51,7 +51,8 @@ METHODS: tuple[str, ...] = get_args(MethodName)
 UNTRAINED_METHODS = ("linear", "syn_mi")
 TRAINED_METHODS = tuple(method for method in METHODS if method not in UNTRAINED_METHODS)
 SHARED_REGISTRAR_METHODS = ("cgan", "sbr", "sbr_n", "sbr_r", "sbr_g")
-"""Trained through the brain's registrar of `train_registrar`; the others train their own."""
+"""Trained through the brain's registrar of `train_registrar`; the others train their own, which
+may start as a copy of it (`takes_registrar`)."""
 OWN_REGISTRAR_METHODS = ("nmi", "nmiw", "rot", "sbr_r")
 """Their weights hold the registrar that inference uses; the others use the shared one."""
 RegistrarSource = Literal["shipped", "finetune", "train"]
@@ -262,7 +263,17 @@ class SbrGOptions(SbrOptions):
     discriminator_rate_factor: Positive = 1.0
 
 
-class NmiOptions(PairOptions, RegistrarNetwork):
+class OwnRegistrarOptions(PairOptions, RegistrarNetwork):
+    """What the methods that train a registrar of their own share.
+
+    With `registrar_start: shared` it starts as a copy of the brain's registrar of
+    `train_registrar`, whose architecture then counts instead of the one written here.
+    """
+
+    registrar_start: Literal["nothing", "shared"] = "nothing"
+
+
+class NmiOptions(OwnRegistrarOptions):
     """A registrar trained on the pairs themselves by normalised mutual information."""
 
     batch_size: Count = 4
@@ -288,7 +299,7 @@ class CganOptions(PairOptions, GeneratorNetwork):
     discriminator_rate_factor: Positive = 1.0
 
 
-class RotOptions(PairOptions, GeneratorNetwork, RegistrarNetwork):
+class RotOptions(OwnRegistrarOptions, GeneratorNetwork):
     """Translation and registration trained together to commute (Arar et al. 2020)."""
 
     batch_size: Count = 4
@@ -411,6 +422,10 @@ class Config(Options):
     report: ReportOptions = ReportOptions()
     simulate: SimulateOptions = SimulateOptions()
 
+    def takes_registrar(self, method: str) -> bool:
+        """`takes_registrar` of a trained method by its own section."""
+        return takes_registrar(method, getattr(self, f"train_{method}"))
+
     def section_json(self, name: str) -> str:
         """One section as JSON with sorted keys: what a rule is given, and reruns on."""
         return canonical_json(getattr(self, name).model_dump(mode="json"))
@@ -419,6 +434,12 @@ class Config(Options):
         """A training's section as JSON, with the budget of a comparison instead of its steps."""
         budget = {"minutes": self.compare.minutes, "steps": UNLIMITED_STEPS}
         return canonical_json(getattr(self, name).model_dump(mode="json") | budget)
+
+
+def takes_registrar(method: str, options: PairOptions) -> bool:
+    """Whether a method's training is given the brain's registrar: to go through, or to start at."""
+    starts_at = getattr(options, "registrar_start", "nothing")
+    return method in SHARED_REGISTRAR_METHODS or starts_at == "shared"
 
 
 def canonical_json(value: Any) -> str:

@@ -15,6 +15,7 @@ from sbr_core.config import (
     SHARED_REGISTRAR_METHODS,
     GeneratorNetwork,
     PairOptions,
+    takes_registrar,
 )
 from sbr_core.errors import ConfigError, TrainingError, WeightsError
 from sbr_core.geometry import PlaneGrid
@@ -77,7 +78,8 @@ def run(
     method : its name; `out_dir` is its folder.
     planes, sections : tables written by `resample` and `align-sections`; sections that one of
         them does not have are left out.
-    registrar : weights written by `train-registrar`, for the methods that train through it.
+    registrar : weights written by `train-registrar`, for the methods that train through it or
+        whose own registrar starts as a copy of it.
     prepared, align_dir, mri_labels, rows : where the labels are, for a method that learns from
         them: the table of `prepare`; of a brain with a 3D MRI the folder of `align` and the
         labels of the MRI; of a prealigned one the manifest's rows.
@@ -94,7 +96,7 @@ def run(
         The registrar's file does not hold a registrar, or one for another pixel size.
     """
     shared, shared_header = None, None
-    if method in SHARED_REGISTRAR_METHODS:
+    if takes_registrar(method, options):
         if registrar is None:
             raise ConfigError(f"train: method '{method}': --registrar is needed")
         shared, shared_header = load_registrar(registrar)
@@ -180,7 +182,7 @@ def run(
             stain=",".join(stains),
             fingerprint=data,
             revision=revision,
-            registers="synthesised" if shared is not None else "section",
+            registers="synthesised" if method in SHARED_REGISTRAR_METHODS else "section",
             synthesis_rim_px=getattr(options, "synthesis_rim_px", 0),
             medium_share=options.medium_share,
             medium_margin_px=options.medium_margin_px,
@@ -193,7 +195,7 @@ def run(
         }
         save_weights(out_dir / "weights.safetensors", weights, header)
         inputs = {"planes": planes, "sections": sections}
-        inputs |= {"registrar": registrar} if registrar is not None else {}
+        inputs |= {"registrar": registrar} if shared is not None else {}
         inputs |= {"mri_labels": mri_labels} if mri_labels is not None else {}
         write_provenance(
             out_dir / "weights.json",
@@ -221,7 +223,7 @@ def build_task(
     Parameters
     ----------
     options : of the method's section.
-    shared : the shared registrar, of methods that train through it.
+    shared : the shared registrar, of methods that train through it or start at it.
     """
 
     def generator() -> Generator:
@@ -230,10 +232,10 @@ def build_task(
     def discriminator() -> Discriminator:
         return Discriminator(options.discriminator_channels).to(device)
 
-    if method in SHARED_REGISTRAR_METHODS:
-        registrar = shared.to(device)
-    else:
+    if shared is None:
         registrar = build_registrar(**registrar_architecture(options)).to(device)
+    else:  # as a start it learns; a task that goes through it freezes it
+        registrar = shared.requires_grad_(True).to(device)
     match method:
         case "nmi":
             return NmiTask(registrar, pairs, options)

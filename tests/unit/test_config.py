@@ -125,6 +125,22 @@ def test_every_trained_method_has_a_section_and_every_method_is_one_or_the_other
     assert set(INHERITED) | {"train_sbr"} == {f"train_{method}" for method in TRAINED_METHODS}
 
 
+def test_the_shared_registrar_is_taken_to_go_through_it_or_to_start_at_it(repository):
+    def taking(**values):
+        found = resolve(values, repository / "config/presets")
+        return {method for method in TRAINED_METHODS if found.takes_registrar(method)}
+
+    shared = set(SHARED_REGISTRAR_METHODS)
+    assert taking(preset="paper") == shared
+    assert taking(preset="paper", train_nmi={"registrar_start": "shared"}) == shared | {
+        "nmi",
+        "nmiw",  # takes over what is written for nmi
+    }
+    assert taking(preset="paper", train_rot={"registrar_start": "shared"}) == shared | {"rot"}
+    for preset in ("demo", "cpu"):
+        assert taking(preset=preset) == set(TRAINED_METHODS)
+
+
 def test_options_cannot_be_changed_afterwards():
     with pytest.raises(ValueError, match="frozen"):
         Config().train_sbr.steps = 3

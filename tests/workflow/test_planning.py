@@ -89,7 +89,7 @@ ALL_METHODS = "methods=[linear,syn_mi,nmi,nmiw,cgan,rot,sbr,sbr_n,sbr_r,sbr_g]"
 
 
 def test_every_method_is_planned_with_what_it_needs(repository):
-    """On the demo, which has labels: the shared registrar only where it is used."""
+    """On the demo, which has labels; every training goes through the registrar or on from it."""
     arguments = ["--dry-run", "--cores", "1", "--forceall", "--printshellcmds"]
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", *arguments, "--config", ALL_METHODS],
@@ -108,7 +108,7 @@ def test_every_method_is_planned_with_what_it_needs(repository):
     assert {m for stage, m in commands if stage == "infer"} == {"linear", "syn_mi", *trained}
     with_shared = {key for key, line in commands.items() if "--registrar" in line}
     assert with_shared == {
-        *(("train", m) for m in ("cgan", "sbr", "sbr_n", "sbr_r", "sbr_g")),
+        *(("train", m) for m in trained),
         *(("infer", m) for m in ("cgan", "sbr", "sbr_n", "sbr_g")),
     }
     with_labels = [key for key, line in commands.items() if "--mri-labels" in line]
@@ -123,8 +123,15 @@ def test_every_method_is_planned_with_what_it_needs(repository):
 def test_methods_that_use_no_shared_registrar_train_none(empty_lab):
     lab = empty_lab
     lab.write_sheet(lab.add_brain("one", ["a", "b"]))
-    jobs = lab.planned("--config", "methods=[nmi,syn_mi]")
+    methods = ("--config", "methods=[nmi,syn_mi]")
+    jobs = lab.planned(*methods, 'train_nmi={"registrar_start": "nothing"}')
     assert [job for job in jobs if job.startswith("train")] == ["train one nmi"]
+    # the preset's starts as a copy of it
+    jobs = lab.planned(*methods)
+    assert [job for job in jobs if job.startswith("train")] == [
+        "train one nmi",
+        "train_registrar one",
+    ]
 
 
 def test_a_method_that_learns_from_labels_is_refused_where_there_are_none(empty_lab):

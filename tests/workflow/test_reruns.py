@@ -172,7 +172,10 @@ def test_further_methods_are_added_and_each_reruns_by_its_own_section(lab):
 
     assert methods_with("syn_mi: {bins: 16}\n") == (set(), {"syn_mi"})
     assert methods_with("train_nmi: {bins: 10}\n") == ({"nmi"}, {"nmi"})
+    assert methods_with("train_nmi: {registrar_start: nothing}\n") == ({"nmi"}, {"nmi"})
     assert methods_with("train_sbr_r: {smoothness: 3}\n") == ({"sbr_r"}, {"sbr_r"})
+    # another registrar is another start
+    assert methods_with("train_registrar: {finetune_steps: 9}\n")[0] == {"sbr", "nmi", "sbr_r"}
     # a key of sbr counts for those that take it over
     three = {"sbr", "nmi", "sbr_r"}
     assert methods_with("train_sbr: {steps: 777}\n") == (three, three)

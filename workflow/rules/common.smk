@@ -168,7 +168,7 @@ REFERENCES = tuple(method for method in ("syn_mi",) if method in sbr_config.METH
 EVERY_METHOD = tuple(dict.fromkeys((*METHODS, *REFERENCES)))
 TRAINED = tuple(method for method in METHODS if method in sbr_config.TRAINED_METHODS)
 TRAININGS = (
-    *(["registrar"] if set(TRAINED) & set(sbr_config.SHARED_REGISTRAR_METHODS) else []),
+    *(["registrar"] if any(CONFIG.takes_registrar(method) for method in TRAINED) else []),
     *TRAINED,
 )
 """Folders of the networks that are trained: the shared registrar's and those of the methods."""
@@ -394,7 +394,7 @@ def training_inputs(wildcards):
     """
     brain, method = wildcards.brain, method_of(wildcards.method)
     inputs = dict(fit_inputs(wildcards))
-    if method in sbr_config.SHARED_REGISTRAR_METHODS:
+    if CONFIG.takes_registrar(method):
         inputs["registrar"] = of_brain(brain, "registrar", "weights.safetensors")
     if method in sbr_config.LABEL_METHODS:
         inputs["prepared"] = steady("train", "prepare", "sections.tsv")(wildcards)
@@ -454,7 +454,8 @@ def comparison_inputs(wildcards):
         "losses": [of_brain(brain, f, "loss.tsv") for f in folders.values() if is_compared(f)],
         **label_inputs(brain),
     }
-    if set(folders) & set(sbr_config.SHARED_REGISTRAR_METHODS):
+    trained = [method for method, folder in folders.items() if is_compared(folder)]
+    if any(CONFIG.takes_registrar(method) for method in trained):
         inputs["registrar"] = of_brain(brain, "registrar", "loss.tsv")
     if not BRAINS[brain].prealigned:
         inputs["similarity"] = similarity(brain)

@@ -1,6 +1,7 @@
 # train: weights of a method's networks, trained on sections and their MRI planes
 #   in   tables of resample and align_sections (ancient, as for the registrar); the shared
-#        registrar, for methods that train through it; labels, for the method that learns from them
+#        registrar, for methods that train through it or start at it; labels, for the method that
+#        learns from them
 #   out  {results}/{brain}/{method}/ or, in a comparison, {results}/{brain}/compare/{method}/: weights, losses as table and picture
 #   run  sbr train
 

@@ -19,11 +19,12 @@ from sbr_core.config import (
 from sbr_core.errors import ConfigError, TrainingError
 from sbr_core.io.images import write_png
 from sbr_core.io.manifests import SectionRow, read_tsv, write_tsv
-from sbr_core.io.receipts import read_table
-from sbr_core.io.volumes import Volume, write_volume
+from sbr_core.io.provenance import sha256_file
+from sbr_core.io.receipts import file_of, read_table
+from sbr_core.io.volumes import Volume, read_plane, write_volume
 from sbr_core.io.weights import load_weights
 from sbr_core.stages import infer, train
-from sbr_core.stages.networks import load_method
+from sbr_core.stages.networks import load_method, load_registrar
 
 SMALL = {
     "steps": 2,
@@ -38,9 +39,10 @@ SMALL = {
 }
 
 
-def small_options(method):
+def small_options(method, **changes):
     model = Config.model_fields[f"train_{method}"].annotation
-    return model(**{key: value for key, value in SMALL.items() if key in model.model_fields})
+    values = SMALL | changes
+    return model(**{key: value for key, value in values.items() if key in model.model_fields})
 
 
 @pytest.fixture
@@ -60,9 +62,9 @@ def labelled(fake_brain):
     }
 
 
-def run_train(brain, method, **more):
+def run_train(brain, method, options=None, **more):
     train.run(
-        small_options(method),
+        options or small_options(method),
         method=method,
         planes=brain.table("resample"),
         sections=brain.table("align_sections"),
@@ -132,9 +134,37 @@ def test_the_registrar_of_sbr_r_starts_from_the_shared_one(fake_brain, save_netw
         torch.testing.assert_close(tensors[f"registrar.{key}"], tensor, atol=1e-3, rtol=0)
 
 
-def test_a_method_through_the_shared_registrar_needs_it(fake_brain):
+@pytest.mark.parametrize("method", ["nmi", "nmiw", "rot"])
+def test_untrained_registrars_that_start_as_the_shared_one_infer_what_it_does(
+    labelled, save_networks, tmp_path, method
+):
+    """The weights build the shared architecture again, whatever the section says of another."""
+    brain, of_labels = labelled
+    shared = save_networks(tmp_path)["registrar"]
+    options = small_options(method, steps=0, registrar_start="shared", encoder_channels=(6, 6))
+    more = of_labels if method == "nmiw" else {}
+    weights = run_train(brain, method, options, registrar=shared, **more)
+    registrar, _, header = load_method(weights)
+    of_shared, shared_header = load_registrar(shared)
+    assert header["architecture"]["registrar"] == shared_header["architecture"]
+    assert header["preprocessing"]["registers"] == "section"
+    for ours, theirs in zip(registrar.parameters(), of_shared.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    row = run_infer(brain, method, weights)[0]
+    found, _ = read_plane(
+        file_of(brain.results / method / "chunks/all.tsv", row, "_velocity.nii.gz")
+    )
+    assert np.abs(found).max() > 0.1  # a U-Net from nothing would leave all in place
+    facts = json.loads((weights.parent / "weights.json").read_text())
+    assert facts["inputs"]["registrar"]["sha256"] == sha256_file(shared)
+
+
+def test_a_method_that_takes_the_shared_registrar_needs_it(fake_brain):
     with pytest.raises(ConfigError, match="train: method 'cgan': --registrar is needed"):
         run_train(fake_brain, "cgan")
+    started = small_options("nmi", registrar_start="shared")
+    with pytest.raises(ConfigError, match="train: method 'nmi': --registrar is needed"):
+        run_train(fake_brain, "nmi", started)
 
 
 def label_maps(brain, **of_labels):

@@ -13,6 +13,7 @@ from sbr_core.config import (
     AugmentOptions,
     Config,
     PairOptions,
+    takes_registrar,
 )
 from sbr_core.functional.warp import warp
 from sbr_core.stages.train import build_task
@@ -79,7 +80,7 @@ def small_task(method, registrar, **changes):
     torch.manual_seed(0)
     pairs = shifted_pairs(labelled=method == "nmiw")
     options = small_options(method, **changes)
-    shared = copy.deepcopy(registrar) if method in SHARED_REGISTRAR_METHODS else None
+    shared = copy.deepcopy(registrar) if takes_registrar(method, options) else None
     return build_task(method, options, pairs, shared, CPU)
 
 
@@ -128,6 +129,21 @@ def test_a_known_shift_is_found_and_only_those_learn_who_should(method, recovere
     # section(p) = plane(p + shift): plane point p is found in the section at p - shift
     left = (found + SHIFTS_PX).norm(dim=1) / SHIFTS_PX.norm(dim=1)
     assert float(left.mean()) < 0.7, left
+
+
+@pytest.mark.parametrize("method", ["nmi", "nmiw", "rot"])
+def test_a_registrar_that_starts_as_the_shared_one_answers_like_it_and_learns(
+    method, recovered, tmp_path
+):
+    """The widths in its own section do not count: they would build another network."""
+    start = {"registrar_start": "shared", "encoder_channels": (4, 4), "decoder_channels": (4, 4)}
+    task = small_task(method, recovered[0], **start)
+    (sections, planes) = task.pairs.images
+    with torch.no_grad():
+        assert torch.equal(task.registrar(planes, sections), recovered[0](planes, sections))
+    before = state(task.registrar)
+    run(task, tmp_path)
+    assert all(not torch.equal(v, before[k]) for k, v in task.registrar.state_dict().items())
 
 
 @pytest.mark.parametrize("method", TRAINED_METHODS)
