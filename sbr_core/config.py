@@ -229,16 +229,21 @@ class GeneratorNetwork(Options):
     synthesis_rim_px: Annotated[int, Field(ge=0)] = 0
 
 
-class SbrOptions(PairOptions, GeneratorNetwork):
+class ThroughRegistrarOptions(PairOptions, GeneratorNetwork):
+    """What the methods share that train a synthesis through the brain's registrar."""
+
+    registrar_gradient: bool = True
+    warmup_fraction: Fraction = 0.0
+    warmup_start: Literal["affine", "section"] = "affine"
+
+
+class SbrOptions(ThroughRegistrarOptions):
     """Synth-by-Reg: the generator trained through the frozen registrar (equations 1 and 7)."""
 
     contrastive_weight: NonNegative = 0.02
     temperature: Positive = 0.05
     n_samples: Count = 256
     projection_channels: Count = 256
-    registrar_gradient: bool = True
-    warmup_fraction: Fraction = 0.0
-    warmup_start: Literal["affine", "section"] = "affine"
 
 
 class SbrNOptions(SbrOptions):
@@ -289,7 +294,7 @@ class NmiwOptions(NmiOptions):
     label_weight: NonNegative = 1.0
 
 
-class CganOptions(PairOptions, GeneratorNetwork):
+class CganOptions(ThroughRegistrarOptions):
     """CycleGAN, and the registration loss through the frozen registrar."""
 
     adversarial_weight: NonNegative = 0.1

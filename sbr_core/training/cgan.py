@@ -15,12 +15,13 @@ from sbr_core.nn.registrar import Registrar
 from sbr_core.training.adversaries import judge_loss, maker_loss
 from sbr_core.training.loop import Player
 from sbr_core.training.pairs import Pairs
+from sbr_core.training.through_registrar import ThroughRegistrar
 
 if TYPE_CHECKING:
     from sbr_core.config import CganOptions
 
 
-class CganTask:
+class CganTask(ThroughRegistrar):
     """Sections made to look like MRI and back; a discriminator for each of the two looks.
 
     Parameters
@@ -28,12 +29,12 @@ class CganTask:
     generator : section to MRI; inference uses it.
     back_generator : MRI to section.
     discriminator, back_discriminator : of what the one and the other make.
-    registrar : never changed; its parameters stop requiring gradients.
-    pairs : rim of a section: where it is synthesised; of a plane: where it is compared.
+    registrar, pairs : as of `ThroughRegistrar`.
     """
 
     name = "train cgan"
     watched = "l1"
+    options: CganOptions
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class CganTask:
         pairs: Pairs,
         options: CganOptions,
     ) -> None:
+        super().__init__(registrar, pairs, options)
         self.modules = {
             "generator": generator,
             "back_generator": back_generator,
@@ -59,8 +61,6 @@ class CganTask:
         )
         self.generator, self.back_generator = generator, back_generator
         self.discriminator, self.back_discriminator = discriminator, back_discriminator
-        self.registrar = registrar.requires_grad_(False).eval()
-        self.pairs, self.options = pairs, options
 
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
         """L1 of the registered synthesis, cycle, identity, and what all adversaries minimise."""
@@ -76,7 +76,7 @@ class CganTask:
         n = options.batch_size
         made_plane = to_mri[:n] * batch.section_rim
         made_section = to_section[:n] * plane_tissue
-        velocity_half_px = self.registrar(plane, made_plane)
+        velocity_half_px = self.register(plane, made_plane, section)
         disp_px = self.registrar.displacement(velocity_half_px, plane.shape[-2:])
         losses = {
             "l1": l1(plane, warp(made_plane, disp_px), batch.plane_rim),

@@ -23,6 +23,7 @@ from sbr_core.nn.registrar import Registrar
 from sbr_core.training.adversaries import judge_loss, maker_loss
 from sbr_core.training.loop import Player
 from sbr_core.training.pairs import Batch, Pairs
+from sbr_core.training.through_registrar import ThroughRegistrar
 
 if TYPE_CHECKING:
     from sbr_core.config import SbrGOptions, SbrOptions, SbrROptions
@@ -68,7 +69,7 @@ class Synthesis:
     velocity_half_px: Tensor
 
 
-class SbrTask:
+class SbrTask(ThroughRegistrar):
     """One section and its MRI plane: synthesise, register by the frozen R, compare.
 
     Without a contrastive weight it is SbR-N.
@@ -76,11 +77,11 @@ class SbrTask:
     Parameters
     ----------
     generator, projection : trained.
-    registrar : never changed; its parameters stop requiring gradients.
-    pairs : rim of a section: where it is synthesised; of a plane: where it is compared.
+    registrar, pairs : as of `ThroughRegistrar`.
     """
 
     name = "train sbr"
+    options: SbrOptions
 
     def __init__(
         self,
@@ -90,42 +91,14 @@ class SbrTask:
         pairs: Pairs,
         options: SbrOptions,
     ) -> None:
+        super().__init__(registrar, pairs, options)
         self.modules: dict[str, nn.Module] = {"generator": generator, "projection": projection}
         self.generator, self.projection = generator, projection
-        self.registrar = registrar.requires_grad_(False).eval()
-        self.pairs, self.options = pairs, options
-        self.done = 0.0
 
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
         """L1 of the registered synthesis + weighted contrast; equations as in the method."""
         batch = self.pairs.draw(self.options, rng)
         return self.losses_of(batch, rng)[0]
-
-    def register(self, plane: Tensor, synthesised: Tensor, section: Tensor) -> Tensor:
-        """R(T, G(S)), (B, 2, h/2, w/2); while the synthesis warms up, less of it.
-
-        Over the first half of `warmup_fraction` the section is left where its affine put it or,
-        with `warmup_start: section`, where R puts the section itself, which a registrar that was
-        trained on unlike contrasts can tell roughly; over the second half R(T, G(S)) takes over.
-        Without `registrar_gradient` R's answer is taken as given: G learns to look like T where it
-        was put, not to steer R.
-        """
-        options = self.options
-        share = 1.0
-        if self.done < options.warmup_fraction:
-            share = max(0.0, 2 * self.done / options.warmup_fraction - 1)
-        rows, columns = plane.shape[-2:]
-        velocity_half_px = plane.new_zeros(len(plane), 2, rows // 2, columns // 2)
-        if share < 1 and options.warmup_start == "section":
-            with torch.no_grad():
-                velocity_half_px = (1 - share) * self.registrar(plane, section)
-        if share > 0:
-            learns = any(p.requires_grad for p in self.registrar.parameters())
-            if not options.registrar_gradient:
-                synthesised = synthesised.detach()
-            with torch.set_grad_enabled(options.registrar_gradient or learns):
-                velocity_half_px = velocity_half_px + share * self.registrar(plane, synthesised)
-        return velocity_half_px
 
     def losses_of(self, batch: Batch, rng: torch.Generator) -> tuple[dict[str, Tensor], Synthesis]:
         """The losses of a batch, and what they were computed from."""

@@ -83,6 +83,7 @@ def test_a_key_written_once_counts_for_every_method(presets):
         "train_sbr": {
             "minutes": 10,
             "contrastive_weight": 0.5,
+            "warmup_fraction": 0.1,
             "generator_channels": 8,
             "learning_rate": 1e-3,
             "augment": {"scale": 0.2},
@@ -102,6 +103,7 @@ def test_a_key_written_once_counts_for_every_method(presets):
     assert found.train_sbr_n.contrastive_weight == 0
     assert found.train_nmi.learning_rate == NmiOptions().learning_rate
     assert found.train_cgan.augment.rotation_deg == 1.0
+    assert found.train_cgan.warmup_fraction == found.train_sbr_g.warmup_fraction == 0.1
     for section in (found.train_nmi, found.train_nmiw, found.train_rot):
         assert section.encoder_channels == (4, 8)
     assert found.train_nmiw.bins == 30
@@ -126,8 +128,10 @@ def test_every_trained_method_has_a_section_and_every_method_is_one_or_the_other
 
 
 def test_the_shared_registrar_is_taken_to_go_through_it_or_to_start_at_it(repository):
+    presets = repository / "config/presets"
+
     def taking(**values):
-        found = resolve(values, repository / "config/presets")
+        found = resolve(values, presets)
         return {method for method in TRAINED_METHODS if found.takes_registrar(method)}
 
     shared = set(SHARED_REGISTRAR_METHODS)
@@ -139,6 +143,8 @@ def test_the_shared_registrar_is_taken_to_go_through_it_or_to_start_at_it(reposi
     assert taking(preset="paper", train_rot={"registrar_start": "shared"}) == shared | {"rot"}
     for preset in ("demo", "cpu"):
         assert taking(preset=preset) == set(TRAINED_METHODS)
+        through = [getattr(resolve({"preset": preset}, presets), f"train_{m}") for m in shared]
+        assert {(one.warmup_fraction, one.warmup_start) for one in through} == {(0.15, "section")}
 
 
 def test_options_cannot_be_changed_afterwards():

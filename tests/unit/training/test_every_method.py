@@ -15,6 +15,7 @@ from sbr_core.config import (
     PairOptions,
     takes_registrar,
 )
+from sbr_core.functional.similarity import l1
 from sbr_core.functional.warp import warp
 from sbr_core.stages.train import build_task
 from sbr_core.training.loop import open_checkpoints, train
@@ -212,6 +213,40 @@ def test_both_discriminators_of_cgan_learn_their_own_domain(recovered, tmp_path)
             (task.back_discriminator, section, made_section),
         ):
             assert float(judge(real).mean()) > float(judge(made).mean()) + 0.1
+
+
+@pytest.mark.parametrize("start", ["affine", "section"])
+def test_cgan_warms_up_where_its_start_puts_the_section(recovered, start):
+    """Until R takes over, the L1 is that of G(S) where it lies or where R puts the section."""
+    task = small_task("cgan", recovered[0], warmup_fraction=0.5, warmup_start=start)
+    batch = task.pairs.draw(task.options, torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        made = task.generator(torch.cat((batch.section, batch.plane)))[:1] * batch.section_rim
+        put = {
+            "affine": torch.zeros_like(task.registrar(batch.plane, made)),
+            "section": task.registrar(batch.plane, batch.section),
+            "R": task.registrar(batch.plane, made),
+        }
+        expected = {}
+        for name, velocity in put.items():
+            disp_px = task.registrar.displacement(velocity, batch.plane.shape[-2:])
+            expected[name] = l1(batch.plane, warp(made, disp_px), batch.plane_rim)
+    assert len({round(float(value), 5) for value in expected.values()}) == 3
+    for done, where in ((0.0, start), (0.25, start), (0.5, "R"), (0.9, "R")):
+        task.done = done
+        found = task.losses(torch.Generator().manual_seed(4))["l1"]
+        torch.testing.assert_close(found.detach(), expected[where])
+
+
+def test_cgan_without_the_registrars_gradient_takes_its_answer_as_given(recovered):
+    gradients = []
+    for flag in (True, False):
+        task, seen = small_task("cgan", recovered[0], registrar_gradient=flag), []
+        task.registrar.register_forward_hook(lambda *it, seen=seen: seen.append(it[2]))
+        task.losses(torch.Generator().manual_seed(4))["loss"].backward()
+        assert [velocity.requires_grad for velocity in seen] == [flag]
+        gradients.append(task.generator.stem.weight.grad)
+    assert not torch.allclose(*gradients)
 
 
 def test_sbr_n_is_sbr_without_the_contrastive_weight(recovered, tmp_path):
