@@ -332,10 +332,12 @@ class InferOptions(Options):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_size: Count = 8
+    symmetric: bool = False
     refine_steps: Steps = 0
     refine_learning_rate: Positive = 0.1
     refine_smoothness: NonNegative = 10.0
     refine_window_px: Window = 13
+    refine_edge_px: Annotated[int, Field(ge=0)] = 2
 
 
 class ReassembleOptions(Options):

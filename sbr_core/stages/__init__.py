@@ -20,7 +20,7 @@ REVISION = {
     "train_cgan": 1,
     "train_rot": 1,
     "syn_mi": 1,
-    "infer": 2,
+    "infer": 3,
     "reassemble": 1,
     "evaluate": 2,
     "compare": 1,

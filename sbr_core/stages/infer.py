@@ -311,12 +311,13 @@ class NetworkPredictor:
         fixed, fixed_masks, moving, moving_masks = zip(*pairs, strict=True)
         multiple = int(self.preprocessing["padding_multiple"])
         tissue = as_batch(moving_masks, multiple)
-        targets, target_masks = without_medium(
+        targets, _, compared = without_medium(
             as_batch(fixed, multiple),
             as_batch(fixed_masks, multiple),
             tissue,
             share=self.preprocessing["medium_share"],
             margin_px=self.preprocessing["medium_margin_px"],
+            edge_px=self.options.refine_edge_px,
         )
         velocity_half_px, synthesised = predict(
             self.registrar,
@@ -327,12 +328,14 @@ class NetworkPredictor:
             batch_size=self.options.batch_size,
             device=self.device,
             registers=self.preprocessing["registers"],
+            # the other way round is known to a registrar of like images only
+            symmetric=self.options.symmetric and self.preprocessing["registers"] == "synthesised",
         )
         if self.options.refine_steps and self.generator is not None:
             velocity_half_px = refine(
                 self.registrar,
                 *(t.to(self.device) for t in (velocity_half_px, targets, synthesised)),
-                target_masks.to(self.device),
+                compared.to(self.device),
                 steps=self.options.refine_steps,
                 learning_rate=self.options.refine_learning_rate,
                 smoothness=self.options.refine_smoothness,

@@ -68,7 +68,7 @@ class Pairs:
         medium_share: float = 1.0,
         medium_margin_px: int = 0,
     ) -> None:
-        planes, plane_masks = without_medium(
+        planes, plane_masks, _ = without_medium(
             planes, plane_masks, section_masks, share=medium_share, margin_px=medium_margin_px
         )
         self.images = torch.stack((sections, planes))

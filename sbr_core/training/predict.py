@@ -86,8 +86,14 @@ def tissue_box(masks: Tensor, multiple: int = 8, margin_px: int = 8) -> tuple[sl
 
 
 def without_medium(
-    planes: Tensor, plane_masks: Tensor, section_masks: Tensor, *, share: float, margin_px: int
-) -> tuple[Tensor, Tensor]:
+    planes: Tensor,
+    plane_masks: Tensor,
+    section_masks: Tensor,
+    *,
+    share: float,
+    margin_px: int,
+    edge_px: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Planes that show medium or fluid around the brain, cut to the tissue of their section.
 
     What an MRI shows around a brain is in no section, and a registrar draws the tissue out to
@@ -99,15 +105,20 @@ def without_medium(
     planes, plane_masks : (N, 1, H, W), background 0.
     section_masks : (N, 1, H, W), tissue of the sections, roughly aligned.
     share : of the plane's mask that may lie farther than `margin_px` from the tissue, in [0, 1].
+    edge_px : width of a cut plane's outermost tissue that is not to be compared: its edge was put
+        there by the cut, and a loss would hold the section's own edge to it.
 
     Returns
     -------
     planes, plane_masks : new tensors.
+    compared : (N, 1, H, W), the masks without the edges of the cut ones.
     """
     beyond = (plane_masks * (1 - dilate(section_masks, margin_px))).sum((1, 2, 3), keepdim=True)
     cut = beyond > share * plane_masks.sum((1, 2, 3), keepdim=True)
     kept = torch.where(cut, section_masks, torch.ones_like(section_masks))
-    return planes * kept, plane_masks * kept
+    masks = plane_masks * kept
+    inner = 1 - dilate(1 - masks, edge_px)
+    return planes * kept, masks, torch.where(cut, inner, masks)
 
 
 @torch.no_grad()
@@ -121,6 +132,7 @@ def predict(
     batch_size: int = 8,
     device: torch.device | str = "cpu",
     registers: Literal["synthesised", "section"] = "synthesised",
+    symmetric: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Velocities that take each fixed image into its moving one.
 
@@ -132,6 +144,9 @@ def predict(
         ones are limited to, as in training. Needed with a generator.
     registers : what the registrar is given with the fixed image: what the generator made, or the
         moving image itself, for a registrar trained on pairs of different kinds.
+    symmetric : register both ways, (R(T, S) − R(S, T)) / 2: the registration of S to T then is
+        the inverse of that of T to S, and half of what the network gets wrong in one of them only
+        is gone.
 
     Returns
     -------
@@ -157,7 +172,10 @@ def predict(
                 ]
             )
         seen = image if registers == "synthesised" else section
-        velocities.append(registrar(target, seen).cpu())
+        velocity = registrar(target, seen)
+        if symmetric:
+            velocity = (velocity - registrar(seen, target)) / 2
+        velocities.append(velocity.cpu())
         images.append(image.cpu())
     return torch.cat(velocities), torch.cat(images)
 

@@ -83,6 +83,18 @@ def test_there_and_back_of_a_trained_registrar(recovered):
     assert rest.quantile(0.99) <= 0.1
 
 
+def test_a_symmetric_registration_of_swapped_images_is_the_inverse():
+    torch.manual_seed(0)
+    registrar = UNetRegistrar((4, 8), (8, 4))
+    torch.nn.init.normal_(registrar.velocity.weight, std=0.1)
+    one, other = torch.rand(2, 1, 1, 64, 64)
+    there, _ = predict(registrar, None, one, other, symmetric=True)
+    back, _ = predict(registrar, None, other, one, symmetric=True)
+    assert there.abs().max() > 1e-3
+    torch.testing.assert_close(there, -back)
+    assert not torch.allclose(there, predict(registrar, None, one, other)[0])
+
+
 def small_sbr(**changes):
     torch.manual_seed(0)
     options = SbrOptions(
@@ -168,11 +180,23 @@ def test_medium_around_a_brain_is_cut_away_and_a_fitting_plane_stays():
     masks = sections.clone()
     masks[1, :, 3:29, 3:29] = 1  # 5 px of medium all around the second
     planes = masks * 0.7
-    cut, cut_masks = without_medium(planes, masks, sections, share=0.1, margin_px=2)
+    cut, cut_masks, _ = without_medium(planes, masks, sections, share=0.1, margin_px=2)
     assert torch.equal(cut_masks, sections)
     assert torch.equal(cut, 0.7 * sections)
-    kept, kept_masks = without_medium(planes, masks, sections, share=1.0, margin_px=2)
+    kept, kept_masks, _ = without_medium(planes, masks, sections, share=1.0, margin_px=2)
     assert torch.equal(kept, planes) and torch.equal(kept_masks, masks)
+
+
+def test_the_edge_that_a_cut_made_is_not_compared_and_a_real_edge_is():
+    sections = torch.zeros(2, 1, 32, 32)
+    sections[..., 8:24, 8:24] = 1
+    masks = sections.clone()
+    masks[1] = 1
+    *_, compared = without_medium(masks, masks, sections, share=0.1, margin_px=2, edge_px=3)
+    assert torch.equal(compared[0], sections[0])
+    inner = torch.zeros(1, 32, 32)
+    inner[:, 11:21, 11:21] = 1
+    assert torch.equal(compared[1], inner)
 
 
 def test_without_contrast_only_the_l1_is_left_and_the_encoder_is_not_run_again():
