@@ -97,14 +97,16 @@ def without_medium(
     """Planes that show medium or fluid around the brain, cut to the tissue of their section.
 
     What an MRI shows around a brain is in no section, and a registrar draws the tissue out to
-    fill it. Such a plane is told by its mask, which reaches beyond the section's tissue all
-    around; a plane whose mask fits its section stays as it is.
+    fill it where it is bright; dark fluid is as good as background. Such a plane is told by its
+    mask, which reaches beyond the section's tissue, and by what it shows there, which is brighter
+    than most of the tissue; any other plane stays as it is.
 
     Parameters
     ----------
     planes, plane_masks : (N, 1, H, W), background 0.
     section_masks : (N, 1, H, W), tissue of the sections, roughly aligned.
-    share : of the plane's mask that may lie farther than `margin_px` from the tissue, in [0, 1].
+    share : of the plane's mask that may be bright and farther than `margin_px` from the tissue,
+        in [0, 1].
     edge_px : width of a cut plane's outermost tissue that is not to be compared: its edge was put
         there by the cut, and a loss would hold the section's own edge to it.
 
@@ -113,8 +115,10 @@ def without_medium(
     planes, plane_masks : new tensors.
     compared : (N, 1, H, W), the masks without the edges of the cut ones.
     """
-    beyond = (plane_masks * (1 - dilate(section_masks, margin_px))).sum((1, 2, 3), keepdim=True)
-    cut = beyond > share * plane_masks.sum((1, 2, 3), keepdim=True)
+    tissue = torch.where(plane_masks * section_masks > 0, planes, torch.nan)
+    bright = planes > tissue.flatten(1).nanmedian(1).values.view(-1, 1, 1, 1)  # NaN: none
+    beyond = bright * plane_masks * (1 - dilate(section_masks, margin_px))
+    cut = (beyond.sum((1, 2, 3)) > share * plane_masks.sum((1, 2, 3))).view(-1, 1, 1, 1)
     kept = torch.where(cut, section_masks, torch.ones_like(section_masks))
     masks = plane_masks * kept
     inner = 1 - dilate(1 - masks, edge_px)

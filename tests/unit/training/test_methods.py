@@ -174,12 +174,18 @@ def test_while_warming_up_the_registration_of_the_synthesis_takes_over(start):
         torch.testing.assert_close(found, share * whole + (1 - share) * first)
 
 
-def test_medium_around_a_brain_is_cut_away_and_a_fitting_plane_stays():
+def medium(level):
+    """Two planes of 0.7 and their sections; the second shows `level` 5 px wide around its brain."""
     sections = torch.zeros(2, 1, 32, 32)
     sections[..., 8:24, 8:24] = 1
     masks = sections.clone()
-    masks[1, :, 3:29, 3:29] = 1  # 5 px of medium all around the second
-    planes = masks * 0.7
+    masks[1, :, 3:29, 3:29] = 1
+    planes = torch.where(sections > 0, 0.7, level) * masks
+    return planes, masks, sections
+
+
+def test_medium_around_a_brain_is_cut_away_and_a_fitting_plane_stays():
+    planes, masks, sections = medium(0.9)
     cut, cut_masks, _ = without_medium(planes, masks, sections, share=0.1, margin_px=2)
     assert torch.equal(cut_masks, sections)
     assert torch.equal(cut, 0.7 * sections)
@@ -187,12 +193,15 @@ def test_medium_around_a_brain_is_cut_away_and_a_fitting_plane_stays():
     assert torch.equal(kept, planes) and torch.equal(kept_masks, masks)
 
 
+def test_dark_fluid_around_a_brain_stays():
+    planes, masks, sections = medium(0.2)
+    kept, kept_masks, _ = without_medium(planes, masks, sections, share=0.1, margin_px=2)
+    assert torch.equal(kept, planes) and torch.equal(kept_masks, masks)
+
+
 def test_the_edge_that_a_cut_made_is_not_compared_and_a_real_edge_is():
-    sections = torch.zeros(2, 1, 32, 32)
-    sections[..., 8:24, 8:24] = 1
-    masks = sections.clone()
-    masks[1] = 1
-    *_, compared = without_medium(masks, masks, sections, share=0.1, margin_px=2, edge_px=3)
+    planes, masks, sections = medium(0.9)
+    *_, compared = without_medium(planes, masks, sections, share=0.1, margin_px=2, edge_px=3)
     assert torch.equal(compared[0], sections[0])
     inner = torch.zeros(1, 32, 32)
     inner[:, 11:21, 11:21] = 1
