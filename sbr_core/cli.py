@@ -31,6 +31,7 @@ class Flag:
     ----------
     name : as typed, ``--out-dir``; its keyword argument is ``out_dir``. A word without dashes is
         given by its place on the command line.
+    short : another name, of one letter.
     kind : ``path``, ``paths`` (one or more), ``text``, ``number``, ``switch`` (False unless
         given), ``rows`` (list of manifest rows) or ``methods`` (dict from method to folder).
     """
@@ -39,6 +40,7 @@ class Flag:
     kind: str
     help: str
     required: bool = True
+    short: str = ""
 
     @property
     def keyword(self) -> str:
@@ -150,6 +152,27 @@ COMMANDS = (
         (
             Flag("--receipts", "paths", "receipts of the chunks"),
             Flag("--table", "path", "table to write"),
+        ),
+    ),
+    Command(
+        "doctor",
+        "what seems wrong with the sections: a table of findings and a contact sheet",
+        "doctor",
+        (
+            _PREPARED,
+            _optional("--prealigned", "switch", "the sections lie on their MRI planes already"),
+            _OUT_DIR,
+        ),
+    ),
+    Command(
+        "apply-findings",
+        "an edited copy of a manifest, with what the doctor suggests",
+        None,
+        (
+            Flag("findings", "path", "findings.tsv written by doctor"),
+            Flag("--manifest", "path", "the manifest; it stays as it is"),
+            Flag("--out", "path", "manifest to write", short="-o"),
+            _optional("--min-confidence", "number", "leave out what is less sure, from 0 to 1"),
         ),
     ),
     Command(
@@ -337,7 +360,8 @@ def build_parser() -> argparse.ArgumentParser:
         for flag in command.flags:
             kwargs: dict[str, Any] = {"help": flag.help}
             if not flag.name.startswith("-"):
-                sub.add_argument(flag.name, **kwargs)
+                kind = {"type": Path} if flag.kind == "path" else {}
+                sub.add_argument(flag.name, **kind, **kwargs)
                 continue
             kwargs["dest"] = flag.keyword
             if flag.kind == "switch":
@@ -351,7 +375,8 @@ def build_parser() -> argparse.ArgumentParser:
                 kwargs |= {"type": float, "metavar": "X"}
             else:
                 kwargs["metavar"] = flag.kind.upper()
-            sub.add_argument(flag.name, required=flag.required, **kwargs)
+            names = (flag.short, flag.name) if flag.short else (flag.name,)
+            sub.add_argument(*names, required=flag.required, **kwargs)
         if command.section:
             section = command.section.format(method="METHOD")
             sub.add_argument(

@@ -90,6 +90,20 @@ class PrepareOptions(Options):
     min_tissue_mm2: NonNegative = 20.0
 
 
+class DoctorOptions(Options):
+    """What seems wrong with the sections, judged by their neighbours.
+
+    `expected_share` is that of sections expected to be flipped, and to be turned: how much
+    evidence it takes to believe it.
+    """
+
+    neighbours: Annotated[int, Field(ge=3, le=12)] = 4
+    min_turn_deg: Annotated[float, Field(ge=5, le=90)] = 12.0
+    min_confidence: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    expected_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    picture_px: Annotated[int, Field(ge=40, le=400)] = 110
+
+
 class AlignOptions(Options):
     """The 3D similarity of the stack to the MRI, alternated with per-section affines."""
 
@@ -409,6 +423,7 @@ class Config(Options):
     gpus: Annotated[int, Field(ge=0)] = 0
     demo: DemoOptions = DemoOptions()
     prepare: PrepareOptions = PrepareOptions()
+    doctor: DoctorOptions = DoctorOptions()
     align: AlignOptions = AlignOptions()
     resample: ResampleOptions = ResampleOptions()
     align_sections: AlignSectionsOptions = AlignSectionsOptions()

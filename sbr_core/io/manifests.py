@@ -23,6 +23,9 @@ SIMULATED = "-simulated"
 """What the name of a simulated brain ends in; no brain of the sheet may."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+PATH_COLUMNS = ("image", "mask", "labels", "mri_image", "mri_mask", "mri_labels")
+"""Columns of a manifest that name a file, relative to its folder."""
+
 _TRUE = {"1", "true", "yes", "y", "t", "x"}
 _FALSE = {"", "0", "false", "no", "n", "f"}
 
@@ -179,7 +182,7 @@ def parse_section(values: Mapping[str, Any], where: str, folder: Path | None) ->
     if row["flip"] not in FLIPS:
         raise ManifestError(f"{where}: flip: expected one of {FLIPS}, found {row['flip']!r}")
     row["stain"] = text.get("stain", "")
-    for key in ("image", "mask", "labels", "mri_image", "mri_mask", "mri_labels"):
+    for key in PATH_COLUMNS:
         if text.get(key):
             row[key] = str(folder / text[key]) if folder is not None else text[key]
     if "image" not in row:

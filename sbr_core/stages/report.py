@@ -20,6 +20,7 @@ from sbr_core.io.provenance import read_json
 from sbr_core.io.receipts import file_of, read_table
 from sbr_core.io.transforms import PlaneField, read_section_transform
 from sbr_core.io.volumes import Volume, read_cuts, read_plane, read_volume
+from sbr_core.stages.doctor import CONTACT_SHEET, FINDINGS
 from sbr_core.stages.page import (
     comparison_of,
     jpeg,
@@ -87,6 +88,7 @@ def run(
         cuts=_volume_cuts(brain, methods, results_dir, options),
         alignment=_alignment(results_dir / "align"),
         losses=_losses(results_dir, methods),
+        doctor=_doctor(results_dir / "doctor", options),
         comparison=comparison_of(results_dir / "compare"),
         mri_colour=plotting.MRI_COLOUR,
         sections=_sections(tables, rows, measured, results_dir, options),
@@ -299,6 +301,17 @@ def _alignment(folder: Path) -> dict[str, Any] | None:
     if not facts and not picture.is_file():
         return None
     return {"facts": facts, "uri": png_uri(picture) if picture.is_file() else ""}
+
+
+def _doctor(folder: Path, options: ReportOptions) -> dict[str, Any] | None:
+    """What `doctor` found, and its contact sheet."""
+    if not (folder / FINDINGS).is_file():
+        return None
+    from PIL import Image
+
+    with Image.open(folder / CONTACT_SHEET) as picture:
+        sheet = jpeg(np.asarray(picture.convert("RGB")), "all sections", options.jpeg_quality)
+    return {"findings": read_tsv(folder / FINDINGS)[1], "sheet": sheet}
 
 
 def _losses(results_dir: Path, methods: Mapping[str, Path]) -> list[dict[str, str]]:

@@ -70,6 +70,10 @@ def run(command, arguments):
     elif command == "prepare-mri":
         for name in ("mri.nii.gz", "mri_mask.nii.gz", "mri.json"):
             write_text(out_dir / name, digest(options, arguments["mri"]))
+    elif command == "doctor":
+        assert read_table(arguments["prepared"]), "the doctor came before its table"
+        for name in ("findings.tsv", "contact_sheet.png", "doctor.json"):
+            write_text(out_dir / name, digest(options, arguments["prepared"]))
     elif command == "align":
         assert read_table(arguments["sections"]), "the global fit came before its table"
         for name in (

@@ -492,6 +492,9 @@ def report_inputs(wildcards):
     }
     if not BRAINS[brain].prealigned:
         inputs["fit"] = of_brain(brain, "align", "quality.json")
+    if brain in SHEET:
+        inputs["findings"] = of_brain(brain, "doctor", "findings.tsv")
+        inputs["contact_sheet"] = of_brain(brain, "doctor", "contact_sheet.png")
     if trainings_of(brain):
         inputs["losses"] = [of_brain(brain, f, "loss.tsv") for f in trainings_of(brain)]
     return inputs

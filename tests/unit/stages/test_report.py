@@ -126,6 +126,18 @@ def test_page_shows_the_accuracy_on_simulated_pairs_and_calls_it_simulated(finis
     assert re.search(r'class="n good">1.25<', page.split(title)[0])
 
 
+def test_page_shows_what_the_doctor_said(finished_brain):
+    assert 'id="doctor"' not in page_of(finished_brain)
+    folder = finished_brain.results / "doctor"
+    finding = {"section": "003", "finding": "flip", "confidence": 0.97}
+    finding |= {"suggestion": "flip=lr rotate_deg=0", "words": "section 003: seems flipped"}
+    write_tsv(folder / "findings.tsv", [finding])
+    write_png(folder / "contact_sheet.png", np.zeros((4, 4, 3), np.uint8))
+    page = page_of(finished_brain)
+    assert "The section doctor (1)" in page and "flip=lr rotate_deg=0" in page
+    assert "section 003: seems flipped" in page and 'alt="contact sheet' in page
+
+
 def test_page_without_evaluation_training_or_volume(fake_brain):
     folder = fake_brain.results / "linear"
     infer.run(
