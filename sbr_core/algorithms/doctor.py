@@ -36,8 +36,11 @@ WITNESSES = 2
 """Sections on either side that say in which order two neighbours lie."""
 _FINENESS = 2
 _BEND_PX = 3
-_MISFIT = 0.075
+_MISFIT = 0.07
 """Share of a section that must not fit its neighbours before it may count as damaged."""
+_MISSING = 0.1
+"""Share of its tissue that a section must lack."""
+_ONE_SIDED = 2.0
 _LOSS_UNIT = 0.1
 """Correlation that one pair of sections must lose for its pose to be e times less likely."""
 _MAX_LOSS = 3.0
@@ -721,18 +724,40 @@ def judge_damage(
             here = pictures.of(i, pictures.step_px[i])
             if (i, *near) not in seen:
                 others = [onto(pictures, scores, poses, i, j) for j in near]
-                seen[i, *near] = _unforeseen(here, others, weights)
+                before = np.array(near) < i
+                seen[i, *near] = _unforeseen(here, others, weights, before)
             missing[i], misfit[i] = seen[i, *near]
+            if near[0] > i or near[-1] < i:  # a brain's end tapers off: nothing foretells it
+                distance[i] *= _ONE_SIDED
         farther = np.maximum(1.0, distance / max(float(np.median(distance)), 1e-9))
-        # where sections of a stack fit badly anyway, it takes more to be conspicuous
-        limit = max(_MISFIT, 2.5 * float(np.quantile(misfit, 0.85))) * farther
-        chance = 1 / (1 + np.exp(-np.clip(6 * (misfit - limit) / limit, -60, 60)))
+        chance = np.maximum(
+            _conspicuous(misfit, _MISFIT, farther), _conspicuous(missing, _MISSING, farther)
+        )
     return Damage(missing, misfit, chance)
 
 
-def _unforeseen(here: Coarse, others: list[Coarse], weights: np.ndarray) -> tuple[float, float]:
-    """Shares of the tissue that is missing and that does not fit, given the neighbours."""
-    tissue = np.median([other.tissue for other in others], axis=0)
+def _conspicuous(share: np.ndarray, least: float, farther: np.ndarray) -> np.ndarray:
+    """Confidence that a share is more than chance: one half at a limit, steeply more above it.
+
+    Where sections of the stack, or those about it, fit badly anyway, the limit is higher.
+    """
+    n = len(share)
+    middle, spread = robust(share, 1e-6)
+    about = [np.median(np.delete(share[max(0, i - 4) : i + 5], min(i, 4))) for i in range(n)]
+    limit = np.maximum(max(least, middle + 5 * spread), 3 * np.array(about)) * farther
+    return 1 / (1 + np.exp(-np.clip(6 * (share - limit) / limit, -60, 60)))
+
+
+def _unforeseen(
+    here: Coarse, others: list[Coarse], weights: np.ndarray, before: np.ndarray
+) -> tuple[float, float]:
+    """Shares of the tissue that is missing and that does not fit, given the neighbours.
+
+    Tissue is expected where the sections before and those after it have some.
+    """
+    every = np.array([other.tissue for other in others])
+    sides = [every[side] for side in (before, ~before) if side.any()]
+    tissue = np.min([np.median(side, axis=0) for side in sides], axis=0)
     detail = np.tensordot(weights, np.array([other.detail for other in others]), 1)
     expected = tissue > 0.5
     # a pixel to each side is what a rigid map leaves
