@@ -545,7 +545,7 @@ def local_fits(pictures: Pictures, scores: np.ndarray, poses: Poses) -> np.ndarr
     return fit
 
 
-def judge_order(fit: np.ndarray, good: np.ndarray, *, prior: float = 0.02) -> list[Swap]:
+def judge_order(fit: np.ndarray, good: np.ndarray, *, prior: float = 0.05) -> list[Swap]:
     """Neighbours that change places, the surest first; no section is in two of them.
 
     Each of two neighbours should fit the sections on its own side better than the other one does.
@@ -622,7 +622,7 @@ def judge_place(
     good: np.ndarray,
     reach: int,
     *,
-    prior: float = 0.02,
+    prior: float = 0.05,
 ) -> list[Place]:
     """Sections that fit far better elsewhere in the stack than where they lie.
 

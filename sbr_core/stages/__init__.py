@@ -6,7 +6,7 @@ REVISION = {
     "demo": 1,
     "prepare": 1,
     "prepare_mri": 1,
-    "doctor": 2,
+    "doctor": 3,
     "align": 1,
     "resample": 1,
     "align_sections": 1,

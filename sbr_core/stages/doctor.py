@@ -10,7 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ class Finding:
     confidence : probability, by the evidence of this stack, that it is so.
     suggestion : cells of the manifest, ``column=value`` separated by blanks; may be empty.
     words : the same in plain words.
+    correction : of a flip or a turn, (mirrored, angle) that would set right how it lies now.
     """
 
     section: str
@@ -54,6 +55,7 @@ class Finding:
     confidence: float
     suggestion: str
     words: str
+    correction: tuple[bool, float] | None = None
 
 
 def run(options: DoctorOptions, *, prepared: Path, out_dir: Path, prealigned: bool = False) -> None:
@@ -142,14 +144,14 @@ def examine(
     damage = judge.judge_damage(pictures, scores, poses, positions)
     whole = damage.confidence < 0.5
     swaps = judge.judge_order(
-        judge.local_fits(pictures, scores, poses), whole, prior=options.expected_share / 2
+        judge.local_fits(pictures, scores, poses), whole, prior=options.expected_share
     )
     moved = judge.judge_place(
         pictures,
         np.flatnonzero(~whole).tolist(),
         whole & ~poses.wrong(0.5),
         reach,
-        prior=options.expected_share / 2,
+        prior=options.expected_share,
     )
     found: list[tuple[int, Finding]] = []
     elsewhere = {place.section for place in moved}
@@ -193,7 +195,7 @@ def _pose_findings(row: dict[str, Any], i: int, poses: judge.Poses) -> list[Find
             words += f" and turned; once flipped, {_turn_in_words(rest)} would set it right"
     flip, rotate_deg = corrected(pose_of(row), (mirrored, angle))
     suggestion = f"flip={flip} rotate_deg={rotate_deg:g}"
-    return [Finding(row["section"], kind, chance, suggestion, words)]
+    return [Finding(row["section"], kind, chance, suggestion, words, (mirrored, angle))]
 
 
 _STRAIGHT_DEG = 10.0
@@ -306,7 +308,7 @@ def _without_pose(finding: Finding) -> Finding:
     """The finding of a section that lies on its MRI plane: no flip and no place would mend it."""
     if finding.suggestion and not finding.suggestion.startswith("exclude"):
         words = finding.words + " (or its MRI plane is another one)"
-        return Finding(finding.section, finding.kind, finding.confidence, "", words)
+        return replace(finding, suggestion="", words=words)
     return finding
 
 
@@ -317,7 +319,10 @@ def contact_sheet(
     findings: Sequence[Finding],
     picture_px: int,
 ) -> np.ndarray:
-    """All sections as they lie, those with findings in a frame and with their kinds.
+    """All sections as they lie, framed and marked where something was found; then what was found.
+
+    Of every section that seems to lie wrong, below: the sections before and after it, and between
+    them itself, as it lies and as suggested.
 
     Parameters
     ----------
@@ -336,11 +341,44 @@ def contact_sheet(
     dark = float(np.median([np.quantile(i[m], 0.98) for i, m in zip(images, masks, strict=True)]))
     # one scale for all, so that a section half as large looks so
     shown = float(np.quantile([max(image.shape) for image in images], 0.9))
-    tiles = []
+    stains, tiles = [], []
     for name, image, mask in zip(names, images, masks, strict=True):
         scale = picture_px / max(shown, *image.shape)
         shape = tuple(max(1, round(n * scale)) for n in image.shape)
-        # as histology looks: tissue dark on white
-        grey = 1 - 0.85 * plotting.resized(np.where(mask, image, 0.5 * image), shape) / dark
-        tiles.append(plotting.Tile(plotting.rgb(grey), name, tuple(kinds.get(name, ()))))
-    return plotting.sheet(tiles, picture_px)
+        stains.append(plotting.resized(np.where(mask, image, 0.5 * image), shape) / dark)
+        tiles.append(plotting.Tile(_on_glass(stains[-1]), name, tuple(kinds.get(name, ()))))
+    page = plotting.sheet(tiles, picture_px)
+    asides: list[plotting.Tile] = []
+    for finding in findings:
+        if finding.correction is None:
+            continue
+        i = names.index(finding.section)
+        mended = _on_glass(judge.posed(_square(stains[i], picture_px), *finding.correction))
+        asides += [
+            plotting.Tile(tiles[i - 1].picture, f"{names[i - 1]}, before") if i else tiles[i],
+            tiles[i],
+            plotting.Tile(mended, f"{finding.section}, as suggested"),
+            plotting.Tile(tiles[i + 1].picture, f"{names[i + 1]}, after")
+            if i + 1 < len(names)
+            else tiles[i],
+        ]
+    if not asides:
+        return page
+    below = plotting.sheet(asides, picture_px)
+    width = max(page.shape[1], below.shape[1])
+    parts = (
+        np.pad(part, ((0, 12), (0, width - part.shape[1]), (0, 0)), constant_values=255)
+        for part in (page, below)
+    )
+    return np.concatenate(list(parts))
+
+
+def _on_glass(stain: np.ndarray) -> np.ndarray:
+    """As histology looks: tissue dark on white."""
+    return plotting.rgb(1 - 0.85 * stain)
+
+
+def _square(picture: np.ndarray, side: int) -> np.ndarray:
+    """A picture in the middle of a square that it fits in, 0 around it."""
+    rows, columns = (side - n for n in picture.shape)
+    return np.pad(picture, ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)))

@@ -145,7 +145,8 @@ def test_contact_sheet_frames_what_was_found(harmed):
     red = (picture[..., 0] > 150) & (picture[..., 1] < 80)
     # a frame is the outline of a square, and its section's marks are not seven times longer
     frames = red.sum() / (4 * 2 * (DoctorOptions().picture_px + 3))
-    assert 7 <= frames <= 10
+    # of the four that lie wrong, once more beside what is suggested
+    assert 7 + 4 <= frames <= 15
 
 
 def test_same_stack_gives_the_same_findings(harmed, tmp_path):
