@@ -168,7 +168,8 @@ class Pictures:
         for mask in masks:
             tissue = np.argwhere(mask)
             self._centres.append(tissue.mean(axis=0))
-            radii.append(np.quantile(np.hypot(*(tissue - self._centres[-1]).T), 0.995))
+            radius = np.quantile(np.hypot(*(tissue - self._centres[-1]).T), 0.995)
+            radii.append(max(float(radius), 1.0))
         # an odd huge section is cut rather than all others shrunk
         usual = ndimage.median_filter(np.array(radii), 3, mode="nearest")
         largest = ndimage.maximum_filter1d(usual, 2 * reach + 1, mode="nearest")

@@ -211,6 +211,24 @@ def test_misplaced_section_gap_and_staining(tmp_path):
     assert {section for section, _ in found} <= {_name(i) for i in (10, 17, 23)}
 
 
+def test_few_flat_or_tiny_sections_are_no_reason_to_fail(tmp_path):
+    """Too few to judge, or with nothing in them to compare: nothing is claimed."""
+    few = _write(tmp_path / "few", _stack()[:3])
+    assert _examine(few, tmp_path / "few" / "results") == []
+    flat = [np.pad(np.full((30, 40), 0.6), 20) for _ in range(8)]
+    flat[2] = np.pad(np.full((3, 3), 0.6), (40, 41))
+    findings = _examine(_write(tmp_path / "flat", flat), tmp_path / "flat" / "results")
+    assert {line["section"] for line in findings} <= {_name(2)}
+
+
+def test_a_section_that_could_not_be_prepared_is_named(tmp_path):
+    sections = _stack()[:8]
+    sections[4] = np.zeros_like(sections[4])
+    findings = _examine(_write(tmp_path, sections), tmp_path / "results")
+    assert findings[0]["section"] == _name(4) and findings[0]["finding"] == "unusable"
+    assert findings[0]["suggestion"] == "exclude=true" and "no tissue" in findings[0]["words"]
+
+
 # --------------------------------------------------------------------------------------------
 # Flips and turns on top of each other; applying findings
 # --------------------------------------------------------------------------------------------
