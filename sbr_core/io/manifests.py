@@ -190,6 +190,11 @@ def parse_section(values: Mapping[str, Any], where: str, folder: Path | None) ->
     return SectionRow(**row)
 
 
+def is_excluded(values: Mapping[str, str], where: str) -> bool:
+    """Whether a row of a manifest says that its section is left out."""
+    return _flag(values.get("exclude", ""), f"{where}: exclude")
+
+
 def read_manifest(
     path: Path, *, prealigned: bool = False, check_files: bool = True
 ) -> list[SectionRow]:
@@ -220,7 +225,7 @@ def read_manifest(
         if row.section in names:
             raise ManifestError(f"{path}: section {row.section!r} stands there twice")
         names.add(row.section)
-        if _flag(values.get("exclude", ""), f"{path}: section {row.section!r}: exclude"):
+        if is_excluded(values, f"{path}: section {row.section!r}"):
             continue
         if row.position_mm in positions:
             raise ManifestError(

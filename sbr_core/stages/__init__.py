@@ -6,7 +6,7 @@ REVISION = {
     "demo": 1,
     "prepare": 1,
     "prepare_mri": 1,
-    "doctor": 3,
+    "doctor": 4,
     "align": 1,
     "resample": 1,
     "align_sections": 1,
@@ -25,7 +25,7 @@ REVISION = {
     "reassemble": 1,
     "evaluate": 2,
     "compare": 1,
-    "report": 1,
+    "report": 2,
     "simulate": 2,
 }
 """Raise the number of a stage, or of a method's section of the configuration, when its results

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from sbr_core.errors import ConfigError, ManifestError
-from sbr_core.io.manifests import PATH_COLUMNS, parse_section, read_tsv, write_tsv
+from sbr_core.io.manifests import PATH_COLUMNS, is_excluded, parse_section, read_tsv, write_tsv
 
 EDITABLE = ("flip", "rotate_deg", "position_mm", "exclude")
 
@@ -115,8 +115,9 @@ def _check(rows: list[dict[str, str]], findings: Path) -> None:
     """Refuse a copy that the workflow would refuse."""
     at: dict[float, str] = {}
     for row in rows:
-        section = parse_section(row, f"{findings}: with its suggestions", None)
-        if row.get("exclude", "").lower() == "true":
+        where = f"{findings}: with its suggestions"
+        section = parse_section(row, where, None)
+        if is_excluded(row, f"{where}: section {section.section!r}"):
             continue
         if section.position_mm in at:
             raise ManifestError(

@@ -80,9 +80,15 @@ def run(options: DoctorOptions, *, prepared: Path, out_dir: Path, prealigned: bo
     images = [read_plane(file_of(prepared, row, "_image.nii.gz"))[0] for row in rows]
     masks = [read_plane(file_of(prepared, row, "_mask.nii.gz"))[0] > 0 for row in rows]
     found = [
-        Finding(row["section"], "unusable", 1.0, "exclude=true", f"left out by prepare: {message}")
+        Finding(
+            row["section"],
+            "unusable",
+            1.0,
+            "exclude=true",
+            f"section {row['section']}: could not be used: {row['message']}",
+        )
         for row in table
-        if row["status"] != "ok" and (message := row["message"])
+        if row["status"] != "ok"
     ]
     judged = examine(rows, images, masks, options)
     if prealigned:

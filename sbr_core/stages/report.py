@@ -65,6 +65,7 @@ def run(
     out : the page.
     """
     results_dir = Path(results_dir)
+    doctor = _doctor(results_dir / "doctor", options)
     tables = {method: Path(folder) / "sections.tsv" for method, folder in methods.items()}
     rows = {
         method: {row["section"]: row for row in read_table(table, only_ok=False, verify=False)}
@@ -78,7 +79,7 @@ def run(
         simulated=simulated_from(brain, results_dir),
         methods=list(methods),
         tiles=_tiles(rows, measured),
-        alarms=_alarms(rows, measured, results_dir),
+        alarms=_alarms(rows, measured, results_dir) + _suspects(doctor),
         accuracy=measured.table(),
         on_simulated=_on_simulated_pairs(results_dir.with_name(brain + SIMULATED) / "evaluation"),
         statistics=_SIMULATED_STATISTICS,
@@ -88,7 +89,7 @@ def run(
         cuts=_volume_cuts(brain, methods, results_dir, options),
         alignment=_alignment(results_dir / "align"),
         losses=_losses(results_dir, methods),
-        doctor=_doctor(results_dir / "doctor", options),
+        doctor=doctor,
         comparison=comparison_of(results_dir / "compare"),
         mri_colour=plotting.MRI_COLOUR,
         sections=_sections(tables, rows, measured, results_dir, options),
@@ -312,6 +313,15 @@ def _doctor(folder: Path, options: ReportOptions) -> dict[str, Any] | None:
     with Image.open(folder / CONTACT_SHEET) as picture:
         sheet = jpeg(np.asarray(picture.convert("RGB")), "all sections", options.jpeg_quality)
     return {"findings": read_tsv(folder / FINDINGS)[1], "sheet": sheet}
+
+
+def _suspects(doctor: Mapping[str, Any] | None) -> list[str]:
+    """A line for each section the doctor would have changed; those left out stand there already."""
+    return [
+        f"{line['words']} (the doctor says, {line['confidence']})"
+        for line in (doctor or {"findings": []})["findings"]
+        if line["suggestion"] and line["finding"] != "unusable"
+    ]
 
 
 def _losses(results_dir: Path, methods: Mapping[str, Path]) -> list[dict[str, str]]:

@@ -283,6 +283,7 @@ def test_faults_of_findings_are_named_and_nothing_is_written(tmp_path):
         (["a\tflip\t0.9\tcolour=red\t"], "colour=red"),
         (["a\tflip\t0.9\tflip=sideways\t"], "sideways"),
         (["a\tswap\t0.9\tposition_mm=1\t"], "same position_mm"),
+        (["a\tdamage\t0.9\texclude=perhaps\t"], "perhaps"),
     ):
         with pytest.raises(ManifestError, match=said):
             _apply(tmp_path, lines)

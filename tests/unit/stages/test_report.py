@@ -135,7 +135,10 @@ def test_page_shows_what_the_doctor_said(finished_brain):
     write_png(folder / "contact_sheet.png", np.zeros((4, 4, 3), np.uint8))
     page = page_of(finished_brain)
     assert "The section doctor (1)" in page and "flip=lr rotate_deg=0" in page
-    assert "section 003: seems flipped" in page and 'alt="contact sheet' in page
+    assert 'alt="contact sheet' in page
+    # in its table, and among what to look at first
+    assert page.count("section 003: seems flipped") == 2
+    assert "section 003: seems flipped (the doctor says, 0.97)" in page
 
 
 def test_page_without_evaluation_training_or_volume(fake_brain):
