@@ -243,6 +243,13 @@ class GeneratorNetwork(Options):
     synthesis_rim_px: Annotated[int, Field(ge=0)] = 0
 
 
+class AdversaryOptions(Options):
+    """How each method builds and trains its discriminators."""
+
+    discriminator_channels: Count = 32
+    discriminator_rate_factor: Positive = 1.0
+
+
 class ThroughRegistrarOptions(PairOptions, GeneratorNetwork):
     """What the methods share that train a synthesis through the brain's registrar."""
 
@@ -274,12 +281,10 @@ class SbrROptions(SbrOptions):
     smoothness: NonNegative = 1.0
 
 
-class SbrGOptions(SbrOptions):
+class SbrGOptions(SbrOptions, AdversaryOptions):
     """SbR-G: with an LSGAN loss of a PatchGAN discriminator beside."""
 
     adversarial_weight: NonNegative = 0.02
-    discriminator_channels: Count = 32
-    discriminator_rate_factor: Positive = 1.0
 
 
 class OwnRegistrarOptions(PairOptions, RegistrarNetwork):
@@ -308,25 +313,21 @@ class NmiwOptions(NmiOptions):
     label_weight: NonNegative = 1.0
 
 
-class CganOptions(ThroughRegistrarOptions):
+class CganOptions(ThroughRegistrarOptions, AdversaryOptions):
     """CycleGAN, and the registration loss through the frozen registrar."""
 
     adversarial_weight: NonNegative = 0.1
     cycle_weight: NonNegative = 1.0
     identity_weight: NonNegative = 0.5
-    discriminator_channels: Count = 32
-    discriminator_rate_factor: Positive = 1.0
 
 
-class RotOptions(OwnRegistrarOptions, GeneratorNetwork):
+class RotOptions(OwnRegistrarOptions, GeneratorNetwork, AdversaryOptions):
     """Translation and registration trained together to commute (Arar et al. 2020)."""
 
     batch_size: Count = 4
     smoothness: NonNegative = 0.2
     registrar_rate_factor: Positive = 2.0
     adversarial_weight: NonNegative = 0.02
-    discriminator_channels: Count = 32
-    discriminator_rate_factor: Positive = 1.0
 
 
 class SynOptions(Options):
