@@ -278,7 +278,8 @@ class NetworkPredictor:
         self.registrar, registrar_header = load_registrar(registrar)
         for key in ("working_pixel_mm", "padding_multiple", "polarity"):
             ours, theirs = self.preprocessing[key], registrar_header["preprocessing"][key]
-            if ours != theirs:
+            # a registrar that serves any pixel size names none
+            if ours != theirs and theirs is not None:
                 raise WeightsError(f"{weights}: {key} {ours} differs from {theirs} in {registrar}")
 
     def predict(self, section: str) -> tuple[flow.Deformation, np.ndarray | None]:

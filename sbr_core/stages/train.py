@@ -107,8 +107,9 @@ def run(
     }
     spacings_mm = {float(row["spacing_mm"]) for row in plane_rows}
     pixel_mm = max(spacings_mm, default=0.0)
-    if shared_header is not None:
-        pixel_mm = shared_header["preprocessing"]["working_pixel_mm"]
+    trained_mm = shared_header and shared_header["preprocessing"]["working_pixel_mm"]
+    if trained_mm is not None:  # none: a registrar that serves any pixel size
+        pixel_mm = trained_mm
         if any(abs(s - pixel_mm) > 1e-6 * pixel_mm for s in spacings_mm):
             raise WeightsError(
                 f"{registrar}: was trained at {pixel_mm} mm, but {planes} has planes at"

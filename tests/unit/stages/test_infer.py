@@ -23,6 +23,7 @@ from sbr_core.io.transforms import (
     stack_to_section_path,
 )
 from sbr_core.io.volumes import read_plane, write_plane
+from sbr_core.io.weights import load_weights, save_weights
 from sbr_core.stages import infer
 
 
@@ -209,6 +210,46 @@ def test_trained_method_needs_weights_that_belong_together(fake_brain, tmp_path,
     networks = save_networks(tmp_path)
     with pytest.raises(WeightsError, match="expected weights of a method"):
         run(fake_brain, "sbr", registrar=networks["registrar"], weights=networks["registrar"])
+
+
+def test_weights_of_an_older_version_name_what_their_header_lacks(
+    fake_brain, tmp_path, save_networks
+):
+    """And nothing is inferred with a preprocessing that was guessed."""
+    networks = save_networks(tmp_path)
+    tensors, header = load_weights(networks["weights"])
+    for key in ("registers", "medium_share"):
+        del header["preprocessing"][key]
+    save_weights(networks["weights"], tensors, header)
+    missing = (
+        r"generator\.safetensors: .* lacks preprocessing\.registers, preprocessing\.medium_share"
+    )
+    with pytest.raises(WeightsError, match=missing) as caught:
+        run(fake_brain, "sbr", **networks)
+    assert "\n" not in str(caught.value)
+    assert not (fake_brain.results / "sbr").exists()
+
+    networks = save_networks(tmp_path)
+    tensors, header = load_weights(networks["registrar"])
+    del header["preprocessing"], header["architecture"]
+    save_weights(networks["registrar"], tensors, header)
+    with pytest.raises(WeightsError, match=r"registrar\.safetensors: .* architecture, preproc"):
+        run(fake_brain, "sbr", **networks)
+
+
+def test_a_registrar_that_serves_any_pixel_size_goes_with_any_weights(
+    fake_brain, tmp_path, save_networks
+):
+    """The one of the package, say, when it is given as it is."""
+    _, receipt = run(fake_brain, "sbr", **save_networks(tmp_path))
+    before = pictures_of(receipt)
+    networks = save_networks(tmp_path)
+    tensors, header = load_weights(networks["registrar"])
+    header["preprocessing"]["working_pixel_mm"] = None
+    save_weights(networks["registrar"], tensors, header)
+    _, receipt = run(fake_brain, "sbr", **networks)
+    for name, picture in pictures_of(receipt).items():
+        assert np.array_equal(picture, before[name]), name
 
 
 def test_syn_is_published_like_every_other_method(fake_brain):

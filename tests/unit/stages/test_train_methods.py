@@ -23,7 +23,7 @@ from sbr_core.io.provenance import sha256_file
 from sbr_core.io.receipts import file_of, read_table
 from sbr_core.io.volumes import Volume, read_plane, write_volume
 from sbr_core.io.weights import load_weights
-from sbr_core.stages import infer, train
+from sbr_core.stages import SHIPPED_REGISTRAR, infer, train
 from sbr_core.stages.networks import load_method, load_registrar
 
 SMALL = {
@@ -157,6 +157,13 @@ def test_untrained_registrars_that_start_as_the_shared_one_infer_what_it_does(
     assert np.abs(found).max() > 0.1  # a U-Net from nothing would leave all in place
     facts = json.loads((weights.parent / "weights.json").read_text())
     assert facts["inputs"]["registrar"]["sha256"] == sha256_file(shared)
+
+
+def test_the_registrar_of_the_package_can_be_given_as_it_is(fake_brain):
+    """It serves any pixel size and names none; the weights then name that of the planes."""
+    weights = run_train(fake_brain, "sbr", registrar=SHIPPED_REGISTRAR)
+    _, _, header = load_method(weights)
+    assert header["preprocessing"]["working_pixel_mm"] == fake_brain.grid.spacing_mm
 
 
 def test_a_method_that_takes_the_shared_registrar_needs_it(fake_brain):
