@@ -251,6 +251,7 @@ COMMANDS = (
             _OUT_DIR,
             _CHECKPOINTS,
             _FRESH,
+            _STRICT,
         ),
     ),
     Command(
@@ -299,6 +300,7 @@ COMMANDS = (
             _optional("--rows", "rows", "manifest rows, for the mri_labels of a prealigned brain"),
             _optional("--excluded", "text", "ids of excluded sections, separated by commas"),
             _OUT_DIR,
+            _STRICT,
         ),
     ),
     Command(
@@ -330,6 +332,7 @@ COMMANDS = (
             _ALIGN_DIR,
             _optional("--mri-labels", "path", "labels of the MRI, on its grid"),
             _OUT_DIR,
+            _STRICT,
         ),
     ),
     Command(

@@ -449,7 +449,8 @@ class _Example:
         labelled_mri = None
         if mri_labels is not None and stack_from_world is not None:
             labelled_mri = read_label_volume(mri_labels)
-        labels = LabelPairs(labelled_mri, stack_from_world, rows).of(prepared_rows[section], plane)
+        pairs = LabelPairs(labelled_mri, stack_from_world, rows, stage="compare")
+        labels = pairs.of(prepared_rows[section], plane)
         # labels of deep grey matter can be ragged, so it is grey levels that find the cortex
         classes = figures.classes_of_grey(mri, mask)
         if labels is not None:

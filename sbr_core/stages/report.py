@@ -21,6 +21,7 @@ from sbr_core.io.receipts import file_of, read_table
 from sbr_core.io.transforms import PlaneField, read_section_transform
 from sbr_core.io.volumes import Volume, read_cuts, read_plane, read_volume
 from sbr_core.stages.doctor import CONTACT_SHEET, FINDINGS
+from sbr_core.stages.evaluate import PROVENANCE
 from sbr_core.stages.page import (
     comparison_of,
     jpeg,
@@ -233,6 +234,9 @@ def _alarms(
             if row["status"] != "ok":
                 failed.setdefault(section, f"{method}: {row['message']}")
     alarms = [f"section {section} was left out by {why}" for section, why in failed.items()]
+    if (measuring := results_dir / "evaluation" / PROVENANCE).is_file():
+        left_out = read_json(measuring).get("labels_left_out", {})
+        alarms += [f"section {s}: its labels were left out: {why}" for s, why in left_out.items()]
     for method, found in rows.items():
         for section, row in found.items():
             if row["status"] != "ok":

@@ -52,6 +52,7 @@ def run(
     out_dir: Path,
     align_dir: Path | None = None,
     mri_labels: Path | None = None,
+    strict: bool = False,
 ) -> None:
     """Make the simulated brain.
 
@@ -62,11 +63,13 @@ def run(
     out_dir : made if needed; files of the same names are replaced.
     align_dir, mri_labels : folder of `align` and labels on the MRI's grid, if it has some; those
         of a prealigned brain's planes are named in `rows`.
+    strict : stop at the first label image that cannot be used, instead of leaving it empty.
 
     Raises
     ------
     ImageError
-        Fewer than two sections lie on their MRI planes, or labels that cannot be read.
+        Fewer than two sections lie on their MRI planes, labels of the MRI that cannot be read or,
+        with `strict`, those of a plane.
     ConfigError
         A deformation that tissue of this size cannot be bent by.
     """
@@ -75,7 +78,8 @@ def run(
     if align_dir is not None and mri_labels is not None:
         volume = read_label_volume(mri_labels)
         stack_from_world = read_stack_from_world(Path(align_dir) / STACK_TRANSFORM)
-    brain = _Brain(prepared, planes, sections, LabelPairs(volume, stack_from_world, rows))
+    labels = LabelPairs(volume, stack_from_world, rows, stage="simulate", strict=strict)
+    brain = _Brain(prepared, planes, sections, labels)
     made = simulated_rows(
         rows, options.n_sections, brain.spacing_mm, out_dir, labelled=volume is not None
     )
@@ -190,12 +194,15 @@ class _Brain:
         )
 
     def plane_labels(self, section: str) -> np.ndarray:
-        """Labels of its plane on the plane's grid, uint16; only of one that has some.
+        """Labels of its plane on the plane's grid, uint16; zeros where none can be used.
 
         Labels an image cannot hold, which no section has either, are left out.
         """
         row, plane, _ = self.rows[section]
-        labels, grid = self._labels.of_plane(row, plane)
+        found = self._labels.of_plane(row, plane)
+        if found is None:
+            return np.zeros(self.shape, np.uint16)
+        labels, grid = found
         held = np.where((labels >= 0) & (labels <= np.iinfo(np.uint16).max), labels, 0)
         working = PlaneGrid(self.shape, self.spacing_mm)
         return on_grid_of_plane(held.astype(np.uint16), grid, working)

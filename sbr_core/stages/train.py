@@ -70,6 +70,7 @@ def run(
     mri_labels: Path | None = None,
     rows: Sequence[SectionRow] | None = None,
     fresh: bool = False,
+    strict: bool = False,
 ) -> None:
     """Train the networks of one method.
 
@@ -84,6 +85,8 @@ def run(
         them: the table of `prepare`; of a brain with a 3D MRI the folder of `align` and the
         labels of the MRI; of a prealigned one the manifest's rows.
     out_dir, checkpoint_root, fresh : as in `train_registrar`.
+    strict : stop at the first label image that cannot be used, instead of training on its section
+        without labels.
 
     Raises
     ------
@@ -92,6 +95,8 @@ def run(
     TrainingError
         Fewer than two sections to train on, no labels for a method that needs some, a loss that
         runs away, or a second trainer.
+    ImageError
+        Labels of the MRI that cannot be read or, with `strict`, a label image.
     WeightsError
         The registrar's file does not hold a registrar, or one for another pixel size.
     """
@@ -146,6 +151,7 @@ def run(
             align_dir=align_dir,
             mri_labels=mri_labels,
             rows=rows,
+            strict=strict,
         )
         labels = stacked(maps).chunk(2)
     pairs = Pairs(
@@ -282,19 +288,20 @@ def read_label_maps(
     align_dir: Path | None,
     mri_labels: Path | None,
     rows: Sequence[SectionRow] | None,
+    strict: bool = False,
 ) -> tuple[list[np.ndarray], int]:
     """Labels of sections and planes on the planes' grids, numbered from 1.
 
     Parameters
     ----------
     plane_rows, section_rows : of the tables of `resample` and `align-sections`, in one order.
-    prepared, align_dir, mri_labels, rows : as in `run`.
+    prepared, align_dir, mri_labels, rows, strict : as in `run`.
 
     Returns
     -------
     maps : of all sections, then of all planes, (rows, columns) float32; zeros where a section or
-        its plane has no labels, so that a pair has both or none. Classes that only sections or
-        only planes have are left out.
+        its plane has no labels to use, so that a pair has both or none. Classes that only sections
+        or only planes have are left out.
     n_classes : how many are left.
 
     Raises
@@ -308,7 +315,7 @@ def read_label_maps(
     if align_dir is not None and mri_labels is not None:
         volume = read_label_volume(mri_labels)
         stack_from_world = read_stack_from_world(Path(align_dir) / STACK_TRANSFORM)
-    pairs = LabelPairs(volume, stack_from_world, rows)
+    pairs = LabelPairs(volume, stack_from_world, rows, stage=STAGE, strict=strict)
     prepared_rows = {row["section"]: row for row in read_table(prepared, verify=False)}
     if volume is None and not pairs.plane_files:
         raise TrainingError(
@@ -333,8 +340,10 @@ def read_label_maps(
         of_planes.append(both[1])
     classes = _found_in(of_sections) & _found_in(of_planes)
     if not classes:
+        left_out = [f"; section {s} was left out: {why}" for s, why in pairs.unusable.items()]
         raise TrainingError(
-            f"{prepared}: the labels of the sections and those of the MRI have no class in common"
+            f"{prepared}: the labels of the sections and those of the MRI have no class in"
+            f" common{''.join(left_out[:1])}"
         )
 
     def numbered(labels: np.ndarray) -> np.ndarray:

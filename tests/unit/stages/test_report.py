@@ -13,6 +13,7 @@ from PIL import Image
 from sbr_core.config import InferOptions, ReassembleOptions, ReportOptions
 from sbr_core.io.images import write_png
 from sbr_core.io.manifests import read_tsv, write_tsv
+from sbr_core.io.provenance import write_json
 from sbr_core.io.volumes import Volume, read_cuts, write_volume
 from sbr_core.stages import infer, reassemble, report
 
@@ -61,6 +62,8 @@ def finished_brain(fake_brain, tmp_path, save_networks):
                 for m, v in values.items()
             ],
         )
+    left_out = {"labels_left_out": {"004": "l.png: not readable"}}
+    write_json(brain.results / "evaluation" / "evaluation.json", left_out)
     return brain
 
 
@@ -94,6 +97,7 @@ def test_page_is_self_contained_and_complete(finished_brain, tmp_path):
 def test_page_names_what_went_wrong(finished_brain):
     page = page_of(finished_brain)
     assert "section 002 was left out by prepare: no &lt;tissue&gt; found" in page
+    assert "section 004: its labels were left out: l.png: not readable" in page
     assert "section 003: sbr is worse than linear in in_plane_mm 2.5 (linear 2)" in page
     assert re.search(r'class="n good">1.25<', page)
     assert "linear 2 → sbr 1.25" in page

@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,29 @@ def test_the_manifest_is_what_was_planned(source, made):
     planned = simulated_rows(source["rows"], None, PIXEL_MM, made)
     assert read_manifest(made / "sections.tsv", prealigned=True) == planned
     assert [row.section for row in planned] == [f"s{i}" for i in range(6)]
+
+
+def test_a_plane_whose_labels_cannot_be_read_has_pairs_without_labels(
+    source, made, tmp_path, capsys
+):
+    """And everything else is as it was."""
+    rows = [replace(row, mri_labels=f"{tmp_path}/{row.section}.png") for row in source["rows"]]
+    for ours, theirs in zip(rows, source["rows"], strict=True):
+        if theirs.mri_labels:
+            shutil.copy(theirs.mri_labels, ours.mri_labels)
+        else:
+            write_png(Path(ours.mri_labels), np.zeros(SHAPE, np.uint8))
+    Path(rows[1].mri_labels).write_bytes(b"no image")
+    given = source | {"rows": rows}
+    with pytest.raises(ImageError, match=r"s1\.png: not readable"):
+        simulate.run(OPTIONS, out_dir=tmp_path / "strict", strict=True, **given)
+    simulate.run(OPTIONS, out_dir=tmp_path / "data", **given)
+    assert "simulate: section s1: labels left out: " in capsys.readouterr().err
+    for row in read_manifest(tmp_path / "data" / "sections.tsv", prealigned=True):
+        before = made / Path(row.image).relative_to(tmp_path / "data")
+        assert Path(row.image).read_bytes() == before.read_bytes()
+        labelled = row.section not in ("s1", "s2", "s4")
+        assert read_labels(row.labels).any() == read_labels(row.mri_labels).any() == labelled
 
 
 def test_fewer_sections_are_spread_evenly(source, tmp_path):
