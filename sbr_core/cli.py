@@ -75,11 +75,11 @@ class Command:
         ConfigError
             There is none for this method.
         """
-        if self.section is None or "{method}" not in self.section:
+        if method is None or self.section is None:
             return self.section
         from sbr_core.config import METHODS, Config
 
-        if method is not None and method not in METHODS:
+        if method not in METHODS:
             known = ", ".join(METHODS)
             raise ConfigError(f"--method: unknown method '{method}' (known: {known})")
         section = method if method in self.own_sections else self.section.format(method=method)
@@ -419,10 +419,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _dispatch(name: str, arguments: dict[str, Any]) -> None:
+def options_of(name: str, arguments: dict[str, Any]) -> Any:
+    """The validated options of a call, taken out of its arguments (None for no section)."""
     command = next(c for c in COMMANDS if c.name == name)
     section = command.section_of(arguments.get("method"))
-    options = _options(section, arguments.pop("options", None))
+    return _options(section, arguments.pop("options", None))
+
+
+def _dispatch(name: str, arguments: dict[str, Any]) -> None:
+    command = next(c for c in COMMANDS if c.name == name)
+    options = options_of(name, arguments)
     for flag in command.flags:
         value = arguments[flag.keyword]
         if value is None:

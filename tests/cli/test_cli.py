@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from sbr_core import cli
-from sbr_core.errors import SbrError
+from sbr_core.errors import ConfigError, SbrError
 from sbr_core.stages import collect
 
 
@@ -44,6 +44,24 @@ def test_flags_are_the_keywords_of_the_stage(command):
     for p in others:  # what the command line always gives needs no default, and the reverse
         flag = next(f for f in command.flags if f.keyword == p.name)
         assert not (flag.required and p.default is None), p.name
+
+
+def test_each_method_has_the_options_of_its_own_section():
+    """SyN those of `syn_mi`, not those of the networks' inference; a method trains by its own."""
+
+    def options(name, method):
+        values = {"method": method, "options": None}
+        return type(cli.options_of(name, values)).__name__
+
+    assert options("infer", "syn_mi") == "SynOptions"
+    assert options("infer", "sbr") == options("infer", "linear") == "InferOptions"
+    assert (options("train", "sbr"), options("train", "nmi")) == ("SbrOptions", "NmiOptions")
+    assert options("reassemble", "rot") == "ReassembleOptions"
+    for name in ("infer", "train", "reassemble"):
+        with pytest.raises(ConfigError, match="--method: unknown method 'magic' .known: linear, "):
+            options(name, "magic")
+    with pytest.raises(ConfigError, match="there is nothing to train for 'linear'"):
+        options("train", "linear")
 
 
 def test_unknown_option_is_one_line_and_exit_2(tmp_path):

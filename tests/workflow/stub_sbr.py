@@ -1,4 +1,4 @@
-"""A stand-in for the command ``sbr``: the real flags, receipts and file names, but no work.
+"""A stand-in for the command ``sbr``: the real flags, options, receipts and file names, no work.
 
 Each result is a few bytes that depend on what its real one would depend on, so the workflow's
 decisions are those of a real run. Every call adds a line to ``calls.tsv`` in the working
@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from sbr_core.cli import _rows, build_parser
+from sbr_core.cli import _rows, build_parser, options_of
 from sbr_core.io.manifests import simulated_rows
 from sbr_core.io.provenance import write_text
 from sbr_core.io.receipts import SectionResult, read_table, run_sections
@@ -136,6 +136,7 @@ def main():
     """Run one command and note it."""
     arguments = vars(build_parser().parse_args())
     command = arguments.pop("command")
+    options_of(command, arguments)  # refused where the real command would refuse them
     worked_on = run(command, arguments)
     with open("calls.tsv", "a") as stream:
         stream.write(f"{command}\t{json.dumps(worked_on)}\n")
