@@ -136,7 +136,7 @@ def main():
     """Run one command and note it."""
     arguments = vars(build_parser().parse_args())
     command = arguments.pop("command")
-    options_of(command, arguments)  # refused where the real command would refuse them
+    options_of(command, dict(arguments))  # refused where the real command would refuse them
     worked_on = run(command, arguments)
     with open("calls.tsv", "a") as stream:
         stream.write(f"{command}\t{json.dumps(worked_on)}\n")
