@@ -24,8 +24,8 @@ REVISION = {
     "infer": 3,
     "reassemble": 1,
     "evaluate": 2,
-    "compare": 1,
-    "report": 2,
+    "compare": 2,
+    "report": 3,
     "simulate": 2,
 }
 """Raise the number of a stage, or of a method's section of the configuration, when its results

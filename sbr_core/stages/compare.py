@@ -39,7 +39,14 @@ from sbr_core.io.volumes import read_plane
 from sbr_core.stages.evaluate import unit_of
 from sbr_core.stages.infer import plane_grid, registered
 from sbr_core.stages.labels import LabelPairs, read_label_volume
-from sbr_core.stages.page import FOUND, comparison_of, number, simulated_from, write_page
+from sbr_core.stages.page import (
+    FOUND,
+    PRINT_DPI,
+    comparison_of,
+    number,
+    simulated_from,
+    write_page,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -306,7 +313,7 @@ class _Drawing:
         """Write it for the screen and for print."""
         for suffix, facts in ((".png", {}), (".pdf", {"CreationDate": None})):
             with atomic_path(folder / f"{self.name}{suffix}") as temporary:
-                self.figure.savefig(temporary, dpi=250, metadata=facts)
+                self.figure.savefig(temporary, dpi=PRINT_DPI, metadata=facts)
 
 
 def _panel_title(class_: str, n: Sequence[int]) -> str:
