@@ -240,14 +240,13 @@ def paired_tests(values: Values, methods: Sequence[str]) -> list[dict[str, Any]]
 def _training(losses: Path) -> tuple[float, int] | None:
     """(minutes, steps) of a training by its table of losses; None where nothing was trained.
 
-    The log that comes with the shipped registrar states no seconds: it was trained elsewhere.
+    The log that comes with the shipped registrar states no seconds: it was trained elsewhere. That
+    of a training of 0 steps has no row.
     """
-    if not losses.is_file():
+    rows = read_tsv(losses)[1] if losses.is_file() else []
+    if not rows or not rows[-1].get("seconds"):
         return None
-    last = read_tsv(losses)[1][-1]
-    if not last.get("seconds"):
-        return None
-    return float(last["seconds"]) / 60, int(float(last["step"]))
+    return float(rows[-1]["seconds"]) / 60, int(float(rows[-1]["step"]))
 
 
 def _summary(
