@@ -233,7 +233,8 @@ COMMANDS = (
     ),
     Command(
         "train-shapes",
-        "train the registration network that ships, on synthetic shapes only",
+        "train the registration network that ships, on synthetic shapes only; the same command goes"
+        " on from its last checkpoint",
         "train_shapes",
         (_OUT_DIR, _CHECKPOINTS, _FRESH),
     ),
@@ -384,11 +385,13 @@ def build_parser() -> argparse.ArgumentParser:
             sub.add_argument(*names, required=flag.required, **kwargs)
         if command.section:
             section = command.section.format(method="METHOD")
+            what = f"the section '{section}' of the configuration"
+            if command.name == "train-shapes":
+                what = f"what config/README.md lists under 'sbr {command.name}'"
             sub.add_argument(
                 "--options",
                 metavar="JSON",
-                help=f"the section '{section}' of the configuration: JSON, or the path "
-                "of a .json or .yaml file (default: the defaults)",
+                help=f"{what}: JSON, or the path of a .json or .yaml file (default: the defaults)",
             )
         sub.add_argument("--debug", action="store_true", help="show the traceback of any error")
     return parser
@@ -449,6 +452,7 @@ def _options(section: str | None, text: str | None) -> Any:
         return None
     from sbr_core.config import Config, ShapesOptions, load_yaml, parse_options
 
+    # no stage of a brain, so no section of the configuration
     model = {"train_shapes": ShapesOptions}.get(section) or Config.model_fields[section].annotation
     if text is None:
         values = {}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 REVISION = {
     "demo": 1,
-    "prepare": 1,
+    "prepare": 2,
     "prepare_mri": 1,
     "doctor": 4,
     "align": 2,
@@ -12,10 +12,10 @@ REVISION = {
     "align_sections": 2,
     "train_registrar": 1,
     "train_shapes": 1,
-    "train_sbr": 2,
+    "train_sbr": 3,
     "train_sbr_n": 1,
-    "train_sbr_r": 1,
-    "train_sbr_g": 1,
+    "train_sbr_r": 2,
+    "train_sbr_g": 2,
     "train_nmi": 2,
     "train_nmiw": 2,
     "train_cgan": 1,
@@ -24,8 +24,8 @@ REVISION = {
     "infer": 3,
     "reassemble": 1,
     "evaluate": 2,
-    "compare": 1,
-    "report": 2,
+    "compare": 2,
+    "report": 3,
     "simulate": 2,
 }
 """Raise the number of a stage, or of a method's section of the configuration, when its results

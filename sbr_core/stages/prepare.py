@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sbr_core import geometry
-from sbr_core.algorithms.masks import Background, find_background, tissue_mask
+from sbr_core.algorithms.background import Background, find_background
+from sbr_core.algorithms.masks import tissue_mask
 from sbr_core.algorithms.sections import (
     area_vote,
     grid_px,

@@ -43,7 +43,12 @@ _CUT_NAMES = {
 }
 # the change of a section's own value that is no longer chance or rounding
 _WORSE = {"in_plane_mm": 0.05, "dice": -0.01}
-_LOWER_IS_BETTER = {"in_plane_mm", "folding"}
+_LOWER_IS_BETTER = {
+    "in_plane_mm",
+    "folding",
+    "surface_distance_mm",
+    "surface_distance_p95_mm",
+}
 _HIGHER_IS_BETTER = {"dice", "dice_volume"}
 _SIMULATED_STATISTICS = ("mean", "rmse", "p95")
 _STAGES = ("prepare", "resample", "align_sections")
@@ -300,7 +305,7 @@ def _alignment(folder: Path) -> dict[str, Any] | None:
             if name in ("stage", "revision"):
                 continue
             if isinstance(value, int | float | str) and not isinstance(value, bool):
-                text = value if isinstance(value, str) else number(float(value))
+                text = value if isinstance(value, str) else number(value)
                 facts.append((name.replace("_", " "), text))
     picture = folder / "overview.png"
     if not facts and not picture.is_file():

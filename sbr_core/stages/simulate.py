@@ -68,8 +68,8 @@ def run(
     Raises
     ------
     ImageError
-        Fewer than two sections lie on their MRI planes, labels of the MRI that cannot be read or,
-        with `strict`, those of a plane.
+        Fewer than two sections lie on their MRI planes, too few of them show tissue there, labels
+        of the MRI that cannot be read or, with `strict`, those of a plane.
     ConfigError
         A deformation that tissue of this size cannot be bent by.
     """
@@ -208,10 +208,14 @@ class _Brain:
         return on_grid_of_plane(held.astype(np.uint16), grid, working)
 
     def tissue_mm(self, section: str) -> np.ndarray:
-        """(n, 2) plane mm of a lattice's points in the MRI's mask."""
+        """(n, 2) plane mm of a lattice's points in the MRI's mask; of every point of a tiny one."""
         path = file_of(self.planes, self.rows[section][1], "_mrimask.nii.gz")
-        rows, columns = np.nonzero(read_plane(path)[0][::_LATTICE_PX, ::_LATTICE_PX])
-        return np.column_stack([columns, rows]) * (_LATTICE_PX * self.spacing_mm)
+        mask = read_plane(path)[0]
+        for step in (_LATTICE_PX, 1):
+            rows, columns = np.nonzero(mask[::step, ::step])
+            if rows.size:
+                break
+        return np.column_stack([columns, rows]) * (step * self.spacing_mm)
 
 
 def _draw_deformations(
@@ -264,6 +268,14 @@ def _learn(brain: _Brain, sections: list[str], seed: int) -> _Learnt:
         for number in range(len(sections)):
             fold = number % appearance.N_FOLDS
             samples.add(pair_of(number), fold, math.ceil(_SAMPLES / len(sections)), rng)
+        for fold in range(appearance.N_FOLDS):
+            if not samples.show_tissue(without_fold=fold):
+                others = [s for n, s in enumerate(sections) if n % appearance.N_FOLDS != fold]
+                more = " and others" if len(others) > 5 else ""
+                raise ImageError(
+                    f"{brain.sections}: sections {', '.join(others[:5])}{more} show no tissue on"
+                    " their MRI planes, so there is no look to learn for the simulated pairs"
+                )
         looks = [appearance.Look.fit(samples, fold, seed) for fold in range(appearance.N_FOLDS)]
 
     donors = np.unique(np.linspace(0, len(sections) - 1, _DONORS).round().astype(int))

@@ -21,6 +21,7 @@ from sbr_core.config import (
     Config,
     NmiOptions,
     Options,
+    ShapesOptions,
     parse_options,
     resolve,
 )
@@ -289,6 +290,17 @@ def test_readme_teaches_every_key_with_its_default(repository):
                 cell = cells[key].split(" / ")
                 value = float(cell[0] if stage == "train_registrar" else cell[-1])
                 assert value == default, f"config/README.md: {stage}.{key}: default {default}"
+
+
+def test_readme_teaches_every_option_of_train_shapes(repository):
+    text = (repository / "config/README.md").read_text()
+    (part,) = [p for p in text.split("\n### ") if p.startswith("`sbr train-shapes`")]
+    cells = documented(part.split("\n## ")[0])
+    # no image is deformed or scaled by these
+    assert set(cells) == set(ShapesOptions.model_fields) - {"intensity", "augment"}
+    for key, field in ShapesOptions.model_fields.items():
+        if key in cells and isinstance(field.default, float):
+            assert float(cells[key]) == field.default, key
 
 
 def test_readme_teaches_every_column(repository):

@@ -229,6 +229,21 @@ def test_second_brain_leaves_the_first_alone_and_can_borrow_its_networks(lab):
     assert {"train_registrar two", "train two sbr"} <= set(lab.planned())
 
 
+def test_what_is_missing_is_made_in_the_call_in_which_a_section_changed(lab):
+    """Though the tables it is made from are steady, and nothing else leads to it."""
+    (lab.folder / "raw/one/images/s03.png").write_text("other pixels")
+    assert "simulate_pairs one" in lab.planned("simulate")
+    for name in ("sbr/weights.safetensors", "registrar/loss.tsv"):
+        (lab.folder / "results/one" / name).unlink()
+    jobs = lab.planned("train_all")
+    assert f"prepare one {lab.chunk('s03')}" in jobs
+    assert "train one sbr" in jobs and "train_registrar one" not in jobs  # no one asked for a loss
+    (lab.folder / "results/one/registrar/weights.safetensors").unlink()
+    assert {"train one sbr", "train_registrar one"} <= set(lab.planned("train_all"))
+    lab.snakemake("simulate", "train_all")
+    assert lab.planned("simulate", "train_all") == []
+
+
 def test_simulated_pairs_rerun_when_their_options_or_their_source_change(lab):
     lab.snakemake("simulate")
     assert lab.planned("simulate") == []

@@ -16,6 +16,7 @@ from sbr_core.io.manifests import read_tsv, write_tsv
 from sbr_core.io.provenance import write_json
 from sbr_core.io.volumes import Volume, read_cuts, write_volume
 from sbr_core.stages import infer, reassemble, report
+from sbr_core.stages.page import number
 
 
 @pytest.fixture
@@ -98,9 +99,9 @@ def test_page_names_what_went_wrong(finished_brain):
     page = page_of(finished_brain)
     assert "section 002 was left out by prepare: no &lt;tissue&gt; found" in page
     assert "section 004: its labels were left out: l.png: not readable" in page
-    assert "section 003: sbr is worse than linear in in_plane_mm 2.5 (linear 2)" in page
+    assert "section 003: sbr is worse than linear in in_plane_mm 2.50 (linear 2.00)" in page
     assert re.search(r'class="n good">1.25<', page)
-    assert "linear 2 → sbr 1.25" in page
+    assert "linear 2.00 → sbr 1.25" in page
 
 
 def test_page_shows_the_accuracy_on_simulated_pairs_and_calls_it_simulated(finished_brain):
@@ -121,13 +122,19 @@ def test_page_shows_the_accuracy_on_simulated_pairs_and_calls_it_simulated(finis
     shown = page.split(title)[1].split("</div>")[0]
     cells = re.findall(r'<td class="n ([a-z]*)">([^<]*)<', shown)
     texts = [text for _, text in cells]
-    assert texts == ["1.4", "1.7", "3.1", "0.44", "0.61", "1.3", "1.6", "1.8", "3.1"]
+    assert texts == ["1.40", "1.70", "3.10", "0.440", "0.610", "1.30", "1.60", "1.80", "3.10"]
     grades = [grade for grade, _ in cells]
     assert grades == ["", "", "", "good", "good", "good", "bad", "bad", ""]
     assert re.findall(r"<td>([^<]*)<", shown) == ["linear", "sbr", "syn_mi"]
     assert "in_plane_mm, simulated" in shown and "not how far its real sections are off" in shown
     # what the brain itself was measured at stands apart
     assert re.search(r'class="n good">1.25<', page.split(title)[0])
+
+
+def test_numbers_have_three_digits_and_counts_are_whole():
+    values = [None, float("nan"), 0.0, 1e-9, 1.0, 0.25, -2.5, 16.25, 99.96, 1234.5, 7, 250]
+    texts = ["–", "–", "0", "0", "1.00", "0.250", "-2.50", "16.2", "100", "1234", "7", "250"]
+    assert [number(value) for value in values] == texts
 
 
 def test_page_shows_what_the_doctor_said(finished_brain):
