@@ -183,7 +183,9 @@ COMMANDS = (
             Flag("--sections", "path", "table written by prepare"),
             Flag("--mri", "path", "MRI written by prepare-mri"),
             Flag("--mri-mask", "path", "mask written by prepare-mri"),
-            Flag("--orientation", "text", "direction of column, row and position, e.g. LIA"),
+            Flag(
+                "--orientation", "text", "direction of column, row and position, e.g. LIA, or auto"
+            ),
             _WORKING_PIXEL,
             _OUT_DIR,
         ),

@@ -109,11 +109,16 @@ class DoctorOptions(Options):
 
 
 class AlignOptions(Options):
-    """The 3D similarity of the stack to the MRI, alternated with per-section affines."""
+    """The 3D similarity of the stack to the MRI, alternated with per-section affines.
 
-    rounds: Count = 3
+    Below `min_explained` and `min_margin` of the start, `align` refuses.
+    """
+
+    rounds: Count = 2
     spacing_mm: Positive = 1.5
     max_rotation_deg: Positive = 45.0
+    min_explained: Fraction = 0.5
+    min_margin: NonNegative = 3.0
     seed: int = Field(default=0, ge=0)
 
 

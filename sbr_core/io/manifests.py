@@ -348,9 +348,10 @@ def read_brains(path: Path) -> dict[str, BrainRow]:
             if not row.mri:
                 raise ManifestError(f"{where}: mri: expected a NIfTI file, found nothing")
             try:
-                orientation_matrix(row.orientation)
+                if row.orientation != "auto":
+                    orientation_matrix(row.orientation)
             except ValueError as error:
-                raise ManifestError(f"{where}: {error}") from None
+                raise ManifestError(f"{where}: {error}, or auto") from None
         brains[name] = row
     if not brains:
         raise ManifestError(f"{path}: has no brain")
