@@ -58,7 +58,9 @@ def section_errors(results: Path, truth: dict, method: str | None) -> dict[str, 
         section_from_plane_px = np.eye(3)
         section_from_plane_px[:2] = truth["section_from_plane_px"][name]
         true_plane_mm = truth["pixel_mm"] * apply(np.linalg.inv(section_from_plane_px), file_px)
-        errors[name] = found - _world(true_world_from_stack, true_plane_mm, row["position_mm"])
+        # where the manifest is known to be wrong about the place, the truth says so
+        true_position_mm = truth.get("position_mm", {}).get(name, row["position_mm"])
+        errors[name] = found - _world(true_world_from_stack, true_plane_mm, true_position_mm)
     return errors
 
 

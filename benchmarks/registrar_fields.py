@@ -174,7 +174,6 @@ def main() -> None:
     print(heading(f"Known fields on {arguments.input}"))
     print(
         "| registrar | min of training | planes | size | field px | error px | median | worst"
-        ""
         " plane | px folded |\n" + "|---" * 9 + "|"
     )
     rows, columns = planes.shape[-2:]

@@ -31,6 +31,7 @@ class Flag:
     ----------
     name : as typed, ``--out-dir``; its keyword argument is ``out_dir``. A word without dashes is
         given by its place on the command line.
+    short : another name, of one letter.
     kind : ``path``, ``paths`` (one or more), ``text``, ``number``, ``switch`` (False unless
         given), ``rows`` (list of manifest rows) or ``methods`` (dict from method to folder).
     """
@@ -39,6 +40,7 @@ class Flag:
     kind: str
     help: str
     required: bool = True
+    short: str = ""
 
     @property
     def keyword(self) -> str:
@@ -73,11 +75,11 @@ class Command:
         ConfigError
             There is none for this method.
         """
-        if self.section is None or "{method}" not in self.section:
+        if method is None or self.section is None:
             return self.section
         from sbr_core.config import METHODS, Config
 
-        if method is not None and method not in METHODS:
+        if method not in METHODS:
             known = ", ".join(METHODS)
             raise ConfigError(f"--method: unknown method '{method}' (known: {known})")
         section = method if method in self.own_sections else self.section.format(method=method)
@@ -153,6 +155,27 @@ COMMANDS = (
         ),
     ),
     Command(
+        "doctor",
+        "what seems wrong with the sections: a table of findings and a contact sheet",
+        "doctor",
+        (
+            _PREPARED,
+            _optional("--prealigned", "switch", "the sections lie on their MRI planes already"),
+            _OUT_DIR,
+        ),
+    ),
+    Command(
+        "apply-findings",
+        "an edited copy of a manifest, with what the doctor suggests",
+        None,
+        (
+            Flag("findings", "path", "findings.tsv written by doctor"),
+            Flag("--manifest", "path", "the manifest; it stays as it is"),
+            Flag("--out", "path", "manifest to write", short="-o"),
+            _optional("--min-confidence", "number", "leave out what is less sure, from 0 to 1"),
+        ),
+    ),
+    Command(
         "align",
         "fit the 3D similarity between stack and MRI",
         "align",
@@ -160,7 +183,9 @@ COMMANDS = (
             Flag("--sections", "path", "table written by prepare"),
             Flag("--mri", "path", "MRI written by prepare-mri"),
             Flag("--mri-mask", "path", "mask written by prepare-mri"),
-            Flag("--orientation", "text", "direction of column, row and position, e.g. LIA"),
+            Flag(
+                "--orientation", "text", "direction of column, row and position, e.g. LIA, or auto"
+            ),
             _WORKING_PIXEL,
             _OUT_DIR,
         ),
@@ -208,7 +233,8 @@ COMMANDS = (
     ),
     Command(
         "train-shapes",
-        "train the registration network that ships, on synthetic shapes only",
+        "train the registration network that ships, on synthetic shapes only; the same command goes"
+        " on from its last checkpoint",
         "train_shapes",
         (_OUT_DIR, _CHECKPOINTS, _FRESH),
     ),
@@ -228,6 +254,7 @@ COMMANDS = (
             _OUT_DIR,
             _CHECKPOINTS,
             _FRESH,
+            _STRICT,
         ),
     ),
     Command(
@@ -276,6 +303,7 @@ COMMANDS = (
             _optional("--rows", "rows", "manifest rows, for the mri_labels of a prealigned brain"),
             _optional("--excluded", "text", "ids of excluded sections, separated by commas"),
             _OUT_DIR,
+            _STRICT,
         ),
     ),
     Command(
@@ -307,6 +335,7 @@ COMMANDS = (
             _ALIGN_DIR,
             _optional("--mri-labels", "path", "labels of the MRI, on its grid"),
             _OUT_DIR,
+            _STRICT,
         ),
     ),
     Command(
@@ -337,7 +366,8 @@ def build_parser() -> argparse.ArgumentParser:
         for flag in command.flags:
             kwargs: dict[str, Any] = {"help": flag.help}
             if not flag.name.startswith("-"):
-                sub.add_argument(flag.name, **kwargs)
+                kind = {"type": Path} if flag.kind == "path" else {}
+                sub.add_argument(flag.name, **kind, **kwargs)
                 continue
             kwargs["dest"] = flag.keyword
             if flag.kind == "switch":
@@ -351,14 +381,17 @@ def build_parser() -> argparse.ArgumentParser:
                 kwargs |= {"type": float, "metavar": "X"}
             else:
                 kwargs["metavar"] = flag.kind.upper()
-            sub.add_argument(flag.name, required=flag.required, **kwargs)
+            names = (flag.short, flag.name) if flag.short else (flag.name,)
+            sub.add_argument(*names, required=flag.required, **kwargs)
         if command.section:
             section = command.section.format(method="METHOD")
+            what = f"the section '{section}' of the configuration"
+            if command.name == "train-shapes":
+                what = f"what config/README.md lists under 'sbr {command.name}'"
             sub.add_argument(
                 "--options",
                 metavar="JSON",
-                help=f"the section '{section}' of the configuration: JSON, or the path "
-                "of a .json or .yaml file (default: the defaults)",
+                help=f"{what}: JSON, or the path of a .json or .yaml file (default: the defaults)",
             )
         sub.add_argument("--debug", action="store_true", help="show the traceback of any error")
     return parser
@@ -391,10 +424,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _dispatch(name: str, arguments: dict[str, Any]) -> None:
+def options_of(name: str, arguments: dict[str, Any]) -> Any:
+    """The validated options of a call, taken out of its arguments (None for no section)."""
     command = next(c for c in COMMANDS if c.name == name)
     section = command.section_of(arguments.get("method"))
-    options = _options(section, arguments.pop("options", None))
+    return _options(section, arguments.pop("options", None))
+
+
+def _dispatch(name: str, arguments: dict[str, Any]) -> None:
+    command = next(c for c in COMMANDS if c.name == name)
+    options = options_of(name, arguments)
     for flag in command.flags:
         value = arguments[flag.keyword]
         if value is None:
@@ -413,6 +452,7 @@ def _options(section: str | None, text: str | None) -> Any:
         return None
     from sbr_core.config import Config, ShapesOptions, load_yaml, parse_options
 
+    # no stage of a brain, so no section of the configuration
     model = {"train_shapes": ShapesOptions}.get(section) or Config.model_fields[section].annotation
     if text is None:
         values = {}

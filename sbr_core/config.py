@@ -55,6 +55,7 @@ SHARED_REGISTRAR_METHODS = ("cgan", "sbr", "sbr_n", "sbr_r", "sbr_g")
 may start as a copy of it (`takes_registrar`)."""
 OWN_REGISTRAR_METHODS = ("nmi", "nmiw", "rot", "sbr_r")
 """Their weights hold the registrar that inference uses; the others use the shared one."""
+Stain = Literal["auto", "nissl", "hematoxylin", "h&e", "dab", "myelin", "fluorescence", "grey"]
 RegistrarSource = Literal["shipped", "finetune", "train"]
 """The registrar in the package, the same trained on a little, or one trained from nothing."""
 LABEL_METHODS = ("nmiw",)
@@ -87,15 +88,37 @@ class PrepareOptions(Options):
 
     working_pixel_mm: Positive = 1.25
     polarity: Literal["auto", "bright_background", "dark_background"] = "auto"
+    stain: Stain = "auto"
+    even_light: Literal["auto", "always", "never"] = "auto"
+    even_staining: Literal["auto", "always", "never"] = "auto"
     min_tissue_mm2: NonNegative = 20.0
 
 
-class AlignOptions(Options):
-    """The 3D similarity of the stack to the MRI, alternated with per-section affines."""
+class DoctorOptions(Options):
+    """What seems wrong with the sections, judged by their neighbours.
 
-    rounds: Count = 3
+    `expected_share` is that of sections expected to be flipped, and to be turned: how much
+    evidence it takes to believe it.
+    """
+
+    neighbours: Annotated[int, Field(ge=3, le=12)] = 4
+    min_turn_deg: Annotated[float, Field(ge=5, le=90)] = 12.0
+    min_confidence: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    expected_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    picture_px: Annotated[int, Field(ge=40, le=400)] = 110
+
+
+class AlignOptions(Options):
+    """The 3D similarity of the stack to the MRI, alternated with per-section affines.
+
+    Below `min_explained` and `min_margin` of the start, `align` refuses.
+    """
+
+    rounds: Count = 2
     spacing_mm: Positive = 1.5
     max_rotation_deg: Positive = 45.0
+    min_explained: Fraction = 0.5
+    min_margin: NonNegative = 3.0
     seed: int = Field(default=0, ge=0)
 
 
@@ -229,6 +252,13 @@ class GeneratorNetwork(Options):
     synthesis_rim_px: Annotated[int, Field(ge=0)] = 0
 
 
+class AdversaryOptions(Options):
+    """How each method builds and trains its discriminators."""
+
+    discriminator_channels: Count = 32
+    discriminator_rate_factor: Positive = 1.0
+
+
 class ThroughRegistrarOptions(PairOptions, GeneratorNetwork):
     """What the methods share that train a synthesis through the brain's registrar."""
 
@@ -260,12 +290,10 @@ class SbrROptions(SbrOptions):
     smoothness: NonNegative = 1.0
 
 
-class SbrGOptions(SbrOptions):
+class SbrGOptions(SbrOptions, AdversaryOptions):
     """SbR-G: with an LSGAN loss of a PatchGAN discriminator beside."""
 
     adversarial_weight: NonNegative = 0.02
-    discriminator_channels: Count = 32
-    discriminator_rate_factor: Positive = 1.0
 
 
 class OwnRegistrarOptions(PairOptions, RegistrarNetwork):
@@ -294,25 +322,21 @@ class NmiwOptions(NmiOptions):
     label_weight: NonNegative = 1.0
 
 
-class CganOptions(ThroughRegistrarOptions):
+class CganOptions(ThroughRegistrarOptions, AdversaryOptions):
     """CycleGAN, and the registration loss through the frozen registrar."""
 
     adversarial_weight: NonNegative = 0.1
     cycle_weight: NonNegative = 1.0
     identity_weight: NonNegative = 0.5
-    discriminator_channels: Count = 32
-    discriminator_rate_factor: Positive = 1.0
 
 
-class RotOptions(OwnRegistrarOptions, GeneratorNetwork):
+class RotOptions(OwnRegistrarOptions, GeneratorNetwork, AdversaryOptions):
     """Translation and registration trained together to commute (Arar et al. 2020)."""
 
     batch_size: Count = 4
     smoothness: NonNegative = 0.2
     registrar_rate_factor: Positive = 2.0
     adversarial_weight: NonNegative = 0.02
-    discriminator_channels: Count = 32
-    discriminator_rate_factor: Positive = 1.0
 
 
 class SynOptions(Options):
@@ -343,6 +367,7 @@ class InferOptions(Options):
 class ReassembleOptions(Options):
     """The 3D histology volume."""
 
+    even_sections: Literal["auto", "always", "never"] = "auto"
     spacing_mm: Positive | None = None
     interpolation: Literal["linear", "nearest"] = "linear"
     max_gap_mm: NonNegative = 0.0
@@ -409,6 +434,7 @@ class Config(Options):
     gpus: Annotated[int, Field(ge=0)] = 0
     demo: DemoOptions = DemoOptions()
     prepare: PrepareOptions = PrepareOptions()
+    doctor: DoctorOptions = DoctorOptions()
     align: AlignOptions = AlignOptions()
     resample: ResampleOptions = ResampleOptions()
     align_sections: AlignSectionsOptions = AlignSectionsOptions()

@@ -108,6 +108,15 @@ def orientation_matrix(letters: str) -> np.ndarray:
     return matrix
 
 
+def orientation_letters(matrix: np.ndarray) -> str:
+    """The inverse of `orientation_matrix`: letters of a (3, 3) signed permutation."""
+    names = {place: letter for letter, place in _AXIS_OF_LETTER.items()}
+    axes = np.argmax(np.abs(matrix), axis=0)
+    return "".join(
+        names[int(axis), int(np.sign(matrix[axis, column]))] for column, axis in enumerate(axes)
+    )
+
+
 def upright_from_file(
     shape: tuple[int, int], flip: str = "none", rotate_deg: float = 0.0
 ) -> tuple[np.ndarray, tuple[int, int]]:

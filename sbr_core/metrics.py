@@ -194,12 +194,13 @@ class PairedTest:
 def paired_wilcoxon(
     values: Mapping[str, float], reference: Mapping[str, float]
 ) -> PairedTest | None:
-    """Wilcoxon's signed-rank test of the pairs that both sides have.
+    """Wilcoxon's signed-rank test, two-sided, of the pairs that both sides have.
 
     Pairs without a difference are ranked with the rest and their ranks dropped (Pratt 1959), so
-    that sections which a method leaves as they are count against it having an effect. The
-    p value is exact where there are at most 50 pairs, no ties and no zeros; otherwise by the
-    normal approximation.
+    that sections which a method leaves as they are count against it having an effect. Equal
+    differences share the mean of their ranks. The p value is exact up to 50 pairs without ties or
+    zeros, and up to 13 pairs with any; otherwise by the normal approximation, its variance less
+    what ties and zeros take, without a correction for continuity.
 
     Parameters
     ----------

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 MRI_COLOUR = (255, 150, 0)
 GRID_COLOUR = (40, 90, 200)
+MARK_COLOUR = (200, 30, 30)
 
 
 def window(
@@ -170,3 +172,46 @@ def loss_curve(rows: Sequence[Mapping[str, float]], path: Path) -> None:
         axes.plot(steps[window - 1 :], means, color="C0", linewidth=1.2)
         axes.set(title=name, xlabel="step")
     figure.savefig(path, dpi=110)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a sheet: (rows, columns, 3) uint8, its name, and marks that frame it."""
+
+    picture: np.ndarray
+    name: str
+    marks: tuple[str, ...] = ()
+
+
+def sheet(tiles: Sequence[Tile], side_px: int, columns: int = 12) -> np.ndarray:
+    """Many small pictures on one, row after row, each with its name and its marks below.
+
+    Parameters
+    ----------
+    side_px : largest side of the pictures.
+
+    Returns
+    -------
+    (rows, columns, 3) uint8, white between the pictures; marked ones are framed.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(11)
+    columns = min(columns, max(1, len(tiles)))
+    width, height = side_px + 10, side_px + 38
+    rows = -(-len(tiles) // columns)
+    page = Image.new("RGB", (columns * width, max(1, rows * height)), "white")
+    draw = ImageDraw.Draw(page)
+    for number, tile in enumerate(tiles):
+        x, y = number % columns * width + 5, number // columns * height + 4
+        high, wide = tile.picture.shape[:2]
+        page.paste(
+            Image.fromarray(tile.picture), (x + (side_px - wide) // 2, y + (side_px - high) // 2)
+        )
+        if tile.marks:
+            draw.rectangle(
+                (x - 2, y - 2, x + side_px + 1, y + side_px + 1), outline=MARK_COLOUR, width=2
+            )
+        draw.text((x, y + side_px + 2), tile.name, fill="black", font=font)
+        draw.text((x, y + side_px + 16), ", ".join(tile.marks), fill=MARK_COLOUR, font=font)
+    return np.asarray(page)

@@ -18,25 +18,27 @@ along z. So the two share the work like this:
   plane grid.
 * Rounds of ANTs are followed by joint Gauss-Newton steps on what only the similarity can do
   (offset and scale along z, two tilts), every section's affine answering as if fitted again
-  (`_plane_step`). The round in which the sections fit their planes best is the one that is kept.
-* A stretch of a single section is drawn to the stack's median stretch each round, not to its own
-  last value; it cannot walk away round by round.
+  (`_plane_step`). The step at which the sections fit their planes best is the one that is kept.
+* A stretch of a single section is drawn to that of its neighbours, robustly (`smooth_stretch`),
+  not to its own last value; it cannot walk away round by round.
 * Curvature of the stack (the "banana": translations that bend with z) is anchored by the MRI
   planes, to which every section is fitted; sections are never chained to their neighbours.
 
 Orientation
 -----------
-The anatomical letters are a signed permutation, applied to the MRI's world before anything is
-optimised. ANTs sees two right-handed or two left-handed brains alike, starts at most
-`max_rotation_deg` from the letters, and fits only maps of positive determinant.
+Where the stack lies, `pose_search` finds at low resolution, anywhere or near the anatomical
+letters. The nearest letters are a signed permutation, applied to the MRI's world before anything
+is refined: ANTs sees two right-handed or two left-handed brains alike and fits only maps of
+positive determinant. Nothing here chooses handedness.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ from scipy.ndimage import binary_dilation
 
 from sbr_core import geometry
 from sbr_core.algorithms.planes import prefiltered_volume, resample_plane, sample_volume
+from sbr_core.algorithms.pose_search import Scene, mri_scene
 from sbr_core.algorithms.section_affine import (
     AffineLimits,
     SectionFit,
@@ -58,11 +61,16 @@ from sbr_core.errors import AlignmentError
 from sbr_core.geometry import PlaneGrid, apply
 
 _MARGIN_MM = 5.0
-_COARSE_MM = 4.0
+_COARSE_MM = 3.0
 _BINS = 32
-_PLANE_STEPS = 4
-_SETTLED_MM = 0.05
-_STEP_SIGMA_MM = 2.0
+_PLANE_STEPS = 10
+_SETTLED_MM = 0.03
+_STEP_SIGMA_MM = 1.5
+_JOINT_SIGMAS_MM = (3.0, 1.5)
+_FINAL_SIGMAS_MM = (3.0, 1.5, 0.8)
+_JOINT_SECTIONS = 48
+_STRETCH_REACH_MM = 5.0
+_HELD_WEIGHT = 30.0
 
 
 @dataclass(frozen=True)
@@ -150,15 +158,6 @@ class _Image3:
     known: np.ndarray
 
 
-def candidate_orientations(letters: str) -> list[np.ndarray]:
-    """Signed permutations (3, 3) to try: RAS direction of increasing column, row, position.
-
-    The letters name one. A search over orientations would return more, and its caller would keep
-    the one that scores best; nothing below changes handedness.
-    """
-    return [geometry.orientation_matrix(letters)]
-
-
 def centred_affine(
     mask: np.ndarray, working_pixel_mm: float, centre_plane_mm: np.ndarray
 ) -> np.ndarray:
@@ -167,6 +166,43 @@ def centred_affine(
     It only translates.
     """
     return geometry.translation(*(tissue_centre_mm(mask, working_pixel_mm) - centre_plane_mm))
+
+
+def centred_affines(sections: Sequence[StackSection], working_pixel_mm: float) -> list[np.ndarray]:
+    """`centred_affine` of all sections, to one point: how the stack lies before it was aligned."""
+    half = max(max(s.mask.shape) for s in sections) * working_pixel_mm
+    return [centred_affine(s.mask, working_pixel_mm, np.array([half, half])) for s in sections]
+
+
+def nearest_orientation(world_from_stack: np.ndarray) -> np.ndarray:
+    """The signed permutation (3, 3) nearest to a (4, 4) affine, of the same handedness."""
+    linear = world_from_stack[:3, :3]
+    u, _, vt = np.linalg.svd(linear)
+    handedness = np.sign(np.linalg.det(linear))
+    best, most = np.eye(3), -np.inf
+    for axes in itertools.permutations(range(3)):
+        for signs in itertools.product((1.0, -1.0), repeat=3):
+            matrix = np.zeros((3, 3))
+            matrix[list(axes), range(3)] = signs
+            alike = float(np.sum(matrix * (u @ vt)))
+            if np.linalg.det(matrix) * handedness > 0 and alike > most:
+                best, most = matrix, alike
+    return best
+
+
+def coarse_scenes(
+    sections: Sequence[StackSection], working_pixel_mm: float, brain: Brain
+) -> tuple[Scene, Scene]:
+    """(stack, MRI) for `pose_search.search`, the stack as `centred_affines` lay it out."""
+    affines = centred_affines(sections, working_pixel_mm)
+    volume = _stack_volume(sections, affines, working_pixel_mm, _COARSE_MM)
+    stack = Scene(
+        volume.data,
+        volume.tissue.astype(np.float32),
+        np.array(volume.known),
+        volume.grid.mm_from_index(),
+    )
+    return stack, mri_scene(brain.data, brain.mask, brain.world_from_voxel, _COARSE_MM)
 
 
 def tissue_centre_mm(mask: np.ndarray, pixel_mm: float) -> np.ndarray:
@@ -237,11 +273,10 @@ def align_stack(
     sections: Sequence[StackSection],
     working_pixel_mm: float,
     brain: Brain,
-    orientation: np.ndarray,
+    start: np.ndarray,
     *,
     spacing_mm: float,
     rounds: int,
-    max_rotation_deg: float,
     limits: AffineLimits,
     seed: int,
     progress: Callable[[str], None] = lambda line: None,
@@ -251,87 +286,135 @@ def align_stack(
     Parameters
     ----------
     sections : sorted by position; at least three.
-    orientation : (3, 3) signed permutation from `candidate_orientations`.
+    start : (4, 4) affine, world from the stack as `centred_affines` lay it out, that is near
+        the truth; `find_start` finds one. Its handedness stays as it is.
     spacing_mm : voxel of the volumes that ANTs compares.
     rounds : how often the 3D fit and the section fits alternate.
-    max_rotation_deg : reach of the rotations tried at the start.
     limits : of each section's stretch, against the stack's median one.
     seed : of ANTs' sampling. ANTs runs on one thread, so equal input gives equal output on one
         machine and build; another processor may round differently in the last digits.
     """
     world_from_oriented = np.eye(4)
-    world_from_oriented[:3, :3] = orientation
+    world_from_oriented[:3, :3] = nearest_orientation(start)
     oriented_from_world = world_from_oriented.T  # a signed permutation
-    masks = [s.mask for s in sections]
-    half = max(max(m.shape) for m in masks) * working_pixel_mm
-    affines = [centred_affine(m, working_pixel_mm, np.array([half, half])) for m in masks]
-
-    progress("looking for a start at low resolution")
-    coarse_mm = max(_COARSE_MM, spacing_mm)
-    fixed = _stack_volume(sections, affines, working_pixel_mm, coarse_mm)
-    coarse = _oriented_mri(brain, world_from_oriented, coarse_mm)
-    stack_from_oriented = _best_start(fixed, coarse, max_rotation_deg, seed, progress)
-
+    affines = centred_affines(sections, working_pixel_mm)
+    centre = _tissue_centre(sections, affines, working_pixel_mm)
+    try:
+        stack_from_oriented, in_plane = split_affine(
+            np.linalg.inv(start) @ world_from_oriented, centre
+        )
+    except ValueError as error:
+        raise _no_fit(error) from error
+    affines = [a @ in_plane(s.position_mm) for a, s in zip(affines, sections, strict=True)]
     moving = _oriented_mri(brain, world_from_oriented, spacing_mm)
     report: list[dict[str, Any]] = []
-    best: _State | None = None
-    for number in range(1, rounds + _PLANE_STEPS + 1):
-        by_ants = best is None or number <= rounds
-        before = stack_from_oriented @ oriented_from_world, affines
+
+    def placed(
+        stack_from_oriented: np.ndarray, affines: list[np.ndarray], pixel_mm: float
+    ) -> tuple[np.ndarray, list[np.ndarray], _MriPlanes]:
+        """Both on the plane grid that holds them now, and the MRI's planes on it."""
+        stack_from_world = stack_from_oriented @ oriented_from_world
+        grid, shift = _plane_grid(sections, affines, working_pixel_mm, brain, stack_from_world)
+        return (
+            shift @ stack_from_oriented,
+            [a @ np.linalg.inv(_in_plane_part(shift)) for a in affines],
+            _MriPlanes(brain, shift @ stack_from_world, grid.at_spacing(pixel_mm)),
+        )
+
+    def tell(what: str, cost: float, before: tuple, after: tuple, kept: bool) -> None:
+        stacked = _stack_volume(sections, after[1], working_pixel_mm, spacing_mm)
+        information, dice = _agreement(stacked, moving, after[0])
+        moved = _moved_mm(
+            sections,
+            working_pixel_mm,
+            *((s @ oriented_from_world, a) for s, a in (before, after)),
+        )
+        report.append(
+            {
+                "round": len(report) + 1,
+                "volume_fit": what,
+                "mutual_information": information,
+                "mask_dice": dice,
+                "section_cost": cost,
+                "moved_mm": moved,
+                "world_mm_per_stack_mm": 1 / geometry.similarity_scale(after[0]),
+                "kept": kept,
+            }
+        )
+        progress(
+            f"round {len(report)}: mutual information {information:.3f}, mask Dice {dice:.3f},"
+            f" section cost {cost:.4f}, moved {moved:.2f} mm"
+        )
+
+    for number in range(1, rounds + 1):
+        before = stack_from_oriented, affines
         centre = _tissue_centre(sections, affines, working_pixel_mm)
-        if by_ants:
-            fixed = _stack_volume(sections, affines, working_pixel_mm, spacing_mm)
-            shrink = (3, 2, 1) if number == 1 else (2, 1)
-            fitted = _ants_fit(fixed, moving, stack_from_oriented, "Affine", shrink, seed)
-        else:
-            step = _plane_step(sections, best, working_pixel_mm, centre, limits)
-            fitted = step @ stack_from_oriented
+        fixed = _stack_volume(sections, affines, working_pixel_mm, spacing_mm)
+        shrink = (3, 2, 1) if number == 1 else (2, 1)
+        fitted = _ants_fit(fixed, moving, stack_from_oriented, "Affine", shrink, seed)
         try:
             stack_from_oriented, in_plane = split_affine(fitted, centre)
         except ValueError as error:
             raise _no_fit(error) from error
         affines = [a @ in_plane(s.position_mm) for a, s in zip(affines, sections, strict=True)]
         if number > 1:
-            affines = _with_common_stretch(sections, affines, working_pixel_mm)
-
-        stack_from_world = stack_from_oriented @ oriented_from_world
-        grid, shift = _plane_grid(sections, affines, working_pixel_mm, brain, stack_from_world)
-        stack_from_oriented = shift @ stack_from_oriented
-        affines = [a @ np.linalg.inv(_in_plane_part(shift)) for a in affines]
-        planes = _MriPlanes(
-            brain, stack_from_oriented @ oriented_from_world, grid.at_spacing(2 * working_pixel_mm)
+            affines = _with_smooth_stretch(sections, affines, working_pixel_mm)
+        stack_from_oriented, affines, planes = placed(
+            stack_from_oriented, affines, 2 * working_pixel_mm
         )
         sigmas_mm = (8.0, 4.0, 2.0) if number == 1 else (3.0, 1.5)
         fits = _fit_sections(sections, affines, working_pixel_mm, planes, limits, sigmas_mm)
         affines = [f.working_from_plane_mm for f in fits]
-
-        after = stack_from_oriented @ oriented_from_world, affines
-        volume = _stack_volume(sections, affines, working_pixel_mm, spacing_mm)
-        information, dice = _agreement(volume, moving, stack_from_oriented)
         cost = float(np.nanmean([f.cost for f in fits]))
-        figures = {
-            "round": number,
-            "volume_fit": "ANTs affine, split" if by_ants else "joint step of planes and sections",
-            "mutual_information": information,
-            "mask_dice": dice,
-            "section_cost": cost,
-            "moved_mm": _moved_mm(sections, working_pixel_mm, before, after),
-            "world_mm_per_stack_mm": 1 / geometry.similarity_scale(after[0]),
-            "kept": best is None or cost < best.cost,
-        }
-        report.append(figures)
-        progress(
-            f"round {number}: mutual information {information:.3f}, mask Dice {dice:.3f},"
-            f" section cost {cost:.4f}, moved {figures['moved_mm']:.2f} mm"
-        )
-        if figures["kept"]:
-            best = _State(cost, stack_from_oriented, affines, planes, fits)
-        if number >= rounds:
-            # joint steps go on from the best round, as long as they better it
-            stack_from_oriented, affines = best.stack_from_oriented, best.affines
-            if not by_ants and not (figures["kept"] and figures["moved_mm"] > _SETTLED_MM):
-                break
+        tell("ANTs affine, split", cost, before, (stack_from_oriented, affines), True)
 
+    # the joint steps look at some sections, evenly spread; the others go along
+    every = int(np.ceil(len(sections) / _JOINT_SECTIONS))
+    some = sections[::every]
+    best: _State | None = None
+    gain = 1.0
+    for _ in range(_PLANE_STEPS + 1):
+        if best is None:
+            before = stack_from_oriented, list(affines)
+        else:
+            before = best.stack_from_oriented, best.affines
+            centre = _tissue_centre(sections, best.affines, working_pixel_mm)
+            step = _plane_step(some, best, working_pixel_mm, centre, limits, gain)
+            stack_from_oriented, in_plane = split_affine(step @ best.stack_from_oriented, centre)
+            affines = [
+                a @ in_plane(s.position_mm) for a, s in zip(best.affines, sections, strict=True)
+            ]
+        affines[::every] = _with_smooth_stretch(some, affines[::every], working_pixel_mm)
+        stack_from_oriented, affines, planes = placed(
+            stack_from_oriented, affines, working_pixel_mm
+        )
+        fits = _fit_sections(
+            some, affines[::every], working_pixel_mm, planes, limits, _JOINT_SIGMAS_MM
+        )
+        affines[::every] = [f.working_from_plane_mm for f in fits]
+        cost = float(np.nanmean([f.cost for f in fits]))
+        state = _State(cost, stack_from_oriented, affines, planes, fits)
+        better = best is None or cost < best.cost
+        after = stack_from_oriented, affines
+        tell("joint step of planes and sections", cost, before, after, better)
+        if better:
+            settled = best is not None and report[-1]["moved_mm"] < _SETTLED_MM
+            best, gain = state, min(gain * 1.5, 4.0)
+            if settled:
+                break
+        elif gain > 1:
+            gain = 1.0  # too far: once more from the best, by the plain step
+        else:
+            break
+
+    affines = list(best.affines)
+    affines = _with_smooth_stretch(sections, affines, working_pixel_mm, affines[::every], every)
+    stack_from_oriented, affines, planes = placed(
+        best.stack_from_oriented, affines, working_pixel_mm
+    )
+    held = replace(limits, prior_weight=_HELD_WEIGHT * limits.prior_weight)
+    fits = _fit_sections(sections, affines, working_pixel_mm, planes, held, _FINAL_SIGMAS_MM)
+    affines = [f.working_from_plane_mm for f in fits]
     stack_from_world = stack_from_oriented @ oriented_from_world
     grid, shift = _plane_grid(sections, affines, working_pixel_mm, brain, stack_from_world)
     affines = [a @ np.linalg.inv(_in_plane_part(shift)) for a in affines]
@@ -507,73 +590,6 @@ def normalised_mutual_information(a: np.ndarray, b: np.ndarray) -> float:
     return (entropy(joint.sum(0)) + entropy(joint.sum(1))) / both if both > 0 else 1.0
 
 
-def _starts(fixed: _Image3, moving: _Image3, max_rotation_deg: float) -> list[np.ndarray]:
-    """Poses (4, 4) stack from oriented to begin from, scale 1.
-
-    The centroids of tissue on each other; turned by half of `max_rotation_deg` about each axis,
-    either way; and, where one of the two reaches much further along z (a partial MRI, a partial
-    stack), slid along the other in steps of 20 mm.
-    """
-    ends = []
-    centres = []
-    for image in (fixed, moving):
-        points = image.grid.points()[image.tissue & image.known]
-        centres.append(points.mean(axis=0))
-        ends.append(np.quantile(points[:, 2], [0.01, 0.99]))
-    lengths = [e[1] - e[0] for e in ends]
-    turns = [np.eye(3)]
-    for axis in range(3):
-        for angle in (-max_rotation_deg / 2, max_rotation_deg / 2):
-            turns.append(_turn(axis, np.deg2rad(angle)))
-    spare = abs(lengths[0] - lengths[1])
-    slides = [0.0]
-    if spare > 0.25 * max(lengths):
-        n = 2 * int(np.ceil(spare / 2 / 20.0)) + 1
-        # from end on end to end on end
-        middle = np.mean(ends[0]) - np.mean(ends[1]) - (centres[0] - centres[1])[2]
-        slides += list(middle + np.linspace(-spare / 2, spare / 2, n))
-    poses = []
-    for turn, slide in [(t, 0.0) for t in turns] + [(turns[0], s) for s in slides[1:]]:
-        pose = np.eye(4)
-        pose[:3, :3] = turn
-        pose[:3, 3] = centres[0] + [0, 0, slide] - turn @ centres[1]
-        poses.append(pose)
-    return poses
-
-
-def _turn(axis: int, angle: float) -> np.ndarray:
-    c, s = np.cos(angle), np.sin(angle)
-    i, j = [k for k in range(3) if k != axis]
-    matrix = np.eye(3)
-    matrix[[i, i, j, j], [i, j, i, j]] = c, -s, s, c
-    return matrix
-
-
-def _best_start(
-    fixed: _Image3,
-    moving: _Image3,
-    max_rotation_deg: float,
-    seed: int,
-    progress: Callable[[str], None],
-) -> np.ndarray:
-    """The similarity (4, 4), stack from oriented, that fits best at low resolution."""
-    best, best_score = None, -np.inf
-    for pose in _starts(fixed, moving, max_rotation_deg):
-        fitted = _ants_fit(fixed, moving, pose, "Similarity", (2, 1), seed)
-        rotation = stretch_of(fitted[:3, :3])[0]
-        degrees = np.rad2deg(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1)))
-        information, dice = _agreement(fixed, moving, fitted)
-        score = information + dice
-        progress(
-            f"start: mutual information {information:.3f}, mask Dice {dice:.3f},"
-            f" turned {degrees:.0f} degrees"
-        )
-        if degrees <= max_rotation_deg and score > best_score:
-            best, best_score = fitted, score
-    # every start turned too far: stay with the letters and the centroids
-    return _starts(fixed, moving, max_rotation_deg)[0] if best is None else best
-
-
 def _ants_fit(
     fixed: _Image3,
     moving: _Image3,
@@ -647,18 +663,72 @@ def _ants_fit(
     return np.linalg.inv(moving_from_fixed)
 
 
-def _with_common_stretch(
-    sections: Sequence[StackSection], affines: Sequence[np.ndarray], working_pixel_mm: float
+def smooth_stretch(
+    positions_mm: np.ndarray, log_stretch: np.ndarray, at_mm: np.ndarray
+) -> np.ndarray:
+    """Stretches as they change along the stack, without those that stand alone.
+
+    A straight line is fitted around each position (Gaussian weights, `_STRETCH_REACH_MM` or five
+    sections wide, whichever is more); stretches far from it count little (Geman and McClure,
+    four passes).
+
+    Parameters
+    ----------
+    positions_mm : (n,), increasing.
+    log_stretch : (n, 2, 2), symmetric.
+    at_mm : (m,) where it is asked for.
+
+    Returns
+    -------
+    (m, 2, 2).
+    """
+    z = np.asarray(positions_mm, float)
+    values = log_stretch.reshape(len(z), 4)
+    reach = _STRETCH_REACH_MM
+    if len(z) > 1:
+        reach = max(reach, 5 * float(np.median(np.diff(z))))
+
+    def fitted(trust: np.ndarray, at: np.ndarray) -> np.ndarray:
+        out = np.empty((len(at), 4))
+        for k, here in enumerate(at):
+            apart = (z - here) / reach
+            weight = np.exp(-0.5 * apart**2) * trust + 1e-9
+            base = np.stack([np.ones(len(z)), apart], axis=1)
+            # the slope is held back, so that few sections do not extrapolate
+            normal = (base * weight[:, None]).T @ base + np.diag([0.0, 0.5 * weight.sum() + 1e-9])
+            out[k] = np.linalg.solve(normal, (base * weight[:, None]).T @ values)[0]
+        return out
+
+    smooth = np.tile(np.median(values, axis=0), (len(z), 1))
+    for _ in range(4):
+        distance = np.linalg.norm(values - smooth, axis=1)
+        scale = max(2.5 * float(np.median(distance)), 1e-4)
+        trust = 1 / (1 + (distance / scale) ** 2) ** 2
+        smooth = fitted(trust, z)
+    return fitted(trust, np.asarray(at_mm, float)).reshape(-1, 2, 2)
+
+
+def _with_smooth_stretch(
+    sections: Sequence[StackSection],
+    affines: Sequence[np.ndarray],
+    working_pixel_mm: float,
+    fitted: Sequence[np.ndarray] | None = None,
+    every: int = 1,
 ) -> list[np.ndarray]:
-    """Each affine with its own rotation and place of the tissue, and the stack's median stretch."""
+    """Each affine with its own rotation and place of the tissue, and its neighbours' stretch.
+
+    `fitted` are the affines to take stretches from, those of every `every`-th section; else all.
+    """
     parts = [stretch_of(a[:2, :2]) for a in affines]
-    common = np.median([log for _, log in parts], axis=0)
+    logs = [stretch_of(a[:2, :2])[1] for a in (affines if fitted is None else fitted)]
+    positions = np.array([s.position_mm for s in sections])
+    common = smooth_stretch(positions[::every], np.array(logs), positions)
     out = []
-    for section, affine, (rotation, _) in zip(sections, affines, parts, strict=True):
+    for section, affine, (rotation, _), log in zip(sections, affines, parts, common, strict=True):
         at_working = tissue_centre_mm(section.mask, working_pixel_mm)
         at_plane = apply(np.linalg.inv(affine), at_working)
         matrix = np.eye(3)
-        matrix[:2, :2] = with_stretch(rotation, common)
+        matrix[:2, :2] = with_stretch(rotation, log)
         matrix[:2, 2] = at_working - matrix[:2, :2] @ at_plane
         out.append(matrix)
     return out
@@ -726,6 +796,7 @@ def _plane_step(
     working_pixel_mm: float,
     centre: np.ndarray,
     limits: AffineLimits,
+    gain: float,
 ) -> np.ndarray:
     """One Gauss-Newton step of all planes together, section affines answering to it.
 
@@ -761,7 +832,8 @@ def _plane_step(
         )
         hessian += from_stack.T @ found[0] @ from_stack
         gradient += from_stack.T @ found[1]
-    o, s, a, b = -np.linalg.solve(hessian + 1e-9 * np.diag(np.diag(hessian) + 1e-9), gradient)
+    plain = np.linalg.solve(hessian + 1e-9 * np.diag(np.diag(hessian) + 1e-9), gradient)
+    o, s, a, b = -gain * plain
     # far from the solution the linear step overshoots
     shrink = min(1.0, 2.0 / max(abs(o), 1e-9), 0.05 / max(abs(s), abs(a), abs(b), 1e-9))
     o, s, a, b = np.array([o, s, a, b]) * shrink

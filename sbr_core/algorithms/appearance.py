@@ -122,6 +122,13 @@ class Samples:
         self.signal.append((pair.section.ravel()[at] / pair.level).astype(np.float32))
         self.fold.append(np.full(at.size, fold))
 
+    def show_tissue(self, without_fold: int | None = None) -> bool:
+        """Whether a sample of another fold (None: of any) lies in tissue, as `Look.fit` needs."""
+        return any(
+            tissue.any() and (without_fold is None or fold[0] != without_fold)
+            for tissue, fold in zip(self.tissue, self.fold, strict=True)
+        )
+
 
 class Look:
     """What a stain shows, given the MRI around: whether there is tissue, and its signal."""
@@ -136,7 +143,7 @@ class Look:
         Raises
         ------
         ValueError
-            No sample lies in tissue.
+            No sample lies in tissue (`Samples.show_tissue`).
         """
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
@@ -144,9 +151,9 @@ class Look:
             np.concatenate(part)
             for part in (samples.features, samples.tissue, samples.signal, samples.fold)
         )
-        used = np.full(len(x), True) if without_fold is None else fold != without_fold
-        if not (used & tissue).any():
+        if not samples.show_tissue(without_fold):
             raise ValueError("no sample lies in tissue")
+        used = np.full(len(x), True) if without_fold is None else fold != without_fold
         settings = {**_TREES, "random_state": seed, "early_stopping": False}
         regressor = HistGradientBoostingRegressor(**settings)
         regressor.fit(x[used & tissue], signal[used & tissue])

@@ -1,4 +1,4 @@
-"""Where the tissue is: background and polarity of a section, masks of sections and of an MRI."""
+"""Where the tissue is: masks of sections and of an MRI."""
 
 from __future__ import annotations
 
@@ -8,71 +8,25 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_otsu
+from skimage.transform import hough_line, hough_line_peaks
+
+from sbr_core.algorithms.background import rectangularity
 
 _EIGHT = np.ones((3, 3), bool)
-_MAD_TO_SIGMA = 1.4826
-
-
-@dataclass(frozen=True)
-class Background:
-    """The empty part of a section image.
-
-    Attributes
-    ----------
-    polarity : ``bright_background`` (glass) or ``dark_background`` (black).
-    level : its intensity, in the file's intensity.
-    noise : robust standard deviation of the intensity there, at least 0.5 % of the brightest.
-    """
-
-    polarity: str
-    level: float
-    noise: float
-
-
-def find_background(image: np.ndarray, polarity: str = "auto") -> Background:
-    """Polarity and level of the background, from the border of the image.
-
-    Parameters
-    ----------
-    image : (rows, columns), any intensity scale.
-    polarity : ``auto``, ``bright_background`` or ``dark_background``. ``auto``: the background
-        is bright when the border's median is nearer the image's 99 % quantile than its 1 %.
-    """
-    width = max(1, round(0.02 * min(image.shape)))
-    inner = np.zeros(image.shape, bool)
-    inner[width:-width, width:-width] = True
-    border = image[~inner]
-    low, high = np.quantile(image, [0.01, 0.99])
-    if polarity == "auto":
-        middle = float(np.median(border))
-        bright = middle - low > high - middle
-        if high == low:  # a flat image says nothing; bright or dark makes no difference
-            bright = True
-        polarity = "bright_background" if bright else "dark_background"
-    # tissue and ink that reach the border lie on the other side of the middle
-    half = (low + high) / 2
-    empty = border[border >= half] if polarity == "bright_background" else border[border <= half]
-    if empty.size == 0:
-        empty = np.array([image.max() if polarity == "bright_background" else image.min()])
-    level = float(np.median(empty))
-    apart = np.abs(empty - level)
-    if np.mean(apart > 0) > 0.25:  # noise clipped at black or white: half of it is exactly there
-        apart = apart[apart > 0]
-    noise = float(_MAD_TO_SIGMA * np.median(apart))
-    # what differs by less than half a percent of the brightest is no tissue, noise or not
-    floor = 0.005 * float(np.quantile(np.abs(image), 0.999))
-    return Background(polarity, level, max(noise, floor))
 
 
 def tissue_mask(
     signal: np.ndarray, pixel_mm: float, feature_mm: float, noise: float = 0.0
 ) -> np.ndarray:
-    """Tissue of one section, without ink, lines, labels and dust.
+    """Tissue of one section, without ink, lines, labels, bubbles and dust.
 
-    1. Tissue is what stands out from the background by 25 % of typical tissue and 4 sigma.
-    2. What is thinner than `feature_mm` (lines, hairs, edges of the slide) is cut off.
-    3. Separate pieces are kept unless they are tiny, much darker than tissue (ink), much paler
-       (smears), or hug the border of the image (labels, edges of the slide).
+    1. Tissue is what stands out from the background by 25 % of typical tissue and 4 sigma. Where
+       the background is one flat value and ends where tissue begins, as where tissue was cut out,
+       5 % is enough off its edges: then nothing pale is glass.
+    2. What is thinner than `feature_mm` (hairs, edges of the slide) is cut off, and so are
+       straight lines somewhat thicker, and labels: rectangles at the border of the picture.
+    3. Pieces are kept, separate ones too, unless they are tiny or look like something else: see
+       `_is_foreign`.
     4. Holes smaller than two features across are filled; ventricles stay open.
 
     Parameters
@@ -94,30 +48,150 @@ def tissue_mask(
     otsu = threshold_otsu(np.clip(signal, 0, top))
     level = float(np.median(signal[signal >= otsu]))
     mask = signal > max(0.25 * level, 4 * noise)
+    generous = signal > max(0.05 * level, 4 * noise)
+    if _is_cut_out(signal, mask, generous):  # its edges are blurred nevertheless
+        mask |= ndimage.distance_transform_edt(generous) > 2
 
-    radius_px = 0.5 * feature_mm / pixel_mm
-    mask = _without_thin_parts(mask, max(radius_px, 1.0))
+    # edges of glass grow with the picture, whatever its resolution
+    extent_px = math.sqrt(np.count_nonzero(mask))
+    radius_px = max(0.5 * feature_mm / pixel_mm, 0.004 * extent_px, 1.0)
+    mask = _without_thin_parts(mask & ~_labels(generous, np.count_nonzero(mask)), radius_px)
+    mask = _without_lines(mask, radius_px)
 
-    labels, count = ndimage.label(mask, _EIGHT)
+    pieces, count = ndimage.label(mask, _EIGHT)
     if count == 0:
         return mask
-    index = np.arange(1, count + 1)
-    area_px = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    largest = area_px.max()
-    tissue = np.median(signal[labels == 1 + np.argmax(area_px)])
-    middle = ndimage.median(signal, labels, index)
-    # letters are strokes with a pale rim: their darker part tells
-    darkest = ndimage.labeled_comprehension(
-        signal, labels, index, lambda v: np.quantile(v, 0.75), float, 0.0
-    )
-    to_border_px = ndimage.median(_px_to_border(mask.shape), labels, index)
-    tiny = area_px < max(0.003 * largest, math.pi * (feature_mm / pixel_mm) ** 2)
-    ink = darkest > 1.6 * tissue
-    smear = middle < 0.35 * tissue
-    edge = to_border_px < 0.03 * min(mask.shape)
-    keep = ~(tiny | ((ink | smear | edge) & (area_px < 0.1 * largest)))
-    mask = np.concatenate([[False], keep])[labels]
-    return _holes_filled(mask, math.pi * (feature_mm / pixel_mm) ** 2)
+    area_px = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+    largest = 1 + int(np.argmax(area_px))
+    typical = _Typical.of(signal[pieces == largest], int(area_px.max()), mask.shape)
+    feature_px2 = math.pi * (feature_mm / pixel_mm) ** 2
+    least_px = max(0.0005 * typical.area_px, feature_px2)
+    keep = np.zeros(count + 1, bool)
+    keep[largest] = typical.area_px >= feature_px2
+    for piece, box in enumerate(ndimage.find_objects(pieces), 1):
+        if piece != largest and area_px[piece - 1] >= least_px:
+            keep[piece] = not _is_foreign(pieces[box] == piece, signal[box], box, typical)
+    return _holes_filled(keep[pieces], feature_px2)
+
+
+@dataclass(frozen=True)
+class _Typical:
+    """What the largest piece of tissue is like, and the picture it lies in.
+
+    Attributes
+    ----------
+    area_px : its area.
+    level, dark : its median signal, and its 97 % quantile: the darkest tissue.
+    shape : (rows, columns) of the picture.
+    """
+
+    area_px: int
+    level: float
+    dark: float
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, signal: np.ndarray, area_px: int, shape: tuple[int, int]) -> _Typical:
+        dark = float(np.quantile(signal, 0.97))
+        return cls(area_px, float(np.median(signal)), dark, shape)
+
+
+def _is_foreign(
+    piece: np.ndarray, signal: np.ndarray, box: tuple[slice, slice], typical: _Typical
+) -> bool:
+    """Whether a piece apart from the largest is ink, a smear, an edge, dirt or a bubble.
+
+    What is a tenth of the largest piece or more is taken for tissue.
+
+    Parameters
+    ----------
+    piece, signal : (rows, columns) of its bounding box.
+    box : where that lies in the picture.
+    """
+    values = signal[piece]
+    area_px = values.size
+    side_px = min(typical.shape)
+    to_border = _px_to_border(typical.shape)[box][piece]
+    if area_px >= 0.1 * typical.area_px:
+        return False
+    like_tissue = np.mean((values > 0.5 * typical.level) & (values < 1.1 * typical.dark))
+    # folded tissue is as dark as ink in places; letters are strokes with a pale rim
+    ink = np.quantile(values, 0.75) > 1.3 * typical.dark and like_tissue < 0.5
+    smear = np.median(values) < 0.3 * typical.level
+    edge = np.median(to_border) < 0.03 * side_px
+    written_on = to_border.min() == 0 and like_tissue < 0.6  # ink on pale tape or paper
+    # what is small enough to be dirt has to look like tissue
+    dirt = area_px < 0.003 * typical.area_px and like_tissue < 0.5
+    foreign = ink or smear or edge or written_on or dirt
+    return bool(foreign or _is_bubble(piece))
+
+
+def _is_bubble(piece: np.ndarray) -> bool:
+    """Whether a piece is a round rim, thin for its size, around nothing."""
+    filled = ndimage.binary_fill_holes(piece)
+    whole = np.count_nonzero(filled)
+    hollow = np.count_nonzero(piece) < 0.5 * whole
+    extent_px = max(piece.shape)
+    return hollow and whole > 0.65 * math.pi / 4 * extent_px**2
+
+
+def _labels(generous: np.ndarray, tissue_px: int) -> np.ndarray:
+    """Labels with whatever is printed on them: rectangles at the border of the picture.
+
+    Parameters
+    ----------
+    generous : (rows, columns) bool, what differs from the background at all.
+    tissue_px : area of everything that may be tissue; a rectangle of half of it or more is one.
+    """
+    regions, count = ndimage.label(ndimage.binary_opening(generous, _EIGHT))
+    found = np.zeros(count + 1, bool)
+    to_border = _px_to_border(generous.shape)
+    least_px = 0.002 * generous.size
+    for region, box in enumerate(ndimage.find_objects(regions), 1):
+        inside = regions[box] == region
+        area_px = np.count_nonzero(inside)
+        near = to_border[box][inside].min() < 0.03 * min(generous.shape)
+        if near and least_px < area_px < 0.5 * tissue_px:
+            found[region] = rectangularity(np.pad(inside, 1)) > 0.93
+    return found[regions]
+
+
+def _without_lines(mask: np.ndarray, radius_px: float) -> np.ndarray:
+    """Cut off what is straight, long, and up to three times as thick as `radius_px` allows.
+
+    Lines may cross or touch each other and tissue; each is at least 15 % of the picture's shorter
+    side long and ten times as long as thick, which bent or tapering tissue is not.
+    """
+    thin = np.pad(mask & ~_without_thin_parts(mask, 3 * radius_px), 1)
+    least_px = 0.15 * min(mask.shape)
+    half_px = ndimage.distance_transform_edt(thin)
+    ridge = thin & (half_px >= ndimage.maximum_filter(half_px, 3) - 0.5)
+    on_line = np.zeros(thin.shape, bool)
+    rows, columns = np.nonzero(ridge)
+    space = hough_line(ridge, np.deg2rad(np.arange(-90.0, 90.0, 0.5)))
+    for _, angle, offset in zip(
+        *hough_line_peaks(*space, min_distance=3, min_angle=3, threshold=least_px / 2), strict=True
+    ):
+        across = columns * np.cos(angle) + rows * np.sin(angle) - offset
+        along = columns * np.sin(angle) - rows * np.cos(angle)
+        picked = np.flatnonzero(np.abs(across) <= 1.5)
+        picked = picked[np.argsort(along[picked])]
+        for run in np.split(picked, np.flatnonzero(np.diff(along[picked]) > 4) + 1):
+            length = along[run[-1]] - along[run[0]]
+            if length > max(least_px, 20 * np.median(half_px[rows[run], columns[run]])):
+                on_line[rows[run], columns[run]] = True
+    near = ndimage.distance_transform_edt(~on_line) <= 3 * radius_px
+    return mask & ~(thin & near)[1:-1, 1:-1] if on_line.any() else mask
+
+
+def _is_cut_out(signal: np.ndarray, mask: np.ndarray, generous: np.ndarray) -> bool:
+    """Whether the background was made: one value at the border, and no pale rim around tissue."""
+    border = np.concatenate([signal[0], signal[-1], signal[:, 0], signal[:, -1]])
+    values, counts = np.unique(border, return_counts=True)
+    if counts.max() < 0.9 * border.size or abs(values[np.argmax(counts)]) > 1e-6:
+        return False
+    filled = ndimage.binary_fill_holes(ndimage.binary_dilation(mask, _EIGHT))
+    return np.count_nonzero(generous & ~filled) < 0.002 * np.count_nonzero(mask)
 
 
 def _px_to_border(shape: tuple[int, int]) -> np.ndarray:
@@ -128,8 +202,8 @@ def _px_to_border(shape: tuple[int, int]) -> np.ndarray:
 
 def _without_thin_parts(mask: np.ndarray, radius_px: float) -> np.ndarray:
     """Opening by a disc, then one geodesic growth so that what remains keeps its outline."""
-    # beyond the image counts as tissue for the erosion: tissue cut by the border is not thin
-    padded = np.pad(mask, 1, mode="edge")
+    # beyond the image is none: tissue cut by the border is thick, an edge of the slide is not
+    padded = np.pad(mask, 1)
     core = ndimage.distance_transform_edt(padded) > radius_px
     near = ndimage.distance_transform_edt(~core) <= 2 * radius_px
     return (padded & near)[1:-1, 1:-1]

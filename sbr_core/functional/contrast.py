@@ -19,8 +19,9 @@ def patch_nce(
 
     Parameters
     ----------
-    queries, keys : one (B, N_l, C) tensor per layer, unit length along C; row n of both is the
-        same place. Keys are detached: only the query learns. N_l may differ between layers.
+    queries, keys : one (B, N_l, C) tensor per layer, unit length along C, float32; row n of
+        both is the same place. Keys are detached: only the query learns. N_l may differ between
+        layers.
     temperature : t.
 
     Returns

@@ -23,6 +23,9 @@ SIMULATED = "-simulated"
 """What the name of a simulated brain ends in; no brain of the sheet may."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+PATH_COLUMNS = ("image", "mask", "labels", "mri_image", "mri_mask", "mri_labels")
+"""Columns of a manifest that name a file, relative to its folder."""
+
 _TRUE = {"1", "true", "yes", "y", "t", "x"}
 _FALSE = {"", "0", "false", "no", "n", "f"}
 
@@ -179,12 +182,17 @@ def parse_section(values: Mapping[str, Any], where: str, folder: Path | None) ->
     if row["flip"] not in FLIPS:
         raise ManifestError(f"{where}: flip: expected one of {FLIPS}, found {row['flip']!r}")
     row["stain"] = text.get("stain", "")
-    for key in ("image", "mask", "labels", "mri_image", "mri_mask", "mri_labels"):
+    for key in PATH_COLUMNS:
         if text.get(key):
             row[key] = str(folder / text[key]) if folder is not None else text[key]
     if "image" not in row:
         raise ManifestError(f"{where}: image: expected a file name, found nothing")
     return SectionRow(**row)
+
+
+def is_excluded(values: Mapping[str, str], where: str) -> bool:
+    """Whether a row of a manifest says that its section is left out."""
+    return _flag(values.get("exclude", ""), f"{where}: exclude")
 
 
 def read_manifest(
@@ -217,7 +225,7 @@ def read_manifest(
         if row.section in names:
             raise ManifestError(f"{path}: section {row.section!r} stands there twice")
         names.add(row.section)
-        if _flag(values.get("exclude", ""), f"{path}: section {row.section!r}: exclude"):
+        if is_excluded(values, f"{path}: section {row.section!r}"):
             continue
         if row.position_mm in positions:
             raise ManifestError(
@@ -340,9 +348,10 @@ def read_brains(path: Path) -> dict[str, BrainRow]:
             if not row.mri:
                 raise ManifestError(f"{where}: mri: expected a NIfTI file, found nothing")
             try:
-                orientation_matrix(row.orientation)
+                if row.orientation != "auto":
+                    orientation_matrix(row.orientation)
             except ValueError as error:
-                raise ManifestError(f"{where}: {error}") from None
+                raise ManifestError(f"{where}: {error}, or auto") from None
         brains[name] = row
     if not brains:
         raise ManifestError(f"{path}: has no brain")

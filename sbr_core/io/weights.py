@@ -56,7 +56,13 @@ def read_header(path: Path) -> dict[str, Any]:
         ) from None
     if _KEY not in metadata:
         raise WeightsError(f"{path}: safetensors without an sbr_core header")
-    return json.loads(metadata[_KEY])
+    try:
+        header = json.loads(metadata[_KEY])
+    except ValueError as error:
+        raise WeightsError(f"{path}: header not readable as JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise WeightsError(f"{path}: expected a header of keys and values, found {header!r:.40}")
+    return header
 
 
 def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

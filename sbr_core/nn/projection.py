@@ -37,8 +37,10 @@ class Projection(nn.Module):
 
         Returns
         -------
-        per layer, (..., out_channels) of unit length.
+        per layer, (..., out_channels) of unit length, float32.
         """
         if len(features) != len(self.mlps):
             raise ValueError(f"expected {len(self.mlps)} layers, found {len(features)}")
-        return [F.normalize(mlp(f), dim=-1) for mlp, f in zip(self.mlps, features, strict=True)]
+        described = [mlp(f) for mlp, f in zip(self.mlps, features, strict=True)]
+        # neither unit lengths nor what is multiplied afterwards is to be rounded to half precision
+        return [F.normalize(d.float(), dim=-1) for d in described]

@@ -14,12 +14,15 @@ from sbr_core.algorithms.alignment import (
     StackAlignment,
     StackSection,
     align_stack,
-    candidate_orientations,
+    centred_affines,
+    coarse_scenes,
+    nearest_orientation,
     overview_cuts,
 )
+from sbr_core.algorithms.pose_search import Pose, Verdict, judge, search
 from sbr_core.algorithms.section_affine import AffineLimits
-from sbr_core.errors import ConfigError, ImageError
-from sbr_core.geometry import similarity_scale
+from sbr_core.errors import AlignmentError, ConfigError, ImageError
+from sbr_core.geometry import PlaneGrid, orientation_letters, orientation_matrix, similarity_scale
 from sbr_core.io.manifests import write_tsv
 from sbr_core.io.provenance import atomic_path, write_json, write_provenance
 from sbr_core.io.receipts import file_of, matrix_columns, pixels_digest, read_table
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
     from sbr_core.config import AlignOptions
 
 _MIN_SECTIONS = 3
+AUTO = "auto"
+"""`orientation` of a stack that is to be found in any."""
+CANDIDATES = "candidates.png"
+"""What `align` draws where it is not sure."""
 
 
 def run(
@@ -45,62 +52,66 @@ def run(
 ) -> None:
     """Write the similarity, the plane grid, the sections' affines, quality and overview.
 
+    Parameters
+    ----------
+    orientation : three letters, or ``auto``.
+
     Raises
     ------
     ConfigError
         Orientation letters that are none, or sections prepared at another pixel size.
     ImageError
         Fewer than three usable sections, or an MRI that cannot be read.
+    AlignmentError
+        No pose, or none that is clearly better than all others; the picture ``candidates.png``
+        shows what they are, and nothing else is written.
     """
     out_dir = Path(out_dir)
-    try:
-        (orientation_matrix,) = candidate_orientations(orientation)
-    except ValueError as error:
-        raise ConfigError(f"align: {error}") from None
-    rows = sorted(read_table(sections), key=lambda r: r["position_mm"])
-    if len(rows) < _MIN_SECTIONS:
-        raise ImageError(
-            f"{sections}: {len(rows)} usable sections, expected at least {_MIN_SECTIONS}"
-        )
-    other = [r for r in rows if abs(r["working_pixel_mm"] - working_pixel_mm) > 1e-9]
-    if other:
-        raise ConfigError(
-            f"align: --working-pixel-mm {working_pixel_mm:g}, but section {other[0]['section']!r}"
-            f" was prepared at {other[0]['working_pixel_mm']:g} mm"
-        )
-    stack = [
-        StackSection(
-            row["section"],
-            read_plane(file_of(sections, row, "_image.nii.gz"))[0],
-            read_plane(file_of(sections, row, "_mask.nii.gz"))[0] > 0,
-            row["position_mm"],
-        )
-        for row in rows
-    ]
-    volume, mask = read_volume(mri), read_volume(mri_mask)
-    if mask.data.shape != volume.data.shape:
-        raise ImageError(
-            f"{mri_mask}: shape {mask.data.shape} differs from the MRI's {volume.data.shape}"
-        )
-    brain = Brain(volume.data.astype(np.float32), mask.data > 0, volume.world_from_voxel)
+    near = None
+    if orientation != AUTO:
+        try:
+            near = orientation_matrix(orientation)
+        except ValueError as error:
+            raise ConfigError(f"align: {error}, or {AUTO!r}") from None
+    rows, stack = read_stack(Path(sections), working_pixel_mm)
+    brain = read_brain(Path(mri), Path(mri_mask))
 
     begin = time.monotonic()
 
     def progress(line: str) -> None:
         print(f"align: {time.monotonic() - begin:5.0f} s  {line}", file=sys.stderr, flush=True)
 
+    progress("looking for the stack in the MRI at low resolution")
+    scenes = coarse_scenes(stack, working_pixel_mm, brain)
+    poses = search(*scenes, near=near, max_rotation_deg=options.max_rotation_deg, progress=progress)
+    if not poses:
+        raise AlignmentError(
+            f"align: no pose within {options.max_rotation_deg:g} degrees (max_rotation_deg) of"
+            f" orientation {orientation}; check it, or write orientation {AUTO}"
+        )
+    verdict = judge(poses)
+    progress(
+        f"the stack lies {_letters(verdict.best)}, explains {verdict.explained:.0%}; margin"
+        f" {verdict.place_margin:.1f} over other places, {verdict.handedness_margin:.1f} over the"
+        " other handedness"
+    )
+    doubt = _doubt(verdict, options, orientation)
+    if doubt:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        _draw_candidates(out_dir / CANDIDATES, stack, working_pixel_mm, brain, verdict)
+        raise AlignmentError(f"align: {doubt}; see {out_dir / CANDIDATES}")
     found = align_stack(
         stack,
         working_pixel_mm,
         brain,
-        orientation_matrix,
+        verdict.best.world_from_stack,
         spacing_mm=options.spacing_mm,
         rounds=options.rounds,
-        max_rotation_deg=options.max_rotation_deg,
         limits=AffineLimits(),
         seed=options.seed,
         progress=progress,
     )
+    (out_dir / CANDIDATES).unlink(missing_ok=True)
     out_dir.mkdir(parents=True, exist_ok=True)
     _draw_overview(out_dir / "overview.png", stack, working_pixel_mm, brain, found)
     write_json(
@@ -133,6 +144,10 @@ def run(
         inputs={"sections": Path(sections), "mri": Path(mri), "mri_mask": Path(mri_mask)},
         revision=REVISION["align"],
         orientation=orientation,
+        orientation_found=_letters(verdict.best),
+        start_explained=verdict.explained,
+        place_margin=_finite(verdict.place_margin),
+        handedness_margin=_finite(verdict.handedness_margin),
         n_sections=len(rows),
         world_mm_per_stack_mm=1 / similarity_scale(found.stack_from_world),
         rounds=found.rounds,
@@ -140,6 +155,129 @@ def run(
         mutual_information=kept["mutual_information"],
         seconds=round(time.monotonic() - begin, 1),
     )
+
+
+def read_stack(
+    sections: Path, working_pixel_mm: float
+) -> tuple[list[dict[str, Any]], list[StackSection]]:
+    """Rows of `prepare`'s table, sorted by position, and their images.
+
+    Raises
+    ------
+    ImageError
+        Fewer than three usable sections.
+    ConfigError
+        A section that was prepared at another pixel size.
+    """
+    rows = sorted(read_table(sections), key=lambda r: r["position_mm"])
+    if len(rows) < _MIN_SECTIONS:
+        raise ImageError(
+            f"{sections}: {len(rows)} usable sections, expected at least {_MIN_SECTIONS}"
+        )
+    other = [r for r in rows if abs(r["working_pixel_mm"] - working_pixel_mm) > 1e-9]
+    if other:
+        raise ConfigError(
+            f"align: --working-pixel-mm {working_pixel_mm:g}, but section {other[0]['section']!r}"
+            f" was prepared at {other[0]['working_pixel_mm']:g} mm"
+        )
+    return rows, [
+        StackSection(
+            row["section"],
+            read_plane(file_of(sections, row, "_image.nii.gz"))[0],
+            read_plane(file_of(sections, row, "_mask.nii.gz"))[0] > 0,
+            row["position_mm"],
+        )
+        for row in rows
+    ]
+
+
+def read_brain(mri: Path, mri_mask: Path) -> Brain:
+    """The MRI and its mask; ImageError where their shapes differ."""
+    volume, mask = read_volume(mri), read_volume(mri_mask)
+    if mask.data.shape != volume.data.shape:
+        raise ImageError(
+            f"{mri_mask}: shape {mask.data.shape} differs from the MRI's {volume.data.shape}"
+        )
+    return Brain(volume.data.astype(np.float32), mask.data > 0, volume.world_from_voxel)
+
+
+def _letters(pose: Pose) -> str:
+    return orientation_letters(nearest_orientation(pose.world_from_stack))
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _doubt(verdict: Verdict, options: AlignOptions, orientation: str) -> str:
+    """Why this start is not to be built on; empty where it is."""
+    if verdict.explained < options.min_explained:
+        return (
+            f"the stack and the MRI do not come together: the best place explains"
+            f" {verdict.explained:.0%} of the sections, expected at least"
+            f" {options.min_explained:.0%} (min_explained); check orientation, position_mm,"
+            " pixel_size_mm and the MRI"
+        )
+    if verdict.place_margin < options.min_margin:
+        return (
+            f"not sure where the stack lies: it fits as well elsewhere (margin"
+            f" {verdict.place_margin:.1f}, expected {options.min_margin:g}, min_margin);"
+            " give orientation, or a lower max_rotation_deg"
+        )
+    if verdict.handedness_margin < options.min_margin:
+        assert verdict.mirror is not None
+        one, other = _letters(verdict.best), _letters(verdict.mirror)
+        return (
+            f"handedness undetermined: {one} and its mirror image, {other}, fit alike (margin"
+            f" {verdict.handedness_margin:.1f}, expected {options.min_margin:g}, min_margin);"
+            f" give orientation instead of {orientation}"
+        )
+    return ""
+
+
+def _draw_candidates(
+    path: Path,
+    stack: list[StackSection],
+    working_pixel_mm: float,
+    brain: Brain,
+    verdict: Verdict,
+) -> None:
+    """The best pose and its rivals below each other: the MRI as each has it, and the stack."""
+    from matplotlib.figure import Figure
+
+    affines = centred_affines(stack, working_pixel_mm)
+    shown = [("best", verdict.best)]
+    shown += [("elsewhere", verdict.rival)] if verdict.rival else []
+    shown += [("mirrored", verdict.mirror)] if verdict.mirror else []
+    figure = Figure(figsize=(13.5, 4 * (len(shown) + 1)), layout="constrained")
+    for line, (name, pose) in enumerate(shown):
+        as_found = StackAlignment(
+            np.linalg.inv(pose.world_from_stack), PlaneGrid((1, 1), working_pixel_mm), affines
+        )
+        cuts = overview_cuts(stack, working_pixel_mm, brain, as_found)
+        what = f"{name}: {_letters(pose)}, explains {1 - pose.cost:.1%}"
+        for column, cut in enumerate(cuts):
+            axes = figure.add_subplot(len(shown) + 1, 3, line * 3 + column + 1)
+            _draw_cut(axes, cut, "mri")
+            axes.set_title(f"{what}; {cut['title']}")
+            if line == 0:
+                axes = figure.add_subplot(len(shown) + 1, 3, len(shown) * 3 + column + 1)
+                _draw_cut(axes, cut, "stack")
+                axes.set_title(f"stack; {cut['title']}")
+    figure.suptitle("outline of the MRI's brain: cyan; of the sections' tissue: orange")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=80)
+
+
+def _draw_cut(axes: Any, cut: dict[str, Any], name: str) -> None:
+    axes.imshow(cut[name], cmap="gray", extent=cut["extent_mm"], vmin=0)
+    for mask, colour in (("mri_mask", "tab:cyan"), ("stack_mask", "tab:orange")):
+        if cut[mask].any() and not cut[mask].all():
+            axes.contour(
+                cut[mask].astype(float), [0.5], colors=colour, linewidths=0.7,
+                extent=cut["extent_mm"], origin="upper",
+            )  # fmt: skip
+    axes.set(xlabel=cut["x"], ylabel=cut["y"])
 
 
 def _draw_overview(
@@ -157,14 +295,8 @@ def _draw_overview(
     for column, cut in enumerate(cuts):
         for line, name in enumerate(("mri", "stack")):
             axes = figure.add_subplot(2, len(cuts), line * len(cuts) + column + 1)
-            axes.imshow(cut[name], cmap="gray", extent=cut["extent_mm"], vmin=0)
-            for mask, colour in (("mri_mask", "tab:cyan"), ("stack_mask", "tab:orange")):
-                if cut[mask].any() and not cut[mask].all():
-                    axes.contour(
-                        cut[mask].astype(float), [0.5], colors=colour, linewidths=0.7,
-                        extent=cut["extent_mm"], origin="upper",
-                    )  # fmt: skip
-            axes.set(title=f"{name}: {cut['title']}", xlabel=cut["x"], ylabel=cut["y"])
+            _draw_cut(axes, cut, name)
+            axes.set_title(f"{name}: {cut['title']}")
     figure.suptitle("outline of the MRI's brain: cyan; of the sections' tissue: orange")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=90)

@@ -39,7 +39,14 @@ from sbr_core.io.volumes import read_plane
 from sbr_core.stages.evaluate import unit_of
 from sbr_core.stages.infer import plane_grid, registered
 from sbr_core.stages.labels import LabelPairs, read_label_volume
-from sbr_core.stages.page import FOUND, comparison_of, number, simulated_from, write_page
+from sbr_core.stages.page import (
+    FOUND,
+    PRINT_DPI,
+    comparison_of,
+    number,
+    simulated_from,
+    write_page,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -233,14 +240,13 @@ def paired_tests(values: Values, methods: Sequence[str]) -> list[dict[str, Any]]
 def _training(losses: Path) -> tuple[float, int] | None:
     """(minutes, steps) of a training by its table of losses; None where nothing was trained.
 
-    The log that comes with the shipped registrar states no seconds: it was trained elsewhere.
+    The log that comes with the shipped registrar states no seconds: it was trained elsewhere. That
+    of a training of 0 steps has no row.
     """
-    if not losses.is_file():
+    rows = read_tsv(losses)[1] if losses.is_file() else []
+    if not rows or not rows[-1].get("seconds"):
         return None
-    last = read_tsv(losses)[1][-1]
-    if not last.get("seconds"):
-        return None
-    return float(last["seconds"]) / 60, int(float(last["step"]))
+    return float(rows[-1]["seconds"]) / 60, int(float(rows[-1]["step"]))
 
 
 def _summary(
@@ -306,7 +312,7 @@ class _Drawing:
         """Write it for the screen and for print."""
         for suffix, facts in ((".png", {}), (".pdf", {"CreationDate": None})):
             with atomic_path(folder / f"{self.name}{suffix}") as temporary:
-                self.figure.savefig(temporary, dpi=250, metadata=facts)
+                self.figure.savefig(temporary, dpi=PRINT_DPI, metadata=facts)
 
 
 def _panel_title(class_: str, n: Sequence[int]) -> str:
@@ -449,7 +455,8 @@ class _Example:
         labelled_mri = None
         if mri_labels is not None and stack_from_world is not None:
             labelled_mri = read_label_volume(mri_labels)
-        labels = LabelPairs(labelled_mri, stack_from_world, rows).of(prepared_rows[section], plane)
+        pairs = LabelPairs(labelled_mri, stack_from_world, rows, stage="compare")
+        labels = pairs.of(prepared_rows[section], plane)
         # labels of deep grey matter can be ragged, so it is grey levels that find the cortex
         classes = figures.classes_of_grey(mri, mask)
         if labels is not None:

@@ -45,6 +45,7 @@ from sbr_core.stages.labels import LabelPair, LabelPairs, read_label_volume
 
 SUMMARY_COLUMNS = ("brain", "method", "metric", "class", "statistic", "value", "unit", "n")
 SECTION_COLUMNS = ("brain", "method", "section", "metric", "class", "value", "unit")
+PROVENANCE = "evaluation.json"
 
 
 def unit_of(metric: str) -> str:
@@ -65,6 +66,7 @@ def run(
     mri_labels: Path | None = None,
     rows: list[SectionRow] | None = None,
     excluded: str | None = None,
+    strict: bool = False,
 ) -> None:
     """Write ``summary.tsv`` and ``sections.tsv`` of one brain.
 
@@ -77,13 +79,14 @@ def run(
     mri_labels : labels on the MRI's grid; for a prealigned brain those named in `rows` are used.
     rows : the manifest's rows.
     excluded : ids of excluded sections, separated by commas; their landmarks are passed over.
+    strict : stop at the first label image that cannot be used, instead of leaving it out.
 
     Raises
     ------
     ManifestError
         A landmark of a section that is not there.
     ImageError
-        MRI labels or label images that cannot be what they are said to be.
+        MRI labels that cannot be what they are said to be or, with `strict`, a label image.
     """
     prepared_rows = {r["section"]: r for r in read_table(prepared, only_ok=False, verify=False)}
     plane_rows = {r["section"]: r for r in read_table(planes, verify=("_mrimask.nii.gz",))}
@@ -99,7 +102,7 @@ def run(
     mri = None
     if mri_labels is not None and stack_from_world is not None:
         mri = read_label_volume(mri_labels)
-    pairs = LabelPairs(mri, stack_from_world, rows)
+    pairs = LabelPairs(mri, stack_from_world, rows, stage="evaluate", strict=strict)
 
     def label_pair(section: str) -> LabelPair | None:
         """The labels to compare in one section, if it has any."""
@@ -130,10 +133,11 @@ def run(
     inputs |= {"landmarks": landmarks} if landmarks is not None else {}
     inputs |= {"mri_labels": mri_labels} if mri_labels is not None else {}
     write_provenance(
-        out_dir / "evaluation.json",
+        out_dir / PROVENANCE,
         stage="evaluate",
         options=options.model_dump(mode="json"),
         inputs=inputs,
+        labels_left_out=pairs.unusable,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,11 +51,20 @@ class LabelPair:
 class LabelPairs:
     """The pairs of labels of a brain, by section.
 
+    Labels that cannot be read, or of another shape than they should be, count as none: their
+    section is reported, and goes on without labels.
+
     Parameters
     ----------
     mri : labels of the 3D MRI, or None.
     stack_from_world : (4, 4); None for a prealigned brain.
     rows : the manifest's rows, whose ``mri_labels`` count where there is no 3D MRI.
+    stage : who reports.
+    strict : let the first labels that cannot be used stop the stage instead (`ImageError`).
+
+    Attributes
+    ----------
+    unusable : section -> what is wrong with its labels, of those asked for so far.
     """
 
     def __init__(
@@ -62,35 +72,50 @@ class LabelPairs:
         mri: Volume | None,
         stack_from_world: np.ndarray | None,
         rows: Sequence[SectionRow] | None,
+        *,
+        stage: str,
+        strict: bool = False,
     ) -> None:
         self.mri, self.stack_from_world = mri, stack_from_world
         self.plane_files = {r.section: r for r in rows or [] if r.mri_labels}
+        self.stage, self.strict = stage, strict
+        self.unusable: dict[str, str] = {}
 
     def of(self, prepared_row: Mapping[str, Any], plane_row: Mapping[str, Any]) -> LabelPair | None:
-        """The labels of one section and its plane; None where either has none.
+        """The labels of one section and its plane; None where either has none to use.
 
         Parameters
         ----------
         prepared_row, plane_row : of the tables of `prepare` and `resample`.
-
-        Raises
-        ------
-        ImageError
-            Labels that cannot be read, or of another shape than they should be.
         """
-        found = self.of_plane(prepared_row, plane_row) if prepared_row.get("labels") else None
-        if found is None:
+        path = prepared_row.get("labels")
+        of_plane = self.of_plane(prepared_row, plane_row) if path else None
+        of_section = self._read(prepared_row, path) if of_plane is not None else None
+        if of_section is None:
             return None
-        return LabelPair(
-            read_labels(Path(prepared_row["labels"])), float(prepared_row["pixel_size_mm"]), *found
-        )
+        return LabelPair(of_section, float(prepared_row["pixel_size_mm"]), *of_plane)
+
+    def _read(self, prepared_row: Mapping[str, Any], path: str) -> np.ndarray | None:
+        """A label image on the grid of the section's file; None once it was found unusable."""
+        section = prepared_row["section"]
+        if section in self.unusable:
+            return None
+        try:
+            shape = int(prepared_row["file_rows"]), int(prepared_row["file_columns"])
+            return read_labels(Path(path), shape)
+        except ImageError as error:
+            if self.strict:
+                raise
+            self.unusable[section] = str(error)
+            print(f"{self.stage}: section {section}: labels left out: {error}", file=sys.stderr)
+            return None
 
     def of_plane(
         self, prepared_row: Mapping[str, Any], plane_row: Mapping[str, Any]
     ) -> tuple[np.ndarray, geometry.PlaneGrid] | None:
-        """The labels of a section's MRI plane and their grid; None where it has none.
+        """The labels of a section's MRI plane and their grid; None where it has none to use.
 
-        Parameters and errors as of `of`.
+        Parameters as of `of`.
         """
         section = prepared_row["section"]
         if self.mri is not None:
@@ -104,12 +129,13 @@ class LabelPairs:
                 order=0,
             )
             return labels, grid
-        if section in self.plane_files:
-            shape = int(prepared_row["file_rows"]), int(prepared_row["file_columns"])
-            labels = read_labels(Path(self.plane_files[section].mri_labels), shape)
-            pixel_mm = float(self.plane_files[section].pixel_size_mm)
-            return labels, geometry.PlaneGrid(labels.shape, pixel_mm)
-        return None
+        if section not in self.plane_files:
+            return None
+        row = self.plane_files[section]
+        labels = self._read(prepared_row, row.mri_labels)
+        if labels is None:
+            return None
+        return labels, geometry.PlaneGrid(labels.shape, float(row.pixel_size_mm))
 
 
 def on_grid_of_plane(

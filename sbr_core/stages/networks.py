@@ -30,6 +30,13 @@ POLARITY = "tissue_bright"
 PADDING_MULTIPLE = Generator.multiple
 """Sides of every network's input; the registrar is content with any even number."""
 
+_OF_ANY = ("working_pixel_mm", "low_quantile", "high_quantile", "padding_multiple", "polarity")
+_PREPROCESSING = {
+    "registrar": _OF_ANY,
+    "method": (*_OF_ANY, "registers", "synthesis_rim_px", "medium_share", "medium_margin_px"),
+}
+"""What inference reads of the header's `preprocessing`, by the kind of the weights."""
+
 
 def registrar_architecture(options: RegistrarNetwork) -> dict[str, Any]:
     """Keyword arguments of `build_registrar` that options describe."""
@@ -105,10 +112,11 @@ def load_registrar(path: Path) -> tuple[Registrar, dict[str, Any]]:
     Raises
     ------
     WeightsError
-        No file, not safetensors, another kind of network, or tensors that do not fit it.
+        No file, not safetensors, another kind of network, a header that lacks something, or
+        tensors that do not fit it.
     """
     tensors, header = load_weights(path)
-    _check_kind(path, "registrar", header)
+    _check_header(path, "registrar", header)
     return _built(path, build_registrar, header["architecture"], tensors), header
 
 
@@ -118,7 +126,7 @@ def load_method(path: Path) -> tuple[Registrar | None, Generator | None, dict[st
     Raises as `load_registrar`.
     """
     tensors, header = load_weights(path)
-    _check_kind(path, "method", header)
+    _check_header(path, "method", header)
     found: dict[str, Any] = dict.fromkeys(_NETWORKS)
     for name, architecture in header["architecture"].items():
         prefix = f"{name}."
@@ -135,11 +143,25 @@ _NETWORKS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def _check_kind(path: Path, kind: str, header: Mapping[str, Any]) -> None:
+def _check_header(path: Path, kind: str, header: Mapping[str, Any]) -> None:
+    """WeightsError where a header is of something else, or lacks what inference reads.
+
+    What is missing is not filled in by a guess: a file that was written before a key was would
+    then be used with another preprocessing than it was trained with.
+    """
     if header.get("format") != FORMAT or header.get("kind") != kind:
         raise WeightsError(
             f"{path}: expected weights of a {kind} (format {FORMAT}), found"
             f" {header.get('kind')!r} (format {header.get('format')!r})"
+        )
+    missing = [key for key in ("architecture", "preprocessing") if key not in header]
+    if "preprocessing" in header:
+        known = header["preprocessing"]
+        missing += [f"preprocessing.{key}" for key in _PREPROCESSING[kind] if key not in known]
+    if missing:
+        raise WeightsError(
+            f"{path}: its header lacks {', '.join(missing)}, as that of an older version does;"
+            " train these networks again"
         )
 
 

@@ -17,6 +17,10 @@ from sbr_core.io.provenance import read_json, versions, write_text
 FOUND = "comparison.json"
 """What `compare` writes beside its tables for pages to show."""
 
+PRINT_DPI = 250
+_SCREEN_DPI = 165
+"""Figures are drawn for print; at these pixels an inch their letters are as large as a page's."""
+
 
 def write_page(out: Path, template: str, **values: Any) -> None:
     """Fill in a template of ``stages/`` and write the page."""
@@ -32,12 +36,15 @@ def write_page(out: Path, template: str, **values: Any) -> None:
 
 
 def number(value: float | None) -> str:
-    """A number as text: three digits, a dash for none."""
+    """A number as text: a count as it is, else three digits; a dash for none."""
     if value is None or not math.isfinite(value):
         return "–"
+    if isinstance(value, int):
+        return str(value)
     if abs(value) < 1e-6:  # rounding of something that is nought
         return "0"
-    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    # noughts at the end are kept, so that a column has its points below each other
+    return f"{value:#.3g}" if abs(value) < 99.95 else f"{value:.0f}"
 
 
 def png_uri(path: Path) -> str:
@@ -64,8 +71,17 @@ def comparison_of(folder: Path) -> Mapping[str, Any] | None:
     if not (folder / FOUND).is_file():
         return None
     found = read_json(folder / FOUND)
-    figures = [f | {"uri": png_uri(folder / f["file"])} for f in found["figures"]]
+    figures = [f | _on_screen(folder / f["file"]) for f in found["figures"]]
     return found | {"figures": figures}
+
+
+def _on_screen(figure: Path) -> dict[str, Any]:
+    """A figure inside the page, and how wide it is shown."""
+    from PIL import Image
+
+    with Image.open(figure) as picture:
+        width = round(picture.width * _SCREEN_DPI / PRINT_DPI)
+    return {"uri": png_uri(figure), "width": width}
 
 
 def simulated_from(brain: str, results_dir: Path) -> dict[str, Any] | None:

@@ -20,6 +20,8 @@ from sbr_core.io.provenance import read_json
 from sbr_core.io.receipts import file_of, read_table
 from sbr_core.io.transforms import PlaneField, read_section_transform
 from sbr_core.io.volumes import Volume, read_cuts, read_plane, read_volume
+from sbr_core.stages.doctor import CONTACT_SHEET, FINDINGS
+from sbr_core.stages.evaluate import PROVENANCE
 from sbr_core.stages.page import (
     comparison_of,
     jpeg,
@@ -41,7 +43,12 @@ _CUT_NAMES = {
 }
 # the change of a section's own value that is no longer chance or rounding
 _WORSE = {"in_plane_mm": 0.05, "dice": -0.01}
-_LOWER_IS_BETTER = {"in_plane_mm", "folding"}
+_LOWER_IS_BETTER = {
+    "in_plane_mm",
+    "folding",
+    "surface_distance_mm",
+    "surface_distance_p95_mm",
+}
 _HIGHER_IS_BETTER = {"dice", "dice_volume"}
 _SIMULATED_STATISTICS = ("mean", "rmse", "p95")
 _STAGES = ("prepare", "resample", "align_sections")
@@ -64,6 +71,7 @@ def run(
     out : the page.
     """
     results_dir = Path(results_dir)
+    doctor = _doctor(results_dir / "doctor", options)
     tables = {method: Path(folder) / "sections.tsv" for method, folder in methods.items()}
     rows = {
         method: {row["section"]: row for row in read_table(table, only_ok=False, verify=False)}
@@ -77,7 +85,7 @@ def run(
         simulated=simulated_from(brain, results_dir),
         methods=list(methods),
         tiles=_tiles(rows, measured),
-        alarms=_alarms(rows, measured, results_dir),
+        alarms=_alarms(rows, measured, results_dir) + _suspects(doctor),
         accuracy=measured.table(),
         on_simulated=_on_simulated_pairs(results_dir.with_name(brain + SIMULATED) / "evaluation"),
         statistics=_SIMULATED_STATISTICS,
@@ -87,6 +95,7 @@ def run(
         cuts=_volume_cuts(brain, methods, results_dir, options),
         alignment=_alignment(results_dir / "align"),
         losses=_losses(results_dir, methods),
+        doctor=doctor,
         comparison=comparison_of(results_dir / "compare"),
         mri_colour=plotting.MRI_COLOUR,
         sections=_sections(tables, rows, measured, results_dir, options),
@@ -230,6 +239,9 @@ def _alarms(
             if row["status"] != "ok":
                 failed.setdefault(section, f"{method}: {row['message']}")
     alarms = [f"section {section} was left out by {why}" for section, why in failed.items()]
+    if (measuring := results_dir / "evaluation" / PROVENANCE).is_file():
+        left_out = read_json(measuring).get("labels_left_out", {})
+        alarms += [f"section {s}: its labels were left out: {why}" for s, why in left_out.items()]
     for method, found in rows.items():
         for section, row in found.items():
             if row["status"] != "ok":
@@ -293,12 +305,32 @@ def _alignment(folder: Path) -> dict[str, Any] | None:
             if name in ("stage", "revision"):
                 continue
             if isinstance(value, int | float | str) and not isinstance(value, bool):
-                text = value if isinstance(value, str) else number(float(value))
+                text = value if isinstance(value, str) else number(value)
                 facts.append((name.replace("_", " "), text))
     picture = folder / "overview.png"
     if not facts and not picture.is_file():
         return None
     return {"facts": facts, "uri": png_uri(picture) if picture.is_file() else ""}
+
+
+def _doctor(folder: Path, options: ReportOptions) -> dict[str, Any] | None:
+    """What `doctor` found, and its contact sheet."""
+    if not (folder / FINDINGS).is_file():
+        return None
+    from PIL import Image
+
+    with Image.open(folder / CONTACT_SHEET) as picture:
+        sheet = jpeg(np.asarray(picture.convert("RGB")), "all sections", options.jpeg_quality)
+    return {"findings": read_tsv(folder / FINDINGS)[1], "sheet": sheet}
+
+
+def _suspects(doctor: Mapping[str, Any] | None) -> list[str]:
+    """A line for each section the doctor would have changed; those left out stand there already."""
+    return [
+        f"{line['words']} (the doctor says, {line['confidence']})"
+        for line in (doctor or {"findings": []})["findings"]
+        if line["suggestion"] and line["finding"] != "unusable"
+    ]
 
 
 def _losses(results_dir: Path, methods: Mapping[str, Path]) -> list[dict[str, str]]:

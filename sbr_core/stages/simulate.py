@@ -52,6 +52,7 @@ def run(
     out_dir: Path,
     align_dir: Path | None = None,
     mri_labels: Path | None = None,
+    strict: bool = False,
 ) -> None:
     """Make the simulated brain.
 
@@ -62,11 +63,13 @@ def run(
     out_dir : made if needed; files of the same names are replaced.
     align_dir, mri_labels : folder of `align` and labels on the MRI's grid, if it has some; those
         of a prealigned brain's planes are named in `rows`.
+    strict : stop at the first label image that cannot be used, instead of leaving it empty.
 
     Raises
     ------
     ImageError
-        Fewer than two sections lie on their MRI planes, or labels that cannot be read.
+        Fewer than two sections lie on their MRI planes, too few of them show tissue there, labels
+        of the MRI that cannot be read or, with `strict`, those of a plane.
     ConfigError
         A deformation that tissue of this size cannot be bent by.
     """
@@ -75,7 +78,8 @@ def run(
     if align_dir is not None and mri_labels is not None:
         volume = read_label_volume(mri_labels)
         stack_from_world = read_stack_from_world(Path(align_dir) / STACK_TRANSFORM)
-    brain = _Brain(prepared, planes, sections, LabelPairs(volume, stack_from_world, rows))
+    labels = LabelPairs(volume, stack_from_world, rows, stage="simulate", strict=strict)
+    brain = _Brain(prepared, planes, sections, labels)
     made = simulated_rows(
         rows, options.n_sections, brain.spacing_mm, out_dir, labelled=volume is not None
     )
@@ -190,21 +194,28 @@ class _Brain:
         )
 
     def plane_labels(self, section: str) -> np.ndarray:
-        """Labels of its plane on the plane's grid, uint16; only of one that has some.
+        """Labels of its plane on the plane's grid, uint16; zeros where none can be used.
 
         Labels an image cannot hold, which no section has either, are left out.
         """
         row, plane, _ = self.rows[section]
-        labels, grid = self._labels.of_plane(row, plane)
+        found = self._labels.of_plane(row, plane)
+        if found is None:
+            return np.zeros(self.shape, np.uint16)
+        labels, grid = found
         held = np.where((labels >= 0) & (labels <= np.iinfo(np.uint16).max), labels, 0)
         working = PlaneGrid(self.shape, self.spacing_mm)
         return on_grid_of_plane(held.astype(np.uint16), grid, working)
 
     def tissue_mm(self, section: str) -> np.ndarray:
-        """(n, 2) plane mm of a lattice's points in the MRI's mask."""
+        """(n, 2) plane mm of a lattice's points in the MRI's mask; of every point of a tiny one."""
         path = file_of(self.planes, self.rows[section][1], "_mrimask.nii.gz")
-        rows, columns = np.nonzero(read_plane(path)[0][::_LATTICE_PX, ::_LATTICE_PX])
-        return np.column_stack([columns, rows]) * (_LATTICE_PX * self.spacing_mm)
+        mask = read_plane(path)[0]
+        for step in (_LATTICE_PX, 1):
+            rows, columns = np.nonzero(mask[::step, ::step])
+            if rows.size:
+                break
+        return np.column_stack([columns, rows]) * (step * self.spacing_mm)
 
 
 def _draw_deformations(
@@ -257,6 +268,14 @@ def _learn(brain: _Brain, sections: list[str], seed: int) -> _Learnt:
         for number in range(len(sections)):
             fold = number % appearance.N_FOLDS
             samples.add(pair_of(number), fold, math.ceil(_SAMPLES / len(sections)), rng)
+        for fold in range(appearance.N_FOLDS):
+            if not samples.show_tissue(without_fold=fold):
+                others = [s for n, s in enumerate(sections) if n % appearance.N_FOLDS != fold]
+                more = " and others" if len(others) > 5 else ""
+                raise ImageError(
+                    f"{brain.sections}: sections {', '.join(others[:5])}{more} show no tissue on"
+                    " their MRI planes, so there is no look to learn for the simulated pairs"
+                )
         looks = [appearance.Look.fit(samples, fold, seed) for fold in range(appearance.N_FOLDS)]
 
     donors = np.unique(np.linspace(0, len(sections) - 1, _DONORS).round().astype(int))

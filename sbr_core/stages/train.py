@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def run(
     mri_labels: Path | None = None,
     rows: Sequence[SectionRow] | None = None,
     fresh: bool = False,
+    strict: bool = False,
 ) -> None:
     """Train the networks of one method.
 
@@ -84,6 +86,8 @@ def run(
         them: the table of `prepare`; of a brain with a 3D MRI the folder of `align` and the
         labels of the MRI; of a prealigned one the manifest's rows.
     out_dir, checkpoint_root, fresh : as in `train_registrar`.
+    strict : stop at the first label image that cannot be used, instead of training on its section
+        without labels.
 
     Raises
     ------
@@ -92,6 +96,8 @@ def run(
     TrainingError
         Fewer than two sections to train on, no labels for a method that needs some, a loss that
         runs away, or a second trainer.
+    ImageError
+        Labels of the MRI that cannot be read or, with `strict`, a label image.
     WeightsError
         The registrar's file does not hold a registrar, or one for another pixel size.
     """
@@ -107,8 +113,9 @@ def run(
     }
     spacings_mm = {float(row["spacing_mm"]) for row in plane_rows}
     pixel_mm = max(spacings_mm, default=0.0)
-    if shared_header is not None:
-        pixel_mm = shared_header["preprocessing"]["working_pixel_mm"]
+    trained_mm = shared_header and shared_header["preprocessing"]["working_pixel_mm"]
+    if trained_mm is not None:  # none: a registrar that serves any pixel size
+        pixel_mm = trained_mm
         if any(abs(s - pixel_mm) > 1e-6 * pixel_mm for s in spacings_mm):
             raise WeightsError(
                 f"{registrar}: was trained at {pixel_mm} mm, but {planes} has planes at"
@@ -145,6 +152,7 @@ def run(
             align_dir=align_dir,
             mri_labels=mri_labels,
             rows=rows,
+            strict=strict,
         )
         labels = stacked(maps).chunk(2)
     pairs = Pairs(
@@ -174,12 +182,16 @@ def run(
         out_dir = Path(out_dir)
         write_losses(history, out_dir)
         stains = sorted({str(row.get("stain", "")) for row in partners} - {""})
+        # the most frequent first: what inference makes of a section in none of them
+        counted = Counter(str(row.get("channel") or "grey") for row in partners)
+        channels = [name for name, _ in counted.most_common()]
         header = weights_header(
             "method",
             _architecture(task, options, shared_header),
             options,
             working_pixel_mm=pixel_mm,
             stain=",".join(stains),
+            channels=channels,
             fingerprint=data,
             revision=revision,
             registers="synthesised" if method in SHARED_REGISTRAR_METHODS else "section",
@@ -281,19 +293,20 @@ def read_label_maps(
     align_dir: Path | None,
     mri_labels: Path | None,
     rows: Sequence[SectionRow] | None,
+    strict: bool = False,
 ) -> tuple[list[np.ndarray], int]:
     """Labels of sections and planes on the planes' grids, numbered from 1.
 
     Parameters
     ----------
     plane_rows, section_rows : of the tables of `resample` and `align-sections`, in one order.
-    prepared, align_dir, mri_labels, rows : as in `run`.
+    prepared, align_dir, mri_labels, rows, strict : as in `run`.
 
     Returns
     -------
     maps : of all sections, then of all planes, (rows, columns) float32; zeros where a section or
-        its plane has no labels, so that a pair has both or none. Classes that only sections or
-        only planes have are left out.
+        its plane has no labels to use, so that a pair has both or none. Classes that only sections
+        or only planes have are left out.
     n_classes : how many are left.
 
     Raises
@@ -307,7 +320,7 @@ def read_label_maps(
     if align_dir is not None and mri_labels is not None:
         volume = read_label_volume(mri_labels)
         stack_from_world = read_stack_from_world(Path(align_dir) / STACK_TRANSFORM)
-    pairs = LabelPairs(volume, stack_from_world, rows)
+    pairs = LabelPairs(volume, stack_from_world, rows, stage=STAGE, strict=strict)
     prepared_rows = {row["section"]: row for row in read_table(prepared, verify=False)}
     if volume is None and not pairs.plane_files:
         raise TrainingError(
@@ -332,8 +345,10 @@ def read_label_maps(
         of_planes.append(both[1])
     classes = _found_in(of_sections) & _found_in(of_planes)
     if not classes:
+        left_out = [f"; section {s} was left out: {why}" for s, why in pairs.unusable.items()]
         raise TrainingError(
-            f"{prepared}: the labels of the sections and those of the MRI have no class in common"
+            f"{prepared}: the labels of the sections and those of the MRI have no class in"
+            f" common{''.join(left_out[:1])}"
         )
 
     def numbered(labels: np.ndarray) -> np.ndarray:

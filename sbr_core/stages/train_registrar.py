@@ -148,8 +148,10 @@ def _hand_out_shipped(planes: Path, out_dir: Path) -> None:
     tensors, header = load_weights(SHIPPED_REGISTRAR)
     header["preprocessing"]["working_pixel_mm"] = spacings_mm.pop()
     header["source"] = "shipped"
+    # the time it took elsewhere is none that this brain's registrar took
     history = [
-        {key: float(value) for key, value in row.items()} for row in read_tsv(SHIPPED_LOSSES)[1]
+        {key: float(value) for key, value in row.items() if key != "seconds"}
+        for row in read_tsv(SHIPPED_LOSSES)[1]
     ]
     write_losses(history, out_dir)
     save_weights(out_dir / "weights.safetensors", tensors, header)

@@ -310,6 +310,10 @@ def networks(tmp_path):
             stain="",
             fingerprint="test",
             revision=1,
+            registers="synthesised",
+            synthesis_rim_px=0,
+            medium_share=1.0,
+            medium_margin_px=2,
         )
         paths[name] = tmp_path / "weights" / f"{name}.safetensors"
         save_weights(paths[name], tensors, header)

@@ -10,10 +10,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from sbr_core import cli
-from sbr_core.errors import SbrError
+from sbr_core.errors import ConfigError, SbrError
+from sbr_core.io.weights import load_weights
 from sbr_core.stages import collect
+from sbr_core.training import shapes
 
 
 def sbr(*arguments: str, **kwargs) -> subprocess.CompletedProcess:
@@ -44,6 +47,24 @@ def test_flags_are_the_keywords_of_the_stage(command):
     for p in others:  # what the command line always gives needs no default, and the reverse
         flag = next(f for f in command.flags if f.keyword == p.name)
         assert not (flag.required and p.default is None), p.name
+
+
+def test_each_method_has_the_options_of_its_own_section():
+    """SyN those of `syn_mi`, not those of the networks' inference; a method trains by its own."""
+
+    def options(name, method):
+        values = {"method": method, "options": None}
+        return type(cli.options_of(name, values)).__name__
+
+    assert options("infer", "syn_mi") == "SynOptions"
+    assert options("infer", "sbr") == options("infer", "linear") == "InferOptions"
+    assert (options("train", "sbr"), options("train", "nmi")) == ("SbrOptions", "NmiOptions")
+    assert options("reassemble", "rot") == "ReassembleOptions"
+    for name in ("infer", "train", "reassemble"):
+        with pytest.raises(ConfigError, match="--method: unknown method 'magic' .known: linear, "):
+            options(name, "magic")
+    with pytest.raises(ConfigError, match="there is nothing to train for 'linear'"):
+        options("train", "linear")
 
 
 def test_unknown_option_is_one_line_and_exit_2(tmp_path):
@@ -115,7 +136,7 @@ def test_methods_are_checked(given, said, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_the_command_behind_the_shipped_registrar_runs(tmp_path):
+def test_the_command_behind_the_shipped_registrar_runs(tmp_path, capsys):
     options = {
         "steps": 1,
         "batch_size": 1,
@@ -126,3 +147,47 @@ def test_the_command_behind_the_shipped_registrar_runs(tmp_path):
     folders = ["--out-dir", str(tmp_path / "out"), "--checkpoint-root", str(tmp_path / "ck")]
     assert cli.main(["train-shapes", "--options", json.dumps(options), *folders]) == 0
     assert (tmp_path / "out" / "weights.safetensors").is_file()
+    with pytest.raises(SystemExit):
+        cli.main(["train-shapes", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "config/README.md lists under 'sbr train-shapes'" in said
+    assert "goes on from its last checkpoint" in said
+
+
+def test_an_interrupted_training_on_shapes_goes_on_with_the_same_command(tmp_path, monkeypatch):
+    """And ends with the weights of one that was not interrupted."""
+    options = {
+        "steps": 4,
+        "batch_size": 1,
+        "sizes_px": [[64, 64]],
+        "encoder_channels": [4, 4],
+        "estimator_channels": [4, 4],
+        "checkpoint_every_s": 1e-6,
+    }
+    done = []
+
+    def trained(folder, stop_at=None):
+        losses = shapes.ShapesTask.losses
+
+        def interrupted(task, rng):
+            done.append(folder)
+            if done.count(folder) == stop_at:
+                raise KeyboardInterrupt
+            return losses(task, rng)
+
+        monkeypatch.setattr(shapes.ShapesTask, "losses", interrupted)
+        folders = ["--out-dir", f"{tmp_path}/{folder}", "--checkpoint-root", f"{tmp_path}/ck"]
+        code = cli.main(["train-shapes", "--options", json.dumps(options), *folders])
+        monkeypatch.setattr(shapes.ShapesTask, "losses", losses)
+        return code
+
+    assert trained("whole") == 0 and done.count("whole") == 4
+    assert trained("again", stop_at=3) == 130
+    assert not (tmp_path / "again").exists()
+    done.clear()
+    assert trained("again") == 0 and done.count("again") == 2, "the first two steps are kept"
+    whole, again = (
+        load_weights(tmp_path / f / "weights.safetensors")[0] for f in ("whole", "again")
+    )
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, again[name]), name

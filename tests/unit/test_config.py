@@ -21,6 +21,7 @@ from sbr_core.config import (
     Config,
     NmiOptions,
     Options,
+    ShapesOptions,
     parse_options,
     resolve,
 )
@@ -147,6 +148,74 @@ def test_the_shared_registrar_is_taken_to_go_through_it_or_to_start_at_it(reposi
         assert {(one.warmup_fraction, one.warmup_start) for one in through} == {(0.15, "section")}
 
 
+TRAINED_OR_INFERRED = (
+    "train_registrar",
+    *(f"train_{method}" for method in TRAINED_METHODS),
+    "syn_mi",
+    "infer",
+)
+NOT_OF_THE_METHOD = {
+    "device": "where it is computed",
+    "seed": "any is as good",
+    "checkpoint_every_s": "what an interruption costs",
+    "infer.batch_size": "memory and speed; each section has the same result",
+    "estimator_channels": "of the pyramid only, and the paper's registrar is the U-Net",
+    "radius_px": "likewise",
+    "train_registrar.finetune_steps": "of `registrar: finetune` only, and the paper's is `train`",
+    "train_registrar.finetune_learning_rate": "likewise",
+    "medium_margin_px": "of planes that are cut, and a `medium_share` of 1 cuts none",
+    "infer.refine_learning_rate": "of the refinement, of which no step is taken",
+    "infer.refine_smoothness": "likewise",
+    "infer.refine_window_px": "likewise",
+    "infer.refine_edge_px": "likewise",
+}
+"""Option -> why the preset `paper` may leave it to the default."""
+
+
+def test_no_default_can_change_what_the_preset_paper_does(repository):
+    """Each option is written in it, for a method where the method takes it from, or excused."""
+    paper = config.load_yaml(repository / "config/presets/paper.yaml")
+    written = config._with_inherited(paper)
+    excused = set()
+    for section in TRAINED_OR_INFERRED:
+        for key, field in STAGES[section].model_fields.items():
+            parts = getattr(type(field.default), "model_fields", None)
+            for part in parts or ("",):
+                value = written[section].get(key, {})
+                if (part in value) if parts else key in written[section]:
+                    continue
+                reason = {key, f"{section}.{key}"} & set(NOT_OF_THE_METHOD)
+                assert reason, f"config/presets/paper.yaml: {section}.{key} {part} is not written"
+                excused |= reason
+    assert excused == set(NOT_OF_THE_METHOD)
+    # what excuses some of them
+    assert (paper["registrar"], paper["infer"]["refine_steps"]) == ("train", 0)
+    assert paper["train_registrar"]["network"] == "unet"
+    assert paper["train_sbr"]["medium_share"] == 1
+
+
+def test_the_preset_paper_has_the_published_values(repository):
+    """As the tables of the paper and its code have them, whatever this project's defaults are."""
+    found = resolve({"preset": "paper"}, repository / "config/presets")
+    sbr, registrar = found.train_sbr, found.train_registrar
+    assert (sbr.contrastive_weight, sbr.temperature, sbr.n_samples) == (0.02, 0.05, 256)
+    assert (sbr.generator_channels, sbr.residual_blocks, sbr.projection_channels) == (32, 6, 256)
+    assert (sbr.batch_size, sbr.learning_rate, sbr.beta1, sbr.steps) == (1, 2e-4, 0.5, 400 * 93)
+    assert (registrar.batch_size, registrar.learning_rate, registrar.smoothness) == (10, 1e-3, 1)
+    assert registrar.encoder_channels == (16, 32, 32, 64, 64, 64)
+    assert registrar.decoder_channels == (64, 64, 64, 32, 32, 16)
+    assert (registrar.squaring_steps, registrar.lncc_window_px, registrar.neighbours) == (7, 9, 3)
+    assert found.train_sbr_n.contrastive_weight == 0 and found.train_nmi.bins == 20
+    for method in TRAINED_METHODS:
+        section = getattr(found, f"train_{method}")
+        drawn, scaled = section.augment, section.intensity
+        assert (drawn.rotation_deg, drawn.scale, drawn.translation_px) == (3, 0.05, 2), method
+        assert (drawn.field_grid, drawn.field_sigma_px) == (9, (3, 5)), method
+        assert (scaled.low_quantile, scaled.high_quantile) == (0.01, 0.99), method
+        assert not section.augment_together and section.precision == "float32", method
+    assert not found.infer.symmetric and found.infer.refine_steps == 0
+
+
 def test_options_cannot_be_changed_afterwards():
     with pytest.raises(ValueError, match="frozen"):
         Config().train_sbr.steps = 3
@@ -221,6 +290,17 @@ def test_readme_teaches_every_key_with_its_default(repository):
                 cell = cells[key].split(" / ")
                 value = float(cell[0] if stage == "train_registrar" else cell[-1])
                 assert value == default, f"config/README.md: {stage}.{key}: default {default}"
+
+
+def test_readme_teaches_every_option_of_train_shapes(repository):
+    text = (repository / "config/README.md").read_text()
+    (part,) = [p for p in text.split("\n### ") if p.startswith("`sbr train-shapes`")]
+    cells = documented(part.split("\n## ")[0])
+    # no image is deformed or scaled by these
+    assert set(cells) == set(ShapesOptions.model_fields) - {"intensity", "augment"}
+    for key, field in ShapesOptions.model_fields.items():
+        if key in cells and isinstance(field.default, float):
+            assert float(cells[key]) == field.default, key
 
 
 def test_readme_teaches_every_column(repository):

@@ -1,5 +1,6 @@
 """Metrics in cases whose answer is known."""
 
+import itertools
 import math
 
 import numpy as np
@@ -168,6 +169,26 @@ def test_sections_without_a_difference_count_against_one():
     assert test.p > metrics.paired_wilcoxon(numbered(differences[:20]), reference).p
     same = metrics.paired_wilcoxon(reference, reference)
     assert (same.n, same.rank_biserial, same.p) == (30, 0.0, 1.0)
+
+
+def test_ties_and_zeros_up_to_13_pairs_are_counted_out():
+    differences = [0, 0, 1, 1, -1, 2, 3, 3, 4]
+    test = metrics.paired_wilcoxon(numbered(differences), numbered([0] * 9))
+    ranks = np.array([4, 4, 4, 6, 7.5, 7.5, 9])  # the zeros have had 1 and 2; ties share
+    sums = [np.dot(ranks, signs) for signs in itertools.product((0, 1), repeat=7)]
+    at_least = np.mean(np.array(sums) >= ranks.sum() - 4)
+    assert test.p == pytest.approx(2 * at_least)
+    assert test.rank_biserial == pytest.approx((ranks.sum() - 8) / ranks.sum())
+
+
+def test_ties_and_zeros_of_more_pairs_go_by_the_normal_approximation():
+    differences = np.array([0, 0, 1, 1, 1, -1, -2, 3, 4, 5, 6, 7, 8, 9, 10], float)
+    test = metrics.paired_wilcoxon(numbered(differences), numbered([0] * 15))
+    above = 3 * 4.5 + sum(range(8, 16))
+    mean = (15 * 16 - 2 * 3) / 4
+    # the variances of what ties and zeros take are subtracted: one tie of four, two zeros
+    variance = (15 * 16 * 31 - 2 * 3 * 5) / 24 - (4**3 - 4) / 48
+    assert test.p == pytest.approx(2 * stats.norm.sf((above - mean) / math.sqrt(variance)))
 
 
 def test_holm_by_hand():

@@ -1,4 +1,4 @@
-"""A stand-in for the command ``sbr``: the real flags, receipts and file names, but no work.
+"""A stand-in for the command ``sbr``: the real flags, options, receipts and file names, no work.
 
 Each result is a few bytes that depend on what its real one would depend on, so the workflow's
 decisions are those of a real run. Every call adds a line to ``calls.tsv`` in the working
@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from sbr_core.cli import _rows, build_parser
+from sbr_core.cli import _rows, build_parser, options_of
 from sbr_core.io.manifests import simulated_rows
 from sbr_core.io.provenance import write_text
 from sbr_core.io.receipts import SectionResult, read_table, run_sections
@@ -70,6 +70,10 @@ def run(command, arguments):
     elif command == "prepare-mri":
         for name in ("mri.nii.gz", "mri_mask.nii.gz", "mri.json"):
             write_text(out_dir / name, digest(options, arguments["mri"]))
+    elif command == "doctor":
+        assert read_table(arguments["prepared"]), "the doctor came before its table"
+        for name in ("findings.tsv", "contact_sheet.png", "doctor.json"):
+            write_text(out_dir / name, digest(options, arguments["prepared"]))
     elif command == "align":
         assert read_table(arguments["sections"]), "the global fit came before its table"
         for name in (
@@ -132,6 +136,7 @@ def main():
     """Run one command and note it."""
     arguments = vars(build_parser().parse_args())
     command = arguments.pop("command")
+    options_of(command, dict(arguments))  # refused where the real command would refuse them
     worked_on = run(command, arguments)
     with open("calls.tsv", "a") as stream:
         stream.write(f"{command}\t{json.dumps(worked_on)}\n")

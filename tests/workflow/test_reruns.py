@@ -31,6 +31,7 @@ def test_edited_image_reruns_its_chunk_volume_tables_and_report_only(lab):
         "collect one sbr",
         "reassemble one linear",
         "reassemble one sbr",
+        "doctor one",
         "evaluate one",
         "report one",
     }
@@ -45,6 +46,7 @@ def test_flipped_row_reruns_its_chunk_but_not_its_mri_plane(lab):
     lab.edit("raw/one/sections.tsv", "s03.png\t2.0\t0.5\tnone", "s03.png\t2.0\t0.5\tlr")
     jobs = lab.rules()
     assert jobs["prepare"] == 1 and jobs["infer"] == 2 and jobs["align_sections"] == 1
+    assert jobs["doctor"] == 1, "an edited row is seen by the doctor"
     assert not GLOBAL & set(jobs) and "resample" not in jobs
     assert TABLES.items() <= jobs.items()
 
@@ -117,6 +119,8 @@ def test_config_section_reruns_its_stage_and_what_follows(lab):
         return set(lab.rules())
 
     assert rules_with("report: {jpeg_quality: 33}\n") == {"report"}
+    # nothing but the report looks at what the doctor says
+    assert rules_with("doctor: {min_turn_deg: 17}\n") == {"doctor", "report"}
     assert rules_with("train_sbr: {steps: 777}\n") == {
         *("train", "infer", "collect", "reassemble", "evaluate", "report"),
     }
@@ -124,7 +128,15 @@ def test_config_section_reruns_its_stage_and_what_follows(lab):
         *("infer", "collect", "reassemble", "evaluate", "report"),
     }
     # the tables of prepare are ancient to the global fit, its options are not
-    everything = {"prepare", "prepare_mri", "resample", "align_sections", "infer", "collect"}
+    everything = {
+        "prepare",
+        "prepare_mri",
+        "doctor",
+        "resample",
+        "align_sections",
+        "infer",
+        "collect",
+    }
     assert rules_with("prepare: {min_tissue_mm2: 3.25}\n") == everything | GLOBAL | set(TABLES)
 
 
@@ -215,6 +227,21 @@ def test_second_brain_leaves_the_first_alone_and_can_borrow_its_networks(lab):
     # but naming another donor, or none, does
     lab.write_sheet(first, two, three)
     assert {"train_registrar two", "train two sbr"} <= set(lab.planned())
+
+
+def test_what_is_missing_is_made_in_the_call_in_which_a_section_changed(lab):
+    """Though the tables it is made from are steady, and nothing else leads to it."""
+    (lab.folder / "raw/one/images/s03.png").write_text("other pixels")
+    assert "simulate_pairs one" in lab.planned("simulate")
+    for name in ("sbr/weights.safetensors", "registrar/loss.tsv"):
+        (lab.folder / "results/one" / name).unlink()
+    jobs = lab.planned("train_all")
+    assert f"prepare one {lab.chunk('s03')}" in jobs
+    assert "train one sbr" in jobs and "train_registrar one" not in jobs  # no one asked for a loss
+    (lab.folder / "results/one/registrar/weights.safetensors").unlink()
+    assert {"train one sbr", "train_registrar one"} <= set(lab.planned("train_all"))
+    lab.snakemake("simulate", "train_all")
+    assert lab.planned("simulate", "train_all") == []
 
 
 def test_simulated_pairs_rerun_when_their_options_or_their_source_change(lab):

@@ -361,15 +361,30 @@ def steady(stage, *parts):
     """Input function of a table of sections, for a stage that looks at the brain as a whole.
 
     A section that changes must not start the global fit or a training again, so the table is
-    `ancient`; but when the user forces the stage, it waits for the newest table.
+    `ancient`. When the user forces the stage, it waits for the newest table; and so it does where
+    something it makes is missing: behind an `ancient` file that is to be made anew, Snakemake looks
+    for nothing that is missing, and it would take a second call to make it.
     """
 
     def table(wildcards):
         path = of_brain(wildcards.brain, *parts)
         forced = workflow.dag_settings.forceall or stage in workflow.dag_settings.forcerun
-        return path if forced else ancient(path)
+        made = all(Path(file).is_file() for file in made_by(stage, wildcards))
+        return ancient(path) if made and not forced else path
 
     return table
+
+
+def made_by(stage, wildcards):
+    """What is asked for of a stage that looks at the brain as a whole."""
+    brain = wildcards.brain
+    if stage == "align":
+        return list(fit_of(brain).values())
+    if stage == "simulate_pairs":
+        names = ("sections.tsv", "landmarks.tsv", "truth.json")
+        return [simulated_data(brain + manifests.SIMULATED, name) for name in names]
+    folder = "registrar" if stage == "train_registrar" else wildcards.method
+    return [of_brain(brain, folder, name) for name in ("weights.safetensors", "loss.tsv")]
 
 
 def network_inputs(wildcards):
@@ -492,6 +507,9 @@ def report_inputs(wildcards):
     }
     if not BRAINS[brain].prealigned:
         inputs["fit"] = of_brain(brain, "align", "quality.json")
+    if brain in SHEET:
+        inputs["findings"] = of_brain(brain, "doctor", "findings.tsv")
+        inputs["contact_sheet"] = of_brain(brain, "doctor", "contact_sheet.png")
     if trainings_of(brain):
         inputs["losses"] = [of_brain(brain, f, "loss.tsv") for f in trainings_of(brain)]
     return inputs

@@ -34,6 +34,7 @@ rule evaluate:
             excluded=excluded_sections(wildcards) if "landmarks" in input.keys() else None,
             mri_labels=input.get("mri_labels"),
             rows=BRAINS[wildcards.brain].sections if "plane_labels" in input.keys() else None,
+            strict=CONFIG.strict and "plane_labels" in input.keys(),
         ),
     shell:
         "sbr evaluate --options {params.options:q} --brain {wildcards.brain:q}"

@@ -44,6 +44,7 @@ rule simulate_pairs:
         flags=lambda wildcards, input: flags(
             align_dir=parent(input.similarity) if "mri_labels" in input.keys() else None,
             mri_labels=input.get("mri_labels"),
+            strict=CONFIG.strict and "plane_labels" in input.keys(),
         ),
     shell:
         "sbr simulate --options {params.options:q} --rows {params.rows:q}"

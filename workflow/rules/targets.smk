@@ -4,6 +4,7 @@
 rule prepare_all:
     input:
         [receipts(brain, "prepare") for brain in SHEET],
+        expand("<results>/{brain}/doctor/findings.tsv", brain=SHEET),
 
 
 rule align_all:

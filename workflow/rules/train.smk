@@ -40,6 +40,7 @@ rule train:
             align_dir=parent(input.similarity) if "mri_labels" in input.keys() else None,
             mri_labels=input.get("mri_labels"),
             rows=BRAINS[wildcards.brain].sections if "plane_labels" in input.keys() else None,
+            strict=CONFIG.strict and "prepared" in input.keys(),
         ),
     shell:
         "sbr train --method {params.method:q} --options {params.options:q}"

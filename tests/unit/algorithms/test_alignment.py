@@ -5,18 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
 
 from sbr_core.algorithms.alignment import (
     _ants_fit,
     _Grid3,
     _Image3,
-    candidate_orientations,
     centred_affine,
+    nearest_orientation,
     normalised_mutual_information,
     section_in_world,
+    smooth_stretch,
     split_affine,
 )
-from sbr_core.geometry import apply, similarity_scale
+from sbr_core.geometry import (
+    apply,
+    orientation_letters,
+    orientation_matrix,
+    similarity_scale,
+)
 
 
 def _random_affine(rng: np.random.Generator) -> np.ndarray:
@@ -70,12 +77,34 @@ def test_centring_takes_the_tissue_and_not_the_corner():
     assert np.array_equal(working_from_plane[:2, :2], np.eye(2))
 
 
-def test_letters_name_one_orientation_which_may_be_left_handed():
-    (lia,) = candidate_orientations("LIA")
-    assert np.isclose(np.linalg.det(lia), -1)
-    assert np.array_equal(lia @ [1, 0, 0], [-1, 0, 0])  # columns run to the left
-    (ras,) = candidate_orientations("RAS")
-    assert np.array_equal(ras, np.eye(3))
+@pytest.mark.parametrize("letters", ["RAS", "LIA", "PIR", "SAL"])
+def test_the_nearest_orientation_is_that_of_a_turned_and_stretched_one(letters):
+    turn = Rotation.from_rotvec([0.3, -0.2, 0.4]).as_matrix()  # 31 degrees
+    pose = np.eye(4)
+    pose[:3, :3] = 1.1 * turn @ orientation_matrix(letters) @ np.diag([1.0, 0.9, 1.1])
+    pose[:3, 3] = 5.0, 6.0, 7.0
+    assert np.array_equal(nearest_orientation(pose), orientation_matrix(letters))
+    assert orientation_letters(nearest_orientation(pose)) == letters
+
+
+def test_stretch_is_smoothed_along_the_stack_and_one_torn_section_does_not_count():
+    rng = np.random.default_rng(0)
+    z = np.cumsum(rng.uniform(0.5, 1.5, 40))
+    true = np.zeros((40, 2, 2))
+    true[:, 0, 0] = -0.1 + 0.002 * z
+    true[:, 0, 1] = true[:, 1, 0] = 0.05
+    noise = 0.005 * rng.standard_normal((40, 2, 2))
+    seen = true + noise + noise.transpose(0, 2, 1)
+    seen[17] += [[0.3, 0.1], [0.1, -0.3]]
+    smooth = smooth_stretch(z, seen, z)
+    assert np.abs(smooth - true).max() < 0.01
+    # also where there is no section, and not wildly beyond the ends
+    assert np.abs(smooth_stretch(z, seen, [z[-1] + 5]) - true[-1]).max() < 0.02
+
+
+def test_one_stretch_stays_as_it_is():
+    log = np.array([[[0.1, 0.02], [0.02, -0.1]]])
+    assert np.allclose(smooth_stretch(np.array([3.0]), log, [3.0, 9.0]), log)
 
 
 def test_mutual_information_of_independent_equal_and_inverted_images():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sbr_core.algorithms.masks import brain_mask, find_background, tissue_mask
+from sbr_core.algorithms.background import find_background, padding_mask
+from sbr_core.algorithms.masks import brain_mask, tissue_mask
 from sbr_core.algorithms.sections import tissue_signal
 from sbr_core.io.images import read_labels, read_section
 from sbr_core.io.manifests import read_manifest
@@ -54,29 +55,6 @@ def test_the_intensity_scale_does_not_matter(gain):
     assert _dice(_found(image * np.float32(gain)), tissue) > 0.98
 
 
-def test_black_background_is_recognised():
-    image, tissue = _drawn(noise=0.0)
-    black = np.where(tissue, image, 0).astype(np.float32)
-    background = find_background(black)
-    assert (background.polarity, background.level) == ("dark_background", 0.0)
-    assert _dice(_found(black), tissue) > 0.98
-
-
-def test_background_level_is_the_glass_not_the_ink_or_tissue_at_the_border():
-    image, _ = _drawn()
-    image[:, :60] = 0.5  # tissue cut by the left border
-    image[:12, 150:] = 0.05
-    background = find_background(image)
-    assert background.polarity == "bright_background"
-    assert background.level == pytest.approx(0.98, abs=0.005)
-    assert 0.003 < background.noise < 0.008
-
-
-def test_polarity_can_be_forced():
-    image, _ = _drawn()
-    assert find_background(image, "dark_background").polarity == "dark_background"
-
-
 def test_ink_lines_labels_and_dust_are_no_tissue():
     image, tissue = _drawn()
     image[4:12, 5:9] = 0.1  # letters in a corner
@@ -91,6 +69,87 @@ def test_ink_lines_labels_and_dust_are_no_tissue():
     assert _dice(mask & ~line, tissue & ~line) > 0.97
     extra = mask & ~ndimage.binary_dilation(tissue, iterations=2)
     assert not extra.any()
+
+
+def _littered():
+    """A section with everything on the slide that is no tissue; and where tissue is."""
+    rng = np.random.default_rng(4)
+    image, tissue = _drawn(noise=0.0)
+    crack = np.abs(np.arange(SHAPE[0])[:, None] - 45 - 0.3 * np.arange(SHAPE[1])[None, :]) < 2.5
+    crack = crack & _disc(80, 70, 46)
+    pale, dark = _disc(25, 175, 12), _disc(135, 185, 11)
+    tissue = (tissue & ~crack) | pale | dark
+    image[crack] = 0.98
+    image[pale] = 0.98 - 0.4 * 0.23  # a piece that took little stain
+    image[dark] = 0.98 - 1.5 * 0.23  # a piece of cortex alone, beside one with white matter
+    bubble = _disc(120, 125, 13) & ~_disc(120, 125, 10)
+    image[bubble] = 0.6
+    image[:26, :24] = 0.93  # a paper label
+    image[6:20, 6:18][::3] = 0.1  # and its print
+    for column in (196, 203, 209):
+        image[52:64, column : column + 3] = 0.05  # letters in ink
+    image[:, 218:] = 0.55  # edge of the slide
+    image[155, :] = 0.5  # edge of the cover glass, near the border
+    image[30:33, 110:] = np.minimum(image[30:33, 110:], 0.8)  # and one farther in
+    image[30:33][:, pale[31]] = 0.98 - 0.4 * 0.23
+    image = ndimage.gaussian_filter(image, 0.6) + rng.normal(scale=0.004, size=SHAPE)
+    return image.astype(np.float32), tissue, {"bubble": bubble}
+
+
+def test_what_lies_on_the_slide_is_left_out_and_every_piece_kept():
+    image, tissue, _ = _littered()
+    mask = _found(image)
+    assert _dice(mask, tissue) > 0.97
+    near = ndimage.binary_dilation(tissue, iterations=2)
+    near[28:35] = True  # the line that crosses the pale piece
+    assert not (mask & ~near).any()
+    for piece in (_disc(25, 175, 10), _disc(135, 185, 9), _disc(85, 170, 18)):
+        assert mask[piece].mean() > 0.99
+
+
+def test_a_crack_is_no_tissue_and_both_its_sides_are():
+    image, tissue, _ = _littered()
+    mask = _found(image)
+    crack = _disc(80, 70, 40) & ~_disc(80, 70, 14) & ~tissue
+    middle = ndimage.distance_transform_edt(crack) >= 2
+    assert middle.sum() > 50 and mask[middle].mean() < 0.05
+
+
+def test_a_ring_of_tissue_is_no_bubble():
+    image = np.full(SHAPE, 0.98, np.float32)
+    tissue = _disc(80, 70, 45) | (_disc(85, 170, 24) & ~_disc(85, 170, 13))
+    image[tissue] = 0.75
+    assert _dice(_found(image), tissue) > 0.98
+
+
+def test_pale_tissue_in_a_cut_out_section_is_no_hole():
+    """Published sections come cut out on black: then the darkest stain, near black, is tissue."""
+    image = np.zeros(SHAPE, np.float32)
+    tissue = _disc(80, 100, 60)
+    image[tissue] = 0.6
+    image[_disc(80, 100, 25) & ~_disc(80, 100, 18)] = 0.08  # 13 % of the rest
+    assert _dice(_found(image), tissue) > 0.99
+    # on a background with noise the same would be glass
+    noisy = image + np.random.default_rng(0).normal(scale=0.01, size=SHAPE).astype(np.float32)
+    assert not _found(noisy)[80, 100 + 21]
+
+
+@pytest.mark.parametrize("black", [0.0, 0.02])
+@pytest.mark.parametrize("angle_deg", [0, 7])
+def test_a_slide_on_a_black_table_is_a_slide(black, angle_deg):
+    image, tissue = _drawn(noise=0.004)
+    turned = [
+        ndimage.rotate(np.pad(a.astype(float), 30, constant_values=value), angle_deg, order=1,
+                       reshape=True, cval=value)
+        for a, value in ((image, black), (tissue, 0.0))
+    ]  # fmt: skip
+    picture = turned[0].astype(np.float32)
+    background = find_background(picture)
+    assert background.padding == pytest.approx(black, abs=0.01)
+    assert background.polarity == "bright_background"
+    assert background.level == pytest.approx(0.98, abs=0.01)
+    picture[padding_mask(picture, background.padding)] = background.level
+    assert _dice(_found(picture), turned[1] > 0.5) > 0.97
 
 
 def test_a_line_that_touches_tissue_is_cut_off():

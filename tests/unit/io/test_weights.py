@@ -52,3 +52,7 @@ def test_missing_damaged_and_foreign_files_are_refused(tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(WeightsError, match="without an sbr_core header"):
         read_header(tmp_path / "other.safetensors")
+    for header, said in (("{", "not readable as JSON"), ("[1]", "expected a header of keys")):
+        save_file({"a": torch.zeros(2)}, tmp_path / "odd.safetensors", {"sbr_core": header})
+        with pytest.raises(WeightsError, match=said):
+            read_header(tmp_path / "odd.safetensors")

@@ -202,6 +202,8 @@ def test_descriptors_have_unit_length():
     projection = Projection((1, 6), 16)
     out = projection([torch.randn(2, 10, 1), torch.randn(2, 7, 6)])
     assert [tuple(o.shape) for o in out] == [(2, 10, 16), (2, 7, 16)]
+    with torch.autocast("cpu", torch.bfloat16):  # in half precision too
+        out += projection([torch.randn(2, 10, 1), torch.randn(2, 7, 6)])
     for o in out:
         torch.testing.assert_close(o.norm(dim=-1), torch.ones(o.shape[:-1]))
     with pytest.raises(ValueError, match="2 layers"):

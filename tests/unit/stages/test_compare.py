@@ -109,6 +109,14 @@ def row_of(path, **where):
     return row
 
 
+def test_a_training_that_took_no_step_or_no_time_here_states_none(compared):
+    """Of 0 steps, and that of the shipped registrar."""
+    for losses in ([], [{"step": 1, "loss": 2.0}]):
+        write_tsv(compared.results / "compare" / "nmi" / "loss.tsv", losses, ("step", "loss"))
+        rows = read_tsv(run(compared) / "summary.tsv")[1]
+        assert {r["method"] for r in rows if r["metric"].startswith("training_")} == {"sbr"}
+
+
 def test_summary_has_a_row_for_each_method_metric_and_class(compared):
     path = run(compared) / "summary.tsv"
     assert tuple(read_tsv(path)[0]) == compare.SUMMARY_COLUMNS

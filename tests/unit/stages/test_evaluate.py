@@ -12,9 +12,9 @@ from sbr_core import geometry
 from sbr_core.algorithms import simulation
 from sbr_core.algorithms.planes import resample_plane
 from sbr_core.config import EvaluateOptions
-from sbr_core.errors import ManifestError
+from sbr_core.errors import ImageError, ManifestError
 from sbr_core.geometry import PlaneGrid
-from sbr_core.io.images import read_labels, write_png
+from sbr_core.io.images import image_shape, read_labels, write_png
 from sbr_core.io.manifests import SectionRow, read_manifest, write_tsv
 from sbr_core.io.provenance import sha256_file
 from sbr_core.io.transforms import (
@@ -106,6 +106,7 @@ def brain(small_demo, tmp_path_factory):
             "position_mm": r.position_mm,
             "pixel_size_mm": r.pixel_size_mm,
             "labels": r.labels,
+            **dict(zip(("file_rows", "file_columns"), image_shape(Path(r.image)), strict=True)),
         }
         for r in rows
     ]
@@ -292,3 +293,55 @@ def test_prealigned_dice_is_on_the_labels_own_grid(tmp_path):
     in_plane = {"metric": "in_plane_mm", "statistic": "mean"}
     assert _value(summary, method="linear", **in_plane) == pytest.approx(5.0)
     assert not [r for r in summary if r["metric"] == "through_plane_mm"]
+
+
+def test_labels_that_cannot_be_read_are_reported_and_the_rest_is_measured(tmp_path, capsys):
+    """One damaged label image of a plane costs its section's Dice, not the tables."""
+    rows, prepared, planes, masks = [], [], [], {}
+    for section in "ab":
+        labels = np.zeros((20, 24), np.uint8)
+        labels[5:15, 5:15] = 1
+        for name in ("labels", "mri_labels"):
+            write_png(tmp_path / f"{section}_{name}.png", labels)
+        prepared.append(
+            {
+                "section": section,
+                "position_mm": float(len(rows)),
+                "pixel_size_mm": 1.0,
+                "file_rows": 20,
+                "file_columns": 24,
+                "labels": str(tmp_path / f"{section}_labels.png"),
+            }
+        )
+        planes.append({"section": section, "rows": 20, "columns": 24, "spacing_mm": 1.0})
+        masks[section] = [tmp_path / "resample" / "sections" / f"{section}_mrimask.nii.gz"]
+        write_plane(masks[section][0], np.ones((20, 24), np.uint8), 1.0)
+        of_plane = str(tmp_path / f"{section}_mri_labels.png")
+        rows.append(SectionRow(section, "", float(len(rows)), 1.0, mri_labels=of_plane))
+    _table(tmp_path / "prepare" / "sections.tsv", prepared, {"a": [], "b": []})
+    _table(tmp_path / "resample" / "sections.tsv", planes, masks)
+    same = {section: ((np.eye(3),), (np.eye(3),)) for section in "ab"}
+    for method in ("linear", "other"):
+        _write_method(tmp_path / method, same)
+    (tmp_path / "a_mri_labels.png").write_bytes(b"no image")
+    flags = {
+        "brain": "b",
+        "methods": {m: tmp_path / m for m in ("linear", "other")},
+        "prepared": tmp_path / "prepare" / "sections.tsv",
+        "planes": tmp_path / "resample" / "sections.tsv",
+        "rows": rows,
+        "out_dir": tmp_path / "evaluation",
+    }
+    with pytest.raises(ImageError, match=r"a_mri_labels\.png: not readable"):
+        evaluate.run(EvaluateOptions(), strict=True, **flags)
+    assert not flags["out_dir"].exists()
+    evaluate.run(EvaluateOptions(), **flags)
+    said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert len(said) == 1, "said once, whatever the number of methods"
+    assert said[0].startswith("evaluate: section a: labels left out: ")
+    measured = _rows_of(flags["out_dir"] / "sections.tsv")
+    with_dice = [(r["section"], r["method"]) for r in measured if r["metric"] == "dice"]
+    assert sorted(with_dice) == [("b", "linear"), ("b", "other")]
+    assert {r["section"] for r in measured if r["metric"] == "folding"} == {"a", "b"}
+    facts = json.loads((flags["out_dir"] / "evaluation.json").read_text())
+    assert list(facts["labels_left_out"]) == ["a"]

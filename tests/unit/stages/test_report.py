@@ -13,8 +13,10 @@ from PIL import Image
 from sbr_core.config import InferOptions, ReassembleOptions, ReportOptions
 from sbr_core.io.images import write_png
 from sbr_core.io.manifests import read_tsv, write_tsv
+from sbr_core.io.provenance import write_json
 from sbr_core.io.volumes import Volume, read_cuts, write_volume
 from sbr_core.stages import infer, reassemble, report
+from sbr_core.stages.page import number
 
 
 @pytest.fixture
@@ -61,6 +63,8 @@ def finished_brain(fake_brain, tmp_path, save_networks):
                 for m, v in values.items()
             ],
         )
+    left_out = {"labels_left_out": {"004": "l.png: not readable"}}
+    write_json(brain.results / "evaluation" / "evaluation.json", left_out)
     return brain
 
 
@@ -94,9 +98,10 @@ def test_page_is_self_contained_and_complete(finished_brain, tmp_path):
 def test_page_names_what_went_wrong(finished_brain):
     page = page_of(finished_brain)
     assert "section 002 was left out by prepare: no &lt;tissue&gt; found" in page
-    assert "section 003: sbr is worse than linear in in_plane_mm 2.5 (linear 2)" in page
+    assert "section 004: its labels were left out: l.png: not readable" in page
+    assert "section 003: sbr is worse than linear in in_plane_mm 2.50 (linear 2.00)" in page
     assert re.search(r'class="n good">1.25<', page)
-    assert "linear 2 → sbr 1.25" in page
+    assert "linear 2.00 → sbr 1.25" in page
 
 
 def test_page_shows_the_accuracy_on_simulated_pairs_and_calls_it_simulated(finished_brain):
@@ -117,13 +122,34 @@ def test_page_shows_the_accuracy_on_simulated_pairs_and_calls_it_simulated(finis
     shown = page.split(title)[1].split("</div>")[0]
     cells = re.findall(r'<td class="n ([a-z]*)">([^<]*)<', shown)
     texts = [text for _, text in cells]
-    assert texts == ["1.4", "1.7", "3.1", "0.44", "0.61", "1.3", "1.6", "1.8", "3.1"]
+    assert texts == ["1.40", "1.70", "3.10", "0.440", "0.610", "1.30", "1.60", "1.80", "3.10"]
     grades = [grade for grade, _ in cells]
     assert grades == ["", "", "", "good", "good", "good", "bad", "bad", ""]
     assert re.findall(r"<td>([^<]*)<", shown) == ["linear", "sbr", "syn_mi"]
     assert "in_plane_mm, simulated" in shown and "not how far its real sections are off" in shown
     # what the brain itself was measured at stands apart
     assert re.search(r'class="n good">1.25<', page.split(title)[0])
+
+
+def test_numbers_have_three_digits_and_counts_are_whole():
+    values = [None, float("nan"), 0.0, 1e-9, 1.0, 0.25, -2.5, 16.25, 99.96, 1234.5, 7, 250]
+    texts = ["–", "–", "0", "0", "1.00", "0.250", "-2.50", "16.2", "100", "1234", "7", "250"]
+    assert [number(value) for value in values] == texts
+
+
+def test_page_shows_what_the_doctor_said(finished_brain):
+    assert 'id="doctor"' not in page_of(finished_brain)
+    folder = finished_brain.results / "doctor"
+    finding = {"section": "003", "finding": "flip", "confidence": 0.97}
+    finding |= {"suggestion": "flip=lr rotate_deg=0", "words": "section 003: seems flipped"}
+    write_tsv(folder / "findings.tsv", [finding])
+    write_png(folder / "contact_sheet.png", np.zeros((4, 4, 3), np.uint8))
+    page = page_of(finished_brain)
+    assert "The section doctor (1)" in page and "flip=lr rotate_deg=0" in page
+    assert 'alt="contact sheet' in page
+    # in its table, and among what to look at first
+    assert page.count("section 003: seems flipped") == 2
+    assert "section 003: seems flipped (the doctor says, 0.97)" in page
 
 
 def test_page_without_evaluation_training_or_volume(fake_brain):

@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +27,14 @@ from sbr_core.io.manifests import (
     SectionRow,
     read_landmarks,
     read_manifest,
+    read_tsv,
     simulated_rows,
     write_tsv,
 )
-from sbr_core.io.volumes import Volume, write_volume
+from sbr_core.io.provenance import sha256_file
+from sbr_core.io.volumes import Volume, write_plane, write_volume
 from sbr_core.stages import align_sections, collect, evaluate, infer, prepare, resample, simulate
+from sbr_core.stages.labels import LabelPairs
 
 PIXEL_MM = 0.5
 SHAPE = (90, 100)
@@ -110,6 +115,61 @@ def test_the_manifest_is_what_was_planned(source, made):
     planned = simulated_rows(source["rows"], None, PIXEL_MM, made)
     assert read_manifest(made / "sections.tsv", prealigned=True) == planned
     assert [row.section for row in planned] == [f"s{i}" for i in range(6)]
+
+
+def test_a_plane_whose_labels_cannot_be_read_has_pairs_without_labels(
+    source, made, tmp_path, capsys
+):
+    """And everything else is as it was."""
+    rows = [replace(row, mri_labels=f"{tmp_path}/{row.section}.png") for row in source["rows"]]
+    for ours, theirs in zip(rows, source["rows"], strict=True):
+        if theirs.mri_labels:
+            shutil.copy(theirs.mri_labels, ours.mri_labels)
+        else:
+            write_png(Path(ours.mri_labels), np.zeros(SHAPE, np.uint8))
+    Path(rows[1].mri_labels).write_bytes(b"no image")
+    given = source | {"rows": rows}
+    with pytest.raises(ImageError, match=r"s1\.png: not readable"):
+        simulate.run(OPTIONS, out_dir=tmp_path / "strict", strict=True, **given)
+    simulate.run(OPTIONS, out_dir=tmp_path / "data", **given)
+    assert "simulate: section s1: labels left out: " in capsys.readouterr().err
+    for row in read_manifest(tmp_path / "data" / "sections.tsv", prealigned=True):
+        before = made / Path(row.image).relative_to(tmp_path / "data")
+        assert Path(row.image).read_bytes() == before.read_bytes()
+        labelled = row.section not in ("s1", "s2", "s4")
+        assert read_labels(row.labels).any() == read_labels(row.mri_labels).any() == labelled
+
+
+def test_sections_that_show_no_tissue_on_their_planes_are_named(source, tmp_path):
+    """Every other one without: then there is nothing to learn the look of the others from."""
+    header, rows = read_tsv(source["sections"])
+    folder = tmp_path / "brain" / "align_sections"
+    shutil.copytree(source["sections"].parent / "sections", folder / "sections")
+    usable = [row for row in rows if row["status"] == "ok"]
+    for row in usable[1::2]:
+        name = f"sections/{row['section']}_linearmask.nii.gz"
+        write_plane(folder / name, np.zeros(SHAPE, np.uint8), PIXEL_MM)
+        row["files"] = json.dumps(json.loads(row["files"]) | {name: sha256_file(folder / name)})
+    write_tsv(folder / "sections.tsv", rows, header)
+    given = source | {"sections": folder / "sections.tsv"}
+    with pytest.raises(ImageError, match="brain/align_sections/.*: sections s1, s3 show no tissue"):
+        simulate.run(OPTIONS, out_dir=tmp_path / "data", **given)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_plane_of_a_few_pixels_has_its_points(source, tmp_path):
+    """Between those of the lattice too."""
+    header, rows = read_tsv(source["planes"])
+    folder = tmp_path / "resample"
+    shutil.copytree(source["planes"].parent / "sections", folder / "sections")
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[40:42, 52:53] = 1
+    write_plane(folder / "sections/s1_mrimask.nii.gz", mask, PIXEL_MM)
+    write_tsv(folder / "sections.tsv", rows, header)
+    labels = LabelPairs(None, None, None, stage="simulate")
+    brain = simulate._Brain(source["prepared"], folder / "sections.tsv", source["sections"], labels)
+    expected = [[52 * PIXEL_MM, 40 * PIXEL_MM], [52 * PIXEL_MM, 41 * PIXEL_MM]]
+    np.testing.assert_allclose(brain.tissue_mm("s1"), expected)
 
 
 def test_fewer_sections_are_spread_evenly(source, tmp_path):

@@ -16,14 +16,14 @@ from sbr_core.config import (
     Config,
     InferOptions,
 )
-from sbr_core.errors import ConfigError, TrainingError
+from sbr_core.errors import ConfigError, ImageError, TrainingError
 from sbr_core.io.images import write_png
 from sbr_core.io.manifests import SectionRow, read_tsv, write_tsv
 from sbr_core.io.provenance import sha256_file
 from sbr_core.io.receipts import file_of, read_table
 from sbr_core.io.volumes import Volume, read_plane, write_volume
 from sbr_core.io.weights import load_weights
-from sbr_core.stages import infer, train
+from sbr_core.stages import SHIPPED_REGISTRAR, infer, train
 from sbr_core.stages.networks import load_method, load_registrar
 
 SMALL = {
@@ -159,6 +159,13 @@ def test_untrained_registrars_that_start_as_the_shared_one_infer_what_it_does(
     assert facts["inputs"]["registrar"]["sha256"] == sha256_file(shared)
 
 
+def test_the_registrar_of_the_package_can_be_given_as_it_is(fake_brain):
+    """It serves any pixel size and names none; the weights then name that of the planes."""
+    weights = run_train(fake_brain, "sbr", registrar=SHIPPED_REGISTRAR)
+    _, _, header = load_method(weights)
+    assert header["preprocessing"]["working_pixel_mm"] == fake_brain.grid.spacing_mm
+
+
 def test_a_method_that_takes_the_shared_registrar_needs_it(fake_brain):
     with pytest.raises(ConfigError, match="train: method 'cgan': --registrar is needed"):
         run_train(fake_brain, "cgan")
@@ -227,6 +234,45 @@ def test_labels_of_a_prealigned_brain_come_from_its_rows(labelled, tmp_path):
     assert of_sections["006"].any()
     # 40 by 50 pixels of 0.4 mm on a grid of 1 mm
     assert of_planes["006"].sum() == pytest.approx(16 * 20, rel=0.05)
+
+
+def test_one_unreadable_label_image_does_not_stop_the_training(fake_brain, capsys):
+    """Its section trains by mutual information alone, as one without labels does."""
+    brain = fake_brain
+    rows = []
+    for row in read_table(brain.table("prepare")):
+        path = brain.results / "labels" / f"{row['section']}.png"
+        labels = np.zeros((int(row["file_rows"]), int(row["file_columns"])), np.uint8)
+        labels[20:60, 30:80] = 3
+        write_png(path, labels)
+        rows.append(
+            SectionRow(row["section"], row["image"], row["position_mm"], 0.4, mri_labels=str(path))
+        )
+    of_labels = {"prepared": brain.table("prepare"), "rows": rows}
+    broken, misfit = brain.results / "labels" / "003.png", brain.results / "labels" / "006.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    write_png(misfit, np.ones((5, 6), np.uint8))
+
+    with pytest.raises(ImageError, match=r"003\.png: not readable"):
+        run_train(brain, "nmiw", strict=True, **of_labels)
+    assert not (brain.results / "nmiw").exists()
+    assert run_train(brain, "nmiw", **of_labels).is_file()
+    said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert [line.split(": labels left out: ")[0] for line in said] == [
+        "train: section 003",
+        "train: section 006",
+    ]
+    of_sections, of_planes, _ = label_maps(brain, **of_labels)
+    empty = {section for section, labels in of_planes.items() if not labels.any()}
+    assert empty == {"003", "006"}
+    assert not any(of_sections[section].any() for section in empty), "a pair has both or none"
+
+    for row in rows:
+        write_png(brain.results / "labels" / f"{row.section}.png", np.ones((5, 6), np.uint8))
+    with pytest.raises(
+        TrainingError, match="no class in common; section 000 was left out: .*shape"
+    ):
+        label_maps(brain, **of_labels)
 
 
 def test_what_is_missing_to_learn_from_labels_is_one_line(labelled):

@@ -1,0 +1,147 @@
+"""What lies around the tissue: polarity, level and noise of the background, and padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+_MAD_TO_SIGMA = 1.4826
+_PADDING_TOLERANCE = 0.03
+"""Padding is one value up to this share of the image's range."""
+
+
+@dataclass(frozen=True)
+class Background:
+    """The empty part of a section image.
+
+    Attributes
+    ----------
+    polarity : ``bright_background`` (glass) or ``dark_background`` (black).
+    level : its intensity, in the image's intensity.
+    noise : robust standard deviation of the intensity there, at least 0.5 % of the brightest.
+    padding : value of what a scanner put around the slide, or None; see `padding_value`.
+    """
+
+    polarity: str
+    level: float
+    noise: float
+    padding: float | None = None
+
+
+def find_background(image: np.ndarray, polarity: str = "auto") -> Background:
+    """Polarity and level of the background, from the border of the image.
+
+    Where the slide is surrounded by padding, the border is that of the slide.
+
+    Parameters
+    ----------
+    image : (rows, columns), any intensity scale.
+    polarity : ``auto``, ``bright_background`` or ``dark_background``. ``auto``: the background
+        is bright when the border's median is nearer the image's 99 % quantile than its 1 %.
+    """
+    padding = padding_value(image)
+    if padding is None:
+        width = max(1, round(0.02 * min(image.shape)))
+        inner = np.zeros(image.shape, bool)
+        inner[width:-width, width:-width] = True
+        border, seen = image[~inner], image
+    else:
+        around = padding_mask(image, padding)
+        border, seen = image[_rim(around)], image[~around]
+    low, high = np.quantile(seen, [0.01, 0.99])
+    if polarity == "auto":
+        middle = float(np.median(border))
+        bright = middle - low > high - middle
+        if high == low:  # a flat image says nothing; bright or dark makes no difference
+            bright = True
+        polarity = "bright_background" if bright else "dark_background"
+    # tissue and ink that reach the border lie on the other side of the middle
+    half = (low + high) / 2
+    empty = border[border >= half] if polarity == "bright_background" else border[border <= half]
+    if empty.size == 0:
+        empty = np.array([seen.max() if polarity == "bright_background" else seen.min()])
+    level = float(np.median(empty))
+    apart = np.abs(empty - level)
+    if np.mean(apart > 0) > 0.25:  # noise clipped at black or white: half of it is exactly there
+        apart = apart[apart > 0]
+    noise = float(_MAD_TO_SIGMA * np.median(apart))
+    # what differs by less than half a percent of the brightest is no tissue, noise or not
+    floor = 0.005 * float(np.quantile(np.abs(seen), 0.999))
+    return Background(polarity, level, max(noise, floor), padding)
+
+
+def padding_value(image: np.ndarray) -> float | None:
+    """The value of the padding around a slide that does not fill its image, if there is any.
+
+    Scanners and stitching pad with black or white; a slide on a dark table looks alike. Padding
+    fills at least a quarter of the image's border evenly, and what it leaves is a rectangle, turned
+    or not, with another even level along its edges: the slide's own background, far from the
+    padding and an extreme of what is there.
+
+    Parameters
+    ----------
+    image : (rows, columns), any intensity scale.
+    """
+    edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    lowest, highest = float(image.min()), float(image.max())
+    tolerance = _PADDING_TOLERANCE * (highest - lowest)
+    for value in (lowest, highest):
+        if tolerance == 0 or np.mean(np.abs(edge - value) <= tolerance) < 0.25:
+            continue
+        around = padding_mask(image, value)
+        if around.mean() > 0.95 or rectangularity(~around) < 0.95:
+            continue
+        rim, inside = image[_rim(around)], image[~around]
+        if rim.size == 0:
+            continue
+        level = float(np.median(rim))
+        even = np.quantile(np.abs(rim - level), 0.8) <= 2 * tolerance
+        far = abs(level - value) > 0.5 * (highest - lowest)
+        # tissue stands out from the slide's background towards the padding's intensity
+        standing_out = (inside - level) * (1 if value > level else -1)
+        some_tissue = np.mean(standing_out > 2 * tolerance) > 0.01
+        if even and far and some_tissue and np.mean(standing_out < -2 * tolerance) < 0.02:
+            return value
+    return None
+
+
+def padding_mask(image: np.ndarray, value: float) -> np.ndarray:
+    """(rows, columns) bool: pixels of about `value` that hang together with the border."""
+    tolerance = _PADDING_TOLERANCE * float(image.max() - image.min())
+    regions, _ = ndimage.label(np.abs(image - value) <= tolerance)
+    edge = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
+    at_border = np.zeros(regions.max() + 1, bool)
+    at_border[edge] = True
+    at_border[0] = False
+    return at_border[regions]
+
+
+def rectangularity(mask: np.ndarray) -> float:
+    """Share of the smallest rectangle around a mask, at any angle, that the mask fills; 0 to 1.
+
+    Holes count as filled.
+
+    Parameters
+    ----------
+    mask : (rows, columns) bool, not empty.
+    """
+    filled = ndimage.binary_fill_holes(mask)
+    rows = np.flatnonzero(filled.any(axis=1))
+    first = filled[rows].argmax(axis=1)
+    last = filled.shape[1] - 1 - filled[rows, ::-1].argmax(axis=1)
+    # the ends of each row hold every corner of the outline
+    outline = np.stack([np.tile(rows, 2), np.concatenate([first, last])], axis=-1).astype(float)
+    angles = np.deg2rad(np.arange(0.0, 90.0, 1.0))
+    along = outline @ np.stack([np.cos(angles), np.sin(angles)])
+    across = outline @ np.stack([-np.sin(angles), np.cos(angles)])
+    # a pixel has a width, which adds to that of the outermost centres
+    areas = (np.ptp(along, axis=0) + 1) * (np.ptp(across, axis=0) + 1)
+    return min(1.0, float(filled.sum() / areas.min()))
+
+
+def _rim(around: np.ndarray) -> np.ndarray:
+    """The pixels 3 to 5 away from padding; nearer ones may be mixed with it."""
+    px = ndimage.distance_transform_cdt(~around, "chessboard")
+    return (px >= 3) & (px <= 5)

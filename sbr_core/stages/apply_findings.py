@@ -1,0 +1,128 @@
+"""`sbr apply-findings`: an edited copy of a manifest, with what `sbr doctor` suggests."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from sbr_core.errors import ConfigError, ManifestError
+from sbr_core.io.manifests import PATH_COLUMNS, is_excluded, parse_section, read_tsv, write_tsv
+
+EDITABLE = ("flip", "rotate_deg", "position_mm", "exclude")
+
+
+def run(
+    options: None,
+    *,
+    findings: Path,
+    manifest: Path,
+    out: Path,
+    min_confidence: float | None = None,
+) -> None:
+    """Write the copy; the manifest itself stays as it is.
+
+    Where two findings want another value for the same cell, the surer one has its way. What was
+    changed, and why, is added to `notes`.
+
+    Parameters
+    ----------
+    findings : table of `sbr doctor`, whose lines may have been deleted or edited.
+    out : the copy; if it lies in another folder, relative paths are written anew.
+    min_confidence : leave out what is less sure; everything in the table unless given.
+
+    Raises
+    ------
+    ManifestError
+        A finding of no section of the manifest, a suggestion that cannot be read, or two sections
+        that would come to the same position.
+    ConfigError
+        `out` is the manifest, or `min_confidence` is none of 0 to 1.
+    """
+    findings, manifest, out = Path(findings), Path(manifest), Path(out)
+    if out.resolve() == manifest.resolve():
+        raise ConfigError(f"-o: {out} is the manifest itself, expected another file")
+    least = 0.0 if min_confidence is None else min_confidence
+    if not 0 <= least <= 1:
+        raise ConfigError(f"--min-confidence: expected a number from 0 to 1, found {least:g}")
+    header, rows = read_tsv(manifest)
+    row_of = {row.get("section", ""): row for row in rows}
+    edits = _edits(findings, row_of, manifest, least)
+    changed = set()
+    for section, cells in edits.items():
+        row, said = row_of[section], []
+        for column, (value, confidence) in cells.items():
+            before = row.get(column, "")
+            if value != before:
+                row[column] = value
+                said.append(f"{column} {before or 'empty'} -> {value} ({confidence:g})")
+        if said:
+            changed.add(section)
+            row["notes"] = "; ".join(
+                filter(None, [row.get("notes", ""), "doctor: " + ", ".join(said)])
+            )
+    _check(rows, findings)
+    if out.parent.resolve() != manifest.parent.resolve():
+        for row in rows:
+            for column in PATH_COLUMNS:
+                if row.get(column) and not os.path.isabs(row[column]):
+                    path = manifest.parent.resolve() / row[column]
+                    row[column] = os.path.relpath(path, out.parent.resolve())
+    write_tsv(out, rows, header)
+    print(
+        f"apply-findings: {len(changed)} of {len(rows)} sections edited"
+        + (f": {', '.join(sorted(changed))}" if changed else ""),
+        file=sys.stderr,
+    )
+
+
+def _edits(
+    findings: Path, row_of: dict[str, dict[str, str]], manifest: Path, least: float
+) -> dict[str, dict[str, tuple[str, float]]]:
+    """Section -> column -> (value, confidence of who says so)."""
+    header, table = read_tsv(findings)
+    for column in ("section", "confidence", "suggestion"):
+        if column not in header:
+            raise ManifestError(f"{findings}: column {column!r} is missing")
+    edits: dict[str, dict[str, tuple[str, float]]] = {}
+    for number, line in enumerate(table, 2):
+        where = f"{findings}: line {number}: section {line['section']!r}"
+        if line["section"] not in row_of:
+            raise ManifestError(f"{where}: {manifest} has no such section")
+        try:
+            confidence = float(line["confidence"])
+        except ValueError:
+            found = line["confidence"]
+            raise ManifestError(
+                f"{where}: confidence: expected a number, found {found!r}"
+            ) from None
+        if not confidence >= least:
+            continue
+        for word in line["suggestion"].split():
+            column, equals, value = word.partition("=")
+            if not equals or not value or column not in EDITABLE:
+                raise ManifestError(
+                    f"{where}: suggestion: expected {' or '.join(c + '=…' for c in EDITABLE)},"
+                    f" found {word!r}"
+                )
+            cells = edits.setdefault(line["section"], {})
+            if column not in cells or cells[column][1] < confidence:
+                cells[column] = value, confidence
+    return edits
+
+
+def _check(rows: list[dict[str, str]], findings: Path) -> None:
+    """Refuse a copy that the workflow would refuse."""
+    at: dict[float, str] = {}
+    for row in rows:
+        where = f"{findings}: with its suggestions"
+        section = parse_section(row, where, None)
+        if is_excluded(row, f"{where}: section {section.section!r}"):
+            continue
+        if section.position_mm in at:
+            raise ManifestError(
+                f"{findings}: with its suggestions, sections {at[section.position_mm]!r} and"
+                f" {section.section!r} come to the same position_mm {section.position_mm:g}:"
+                " are both lines of the pair there?"
+            )
+        at[section.position_mm] = section.section
