@@ -431,7 +431,10 @@ class Config(Options):
     strict: bool = False
     # a chunk's rows travel on one command line, whose length the system limits
     chunk_size: Annotated[int, Field(ge=1, le=200)] = 16
-    gpus: Annotated[int, Field(ge=0)] = 0
+    # None: one, where this machine has one
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    # what a cluster that gives cards by `--gres` only calls them
+    gres: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(:[A-Za-z0-9_.]+)?$")] | None = None
     demo: DemoOptions = DemoOptions()
     prepare: PrepareOptions = PrepareOptions()
     doctor: DoctorOptions = DoctorOptions()
