@@ -148,9 +148,11 @@ def test_demo_runs_to_its_report(interrupted):
 
 
 def test_small_stages_share_jobs(interrupted):
-    _, _, jobs = interrupted
-    stages = [comment.split("_wildcards_")[0] for _, comment in jobs.values()]
-    assert stages.count("rule_prepare") == 1
+    lab, _, jobs = interrupted
+    comments = [comment for _, comment in jobs.values()]
+    assert len(list((lab / "results/demo/prepare/chunks").iterdir())) == 2
+    assert comments.count("rule_prepare_prepare") == 1
+    assert comments.count("rule_sections_align_sections_resample") == 1
 
 
 @pytest.mark.parametrize("interruption", ["scancel", "pre-emption"])

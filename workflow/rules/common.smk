@@ -162,8 +162,6 @@ def one_of(names):
 
 
 CONFIG = checked(sbr_config.resolve, config, REPOSITORY / "config" / "presets")
-# a card that a job may find; whether it suits the installed PyTorch would take seconds to ask
-CARD_IS_HERE = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
 ENVIRONMENT_OF_NETWORKS = f"../../envs/sbr{'_cuda' if CONFIG.gpus else ''}.yaml"
 METHODS = tuple(dict.fromkeys(("linear", *CONFIG.methods)))
 # simulated pairs are also given to the classical reference
@@ -583,7 +581,7 @@ def inference_section(folder):
 def gpus(stage):
     """Graphics cards a job of this stage asks for."""
     device = getattr(CONFIG, stage).device
-    asked = int(CARD_IS_HERE) if CONFIG.gpus is None else CONFIG.gpus
+    asked = int(sbr_config.has_card()) if CONFIG.gpus is None else CONFIG.gpus
     return {"cpu": 0, "cuda": max(1, asked)}.get(device, asked)
 
 
