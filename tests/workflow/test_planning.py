@@ -72,7 +72,7 @@ def test_landmarks_of_excluded_sections_are_passed_over(empty_lab):
     sheet = lab.folder / "config/brains.tsv"
 
     def evaluation() -> str:
-        done = lab.snakemake("--dry-run", "--printshellcmds")
+        done = lab.snakemake("--dry-run")
         (line,) = [s for s in done.stdout.splitlines() if "sbr evaluate" in s]
         return line
 
