@@ -18,12 +18,12 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sbr_core.errors import TERMINATED, ConfigError, SbrError
+from sbr_core.errors import TERMINATED, ConfigError, SbrError, StorageError, storage_fault
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,25 @@ COMMANDS = (
             Flag("dataset", "text", "allen or bigbrain"),
             _optional("--out-dir", "path", "folder it comes to (default: data/DATASET)"),
             _optional("--base-url", "text", "where the repository's files are (default: GitHub)"),
+        ),
+    ),
+    Command(
+        "manifest",
+        "write the manifest of a folder of section images, or of a stack in a 3D NIfTI",
+        None,
+        (
+            Flag("source", "path", "the folder, or the NIfTI"),
+            Flag(
+                "--out",
+                "path",
+                "manifest to write (default: sections.tsv beside them)",
+                required=False,
+                short="-o",
+            ),
+            _optional("--section-spacing-mm", "number", "from one section to the next, mm"),
+            _optional("--thickness-mm", "number", "what 1 in the names' numbers stands for, mm"),
+            _optional("--pixel-size-mm", "number", "pixel of all files, instead of what they say"),
+            _optional("--slice-axis", "text", "i, j or k: the axis a NIfTI is cut along"),
         ),
     ),
     Command(
@@ -411,16 +430,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     # threads that wait soon go to sleep: on a machine that has other work as well, spinning ones
     # use up the turns that the one they wait for needs; idle it costs nothing
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    # the one line that reproduces this run when it is pasted
-    print("$ " + shlex.join(["sbr", *argv]), flush=True)
     try:
+        # the one line that reproduces this run when it is pasted
+        print("$ " + shlex.join(["sbr", *argv]), flush=True)
         with _signals_as_exceptions():
             _dispatch(name, arguments)
     except SbrError as error:
         if debug:
             raise
-        print(f"sbr {name}: {error}", file=sys.stderr)
-        return error.exit_code
+        return _fault(name, error)
+    except OSError as error:
+        reason = storage_fault(error)
+        if debug or not reason:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return _fault(name, StorageError(f"{where}{reason}"))
     except KeyboardInterrupt:
         print(f"sbr {name}: interrupted; the same command goes on", file=sys.stderr)
         return 130
@@ -432,6 +456,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return TERMINATED
     # anything else is a bug: Python shows its traceback and exits with 1
     return 0
+
+
+def _fault(name: str, error: SbrError) -> int:
+    """Say what was wrong with what was given; its exit code."""
+    with suppress(OSError):  # where the disk is full, the log may lie on it
+        print(f"sbr {name}: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 class _Terminated(BaseException):

@@ -1,7 +1,27 @@
 """Errors that are the user's to mend: one clear line, exit code 2, no traceback."""
 
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
 TERMINATED = 143
 """Exit code after SIGTERM: 128 + 15, what a scheduler expects of a process it stopped."""
+
+_STORAGE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+}
+"""Faults of the place a file is written to, not of the program."""
+_LEAST_FREE_BYTES = 1 << 16
 
 
 class SbrError(Exception):
@@ -29,6 +49,10 @@ class DownloadError(SbrError):
     """A file that cannot be had from the web, or is not the one it should be."""
 
 
+class StorageError(SbrError):
+    """A disk that is full, or a folder that may not be written to."""
+
+
 class ImageError(SbrError):
     """An image or a volume that cannot be read or cannot be what it is said to be."""
 
@@ -47,3 +71,25 @@ class ReceiptError(SbrError):
 
 class TrainingError(SbrError):
     """Training that cannot go on: no data, a runaway or non-finite loss, a second trainer."""
+
+
+def storage_fault(error: BaseException, folder: Path | None = None) -> str:
+    """Why a file could not be written, in words, if the storage is to blame; otherwise "".
+
+    Parameters
+    ----------
+    error : what was raised, with its causes.
+    folder : where the file was to be; that its disk is full counts, whatever was raised.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _STORAGE:
+            return os.strerror(cause.errno).lower()
+        cause = cause.__cause__ or cause.__context__
+    if folder is None or isinstance(error, SbrError):
+        return ""
+    try:
+        full = shutil.disk_usage(folder).free < _LEAST_FREE_BYTES
+    except OSError:
+        return ""
+    return "no space left on device" if full else ""

@@ -40,20 +40,22 @@ class Level:
 
     Attributes
     ----------
-    image : (rows, columns) float32; pixel (i, j) is pixel (step i, step j) of the file.
-    step : file pixels per pixel.
+    image : (rows, columns) float32; pixel (i, j) is pixel (thinned i, thinned j) of what was read.
+    thinned : pixels read per pixel.
     file_shape : (rows, columns) of the file.
     pixel_size_mm : of the file.
     section_mm_from_plane_mm : maps points (n, 2); the section's published transform.
     labels : (rows, columns) of the file, or None.
+    read_step : (x, y) file pixels per pixel read; the outer edges of the first ones are the same.
     """
 
     image: np.ndarray
-    step: int
+    thinned: int
     file_shape: tuple[int, int]
     pixel_size_mm: float
     section_mm_from_plane_mm: Mapping2D
     labels: np.ndarray | None = None
+    read_step: tuple[float, float] = (1.0, 1.0)
 
     @classmethod
     def of(
@@ -63,15 +65,29 @@ class Level:
         spacing_mm: float,
         section_mm_from_plane_mm: Mapping2D,
         labels: np.ndarray | None = None,
+        file_shape: tuple[int, int] | None = None,
+        read_step: tuple[float, float] = (1.0, 1.0),
     ) -> Level:
         """Prefilter a file's image (background 0) to `spacing_mm`.
 
         Every second or later pixel is kept only while there are at least two to an output pixel.
+
+        Parameters
+        ----------
+        file_shape : (rows, columns), that of `image` if it has the file's full resolution.
         """
-        scale = spacing_mm / pixel_size_mm
+        scale = spacing_mm / pixel_size_mm / math.sqrt(read_step[0] * read_step[1])
         step = max(1, int(scale / 2))
         filtered = prefilter(image, scale)[::step, ::step].copy()
-        return cls(filtered, step, image.shape, pixel_size_mm, section_mm_from_plane_mm, labels)
+        return cls(
+            filtered,
+            step,
+            file_shape or image.shape,
+            pixel_size_mm,
+            section_mm_from_plane_mm,
+            labels,
+            read_step,
+        )
 
     def inside(self, section_mm: np.ndarray) -> np.ndarray:
         """Which of the points (n, 2) lie within the file, up to the outer edges of its pixels."""
@@ -81,7 +97,9 @@ class Level:
 
     def sample(self, section_mm: np.ndarray) -> np.ndarray:
         """Intensity, linear, at points (n, 2) that are inside; float32."""
-        px = section_mm / self.pixel_size_mm / self.step
+        # the outer edges of the first pixels are the same; exact where the file was read whole
+        read_step = np.array(self.read_step)
+        px = (section_mm / self.pixel_size_mm - (read_step - 1) / 2) / read_step / self.thinned
         # the last pixels of the file may have been thinned out: the nearest kept one stands in
         px = np.minimum(px, np.array(self.image.shape[::-1]) - 1)
         return resample_section(self.image, px)

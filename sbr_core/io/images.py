@@ -1,29 +1,33 @@
-"""Section images and label images from PNG, JPEG, TIFF."""
+"""Section images and label images from PNG, JPEG, TIFF, whole-slide images and NIfTI slices."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from sbr_core.errors import ImageError
-from sbr_core.io.provenance import atomic_path
+from sbr_core.io.blocks import BlockMeans, Picture, check_memory, over_background
+from sbr_core.io.provenance import atomic_path, check_is_file
+from sbr_core.io.tiff import MissingCodec, is_tiff, only_series, read_tiff
 
-_TIFF = {".tif", ".tiff"}
+_SAMPLES_AT_ONCE = 1 << 23
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)
 
 
 def _read(path: Path, keep_palette: bool) -> np.ndarray:
+    """The samples of a file as they are stored, whole."""
     path = Path(path)
-    if not path.is_file():
-        raise ImageError(f"{path}: no such file")
-    # decoders raise whatever they like on damaged bytes; all of it is the file's fault
-    try:
-        array = _read_tiff(path) if path.suffix.lower() in _TIFF else None
-        if array is None:
-            array = _read_with_pillow(path, keep_palette)
-    except Exception as error:
-        raise ImageError(f"{path}: not readable as an image: {error}") from error
+    check_is_file(path)
+    with _decoding(path):
+        if _is_nifti(path):
+            array = _nifti_slice(path)
+        else:
+            array = _tiff_samples(path) if is_tiff(path) else None
+            if array is None:
+                array = _pillow_samples(path, keep_palette)[0]
     if array.ndim < 2 or min(array.shape[:2]) < 2:
         raise ImageError(f"{path}: expected a 2D image, found shape {array.shape}")
     if array.dtype.kind not in "buif":
@@ -31,58 +35,178 @@ def _read(path: Path, keep_palette: bool) -> np.ndarray:
     return array
 
 
-def _read_tiff(path: Path) -> np.ndarray | None:
-    """The array of a TIFF; None when tifffile lacks its codec, which Pillow then has (LZW)."""
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Faults of decoders, which raise whatever they like on damaged bytes, as the file's fault."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except PermissionError:
+        raise ImageError(f"{path}: may not be read (permission denied)") from None
+    except MissingCodec as error:
+        raise ImageError(
+            f"{path}: {error}; pip install 'sbr_core[wsi]' adds what whole-slide images need"
+        ) from error
+    except MemoryError as error:
+        raise ImageError(f"{path}: not readable as an image: not enough memory") from error
+    except Exception as error:
+        raise ImageError(f"{path}: not readable as an image: {error}") from error
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def _nifti_slice(path: Path) -> np.ndarray:
+    """[row, column] of a NIfTI with one slice: its first axis runs along a row, as ITK reads it."""
+    import nibabel as nib
+
+    image = nib.load(path)
+    shape = [n for n in image.shape if n > 1]
+    if len(shape) != 2:
+        hint = f": `sbr manifest {path}` writes its slices" if len(shape) == 3 else ""
+        raise ImageError(f"{path}: expected one slice, found shape {image.shape}{hint}")
+    array = np.asarray(image.dataobj).reshape(shape)
+    if array.dtype.names == ("R", "G", "B"):
+        array = np.stack([array[c] for c in "RGB"], axis=-1)
+    return np.swapaxes(array, 0, 1)
+
+
+def _tiff_samples(path: Path) -> np.ndarray | None:
+    """The array of a TIFF; None when tifffile lacks its codec, which Pillow may have (LZW)."""
     import tifffile
 
-    try:
-        return tifffile.imread(path)
-    except ValueError as error:
-        if "imagecodecs" in str(error):
-            return None
-        raise
+    with tifffile.TiffFile(path, _multifile=False) as tiff:
+        series = only_series(path, tiff)
+        check_memory(path, series.nbytes)
+        try:
+            return series.asarray()
+        except ValueError as error:
+            if "imagecodecs" in str(error):
+                return None
+            raise
 
 
-def _read_with_pillow(path: Path, keep_palette: bool) -> np.ndarray:
+def _pillow_samples(
+    path: Path, keep_palette: bool, coarsest: float = 1.0
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Samples of any file but NIfTI, and its (rows, columns).
+
+    Parameters
+    ----------
+    coarsest : of a JPEG every 2nd, 4th or 8th pixel is made as it is decoded, where that serves.
+    """
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None  # a slide is larger than Pillow's guard for the web allows
     with Image.open(path) as image:
-        if image.mode == "P" and not keep_palette:
-            image = image.convert("RGB")
+        columns, rows = image.size
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a camera's preview
+            raise ImageError(f"{path}: expected one 2D plane, found {image.n_frames} frames")
+        n_bytes = rows * columns * len(image.getbands())
+        if image.format == "PNG" and n_bytes / 8 > 1100 * path.stat().st_size:
+            raise ImageError(
+                f"{path}: not readable as an image: claims {columns} x {rows} pixels, which"
+                f" {path.stat().st_size} bytes cannot hold"
+            )
+        if image.format == "JPEG" and coarsest >= 2:
+            image.draft(None, tuple(max(1, int(n / coarsest)) for n in image.size))
+        check_memory(path, 2 * n_bytes, ": store it as a pyramid (OME-TIFF)")
+        if image.mode in ("P", "PA") and not keep_palette:
+            clear = image.mode == "PA" or "transparency" in image.info
+            image = image.convert("RGBA" if clear else "RGB")
         elif image.mode in ("1", "CMYK", "YCbCr", "LAB", "HSV"):
             image = image.convert("L" if image.mode == "1" else "RGB")
-        return np.asarray(image)
+        return np.asarray(image), (rows, columns)
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """One section as it was photographed.
+def read_reduced(path: Path, coarsest: float) -> Picture:
+    """One section as it was photographed, at the resolution that is needed.
+
+    Of a pyramid the coarsest level that serves is read, of anything else blocks of pixels are
+    averaged; tiled files and files in strips never lie in memory whole.
+
+    Parameters
+    ----------
+    coarsest : how many file pixels a pixel may be wide; below 2 the full resolution is read.
 
     Returns
     -------
-    (rows, columns) grey levels or (rows, columns, 3) red, green, blue; float32, 1 = the full range
-    of the file's integer type (255, 65535); float files keep their values. Alpha is laid over
-    white.
+    1 = the full range of the file's integer type (255, 65535); float files and NIfTI keep their
+    values. Transparent parts show the background, see `over_background`.
 
     Raises
     ------
     ImageError
-        No file, not an image, more than one plane, or values that are not finite.
+        No file, not an image, more than one plane, larger than memory, or values that are not
+        finite.
     """
-    array = _read(path, keep_palette=False)
-    image = array.astype(np.float32)
-    if np.issubdtype(array.dtype, np.integer):
-        image /= np.iinfo(array.dtype).max
-    if image.ndim == 3 and image.shape[2] in (2, 4):
-        alpha = image[..., -1:]
-        image = image[..., :-1] * alpha + (1 - alpha)
-    if image.ndim == 3 and image.shape[2] == 1:
-        image = image[..., 0]
-    if image.ndim != 2 and image.shape[2:] != (3,):
-        raise ImageError(f"{path}: expected one 2D plane, found shape {array.shape}")
-    if not np.isfinite(image).all():
+    path, coarsest = Path(path), max(1.0, coarsest)
+    check_is_file(path)
+    with _decoding(path):
+        picture = None
+        if not _is_nifti(path) and is_tiff(path):
+            try:
+                picture = read_tiff(path, coarsest)
+            except MissingCodec as missing:
+                try:
+                    picture = _from_samples(*_pillow_samples(path, False), int(coarsest))
+                except ImageError:
+                    raise
+                except Exception:
+                    raise missing from None
+        elif _is_nifti(path):
+            array = _nifti_slice(path)
+            array = array if array.dtype == np.uint8 and array.ndim == 3 else array.astype("f4")
+            picture = _from_samples(array, array.shape[:2], int(coarsest))
+        else:
+            array, shape = _pillow_samples(path, False, coarsest)
+            done = max(1, round(shape[0] / array.shape[0]))
+            picture = _from_samples(array, shape, int(coarsest / done), done)
+    if min(picture.file_shape) < 2:
+        raise ImageError(f"{path}: expected a 2D image, found shape {picture.file_shape}")
+    if not np.isfinite(picture.pixels).all():
         raise ImageError(f"{path}: has values that are not finite")
-    return np.ascontiguousarray(image)
+    return picture
+
+
+def _from_samples(
+    array: np.ndarray, file_shape: tuple[int, int], step: int, done: int = 1
+) -> Picture:
+    """A picture of the samples (rows, columns[, channels]) that Pillow or NIfTI gives.
+
+    Parameters
+    ----------
+    step : further reduction.
+    done : how far `array` is reduced already.
+    """
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (2,), (3,), (4,)):
+        raise ImageError(f"expected one 2D plane, found shape {array.shape}")
+    if array.dtype.kind not in "buif":
+        raise ImageError(f"expected grey levels or colour, found {array.dtype} values")
+    samples = array.reshape(*array.shape[:2], -1)
+    channels = samples.shape[2]
+    opacity = channels in (2, 4)
+    top = np.float32(np.iinfo(array.dtype).max if array.dtype.kind in "ui" else 1)
+    step = max(1, step)
+    means = BlockMeans(array.shape[:2], channels, step)
+    band = step * max(1, _SAMPLES_AT_ONCE // max(1, step * array.shape[1] * channels))
+    for row in range(0, array.shape[0], band):
+        piece = samples[row : row + band].astype(np.float32) / top
+        if opacity:
+            piece[..., :-1] *= piece[..., -1:]
+        means.add(piece, row, 0)
+    pixels = means.means()
+    if opacity:
+        pixels = over_background(pixels[..., :-1], pixels[..., -1])
+    pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+    return Picture(np.ascontiguousarray(pixels), file_shape, (float(step * done),) * 2)
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """The pixels of `read_reduced` at full resolution."""
+    return read_reduced(path, 1.0).pixels
 
 
 def read_section(path: Path) -> np.ndarray:
@@ -114,22 +238,22 @@ def read_labels(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
 
 def image_shape(path: Path) -> tuple[int, int]:
     """(rows, columns) of an image, without its pixels; ImageError when it is none."""
-    from PIL import Image
-
     path = Path(path)
-    if not path.is_file():
-        raise ImageError(f"{path}: no such file")
-    try:
-        if path.suffix.lower() in _TIFF:
+    check_is_file(path)
+    with _decoding(path):
+        if _is_nifti(path):
+            return _nifti_slice(path).shape[:2]
+        if is_tiff(path):
             import tifffile
 
-            with tifffile.TiffFile(path) as tiff:
-                return tiff.pages[0].imagelength, tiff.pages[0].imagewidth
+            with tifffile.TiffFile(path, _multifile=False) as tiff:
+                page = only_series(path, tiff).keyframe
+                return page.imagelength, page.imagewidth
+        from PIL import Image
+
         Image.MAX_IMAGE_PIXELS = None
         with Image.open(path) as image:
             return image.height, image.width
-    except Exception as error:  # decoders raise whatever they like on damaged bytes
-        raise ImageError(f"{path}: not readable as an image: {error}") from error
 
 
 def read_colours(path: Path) -> np.ndarray:

@@ -17,7 +17,7 @@ from typing import Any
 
 from sbr_core.errors import ManifestError
 from sbr_core.geometry import FLIPS, orientation_matrix
-from sbr_core.io.provenance import write_text
+from sbr_core.io.provenance import check_is_file, write_text
 
 SIMULATED = "-simulated"
 """What the name of a simulated brain ends in; no brain of the sheet may."""
@@ -71,8 +71,12 @@ class BrainRow:
 def read_tsv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """(columns, rows) of a tab-separated UTF-8 file; BOM and CRLF are taken as they come."""
     path = Path(path)
+    if path.is_dir():
+        raise ManifestError(f"{path}: is a folder, expected a table")
     try:
         text = path.read_text(encoding="utf-8-sig")
+    except PermissionError:
+        raise ManifestError(f"{path}: may not be read (permission denied)") from None
     except FileNotFoundError:
         raise ManifestError(f"{path}: no such file") from None
     except (UnicodeDecodeError, OSError) as error:
@@ -151,6 +155,8 @@ def _number(text: str, where: str, *, positive: bool = False) -> float:
         value = math.nan
     if not math.isfinite(value) or (positive and value <= 0):
         kind = "a number above 0" if positive else "a number"
+        if re.fullmatch(r"[-+]?\d+,\d+", text):
+            kind += " with a decimal point"
         raise ManifestError(f"{where}: expected {kind}, found {text!r}")
     return value
 
@@ -213,6 +219,12 @@ def read_manifest(
         Naming the file, the section and what was expected.
     """
     path = Path(path)
+    if path.is_dir() or path.name.lower().endswith((".nii", ".nii.gz")):
+        what = "a folder" if path.is_dir() else "an image"
+        made = (path if path.is_dir() else path.parent) / "sections.tsv"
+        raise ManifestError(
+            f"{path}: is {what}, expected a manifest: `sbr manifest {path}` writes one, {made}"
+        )
     header, table = read_tsv(path)
     _require(path, header, ["section", "image", "position_mm", "pixel_size_mm"])
     if prealigned:
@@ -241,8 +253,7 @@ def read_manifest(
             )
         if check_files:
             for name in row.files():
-                if not Path(name).is_file():
-                    raise ManifestError(f"{path}: section {row.section!r}: {name}: no such file")
+                check_is_file(Path(name), ManifestError, f"{path}: section {row.section!r}: ")
         rows.append(row)
     if not rows:
         raise ManifestError(f"{path}: has no section that is not excluded")

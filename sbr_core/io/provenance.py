@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from sbr_core import __version__
 from sbr_core.config import canonical_json
-from sbr_core.errors import ReceiptError
+from sbr_core.errors import ImageError, ReceiptError, SbrError, StorageError, storage_fault
 
 _LIBRARIES = ("torch", "numpy", "antspyx", "SimpleITK", "nibabel", "scikit-image", "snakemake")
 
@@ -24,13 +24,19 @@ _LIBRARIES = ("torch", "numpy", "antspyx", "SimpleITK", "nibabel", "scikit-image
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, same suffixes, renamed onto it when the block ends well."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
+    except Exception as error:
+        # libraries hide a full disk behind errors of their own; now it is still full
+        if reason := storage_fault(error, path.parent):
+            raise StorageError(f"{path}: cannot be written: {reason}") from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -52,6 +58,23 @@ def read_json(path: Path) -> Any:
         raise ReceiptError(f"{path}: no such file") from None
     except ValueError as error:
         raise ReceiptError(f"{path}: not readable as JSON: {error}") from None
+
+
+def check_is_file(path: Path, error: type[SbrError] = ImageError, where: str = "") -> None:
+    """Refuse a path that is no file to read, in words that tell what is there instead."""
+    path = Path(path)
+    try:
+        if path.is_file():
+            return
+        if path.is_dir():
+            what = "is a folder, expected a file"
+        elif path.is_symlink():
+            what = "no such file: it is a link to nothing, or round in a circle"
+        else:
+            what = "no such file"
+    except OSError as fault:  # a name that is too long, a folder that may not be entered
+        what = f"no such file: {fault.strerror}"
+    raise error(f"{where}{path}: {what}")
 
 
 def sha256_file(path: Path) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sbr_core.errors import ReceiptError, SbrError
+from sbr_core.errors import ReceiptError, SbrError, StorageError
 from sbr_core.io.manifests import read_tsv, write_tsv
 from sbr_core.io.provenance import read_json, sha256_file, sha256_of, versions, write_json
 
@@ -79,6 +79,8 @@ def run_sections(
             digest = fingerprint(item)
             row, state = _intact(sidecar, out_dir, digest), "kept"
             result = process(item) if row is None else None
+        except StorageError:
+            raise  # no fault of the section: the next one would end alike
         except SbrError as error:
             if strict:
                 raise

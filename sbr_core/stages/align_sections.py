@@ -258,10 +258,10 @@ def _linear_image(
     row: Mapping[str, Any], section_from_plane_mm: np.ndarray, grid: PlaneGrid
 ) -> np.ndarray:
     """The file's image on the plane grid, tissue bright, interpolated once."""
-    signal = read_signal(row)
     file_px_from_plane_px = (
         scaling(1 / float(row["pixel_size_mm"])) @ section_from_plane_mm @ grid.plane_mm_from_px
     )
     ratio = float(np.sqrt(abs(np.linalg.det(file_px_from_plane_px[:2, :2]))))
-    file_px = apply(file_px_from_plane_px, grid_px(grid.shape))
-    return resample_section(prefilter(signal, ratio), file_px)
+    signal = read_signal(row, ratio * float(row["pixel_size_mm"]))
+    px = apply(signal.px_from_file_px @ file_px_from_plane_px, grid_px(grid.shape))
+    return resample_section(prefilter(signal.pixels, ratio / signal.mean_step), px)

@@ -36,7 +36,7 @@ from sbr_core.errors import ConfigError, ImageError, ReceiptError, SbrError, Wei
 from sbr_core.functional.intensity import normalise
 from sbr_core.functional.warp import upsample_velocity
 from sbr_core.geometry import PlaneGrid
-from sbr_core.io.images import read_picture
+from sbr_core.io.blocks import Picture
 from sbr_core.io.provenance import sha256_file, sha256_of
 from sbr_core.io.receipts import (
     SectionResult,
@@ -56,7 +56,7 @@ from sbr_core.io.transforms import (
 from sbr_core.io.volumes import read_plane, write_plane
 from sbr_core.stages import REVISION
 from sbr_core.stages.networks import load_method, load_registrar
-from sbr_core.stages.source import Source, read_signal
+from sbr_core.stages.source import Source, read_for, read_signal
 from sbr_core.training.loop import pick_device
 from sbr_core.training.predict import as_batch, crop, predict, without_medium
 from sbr_core.training.refine import refine
@@ -503,28 +503,31 @@ def registered(
     file 0.
     """
     pixel_mm = float(prepared_row["pixel_size_mm"])
-    return _on_plane(read_signal(prepared_row), pixel_mm, section_mm_from_plane, grid)
+    signal = read_signal(prepared_row, grid.spacing_mm)
+    return _on_plane(signal, pixel_mm, section_mm_from_plane, grid)
 
 
 def _on_plane(
-    signal: np.ndarray, pixel_mm: float, section_mm_from_plane: SectionTransform, grid: PlaneGrid
+    signal: Picture, pixel_mm: float, section_mm_from_plane: SectionTransform, grid: PlaneGrid
 ) -> np.ndarray:
     """A file's signal on the plane's grid, interpolated once."""
-    image = prefilter(signal, grid.spacing_mm / pixel_mm)
+    image = prefilter(signal.pixels, grid.spacing_mm / pixel_mm / signal.mean_step)
     plane_mm = geometry.apply(grid.plane_mm_from_px, grid_px(grid.shape))
-    return resample_section(image, section_mm_from_plane.map(plane_mm) / pixel_mm)
+    file_px = section_mm_from_plane.map(plane_mm) / pixel_mm
+    return resample_section(image, geometry.apply(signal.px_from_file_px, file_px))
 
 
 def _in_channel(item: Mapping[str, Any], grid: PlaneGrid, stain: str) -> np.ndarray:
     """The section through its affine, as `align_sections` writes it, in another channel."""
     row = item["prepared"]
-    picture = read_picture(Path(row["image"]))
+    pixel_mm = float(row["pixel_size_mm"])
+    read = read_for(Path(row["image"]), pixel_mm, grid.spacing_mm)
     own = Source.of(row)
-    channel, _ = find_channel(own.lit_evenly(picture), stain)
+    channel, _ = find_channel(own.lit_evenly(read.pixels), stain)
     affine = np.asarray(matrix_of(row, "g")) @ np.asarray(matrix_of(item["affines"], "a"))
     return _on_plane(
-        replace(own, channel=channel).signal(picture),
-        float(row["pixel_size_mm"]),
+        replace(read, pixels=replace(own, channel=channel).signal(read.pixels)),
+        pixel_mm,
         SectionTransform((affine,)),
         grid,
     )

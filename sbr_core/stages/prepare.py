@@ -6,6 +6,7 @@ that is recorded here.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,16 +20,21 @@ from sbr_core.algorithms.masks import tissue_mask
 from sbr_core.algorithms.sections import area_vote, grid_px, prefilter, resample_section
 from sbr_core.algorithms.staining import named_stain
 from sbr_core.errors import ImageError, ManifestError
-from sbr_core.io.images import read_labels, read_picture
+from sbr_core.io.blocks import Picture
+from sbr_core.io.images import read_labels
 from sbr_core.io.manifests import SectionRow
-from sbr_core.io.provenance import sha256_file, sha256_of
+from sbr_core.io.pixel_size import disagreement, stated_pixel_size
+from sbr_core.io.provenance import check_is_file, sha256_file, sha256_of
 from sbr_core.io.receipts import SectionResult, matrix_columns, run_sections
 from sbr_core.io.volumes import write_plane
 from sbr_core.stages import REVISION
-from sbr_core.stages.source import find_source
+from sbr_core.stages.source import find_source, read_for
 
 if TYPE_CHECKING:
     from sbr_core.config import PrepareOptions
+
+_LARGEST_MM = 1000.0
+"""No section of a brain is wider; of a mouse's, in micrometres, it would be."""
 
 
 def run(
@@ -51,8 +57,7 @@ def run(
     """
     for row in rows:
         for name in row.files():
-            if not Path(name).is_file():
-                raise ManifestError(f"section {row.section!r}: {name}: no such file")
+            check_is_file(Path(name), ManifestError, f"section {row.section!r}: ")
 
     def fingerprint(row: SectionRow) -> str:
         read = [f for f in (row.image, row.mask, row.labels) if f]
@@ -84,13 +89,17 @@ def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> 
     ImageError
         An unreadable image, a mask or labels of another shape, or no tissue.
     """
-    picture = read_picture(Path(row.image))
-    file_shape = picture.shape[:2]
+    working_pixel_mm = options.working_pixel_mm
+    read = read_for(Path(row.image), row.pixel_size_mm, working_pixel_mm)
+    file_shape, picture = read.file_shape, read.pixels
+    _check_extent(row, file_shape)
+    doubt = disagreement(stated_pixel_size(Path(row.image)), row.pixel_size_mm)
+    if doubt:
+        print(f"prepare: WARNING: {row.image}: section {row.section!r}: {doubt}", file=sys.stderr)
     given_mask = read_labels(Path(row.mask), file_shape) > 0 if row.mask else None
     if row.labels:
         read_labels(Path(row.labels), file_shape)  # used only later, but a misfit shows now
 
-    working_pixel_mm = options.working_pixel_mm
     file_from_working, shape = geometry.file_px_from_working_px(
         file_shape, row.pixel_size_mm, working_pixel_mm, row.flip, row.rotate_deg
     )
@@ -99,17 +108,19 @@ def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> 
     source, noise = find_source(picture, stain, options.polarity, options.even_light)
     if given_mask is None:
         tissue = source.channel.tissue(source.lit_evenly(picture))
+        tissue = replace(read, pixels=tissue)
         mask = _found_mask(tissue, row, noise, working_pixel_mm, file_from_working, shape)
     else:
         mask = area_vote(given_mask, file_from_working, shape)
     signal, scale = source.signal(picture), working_pixel_mm / row.pixel_size_mm
-    working = _sampled(signal, file_from_working, shape, scale)
+    working = _sampled(replace(read, pixels=signal), file_from_working, shape, scale)
     if options.even_staining != "never":
         xy = unit_square(geometry.apply(file_from_working, grid_px(shape)), file_shape)
         always = options.even_staining == "always"
         source = replace(source, staining=staining_field(working, mask, xy, always=always))
         if source.staining is not None:
-            working = _sampled(source.signal(picture), file_from_working, shape, scale)
+            signal = source.signal(picture)
+            working = _sampled(replace(read, pixels=signal), file_from_working, shape, scale)
 
     tissue_mm2 = float(np.count_nonzero(mask)) * working_pixel_mm**2
     if tissue_mm2 == 0 or tissue_mm2 < options.min_tissue_mm2:
@@ -127,11 +138,13 @@ def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> 
     )
     return SectionResult(
         columns={
+            "message": doubt,
             "position_mm": row.position_mm,
             "pixel_size_mm": row.pixel_size_mm,
             "working_pixel_mm": working_pixel_mm,
             "file_rows": file_shape[0],
             "file_columns": file_shape[1],
+            "read_step": read.mean_step,
             **source.columns(),
             **matrix_columns(section_from_working, "g"),
             "tissue_mm2": tissue_mm2,
@@ -144,15 +157,26 @@ def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> 
 
 
 def _sampled(
-    signal: np.ndarray, file_from_output: np.ndarray, shape: tuple[int, int], scale: float
+    signal: Picture, file_from_output: np.ndarray, shape: tuple[int, int], scale: float
 ) -> np.ndarray:
     """The signal on an output grid whose pixel is `scale` file pixels; float32, 0 outside."""
-    file_px = geometry.apply(file_from_output, grid_px(shape))
-    return resample_section(prefilter(signal, scale), file_px)
+    px = geometry.apply(signal.px_from_file_px @ file_from_output, grid_px(shape))
+    return resample_section(prefilter(signal.pixels, scale / signal.mean_step), px)
+
+
+def _check_extent(row: SectionRow, file_shape: tuple[int, int]) -> None:
+    """Refuse a section wider than any brain, as when micrometres were given for millimetres."""
+    extent_mm = max(file_shape) * row.pixel_size_mm
+    if extent_mm > _LARGEST_MM:
+        raise ImageError(
+            f"{row.image}: section {row.section!r}: {max(file_shape)} pixels of pixel_size_mm"
+            f" {row.pixel_size_mm:g} are {extent_mm / 1000:.3g} m: given in micrometres? Then it is"
+            f" {row.pixel_size_mm / 1000:g}"
+        )
 
 
 def _found_mask(
-    signal: np.ndarray,
+    signal: Picture,
     row: SectionRow,
     noise: float,
     working_pixel_mm: float,
@@ -165,7 +189,7 @@ def _found_mask(
     """
     fine_mm = max(row.pixel_size_mm, working_pixel_mm / 2)
     file_from_fine, fine_shape = geometry.file_px_from_working_px(
-        signal.shape, row.pixel_size_mm, fine_mm, row.flip, row.rotate_deg
+        signal.file_shape, row.pixel_size_mm, fine_mm, row.flip, row.rotate_deg
     )
     fine = _sampled(signal, file_from_fine, fine_shape, fine_mm / row.pixel_size_mm)
     found = tissue_mask(fine, fine_mm, working_pixel_mm, noise)

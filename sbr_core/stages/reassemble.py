@@ -13,6 +13,7 @@ a median gap apart from the first section on, as far as the last.
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -219,20 +220,24 @@ def load_level(
     ImageError
         The file's shape is not the one `prepare` saw.
     """
-    image = read_signal(source)
+    signal = read_signal(source, spacing_mm)
     expected = int(source["file_rows"]), int(source["file_columns"])
-    if image.shape != expected:
-        raise ImageError(f"{source['image']}: shape {image.shape}, but prepare saw {expected}")
+    if signal.file_shape != expected:
+        raise ImageError(
+            f"{source['image']}: shape {signal.file_shape}, but prepare saw {expected}"
+        )
     labels = None
     if with_labels and source.get("labels"):
-        labels = read_labels(Path(source["labels"]), image.shape)
+        labels = read_labels(Path(source["labels"]), signal.file_shape)
     path = file_of(sections, row, "_from-section_to-stack_mode-image_xfm.h5")
     return Level.of(
-        image if gain == 1 else image * np.float32(gain),
+        signal.pixels if gain == 1 else signal.pixels * np.float32(gain),
         float(source["pixel_size_mm"]),
         spacing_mm,
         read_section_transform(path).map,
         labels,
+        signal.file_shape,
+        signal.step,
     )
 
 
@@ -254,6 +259,14 @@ def staining_levels(sections: Path, rows: Sequence[Mapping[str, Any]]) -> np.nda
     return section_levels(len(rows), links)
 
 
+def _take_disk(path: Path, n_bytes: int) -> None:
+    """Have the disk set aside what a file will hold: written to through memory, a disk that fills
+    up would end the process without a word."""
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, n_bytes)
+
+
 @contextmanager
 def scratch_arrays(
     folder: Path, shape: tuple[int, int, int], with_labels: bool
@@ -264,11 +277,12 @@ def scratch_arrays(
     if with_labels:
         kinds["labels"] = np.uint16
     with TemporaryDirectory(prefix=".tmp-", dir=folder) as scratch:
-        yield {
+        arrays = {}
+        for name, dtype in kinds.items():
             # first index fastest, as NIfTI is written
-            name: np.memmap(Path(scratch) / name, dtype, "w+", shape=shape, order="F")
-            for name, dtype in kinds.items()
-        }
+            arrays[name] = np.memmap(Path(scratch) / name, dtype, "w+", shape=shape, order="F")
+            _take_disk(Path(scratch) / name, arrays[name].nbytes)
+        yield arrays
 
 
 def _fill(
@@ -303,6 +317,7 @@ def _fill(
         wide = arrays["labels"]
         name = Path(wide.filename).with_name("labels8")
         narrow = np.memmap(name, np.uint8, "w+", shape=shape, order="F")
+        _take_disk(name, narrow.nbytes)
         for part in parts:
             narrow[part] = wide[part]
         arrays["labels"] = narrow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,12 @@ import numpy as np
 from sbr_core.algorithms.background import find_background
 from sbr_core.algorithms.evenness import SmoothField, light_field
 from sbr_core.algorithms.staining import Channel, find_channel, luminance
-from sbr_core.io.images import read_picture
+from sbr_core.io.blocks import Picture
+from sbr_core.io.images import read_reduced
+
+OVERSAMPLING = 4
+"""Pixels read for a pixel of the output, along each side, if the file has that many. The mask is
+found on a grid twice as fine as the output, which leaves two for each of its pixels."""
 
 _ENOUGH_PX = 1500
 
@@ -86,16 +91,28 @@ def find_source(
     return Source(channel, light), noise
 
 
-def read_signal(row: Mapping[str, Any]) -> np.ndarray:
-    """The signal of a prepared section's file at its full resolution.
+def read_for(path: Path, pixel_size_mm: float, output_mm: float) -> Picture:
+    """A section's picture, as finely as an output of `output_mm` a pixel needs it."""
+    return read_reduced(path, output_mm / OVERSAMPLING / pixel_size_mm)
+
+
+def read_signal(row: Mapping[str, Any], output_mm: float) -> Picture:
+    """The signal of a prepared section's file.
 
     Parameters
     ----------
     row : of `prepare`.
+    output_mm : pixel of what is made of it, section mm; the file is read `OVERSAMPLING` times as
+        finely, if it is that fine.
+
+    Returns
+    -------
+    With `pixels` (rows, columns).
 
     Raises
     ------
     ImageError
         The file cannot be read.
     """
-    return Source.of(row).signal(read_picture(Path(row["image"])))
+    picture = read_for(Path(row["image"]), float(row["pixel_size_mm"]), output_mm)
+    return replace(picture, pixels=Source.of(row).signal(picture.pixels))

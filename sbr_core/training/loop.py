@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sbr_core.errors import TERMINATED, TrainingError
+from sbr_core.errors import TERMINATED, StorageError, TrainingError, storage_fault
 
 if TYPE_CHECKING:
     from sbr_core.config import TrainOptions
@@ -119,11 +119,18 @@ class CheckpointFolder:
         """Write the state of a step, on disk before it gets its name; keep the last two."""
         path = self.path / f"step-{state['step']:09d}.pt"
         temporary = path.with_suffix(".tmp")
-        with open(temporary, "wb") as stream:
-            torch.save(state, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        try:
+            with open(temporary, "wb") as stream:
+                torch.save(state, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except Exception as error:
+            reason = storage_fault(error, self.path)
+            temporary.unlink(missing_ok=True)
+            if reason:
+                raise StorageError(f"{path}: cannot be written: {reason}") from error
+            raise
         folder = os.open(self.path, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)

@@ -128,7 +128,7 @@ def test_thinned_level_keeps_pixels_in_place():
     rows, columns = np.mgrid[:203, :310]
     image = np.exp(-((columns - 151.0) ** 2 + (rows - 97.0) ** 2) / (2 * 30.0**2))
     level = Level.of(image, 0.01, 0.1, same)
-    assert level.step == 5
+    assert level.thinned == 5
     points_px = np.random.default_rng(0).uniform((-0.5, -0.5), (309.5, 202.5), size=(500, 2))
     x, y = points_px.T
     sigma2 = 30.0**2 + (10**2 - 1) / 2.355**2

@@ -65,6 +65,7 @@ def _planes(tmp_path, name="s1", out="out"):
 def test_receipt_has_the_agreed_columns(tmp_path):
     row = _run(tmp_path, _row(tmp_path, _glass(_tissue())))["s1"]
     wanted = "section status message position_mm pixel_size_mm working_pixel_mm file_rows stain"
+    wanted += " read_step"
     wanted += " file_columns polarity background channel white padding light staining"
     wanted += " g00 g01 g02 g10 g11 g12 tissue_mm2 image labels"
     assert set(wanted.split()) | {"files", "fingerprint"} == set(row)
@@ -271,7 +272,7 @@ def test_later_stages_see_the_same_signal_in_the_file(tmp_path):
     options = OPTIONS.model_copy(update={"even_staining": "always", "min_tissue_mm2": 1.0})
     receipt = _run(tmp_path, row, options=options)["s1"]
     assert receipt["light"] and receipt["staining"]
-    signal = read_signal(receipt)
+    signal = read_signal(receipt, 0.2).pixels
     working, _ = _planes(tmp_path)
     turned = np.rot90(np.fliplr(signal))
     blurred = ndimage.gaussian_filter(turned, np.sqrt(8) / 2.355)[1::3, 1::3]

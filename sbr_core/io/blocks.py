@@ -1,0 +1,137 @@
+"""A large plane that comes piece by piece, made smaller as it comes: memory holds what is kept."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sbr_core.errors import ImageError
+from sbr_core.geometry import translation
+
+_BLACK = 0.1
+"""Share of the range below which what lies around the opaque part of a picture is black."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A section as it was photographed, at the resolution it was read at.
+
+    Attributes
+    ----------
+    pixels : (rows, columns) grey levels or (rows, columns, 3) red, green, blue; float32.
+    file_shape : (rows, columns) of the stored file at full resolution.
+    step : (x, y) file pixels per pixel; the outer edges of the first pixels are the same.
+    """
+
+    pixels: np.ndarray
+    file_shape: tuple[int, int]
+    step: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def px_from_file_px(self) -> np.ndarray:
+        """(3, 3), from (column, row) of the file to (column, row) of `pixels`."""
+        if self.step == (1.0, 1.0):
+            return np.eye(3)
+        shrink = np.diag([1 / self.step[0], 1 / self.step[1], 1.0])
+        return translation(-0.5, -0.5) @ shrink @ translation(0.5, 0.5)
+
+    @property
+    def mean_step(self) -> float:
+        """File pixels per pixel, the mean of x and y."""
+        return math.sqrt(self.step[0] * self.step[1])
+
+
+class BlockMeans:
+    """Means over blocks of `step` x `step` pixels of a plane that is added piece by piece.
+
+    Parameters
+    ----------
+    shape : (rows, columns) of the plane; blocks at its far edges hold what there is.
+    channels : of the pieces.
+    step : 1 keeps the pixels.
+    """
+
+    def __init__(self, shape: tuple[int, int], channels: int, step: int) -> None:
+        self._shape, self._step = shape, step
+        self._sums = np.zeros((*(math.ceil(n / step) for n in shape), channels), np.float32)
+
+    def add(self, piece: np.ndarray, row: int, column: int) -> None:
+        """Add (rows, columns, channels) whose first pixel lies at (row, column) of the plane."""
+        rows, columns = piece.shape[:2]
+        k = self._step
+        if k == 1:
+            self._sums[row : row + rows, column : column + columns] = piece
+            return
+        for axis, first in ((0, row), (1, column)):
+            block = (first + np.arange(piece.shape[axis])) // k
+            starts = np.flatnonzero(np.diff(block, prepend=-1))
+            piece = np.add.reduceat(piece, starts, axis=axis, dtype=np.float32)
+        r, c = row // k, column // k
+        self._sums[r : r + piece.shape[0], c : c + piece.shape[1]] += piece
+
+    def means(self) -> np.ndarray:
+        """(rows, columns, channels) float32, once everything was added."""
+        if self._step == 1:
+            return self._sums
+        rows, columns = (
+            np.diff(np.append(np.arange(0, n, self._step), n)).astype(np.float32)
+            for n in self._shape
+        )
+        self._sums /= (rows[:, None] * columns)[..., None]
+        return self._sums
+
+
+def over_background(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Lay a picture over the background that it has.
+
+    That is white, unless what lies along the edge of the opaque part is black, as in fluorescence:
+    there white would look like a slide's frame.
+
+    Parameters
+    ----------
+    colours : (rows, columns, channels), in [0, 1], times alpha.
+    alpha : (rows, columns), in [0, 1].
+
+    Returns
+    -------
+    (rows, columns, channels) float32.
+    """
+    from scipy import ndimage
+
+    opaque = alpha > 0.99
+    if opaque.all():
+        return colours
+    rim = opaque & ndimage.binary_dilation(~opaque, iterations=3)
+    black = rim.any() and float(np.median(colours[rim].mean(axis=-1))) < _BLACK
+    return colours if black else colours + (1 - alpha)[..., None]
+
+
+def grid_step(file_pixels: int, pixels: int) -> float:
+    """File pixels per pixel of a level of a pyramid.
+
+    Levels are made of blocks, and what is left at the far edge is kept or dropped; then the step is
+    the block's side and not the ratio of the sizes.
+    """
+    block = max(1, round(file_pixels / pixels))
+    whole = pixels in (file_pixels // block, -(-file_pixels // block))
+    return float(block) if whole else file_pixels / pixels
+
+
+def check_memory(path: Path, n_bytes: int, what: str = "") -> None:
+    """Refuse what would not fit into the memory that is free, before the system ends the job.
+
+    Raises
+    ------
+    ImageError
+    """
+    import psutil
+
+    free = psutil.virtual_memory().available
+    if n_bytes > free:
+        raise ImageError(
+            f"{path}: reading it takes {n_bytes / 2**30:.1f} GiB of memory, but"
+            f" {free / 2**30:.1f} GiB are free{what}"
+        )

@@ -1,0 +1,183 @@
+"""The pixel size that an image file itself states, if it does."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from sbr_core.errors import ImageError
+from sbr_core.io.provenance import check_is_file
+from sbr_core.io.tiff import is_tiff
+
+_MM = {
+    "nm": 1e-6,
+    "µm": 1e-3,
+    "um": 1e-3,
+    "micron": 1e-3,
+    "microns": 1e-3,
+    "micrometer": 1e-3,
+    "mm": 1.0,
+    "millimeter": 1.0,
+    "cm": 10.0,
+    "centimeter": 10.0,
+    "inch": 25.4,
+    "in": 25.4,
+    "m": 1000.0,
+    "meter": 1000.0,
+}
+_DEFAULT_DPI = (72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 240, 250, 300, 360, 400, 600)
+"""Resolutions that programs write when nobody told them one."""
+
+
+@dataclass(frozen=True)
+class PixelSize:
+    """What a file says of its pixels.
+
+    Attributes
+    ----------
+    x_mm, y_mm : width and height of a pixel.
+    source : where it says so, in words.
+    """
+
+    x_mm: float
+    y_mm: float
+    source: str
+
+    @property
+    def is_square(self) -> bool:
+        return math.isclose(self.x_mm, self.y_mm, rel_tol=0.01)
+
+
+def stated_pixel_size(path: Path) -> PixelSize | None:
+    """The pixel size in a file's metadata; None where there is none that can be meant.
+
+    Read are OME-XML (``PhysicalSizeX``, with its unit), Aperio's ``MPP``, ImageJ's and the TIFF's
+    own resolution, the resolution of a PNG or JPEG, and the header of a NIfTI. Resolutions that
+    programs write by default, as 72 dots per inch, are none.
+
+    Raises
+    ------
+    ImageError
+        The file cannot be read.
+    """
+    path = Path(path)
+    check_is_file(path)
+    try:
+        if path.name.lower().endswith((".nii", ".nii.gz")):
+            found = _of_nifti(path)
+        elif is_tiff(path):
+            found = _of_tiff(path)
+        else:
+            found = _of_picture(path)
+    except Exception as error:  # decoders raise whatever they like on damaged bytes
+        raise ImageError(f"{path}: not readable as an image: {error}") from error
+    if found is None or not all(math.isfinite(v) and v > 0 for v in (found.x_mm, found.y_mm)):
+        return None
+    return found
+
+
+def _of_nifti(path: Path) -> PixelSize | None:
+    import nibabel as nib
+
+    header = nib.load(path).header
+    unit = header.get_xyzt_units()[0]
+    mm = {"micron": 1e-3, "meter": 1000.0}.get(unit, 1.0)
+    zooms = [
+        float(z) for z, n in zip(header.get_zooms(), header.get_data_shape(), strict=True) if n > 1
+    ]
+    if len(zooms) < 2:
+        return None
+    said = "" if unit != "unknown" else ", unit not given, taken as mm"
+    return PixelSize(zooms[0] * mm, zooms[1] * mm, f"NIfTI header{said}")
+
+
+def _of_tiff(path: Path) -> PixelSize | None:
+    import tifffile
+
+    with tifffile.TiffFile(path, _multifile=False) as tiff:
+        page = tiff.pages[0]
+        if tiff.ome_metadata:
+            found = _of_ome(tiff.ome_metadata)
+            if found is not None:
+                return found
+        aperio = re.search(r"\bMPP\s*=\s*([0-9.]+)", page.description or "")
+        if aperio:
+            mm = float(aperio[1]) / 1000
+            return PixelSize(mm, mm, "Aperio MPP")
+        tags = [page.tags.get(name) for name in ("XResolution", "YResolution")]
+        if None in tags:
+            return None
+        unit = page.tags.get("ResolutionUnit")
+        mm, source = {2: 25.4, 3: 10.0}.get(int(unit.value) if unit else 2), "TIFF resolution"
+        imagej = (tiff.imagej_metadata or {}).get("unit") if tiff.is_imagej else None
+        if imagej is not None:
+            name = str(imagej).replace("\\u00B5", "µ").replace("μ", "µ").lower()
+            mm, source = _MM.get(name), "ImageJ metadata"
+        return _of_density([_ratio(tag.value) for tag in tags], mm, source)
+
+
+def _of_ome(xml: str) -> PixelSize | None:
+    """Of the first image of OME-XML."""
+    root = ElementTree.fromstring(xml)
+    pixels = next((e for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels"), None)
+    if pixels is None:
+        return None
+    sizes = []
+    for axis in "XY":
+        value = pixels.get(f"PhysicalSize{axis}") or pixels.get("PhysicalSizeX")
+        unit = pixels.get(f"PhysicalSize{axis}Unit", "µm").replace("μ", "µ")
+        if value is None or unit not in _MM:
+            return None
+        sizes.append(float(value) * _MM[unit])
+    return PixelSize(*sizes, "OME-XML PhysicalSizeX")
+
+
+def _of_picture(path: Path) -> PixelSize | None:
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None
+    with Image.open(path) as image:
+        dpi = image.info.get("dpi")
+        format_name = image.format
+    if not dpi:
+        return None
+    return _of_density([float(d) for d in dpi], 25.4, f"{format_name} resolution")
+
+
+def _of_density(per_unit: list[float], unit_mm: float | None, source: str) -> PixelSize | None:
+    """Of pixels per unit of length, unless a program wrote them by default."""
+    if unit_mm is None or min(per_unit) <= 0 or not all(map(math.isfinite, per_unit)):
+        return None
+    x_mm, y_mm = (unit_mm / value for value in per_unit)
+    dpi = 25.4 / x_mm
+    default = any(math.isclose(dpi, usual, rel_tol=0.005) for usual in _DEFAULT_DPI)
+    if source != "ImageJ metadata" and (default or per_unit[0] == 1):
+        return None
+    return PixelSize(x_mm, y_mm, source)
+
+
+def _ratio(value: Any) -> float:
+    if isinstance(value, tuple):
+        return value[0] / value[1] if value[1] else math.nan
+    return float(value)
+
+
+def disagreement(stated: PixelSize | None, pixel_size_mm: float) -> str:
+    """What is to be said when a manifest and a file differ by more than 5 %; "" if they do not."""
+    if stated is None or math.isclose(stated.x_mm, pixel_size_mm, rel_tol=0.05):
+        return ""
+    factor = pixel_size_mm / stated.x_mm
+    times = f"{factor:.4g} times as much" if factor > 1 else f"1/{1 / factor:.4g} of it"
+    hint = ""
+    if math.isclose(factor, 1000, rel_tol=0.05):
+        hint = ": micrometres given as millimetres?"
+    elif math.isclose(factor, 0.001, rel_tol=0.05):
+        hint = ": divided by 1000 twice?"
+    return (
+        f"pixel_size_mm is {pixel_size_mm:g}, but the file says {stated.x_mm:g} mm"
+        f" ({stated.source}): {times}{hint}"
+    )

@@ -1,0 +1,231 @@
+"""The picture in a TIFF of any kind: OME-TIFF, SVS, NDPI, BigTIFF, tiled or in strips.
+
+tifffile knows the pyramids of these formats and decodes tile by tile; imagecodecs (the extra
+``wsi``) adds the compressions of whole-slide images. From a pyramid the coarsest level that still
+serves is read, and what is finer than asked for is averaged as it comes, so that memory holds one
+tile and the result.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbr_core.errors import ImageError
+from sbr_core.io.blocks import BlockMeans, Picture, check_memory, grid_step, over_background
+
+# what it says of damaged files is said here, in one line
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+
+_ROWS_AT_ONCE_BYTES = 1 << 25
+_STORE_TILED = ": store it in tiles, as a pyramid (OME-TIFF)"
+_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
+_ASSOCIATED, _UNASSOCIATED = 1, 2
+
+
+class MissingCodec(Exception):
+    """A compression that only imagecodecs reads, which is not installed."""
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins like a TIFF, whatever its name."""
+    with open(path, "rb") as stream:
+        return stream.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def read_tiff(path: Path, coarsest: float) -> Picture:
+    """The one picture of a TIFF.
+
+    Parameters
+    ----------
+    coarsest : file pixels that a pixel may be wide; 1 reads the full resolution.
+
+    Raises
+    ------
+    ImageError
+        Several pictures, channels or planes, another colour space, a file cut off.
+    MissingCodec
+        See there.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(path, _multifile=False) as tiff:
+        series = only_series(path, tiff)
+        page = series.keyframe
+        file_shape = page.imagelength, page.imagewidth
+        steps = [_steps(file_shape, level.keyframe) for level in series.levels]
+        serves = [i for i, step in enumerate(steps) if max(step) <= coarsest * (1 + 1e-6)]
+        level = max(serves, key=lambda i: steps[i]) if serves else 0
+        step = steps[level]
+        page = series.levels[level].pages[0]
+        if page is None:
+            raise ImageError(f"{path}: level {level} of its pyramid is missing")
+        rest = max(1, int(coarsest / max(step) + 1e-6))
+        pixels = _read_page(path, page, rest)
+    return Picture(pixels, file_shape, (step[0] * rest, step[1] * rest))
+
+
+def only_series(path: Path, tiff: Any) -> Any:
+    """The series of a TIFF that is its picture; ImageError where it is not one plane."""
+    if not tiff.series:
+        raise ImageError(f"{path}: not readable as an image: has no picture")
+    first = tiff.series[0]
+    several = {
+        axis: n for axis, n in zip(first.axes, first.shape, strict=True) if axis not in "YXS"
+    }
+    several = {axis: n for axis, n in several.items() if n > 1}
+    if several or "Y" not in first.axes or "X" not in first.axes:
+        words = {"C": "channels", "Z": "layers", "T": "times"}
+        found = ", ".join(f"{n} {words.get(axis, 'pages')}" for axis, n in several.items())
+        raise ImageError(f"{path}: expected one 2D plane, found {found}, shape {first.shape}")
+    page = first.keyframe
+    area = page.imagelength * page.imagewidth
+    others = [other for other in tiff.series[1:] if "Y" in other.axes]
+    # a slide's label and overview are smaller by far
+    if any(2 * o.keyframe.imagelength * o.keyframe.imagewidth >= area for o in others):
+        raise ImageError(f"{path}: expected one 2D plane, found {len(tiff.series)} pictures")
+    return first
+
+
+def _steps(file_shape: tuple[int, int], page: Any) -> tuple[float, float]:
+    """(x, y) file pixels per pixel of a level."""
+    return grid_step(file_shape[1], page.imagewidth), grid_step(file_shape[0], page.imagelength)
+
+
+def _read_page(path: Path, page: Any, step: int) -> np.ndarray:
+    """(rows, columns[, 3]) float32, averaged over blocks of `step` pixels."""
+    key = page.keyframe
+    if key.dtype is None or key.dtype.kind not in "buif":
+        raise ImageError(f"{path}: expected grey levels or colour, found {key.dtype} values")
+    photometric, samples = int(key.photometric), key.samplesperpixel
+    colours = {_RGB: 3, _YCBCR: 3, _SEPARATED: 4, _PALETTE: 1}.get(photometric, 1)
+    if photometric not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR):
+        name = getattr(key.photometric, "name", photometric)
+        raise ImageError(f"{path}: colours as {name}: expected grey levels, RGB, palette or CMYK")
+    if samples < colours:
+        raise ImageError(f"{path}: expected {colours} samples a pixel, found {samples}")
+    extra = tuple(int(e) for e in key.extrasamples)
+    alpha = next((colours + i for i, e in enumerate(extra) if e in (1, 2)), None)
+    associated = alpha is not None and extra[alpha - colours] == _ASSOCIATED
+    if alpha is not None and alpha >= samples:
+        alpha = None
+    has_gaps = 0 in page.databytecounts
+    top = _top(key)
+    table = _colour_table(key) if photometric == _PALETTE else None
+    channels = 3 if photometric in (_RGB, _YCBCR, _SEPARATED, _PALETTE) else 1
+    opacity = alpha is not None or has_gaps
+
+    def light(piece: np.ndarray) -> np.ndarray:
+        """Samples of a piece as premultiplied light, and its opacity last where there is one."""
+        if table is not None:
+            seen = table[np.clip(piece[..., 0], 0, len(table) - 1)]
+        elif photometric == _SEPARATED:
+            ink = piece[..., :4].astype(np.float32) / np.float32(top)
+            seen = (1 - ink[..., :3]) * (1 - ink[..., 3:]) * np.float32(top)
+        elif photometric == _MINISWHITE:
+            seen = np.float32(top) - piece[..., :1]
+        else:
+            seen = piece[..., :channels]
+        if not opacity:
+            return seen
+        cover = np.ones((*piece.shape[:2], 1), np.float32)
+        if alpha is not None:
+            cover = piece[..., alpha : alpha + 1].astype(np.float32) / np.float32(top)
+            if not associated:
+                seen = seen * cover
+        return np.concatenate([seen.astype(np.float32), cover], axis=-1)
+
+    shape = key.imagelength, key.imagewidth
+    out_bytes = 4 * (channels + opacity) * shape[0] * shape[1] // step**2
+    check_memory(path, 2 * out_bytes)
+    means = BlockMeans(shape, channels + opacity, step)
+    try:
+        for piece, row, column in _pieces(path, page):
+            means.add(light(piece), row, column)
+    except ValueError as error:
+        if "imagecodecs" in str(error):
+            raise MissingCodec(str(error)) from error
+        raise
+    pixels = means.means()
+    seen = pixels[..., :channels]
+    if key.dtype.kind != "f":
+        seen /= np.float32(top)
+    if opacity:
+        seen = over_background(seen, pixels[..., -1])
+    return np.ascontiguousarray(seen[..., 0] if channels == 1 else seen)
+
+
+def _top(page: Any) -> float:
+    """The largest value of a sample: of its bits, which may be fewer than its type has."""
+    if page.dtype.kind == "f":
+        return 1.0
+    if page.dtype.kind == "i":
+        return float(np.iinfo(page.dtype).max)
+    bits = page.bitspersample
+    return float(2 ** (bits if isinstance(bits, int) else max(bits)) - 1)
+
+
+def _colour_table(page: Any) -> np.ndarray:
+    """(n, 3) float32 colours of a palette, in the range of the page's samples."""
+    table = np.asarray(page.colormap, np.float32).T
+    # 16 bits by the standard; some programs write 8
+    return table * np.float32(_top(page) / (65535 if table.max() > 255 else 255))
+
+
+def _pieces(path: Path, page: Any) -> Iterator[tuple[np.ndarray, int, int]]:
+    """((rows, columns, samples), first row, first column) of all there is in a page."""
+    key = page.keyframe
+    file = page.parent.filehandle
+    offsets, counts = page.dataoffsets, page.databytecounts
+    if not offsets or len(offsets) != len(counts):
+        raise ImageError(f"{path}: not readable as an image: its pixels are not there")
+    end = max(o + c for o, c in zip(offsets, counts, strict=True))
+    if end > file.size:
+        raise ImageError(
+            f"{path}: not readable as an image: cut off, {file.size} bytes of at least {end}"
+        )
+    rows, columns, samples = key.imagelength, key.imagewidth, key.samplesperpixel
+    planar = samples > 1 and int(key.planarconfig) == 2
+    # a tile or strip is decoded as one
+    part = (key.tilelength or key.rowsperstrip) * (key.tilewidth or columns) * key.imagedepth
+    part = min(part, rows * columns) if not key.is_tiled else part
+    if page.is_contiguous and key.predictor == 1 and not planar and not key.is_tiled:
+        band = max(1, _ROWS_AT_ONCE_BYTES // max(1, columns * samples * key.dtype.itemsize))
+        dtype = np.dtype(key.dtype).newbyteorder(page.parent.byteorder)
+        needed = rows * columns * samples * dtype.itemsize
+        if offsets[0] + needed > file.size:
+            raise ImageError(
+                f"{path}: not readable as an image: {columns} x {rows} pixels take {needed} bytes,"
+                f" the file has {file.size}"
+            )
+        for row in range(0, rows, band):
+            n = min(band, rows - row)
+            file.seek(offsets[0] + row * columns * samples * dtype.itemsize)
+            block = file.read_array(dtype, n * columns * samples)
+            yield block.reshape(n, columns, samples), row, 0
+        return
+    if planar:
+        check_memory(path, rows * columns * samples * key.dtype.itemsize, _STORE_TILED)
+        whole = np.moveaxis(page.asarray().reshape(samples, rows, columns), 0, -1)
+        band = max(1, _ROWS_AT_ONCE_BYTES // max(1, columns * samples * key.dtype.itemsize))
+        for row in range(0, rows, band):
+            yield whole[row : row + band], row, 0
+        return
+    check_memory(path, 3 * part * samples * key.dtype.itemsize, _STORE_TILED)
+    if len(offsets) != int(np.prod(key.chunked)):
+        raise ImageError(
+            f"{path}: not readable as an image: {columns} x {rows} pixels in"
+            f" {int(np.prod(key.chunked))} parts, of which it lists {len(offsets)}"
+        )
+    for data, index, shape in page.segments(maxworkers=1, buffersize=_ROWS_AT_ONCE_BYTES):
+        if data is None:  # a part that was not scanned
+            continue
+        _, depth, row, column = index[:4]
+        if depth:
+            raise ImageError(f"{path}: expected one 2D plane, found {key.imagedepth} layers")
+        inside = data[0, : min(shape[1], rows - row), : min(shape[2], columns - column)]
+        yield inside, row, column
