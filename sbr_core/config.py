@@ -429,8 +429,7 @@ class Config(Options):
     methods: tuple[MethodName, ...] = ("linear", "sbr")
     registrar: RegistrarSource = "shipped"
     strict: bool = False
-    # a chunk's rows travel on one command line, whose length the system limits
-    chunk_size: Annotated[int, Field(ge=1, le=200)] = 16
+    chunk_size: Count = 16
     gpus: Annotated[int, Field(ge=0)] = 0
     demo: DemoOptions = DemoOptions()
     prepare: PrepareOptions = PrepareOptions()

@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -299,13 +299,21 @@ def rows_to_json(rows: Sequence[SectionRow]) -> str:
     """Rows as the JSON list a rule hands to the command line; defaults are left out."""
     default = {f.name: f.default for f in fields(SectionRow)}
     return json.dumps(
-        [{k: v for k, v in asdict(r).items() if v != default[k]} for r in rows], sort_keys=True
+        [{k: v for k, v in vars(r).items() if v != default[k]} for r in rows], sort_keys=True
     )
 
 
 def rows_from(text: str) -> list[SectionRow]:
-    """Rows from `rows_to_json`'s JSON, or from the manifest whose path `text` is."""
-    if not text.lstrip().startswith("["):
+    """Rows from `rows_to_json`'s JSON, or from the file whose path `text` is.
+
+    A file that ends in ``.json`` holds that JSON; any other is a manifest.
+    """
+    if text.endswith(".json"):
+        try:
+            text = Path(text).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ManifestError(f"--rows: {text}: not readable: {error}") from None
+    elif not text.lstrip().startswith("["):
         return read_manifest(Path(text))
     try:
         values = json.loads(text)
