@@ -259,6 +259,7 @@ COMMANDS = (
             _ALIGN_DIR,
             _optional("--mri-labels", "path", "labels of the MRI, on its grid"),
             _optional("--rows", "rows", "manifest rows, for the mri_labels of a prealigned brain"),
+            _optional("--start", "path", "weights of the method on another brain, to train on"),
             _OUT_DIR,
             _CHECKPOINTS,
             _FRESH,

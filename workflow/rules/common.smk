@@ -126,6 +126,8 @@ def found_faults():
     faults = {brain: fault_of(brain) for brain in SHEET}
     for brain in SHEET:
         giver = donor(brain)
+        if giver == brain:
+            giver = manifests.weights_start(SHEET, brain, Path(CONFIG.brains)) or brain
         if faults[brain] is None and faults[giver] is not None:
             faults[brain] = (
                 f"{CONFIG.brains}: brain '{brain}': weights_from: '{giver}' cannot be used"
@@ -178,13 +180,41 @@ def labels_of_mri(brain):
 
 
 def trained_here(brain):
-    """Whether a brain trains networks of its own."""
+    """Whether a brain trains networks of its own, from nothing or on from another's."""
     return donor(brain) == brain
 
 
 def donor(brain):
     """The brain whose networks this one uses."""
     return manifests.weights_donor(BRAINS, brain, Path(CONFIG.brains))
+
+
+def start_of(brain, folder):
+    """The brain whose networks a training starts from; None: from nothing, as in a comparison."""
+    if is_compared(folder):
+        return None
+    return manifests.weights_start(BRAINS, brain, Path(CONFIG.brains))
+
+
+def registrar_of(brain, folder):
+    """The brain whose registrar a method is trained through and infers with.
+
+    A training that starts from networks of another brain goes on with what they were trained
+    through; in a comparison every brain has its own.
+    """
+    if is_compared(folder):
+        return brain
+    giver = donor(brain)
+    start = start_of(giver, folder)
+    return giver if start is None else registrar_of(start, folder)
+
+
+def borrowed(brain, giver, path, made):
+    """An input that is another brain's is `ancient`, once there is what is made with it.
+
+    Behind an `ancient` file that is to be made anew, Snakemake looks for nothing that is missing.
+    """
+    return ancient(path) if giver != brain and Path(made).is_file() else path
 
 
 def one_of(names):
@@ -285,8 +315,11 @@ def lacks_labels(brain, method, target):
 
 def trainings_of(brain):
     """Folders of the networks that a brain trains itself."""
-    ours = ("registrar", *methods_of(brain))
-    return [folder for folder in TRAININGS if folder in ours] if trained_here(brain) else []
+    if not trained_here(brain):
+        return []
+    starts = manifests.weights_start(BRAINS, brain, Path(CONFIG.brains)) is not None
+    ours = (*(() if starts else ("registrar",)), *methods_of(brain))
+    return [folder for folder in TRAININGS if folder in ours]
 
 
 def weights_of(brain):
@@ -432,11 +465,18 @@ def network_inputs(wildcards):
     brain, method = wildcards.brain, method_of(wildcards.method)
     if method not in sbr_config.TRAINED_METHODS:
         return {}
-    giver = brain if is_compared(wildcards.method) else donor(brain)
-    paths = {"weights": of_brain(giver, wildcards.method, "weights.safetensors")}
+    folder = wildcards.method
+    givers = {folder: brain if is_compared(folder) else donor(brain)}
     if method not in sbr_config.OWN_REGISTRAR_METHODS:
-        paths["registrar"] = of_brain(giver, "registrar", "weights.safetensors")
-    return paths if giver == brain else {k: ancient(v) for k, v in paths.items()}
+        givers["registrar"] = registrar_of(brain, folder)
+    paths = {
+        "registrar" if network == "registrar" else "weights": (
+            giver,
+            of_brain(giver, network, "weights.safetensors"),
+        )
+        for network, giver in givers.items()
+    }
+    return {name: ancient(p) if giver != brain else p for name, (giver, p) in paths.items()}
 
 
 def training_inputs(wildcards):
@@ -446,8 +486,14 @@ def training_inputs(wildcards):
     """
     brain, method = wildcards.brain, method_of(wildcards.method)
     inputs = dict(fit_inputs(wildcards))
+    made = of_brain(brain, wildcards.method, "weights.safetensors")
     if CONFIG.takes_registrar(method):
-        inputs["registrar"] = of_brain(brain, "registrar", "weights.safetensors")
+        giver = registrar_of(brain, wildcards.method)
+        registrar = of_brain(giver, "registrar", "weights.safetensors")
+        inputs["registrar"] = borrowed(brain, giver, registrar, made)
+    if (giver := start_of(brain, wildcards.method)) is not None:
+        start = of_brain(giver, wildcards.method, "weights.safetensors")
+        inputs["start"] = borrowed(brain, giver, start, made)
     if method in sbr_config.LABEL_METHODS:
         inputs["prepared"] = steady("train", "prepare", "sections.tsv")(wildcards)
         if labels_of_mri(brain):
@@ -622,10 +668,12 @@ def method_folders(folders):
     return words
 
 
-def training_options(folder):
+def training_options(brain, folder):
     """A training's own section of the configuration as JSON; in a comparison with its budget."""
     section = f"train_{method_of(folder)}"
-    return CONFIG.compared_json(section) if is_compared(folder) else options(section)
+    if is_compared(folder):
+        return CONFIG.compared_json(section)
+    return CONFIG.training_json(section, start=start_of(brain, folder) is not None)
 
 
 def inference_section(folder):
@@ -658,8 +706,12 @@ def plan_text(wildcards):
         name: {"options": json.loads(options(name)), "revision": REVISION[name]}
         for name in followed
     }
-    if part == "compare":
-        asked[stage]["options"] = json.loads(CONFIG.compared_json(stage))
+    if stage.startswith("train_") and stage != "train_registrar":
+        folder = stage.removeprefix("train_")
+        folder = f"compare/{folder}" if part == "compare" else folder
+        asked[stage]["options"] = json.loads(training_options(brain, folder))
+        if (start := start_of(brain, folder)) is not None:
+            asked["start"] = start
     if stage == "simulate":
         # a digest, since the rows of a large brain are more than a command line takes
         asked["rows"] = sha256_of(manifests.rows_to_json(MANIFESTS[brain][0]))
