@@ -55,6 +55,7 @@ SHARED_REGISTRAR_METHODS = ("cgan", "sbr", "sbr_n", "sbr_r", "sbr_g")
 may start as a copy of it (`takes_registrar`)."""
 OWN_REGISTRAR_METHODS = ("nmi", "nmiw", "rot", "sbr_r")
 """Their weights hold the registrar that inference uses; the others use the shared one."""
+Stain = Literal["auto", "nissl", "hematoxylin", "h&e", "dab", "myelin", "fluorescence", "grey"]
 RegistrarSource = Literal["shipped", "finetune", "train"]
 """The registrar in the package, the same trained on a little, or one trained from nothing."""
 LABEL_METHODS = ("nmiw",)
@@ -87,6 +88,9 @@ class PrepareOptions(Options):
 
     working_pixel_mm: Positive = 1.25
     polarity: Literal["auto", "bright_background", "dark_background"] = "auto"
+    stain: Stain = "auto"
+    even_light: Literal["auto", "always", "never"] = "auto"
+    even_staining: Literal["auto", "always", "never"] = "auto"
     min_tissue_mm2: NonNegative = 20.0
 
 
@@ -365,6 +369,7 @@ class InferOptions(Options):
 class ReassembleOptions(Options):
     """The 3D histology volume."""
 
+    even_sections: Literal["auto", "always", "never"] = "auto"
     spacing_mm: Positive | None = None
     interpolation: Literal["linear", "nearest"] = "linear"
     max_gap_mm: NonNegative = 0.0

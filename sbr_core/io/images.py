@@ -55,13 +55,14 @@ def _read_with_pillow(path: Path, keep_palette: bool) -> np.ndarray:
         return np.asarray(image)
 
 
-def read_section(path: Path) -> np.ndarray:
-    """One section as grey levels.
+def read_picture(path: Path) -> np.ndarray:
+    """One section as it was photographed.
 
     Returns
     -------
-    (rows, columns) float32, 1 = the full range of the file's integer type (255, 65535); float
-    files keep their values. Colour becomes luminance; alpha is laid over white.
+    (rows, columns) grey levels or (rows, columns, 3) red, green, blue; float32, 1 = the full range
+    of the file's integer type (255, 65535); float files keep their values. Alpha is laid over
+    white.
 
     Raises
     ------
@@ -69,24 +70,25 @@ def read_section(path: Path) -> np.ndarray:
         No file, not an image, more than one plane, or values that are not finite.
     """
     array = _read(path, keep_palette=False)
+    image = array.astype(np.float32)
     if np.issubdtype(array.dtype, np.integer):
-        image = array.astype(np.float32) / np.iinfo(array.dtype).max
-    elif array.dtype == bool:
-        image = array.astype(np.float32)
-    else:
-        image = array.astype(np.float32)
+        image /= np.iinfo(array.dtype).max
     if image.ndim == 3 and image.shape[2] in (2, 4):
         alpha = image[..., -1:]
         image = image[..., :-1] * alpha + (1 - alpha)
-    if image.ndim == 3 and image.shape[2] == 3:
-        image = image @ _LUMINANCE
-    elif image.ndim == 3 and image.shape[2] == 1:
+    if image.ndim == 3 and image.shape[2] == 1:
         image = image[..., 0]
-    if image.ndim != 2:
+    if image.ndim != 2 and image.shape[2:] != (3,):
         raise ImageError(f"{path}: expected one 2D plane, found shape {array.shape}")
     if not np.isfinite(image).all():
         raise ImageError(f"{path}: has values that are not finite")
     return np.ascontiguousarray(image)
+
+
+def read_section(path: Path) -> np.ndarray:
+    """As `read_picture`, but (rows, columns): colour becomes luminance."""
+    picture = read_picture(path)
+    return picture if picture.ndim == 2 else np.ascontiguousarray(picture @ _LUMINANCE)
 
 
 def read_labels(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:

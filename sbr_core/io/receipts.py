@@ -24,7 +24,17 @@ from sbr_core.io.manifests import read_tsv, write_tsv
 from sbr_core.io.provenance import read_json, sha256_file, sha256_of, versions, write_json
 
 FIRST_COLUMNS = ("section", "status", "message", "position_mm")
-_TEXT = {"section", "status", "message", "image", "labels", "polarity", "fingerprint", "stain"}
+_TEXT = {
+    "section",
+    "status",
+    "message",
+    "image",
+    "labels",
+    "polarity",
+    "fingerprint",
+    "stain",
+    "channel",
+}
 
 
 @dataclass

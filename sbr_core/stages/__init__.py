@@ -22,7 +22,7 @@ REVISION = {
     "train_rot": 1,
     "syn_mi": 1,
     "infer": 3,
-    "reassemble": 1,
+    "reassemble": 2,
     "evaluate": 2,
     "compare": 2,
     "report": 3,

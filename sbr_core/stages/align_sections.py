@@ -25,11 +25,9 @@ from sbr_core.algorithms.sections import (
     grid_px,
     prefilter,
     resample_section,
-    tissue_signal,
 )
 from sbr_core.errors import ConfigError, ImageError
 from sbr_core.geometry import PlaneGrid, apply, scaling
-from sbr_core.io.images import read_section
 from sbr_core.io.provenance import sha256_file, sha256_of
 from sbr_core.io.receipts import (
     SectionResult,
@@ -42,6 +40,7 @@ from sbr_core.io.receipts import (
 )
 from sbr_core.io.volumes import read_plane, write_plane
 from sbr_core.stages import REVISION
+from sbr_core.stages.source import read_signal
 
 if TYPE_CHECKING:
     from sbr_core.config import AlignSectionsOptions
@@ -127,7 +126,7 @@ def run(
         )
         linear_mask = area_vote(mask, working_px_from_plane_px, grid.shape)
         write_plane(paths[1], linear_mask.astype(np.uint8), grid.spacing_mm)
-        columns = {"position_mm": row["position_mm"], "stain": row.get("stain", "")}
+        columns = {k: row.get(k, "") for k in ("position_mm", "stain", "channel")}
         columns |= {**matrix_columns(affine, "a"), **figures}
         return SectionResult(columns, paths)
 
@@ -259,8 +258,7 @@ def _linear_image(
     row: Mapping[str, Any], section_from_plane_mm: np.ndarray, grid: PlaneGrid
 ) -> np.ndarray:
     """The file's image on the plane grid, tissue bright, interpolated once."""
-    image = read_section(Path(row["image"]))
-    signal = tissue_signal(image, row["polarity"], float(row["background"]))
+    signal = read_signal(row)
     file_px_from_plane_px = (
         scaling(1 / float(row["pixel_size_mm"])) @ section_from_plane_mm @ grid.plane_mm_from_px
     )

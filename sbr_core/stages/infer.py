@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,15 +28,15 @@ from sbr_core.algorithms.sections import (
     grid_px,
     prefilter,
     resample_section,
-    tissue_signal,
 )
+from sbr_core.algorithms.staining import find_channel
 from sbr_core.algorithms.syn import register_syn
 from sbr_core.config import TRAINED_METHODS, InferOptions, SynOptions
 from sbr_core.errors import ConfigError, ImageError, ReceiptError, SbrError, WeightsError
 from sbr_core.functional.intensity import normalise
 from sbr_core.functional.warp import upsample_velocity
 from sbr_core.geometry import PlaneGrid
-from sbr_core.io.images import read_section
+from sbr_core.io.images import read_picture
 from sbr_core.io.provenance import sha256_file, sha256_of
 from sbr_core.io.receipts import (
     SectionResult,
@@ -55,6 +56,7 @@ from sbr_core.io.transforms import (
 from sbr_core.io.volumes import read_plane, write_plane
 from sbr_core.stages import REVISION
 from sbr_core.stages.networks import load_method, load_registrar
+from sbr_core.stages.source import Source, read_signal
 from sbr_core.training.loop import pick_device
 from sbr_core.training.predict import as_batch, crop, predict, without_medium
 from sbr_core.training.refine import refine
@@ -361,7 +363,11 @@ class NetworkPredictor:
     ) -> list[np.ndarray]:
         """T, its mask, S, its mask, as the networks take them: (rows, columns) of their grid."""
         rule = self.preprocessing["low_quantile"], self.preprocessing["high_quantile"]
-        return _images(self.tables, item, grid, network_grid, rule)
+        # before channels were written down, there was luminance only
+        learnt = self.preprocessing.get("channels") or ["grey"]
+        own = item["prepared"].get("channel") or "grey"
+        section = None if own in learnt else _in_channel(item, grid, learnt[0])
+        return _images(self.tables, item, grid, network_grid, rule, section)
 
 
 def _images(
@@ -370,14 +376,21 @@ def _images(
     grid: PlaneGrid,
     target: PlaneGrid,
     quantiles: tuple[float, float],
+    section: np.ndarray | None = None,
 ) -> list[np.ndarray]:
-    """T, its mask, S, its mask: (rows, columns) of the grid `target`, intensities in [0, 1]."""
+    """T, its mask, S, its mask: (rows, columns) of the grid `target`, intensities in [0, 1].
+
+    `section` is taken for S, if given, instead of the image in `tables`; on `grid`.
+    """
     images = []
     for name, image, mask, what in (
         ("planes", "_mri.nii.gz", "_mrimask.nii.gz", "its MRI plane has no tissue"),
         ("affines", "_linear.nii.gz", "_linearmask.nii.gz", "no tissue within its MRI plane"),
     ):
-        pixels = resample_plane(_plane(tables[name], item[name], image, grid), grid, target)
+        pixels = _plane(tables[name], item[name], image, grid)
+        if name == "affines" and section is not None:
+            pixels = section
+        pixels = resample_plane(pixels, grid, target)
         inside = resample_mask(_plane(tables[name], item[name], mask, grid), grid, target)
         if not inside.any():
             raise ImageError(f"section {item[name]['section']!r}: {what}")
@@ -489,12 +502,29 @@ def registered(
     (rows, columns) float32, background 0, tissue above, in the file's intensity; beyond the
     file 0.
     """
-    image = tissue_signal(
-        read_section(Path(prepared_row["image"])),
-        prepared_row["polarity"],
-        prepared_row["background"],
-    )
     pixel_mm = float(prepared_row["pixel_size_mm"])
-    image = prefilter(image, grid.spacing_mm / pixel_mm)
+    return _on_plane(read_signal(prepared_row), pixel_mm, section_mm_from_plane, grid)
+
+
+def _on_plane(
+    signal: np.ndarray, pixel_mm: float, section_mm_from_plane: SectionTransform, grid: PlaneGrid
+) -> np.ndarray:
+    """A file's signal on the plane's grid, interpolated once."""
+    image = prefilter(signal, grid.spacing_mm / pixel_mm)
     plane_mm = geometry.apply(grid.plane_mm_from_px, grid_px(grid.shape))
     return resample_section(image, section_mm_from_plane.map(plane_mm) / pixel_mm)
+
+
+def _in_channel(item: Mapping[str, Any], grid: PlaneGrid, stain: str) -> np.ndarray:
+    """The section through its affine, as `align_sections` writes it, in another channel."""
+    row = item["prepared"]
+    picture = read_picture(Path(row["image"]))
+    own = Source.of(row)
+    channel, _ = find_channel(own.lit_evenly(picture), stain)
+    affine = np.asarray(matrix_of(row, "g")) @ np.asarray(matrix_of(item["affines"], "a"))
+    return _on_plane(
+        replace(own, channel=channel).signal(picture),
+        float(row["pixel_size_mm"]),
+        SectionTransform((affine,)),
+        grid,
+    )

@@ -7,29 +7,25 @@ that is recorded here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sbr_core import geometry
-from sbr_core.algorithms.background import Background, find_background
+from sbr_core.algorithms.evenness import staining_field, unit_square
 from sbr_core.algorithms.masks import tissue_mask
-from sbr_core.algorithms.sections import (
-    area_vote,
-    grid_px,
-    prefilter,
-    resample_section,
-    tissue_signal,
-)
+from sbr_core.algorithms.sections import area_vote, grid_px, prefilter, resample_section
+from sbr_core.algorithms.staining import named_stain
 from sbr_core.errors import ImageError, ManifestError
-from sbr_core.io.images import read_labels, read_section
+from sbr_core.io.images import read_labels, read_picture
 from sbr_core.io.manifests import SectionRow
 from sbr_core.io.provenance import sha256_file, sha256_of
 from sbr_core.io.receipts import SectionResult, matrix_columns, run_sections
 from sbr_core.io.volumes import write_plane
 from sbr_core.stages import REVISION
+from sbr_core.stages.source import find_source
 
 if TYPE_CHECKING:
     from sbr_core.config import PrepareOptions
@@ -88,22 +84,32 @@ def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> 
     ImageError
         An unreadable image, a mask or labels of another shape, or no tissue.
     """
-    image = read_section(Path(row.image))
-    given_mask = read_labels(Path(row.mask), image.shape) > 0 if row.mask else None
+    picture = read_picture(Path(row.image))
+    file_shape = picture.shape[:2]
+    given_mask = read_labels(Path(row.mask), file_shape) > 0 if row.mask else None
     if row.labels:
-        read_labels(Path(row.labels), image.shape)  # used only later, but a misfit shows now
+        read_labels(Path(row.labels), file_shape)  # used only later, but a misfit shows now
 
     working_pixel_mm = options.working_pixel_mm
     file_from_working, shape = geometry.file_px_from_working_px(
-        image.shape, row.pixel_size_mm, working_pixel_mm, row.flip, row.rotate_deg
+        file_shape, row.pixel_size_mm, working_pixel_mm, row.flip, row.rotate_deg
     )
-    background = find_background(image, options.polarity)
-    signal = tissue_signal(image, background.polarity, background.level)
-    working = _sampled(signal, file_from_working, shape, working_pixel_mm / row.pixel_size_mm)
+    # what the manifest says of one section goes before what the configuration says of all
+    stain = named_stain(row.stain) or options.stain
+    source, noise = find_source(picture, stain, options.polarity, options.even_light)
     if given_mask is None:
-        mask = _found_mask(signal, row, background, working_pixel_mm, file_from_working, shape)
+        tissue = source.channel.tissue(source.lit_evenly(picture))
+        mask = _found_mask(tissue, row, noise, working_pixel_mm, file_from_working, shape)
     else:
         mask = area_vote(given_mask, file_from_working, shape)
+    signal, scale = source.signal(picture), working_pixel_mm / row.pixel_size_mm
+    working = _sampled(signal, file_from_working, shape, scale)
+    if options.even_staining != "never":
+        xy = unit_square(geometry.apply(file_from_working, grid_px(shape)), file_shape)
+        always = options.even_staining == "always"
+        source = replace(source, staining=staining_field(working, mask, xy, always=always))
+        if source.staining is not None:
+            working = _sampled(source.signal(picture), file_from_working, shape, scale)
 
     tissue_mm2 = float(np.count_nonzero(mask)) * working_pixel_mm**2
     if tissue_mm2 == 0 or tissue_mm2 < options.min_tissue_mm2:
@@ -124,10 +130,9 @@ def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> 
             "position_mm": row.position_mm,
             "pixel_size_mm": row.pixel_size_mm,
             "working_pixel_mm": working_pixel_mm,
-            "file_rows": image.shape[0],
-            "file_columns": image.shape[1],
-            "polarity": background.polarity,
-            "background": background.level,
+            "file_rows": file_shape[0],
+            "file_columns": file_shape[1],
+            **source.columns(),
             **matrix_columns(section_from_working, "g"),
             "tissue_mm2": tissue_mm2,
             "image": row.image,
@@ -149,7 +154,7 @@ def _sampled(
 def _found_mask(
     signal: np.ndarray,
     row: SectionRow,
-    background: Background,
+    noise: float,
     working_pixel_mm: float,
     file_from_working: np.ndarray,
     shape: tuple[int, int],
@@ -163,6 +168,6 @@ def _found_mask(
         signal.shape, row.pixel_size_mm, fine_mm, row.flip, row.rotate_deg
     )
     fine = _sampled(signal, file_from_fine, fine_shape, fine_mm / row.pixel_size_mm)
-    found = tissue_mask(fine, fine_mm, working_pixel_mm, background.noise)
+    found = tissue_mask(fine, fine_mm, working_pixel_mm, noise)
     fine_from_working = np.linalg.inv(file_from_fine) @ file_from_working
     return area_vote(found, fine_from_working, shape)

@@ -3,7 +3,8 @@
 Every voxel goes through the whole chain to the image file, MRI world -> stack -> deformation ->
 section affine -> file pixel, in each of the two sections around it, and is interpolated once,
 from a level of the file prefiltered to the output spacing. Tissue is bright and the background 0,
-linear in the file's intensity, whatever the stain: as `prepare` leaves sections.
+linear in the channel that `prepare` found, whatever the stain; where staining jumps from section to
+section, each is given a factor that brings it to its neighbours.
 
 A prealigned brain has no 3D MRI. Its volume lies in stack space: the plane's grid, times positions
 a median gap apart from the first section on, as far as the last.
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sbr_core.algorithms.evenness import evening_gains, has_jumps, log_ratio, section_levels
 from sbr_core.algorithms.reassembly import (
     EMPTY_COVERAGE,
     Level,
@@ -30,10 +32,9 @@ from sbr_core.algorithms.reassembly import (
     fill_slab,
     slabs,
 )
-from sbr_core.algorithms.sections import tissue_signal
 from sbr_core.errors import ConfigError, ImageError, ReceiptError
 from sbr_core.geometry import LPS_FROM_RAS, PlaneGrid
-from sbr_core.io.images import read_labels, read_section
+from sbr_core.io.images import read_labels
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.receipts import file_of, read_table
 from sbr_core.io.transforms import (
@@ -41,7 +42,8 @@ from sbr_core.io.transforms import (
     read_section_transform,
     read_stack_from_world,
 )
-from sbr_core.io.volumes import Volume, read_volume, write_volume
+from sbr_core.io.volumes import Volume, read_plane, read_volume, write_volume
+from sbr_core.stages.source import read_signal
 
 if TYPE_CHECKING:
     from sbr_core.config import ReassembleOptions
@@ -104,12 +106,18 @@ def run(
     spacing_mm = float(np.linalg.norm(stack_from_voxel[:3, axes], axis=0).min())
 
     used = [sources[row["section"]] for row in rows]
-    stack = Stack.of(
-        [row["position_mm"] for row in rows], options.max_gap_mm, float(rows[0]["spacing_mm"])
-    )
+    positions_mm = [row["position_mm"] for row in rows]
+    stack = Stack.of(positions_mm, options.max_gap_mm, float(rows[0]["spacing_mm"]))
+    gains = np.ones(len(rows))
+    if options.even_sections != "never":
+        levels = staining_levels(sections, rows)
+        if options.even_sections == "always" or has_jumps(levels):
+            gains = evening_gains(levels, np.array(positions_mm))
     with_labels = any(source.get("labels") for source in used)
     levels = LevelCache(
-        lambda index: load_level(sections, rows[index], used[index], spacing_mm, with_labels),
+        lambda index: load_level(
+            sections, rows[index], used[index], spacing_mm, with_labels, gains[index]
+        ),
         options.cache_mib * 2**20,
     )
 
@@ -121,7 +129,9 @@ def run(
         "space": space,
         "sections": [row["section"] for row in rows],
         "empty_coverage": EMPTY_COVERAGE,
-        "intensity": "tissue bright, background 0, linear in the file's intensity",
+        "intensity": "tissue bright, background 0, linear in the channel of each section",
+        "channels": sorted({str(source.get("channel") or "grey") for source in used}),
+        "gains": [round(float(gain), 4) for gain in gains],
     }
     with scratch_arrays(out_dir, shape, with_labels) as arrays:
         _fill(arrays, shape, stack_from_voxel, stack, levels, options)
@@ -194,6 +204,7 @@ def load_level(
     source: Mapping[str, Any],
     spacing_mm: float,
     with_labels: bool,
+    gain: float = 1.0,
 ) -> Level:
     """A section's file at the output spacing.
 
@@ -201,13 +212,14 @@ def load_level(
     ----------
     row, source : of `infer` and of `prepare`.
     spacing_mm : of the output, stack mm.
+    gain : factor of the intensity.
 
     Raises
     ------
     ImageError
         The file's shape is not the one `prepare` saw.
     """
-    image = read_section(Path(source["image"]))
+    image = read_signal(source)
     expected = int(source["file_rows"]), int(source["file_columns"])
     if image.shape != expected:
         raise ImageError(f"{source['image']}: shape {image.shape}, but prepare saw {expected}")
@@ -216,12 +228,30 @@ def load_level(
         labels = read_labels(Path(source["labels"]), image.shape)
     path = file_of(sections, row, "_from-section_to-stack_mode-image_xfm.h5")
     return Level.of(
-        tissue_signal(image, source["polarity"], source["background"]),
+        image if gain == 1 else image * np.float32(gain),
         float(source["pixel_size_mm"]),
         spacing_mm,
         read_section_transform(path).map,
         labels,
     )
+
+
+def staining_levels(sections: Path, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """(n,) logarithm of how strongly each section is stained; see `section_levels`.
+
+    Parameters
+    ----------
+    sections, rows : table of `infer` and its rows, sorted by position.
+    """
+    links, before = [], []
+    for index, row in enumerate(rows):
+        image = read_plane(file_of(sections, row, "_registered.nii.gz"))[0]
+        # the next but one as well, so that one torn section does not cut the stack in two
+        for back, earlier in enumerate(reversed(before), 1):
+            if earlier.shape == image.shape:
+                links.append((index - back, index, *log_ratio(earlier, image)))
+        before = [*before, image][-2:]
+    return section_levels(len(rows), links)
 
 
 @contextmanager

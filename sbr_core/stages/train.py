@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -181,12 +182,16 @@ def run(
         out_dir = Path(out_dir)
         write_losses(history, out_dir)
         stains = sorted({str(row.get("stain", "")) for row in partners} - {""})
+        # the most frequent first: what inference makes of a section in none of them
+        counted = Counter(str(row.get("channel") or "grey") for row in partners)
+        channels = [name for name, _ in counted.most_common()]
         header = weights_header(
             "method",
             _architecture(task, options, shared_header),
             options,
             working_pixel_mm=pixel_mm,
             stain=",".join(stains),
+            channels=channels,
             fingerprint=data,
             revision=revision,
             registers="synthesised" if method in SHARED_REGISTRAR_METHODS else "section",

@@ -7,17 +7,20 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from skimage.color import rgb_from_hed
 
 from sbr_core import geometry
 from sbr_core.algorithms import deformation as flow
 from sbr_core.algorithms.sections import prefilter
+from sbr_core.algorithms.staining import find_channel
 from sbr_core.config import InferOptions, SynOptions
 from sbr_core.errors import ConfigError, ImageError, WeightsError
-from sbr_core.io.images import read_section
+from sbr_core.io.images import read_section, write_png
 from sbr_core.io.manifests import read_tsv, write_tsv
 from sbr_core.io.provenance import sha256_file
-from sbr_core.io.receipts import file_of, read_table
+from sbr_core.io.receipts import file_of, matrix_of, read_table
 from sbr_core.io.transforms import (
+    SectionTransform,
     read_section_transform,
     section_to_stack_path,
     stack_to_section_path,
@@ -300,3 +303,52 @@ def test_another_option_of_syn_computes_its_sections_anew(fake_brain, monkeypatc
     }
     run(fake_brain, "syn_mi", options=SynOptions(bins=16))
     assert len(calls) == 24
+
+
+def test_weights_are_shown_the_channel_they_were_trained_on(fake_brain, save_networks):
+    """A brain prepared as luminance, by weights that learnt DAB: as if it were prepared as DAB."""
+    haematoxylin, _, dab = rgb_from_hed
+    header, rows = read_tsv(fake_brain.table("prepare"))
+    channels = {}
+    for row in rows:
+        value = (1 - read_section(row["image"])) / 0.8
+        density = 0.5 * value[..., None] * haematoxylin
+        density = density + (0.4 * value * (1 - value))[..., None] * dab
+        picture = np.round(255 * 0.97 * 10**-density).astype(np.uint8)
+        write_png(row["image"], picture)
+        row["background"] = "0.97"
+        channels[row["section"]] = find_channel(picture / np.float32(255), "dab")[0]
+    write_tsv(fake_brain.table("prepare"), rows, header)
+
+    def prepared_as(columns):
+        """Prepare's table with other columns, and what align_sections then writes."""
+        changed = [row | columns(row["section"]) for row in rows]
+        write_tsv(fake_brain.table("prepare"), changed)
+        sources = {row["section"]: row for row in read_table(fake_brain.table("prepare"))}
+        table = fake_brain.table("align_sections")
+        affines = read_table(table, verify=False)
+        for row in affines:
+            source = sources[row["section"]]
+            affine = np.array(matrix_of(source, "g")) @ np.array(matrix_of(row, "a"))
+            name = f"sections/{row['section']}_linear.nii.gz"
+            image = infer.registered(source, SectionTransform((affine,)), fake_brain.grid)
+            write_plane(table.parent / name, image, fake_brain.grid.spacing_mm)
+            row["files"] = row["files"] | {name: sha256_file(table.parent / name)}
+        write_tsv(table, affines)
+
+    def synthesised(learnt):
+        weights = save_networks(fake_brain.results)
+        tensors, header = load_weights(weights["weights"])
+        header["preprocessing"]["channels"] = learnt
+        save_weights(weights["weights"], tensors, header)
+        pictures = pictures_of(run(fake_brain, "sbr", **weights)[1])
+        return {n: p for n, p in pictures.items() if n.endswith("_synthesised.nii.gz")}
+
+    prepared_as(lambda section: {})
+    by_grey, by_dab = synthesised(["grey"]), synthesised(["dab", "nissl"])
+    prepared_as(lambda section: channels[section].columns())
+    native = synthesised(["dab"])
+    assert len(native) == 12
+    for name, picture in native.items():
+        np.testing.assert_allclose(by_dab[name], picture, atol=1e-4)
+        assert np.abs(by_grey[name] - picture).max() > 0.003

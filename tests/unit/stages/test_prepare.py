@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from scipy import ndimage
+from skimage.color import rgb_from_hed
 
 from sbr_core import geometry
 from sbr_core.config import PrepareOptions
@@ -15,6 +16,7 @@ from sbr_core.io.manifests import SectionRow
 from sbr_core.io.receipts import matrix_of, read_table
 from sbr_core.io.volumes import read_plane
 from sbr_core.stages import prepare
+from sbr_core.stages.source import read_signal
 
 OPTIONS = PrepareOptions(working_pixel_mm=0.6, min_tissue_mm2=20.0)
 
@@ -63,7 +65,8 @@ def _planes(tmp_path, name="s1", out="out"):
 def test_receipt_has_the_agreed_columns(tmp_path):
     row = _run(tmp_path, _row(tmp_path, _glass(_tissue())))["s1"]
     wanted = "section status message position_mm pixel_size_mm working_pixel_mm file_rows stain"
-    wanted += " file_columns polarity background g00 g01 g02 g10 g11 g12 tissue_mm2 image labels"
+    wanted += " file_columns polarity background channel white padding light staining"
+    wanted += " g00 g01 g02 g10 g11 g12 tissue_mm2 image labels"
     assert set(wanted.split()) | {"files", "fingerprint"} == set(row)
     assert (row["status"], row["polarity"]) == ("ok", "bright_background")
     assert (row["file_rows"], row["file_columns"]) == (90, 120)
@@ -223,6 +226,68 @@ def test_a_section_that_leaves_the_chunk_takes_its_files_along(tmp_path):
     _run(tmp_path, *rows)
     assert list(_run(tmp_path, rows[0])) == ["s1"]
     assert {f.name[:2] for f in (tmp_path / "out" / "sections").iterdir()} == {"s1"}
+
+
+def _stained(tissue, dyes):
+    """An 8-bit colour photograph of dyes, each a vector of density and an amount."""
+    density = sum(np.asarray(amount)[..., None] * np.asarray(dye) for dye, amount in dyes)
+    light = np.array([0.97, 0.94, 0.96]) * 10**-density
+    return np.round(255 * np.clip(light, 0, 1)).astype(np.uint8)
+
+
+def _two_dyes(tissue):
+    """Haematoxylin where there is much tissue, DAB where there is little."""
+    haematoxylin, _, dab = rgb_from_hed
+    return _stained(tissue, [(haematoxylin, 0.6 * tissue), (dab, 0.5 * tissue * (1 - tissue))])
+
+
+def test_a_stain_of_the_manifest_goes_before_the_configurations(tmp_path):
+    tissue = _tissue()
+    picture = _two_dyes(tissue)
+    rows = [
+        _row(tmp_path, picture, "s1", stain="parvalbumin, DAB"),
+        _row(tmp_path, picture, "s2", stain="parvalbumin"),
+    ]
+    options = OPTIONS.model_copy(update={"stain": "hematoxylin"})
+    receipt = _run(tmp_path, *rows, options=options)
+    assert [receipt[s]["channel"] for s in ("s1", "s2")] == ["dab", "hematoxylin"]
+    expected = {"s1": 0.5 * tissue * (1 - tissue), "s2": 0.6 * tissue}
+    lengths = {"s1": np.linalg.norm(rgb_from_hed[2]), "s2": np.linalg.norm(rgb_from_hed[0])}
+    for name, amount in expected.items():
+        image, mask = _planes(tmp_path, name)
+        deep = ndimage.binary_erosion(mask, iterations=3)
+        np.testing.assert_allclose(image[deep], lengths[name] * amount[1::3, 1::3][deep], atol=0.02)
+    # the mask is that of the tissue, whichever dye is looked at
+    np.testing.assert_array_equal(_planes(tmp_path, "s1")[1], _planes(tmp_path, "s2")[1])
+
+
+def test_later_stages_see_the_same_signal_in_the_file(tmp_path):
+    """In colour, unevenly lit, unevenly stained, flipped, turned: all of it is in the receipt."""
+    tissue = _tissue(shape=(240, 320))
+    rows, columns = np.indices(tissue.shape)
+    light = np.exp(-0.1 * (((rows - 120) / 120) ** 2 + ((columns - 160) / 160) ** 2))
+    picture = np.round(_two_dyes(tissue) * light[..., None]).astype(np.uint8)
+    row = _row(tmp_path, picture, "s1", flip="lr", rotate_deg=90.0)
+    options = OPTIONS.model_copy(update={"even_staining": "always", "min_tissue_mm2": 1.0})
+    receipt = _run(tmp_path, row, options=options)["s1"]
+    assert receipt["light"] and receipt["staining"]
+    signal = read_signal(receipt)
+    working, _ = _planes(tmp_path)
+    turned = np.rot90(np.fliplr(signal))
+    blurred = ndimage.gaussian_filter(turned, np.sqrt(8) / 2.355)[1::3, 1::3]
+    inner = (slice(4, -4), slice(4, -4))
+    np.testing.assert_allclose(working[inner], blurred[inner], atol=0.01)
+    glass = signal[ndimage.binary_dilation(tissue < 1e-6, iterations=1) & (tissue < 1e-6)]
+    assert np.abs(glass).mean() < 0.01  # the light was as uneven as 0.08 in density
+
+
+def test_even_light_and_staining_change_nothing_unless_it_is_clear(tmp_path):
+    row = _row(tmp_path, _glass(_tissue()))
+    never = OPTIONS.model_copy(update={"even_light": "never", "even_staining": "never"})
+    _run(tmp_path, row)
+    _run(tmp_path, row, options=never, out="never")
+    for one, other in zip(_planes(tmp_path), _planes(tmp_path, out="never"), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_the_demos_masks_are_its_labels(small_demo, tmp_path):

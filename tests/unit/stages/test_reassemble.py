@@ -12,8 +12,9 @@ import SimpleITK as sitk
 from sbr_core import geometry
 from sbr_core.config import InferOptions, ReassembleOptions
 from sbr_core.errors import ConfigError, ReceiptError
-from sbr_core.io.images import write_png
+from sbr_core.io.images import read_section, write_png
 from sbr_core.io.manifests import read_tsv, write_tsv
+from sbr_core.io.receipts import read_table
 from sbr_core.io.volumes import read_volume
 from sbr_core.stages import infer, reassemble
 
@@ -161,6 +162,42 @@ def test_point_from_mri_voxel_to_file_pixel(fake_brain):
     plane_mm = geometry.apply(fake_brain.stack_from_world, ras)[:2]
     truth = geometry.apply(fake_brain.section_mm_from_plane_mm[section], plane_mm)
     np.testing.assert_allclose(file_px, truth / fake_brain.pixel_size_mm, atol=0.01)
+
+
+def test_jumps_of_staining_are_evened_along_the_stack(fake_brain):
+    """Every section stained at random, one of them hardly half as strongly."""
+    brain = fake_brain
+    rng = np.random.default_rng(0)
+    names = list(brain.positions_mm)
+    factors = dict(zip(names, np.exp(rng.uniform(-0.3, 0.1, len(names))), strict=True))
+    factors[names[6]] = 0.55
+    for row in read_table(brain.table("prepare"), verify=False):
+        signal = 1 - read_section(row["image"])
+        write_png(
+            row["image"], np.round((1 - factors[row["section"]] * signal) * 65535).astype(np.uint16)
+        )
+    table = linear(brain)
+
+    def layers(**options):
+        histology, _, _ = volume(brain, table, prealigned=True, **options)
+        truth = []
+        for position_mm in brain.positions_mm.values():
+            px = np.stack(np.indices(brain.grid.shape)[::-1], axis=-1)
+            true = 0.8 * brain.plane_density(px * brain.grid.spacing_mm, position_mm)
+            layer = histology.data[:, :, round(position_mm / 2)].T
+            tissue = true > 0.4 * true.max()
+            truth.append(np.median(np.log(layer[tissue] / true[tissue])))
+        facts = table.parent / "volume" / "b_space-stack_histology.json"
+        return np.array(truth), json.loads(facts.read_text(encoding="utf-8"))["gains"]
+
+    raw, gains = layers(even_sections="never")
+    np.testing.assert_allclose(raw, np.log(list(factors.values())), atol=0.02)
+    assert set(gains) == {1.0}
+    evened, gains = layers()
+    # the sections' own anatomy changes fast, but not up and down
+    assert np.abs(np.diff(evened, 2)).mean() < 0.35 * np.abs(np.diff(raw, 2)).mean()
+    np.testing.assert_allclose(evened, raw + np.log(gains), atol=0.01)  # one factor each
+    assert min(gains) > 0
 
 
 def test_provenance_and_bad_input(fake_brain):

@@ -101,6 +101,7 @@ def test_weights_state_all_that_inference_needs(tmp_path, planes, sections, regi
             {
                 "synthesis_rim_px": 0,
                 "registers": "synthesised",
+                "channels": ["grey"],
                 "medium_share": 1.0,
                 "medium_margin_px": 2,
             },

@@ -1,0 +1,96 @@
+"""A section's file as a signal: the same in every stage that goes back to the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbr_core.algorithms.background import find_background
+from sbr_core.algorithms.evenness import SmoothField, light_field
+from sbr_core.algorithms.staining import Channel, find_channel, luminance
+from sbr_core.io.images import read_picture
+
+
+@dataclass(frozen=True)
+class Source:
+    """What `prepare` found out about a section's picture.
+
+    Attributes
+    ----------
+    channel : which signal it is made into.
+    light : how the light falls off, by which the picture is divided first; or None.
+    staining : how unevenly the tissue is stained, by which the signal is divided; or None.
+    """
+
+    channel: Channel
+    light: SmoothField | None = None
+    staining: SmoothField | None = None
+
+    def signal(self, picture: np.ndarray) -> np.ndarray:
+        """(rows, columns) float32: tissue above a background of 0."""
+        signal = self.channel.signal(self.lit_evenly(picture))
+        return signal if self.staining is None else signal / self.staining.over(signal.shape)
+
+    def lit_evenly(self, picture: np.ndarray) -> np.ndarray:
+        """The picture without the fall-off of the light."""
+        if self.light is None:
+            return picture
+        field = self.light.over(picture.shape[:2])
+        return picture / (field if picture.ndim == 2 else field[..., None])
+
+    def columns(self) -> dict[str, Any]:
+        """Itself, as columns of a receipt."""
+        return {
+            **self.channel.columns(),
+            "light": self.light.cell() if self.light else "",
+            "staining": self.staining.cell() if self.staining else "",
+        }
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Source:
+        """What a row of `prepare` recorded."""
+        return cls(
+            Channel.of(row),
+            SmoothField.of_cell(row.get("light", "")),
+            SmoothField.of_cell(row.get("staining", "")),
+        )
+
+
+def find_source(
+    picture: np.ndarray, stain: str, polarity: str, even_light: str
+) -> tuple[Source, float]:
+    """Channel and light of a picture, and the noise of its background.
+
+    Parameters
+    ----------
+    stain, polarity : as of `find_channel`.
+    even_light : ``auto``, ``always`` or ``never``.
+    """
+    light = None
+    if even_light != "never":
+        grey = luminance(picture)
+        around = find_background(grey, polarity)
+        if around.polarity == "bright_background" and around.padding is None:
+            light = light_field(grey, always=even_light == "always")
+    even = Source(Channel("grey", "bright_background", 0.0), light).lit_evenly(picture)
+    channel, noise = find_channel(even, stain, polarity)
+    return Source(channel, light), noise
+
+
+def read_signal(row: Mapping[str, Any]) -> np.ndarray:
+    """The signal of a prepared section's file at its full resolution.
+
+    Parameters
+    ----------
+    row : of `prepare`.
+
+    Raises
+    ------
+    ImageError
+        The file cannot be read.
+    """
+    return Source.of(row).signal(read_picture(Path(row["image"])))
