@@ -128,7 +128,11 @@ def rectangularity(mask: np.ndarray) -> float:
     mask : (rows, columns) bool, not empty.
     """
     filled = ndimage.binary_fill_holes(mask)
-    outline = np.argwhere(filled & ~ndimage.binary_erosion(filled)).astype(float)
+    rows = np.flatnonzero(filled.any(axis=1))
+    first = filled[rows].argmax(axis=1)
+    last = filled.shape[1] - 1 - filled[rows, ::-1].argmax(axis=1)
+    # the ends of each row hold every corner of the outline
+    outline = np.stack([np.tile(rows, 2), np.concatenate([first, last])], axis=-1).astype(float)
     angles = np.deg2rad(np.arange(0.0, 90.0, 1.0))
     along = outline @ np.stack([np.cos(angles), np.sin(angles)])
     across = outline @ np.stack([-np.sin(angles), np.cos(angles)])

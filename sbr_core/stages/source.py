@@ -14,6 +14,8 @@ from sbr_core.algorithms.evenness import SmoothField, light_field
 from sbr_core.algorithms.staining import Channel, find_channel, luminance
 from sbr_core.io.images import read_picture
 
+_ENOUGH_PX = 1500
+
 
 @dataclass(frozen=True)
 class Source:
@@ -70,6 +72,9 @@ def find_source(
     stain, polarity : as of `find_channel`.
     even_light : ``auto``, ``always`` or ``never``.
     """
+    # every so many pixels tell as much, the noise of a single one included
+    step = max(1, max(picture.shape[:2]) // _ENOUGH_PX)
+    picture = picture[::step, ::step]
     light = None
     if even_light != "never":
         grey = luminance(picture)
