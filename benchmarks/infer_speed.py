@@ -169,7 +169,13 @@ def main() -> None:
     @torch.no_grad()
     def networks() -> Sequence[torch.Tensor]:
         found, synthesised = predict(
-            registrar, generator, fixed, moving, rim, batch_size=options.batch_size
+            registrar,
+            generator,
+            fixed,
+            moving,
+            rim,
+            batch_size=options.batch_size,
+            symmetric=options.symmetric,
         )
         for velocity in found.split(options.batch_size):
             registrar.displacement(torch.cat((velocity, -velocity)), shape)

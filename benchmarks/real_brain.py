@@ -41,7 +41,8 @@ def write_configuration(name: str, data: Path, work: Path, settings: list[str]) 
     for setting in settings:
         key, _, value = setting.partition("=")
         section, _, option = key.partition(".")
-        config[section] = {**config.get(section, {}), option: yaml.safe_load(value)}
+        found = yaml.safe_load(value)
+        config[section] = {**config.get(section, {}), option: found} if option else found
     (work / "config" / "config.yaml").write_text(yaml.safe_dump(config))
 
 
@@ -82,7 +83,7 @@ def main() -> int:
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--cores", default="all")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--set", action="append", default=[], metavar="[SECTION.]KEY=VALUE")
     arguments = parser.parse_args()
     data, work, name = arguments.data.resolve(), arguments.work.resolve(), arguments.input
     write_configuration(name, data, work, arguments.set)

@@ -4,7 +4,7 @@
 ``sbr_core.stages.<verb>``; the options of the stage's section in the configuration come first.
 
 Exit codes: 0 done; 2 a fault in what was given (one line, `SbrError`); 1 a fault of the program
-(its traceback, since that is what a bug report needs); 130 interrupted.
+(its traceback, since that is what a bug report needs); 130 interrupted; 143 terminated.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ import importlib
 import json
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sbr_core.errors import ConfigError, SbrError
+from sbr_core.errors import TERMINATED, ConfigError, SbrError
 
 
 @dataclass(frozen=True)
@@ -411,17 +414,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     # the one line that reproduces this run when it is pasted
     print("$ " + shlex.join(["sbr", *argv]), flush=True)
     try:
-        _dispatch(name, arguments)
+        with _signals_as_exceptions():
+            _dispatch(name, arguments)
     except SbrError as error:
         if debug:
             raise
         print(f"sbr {name}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"sbr {name}: interrupted", file=sys.stderr)
+        print(f"sbr {name}: interrupted; the same command goes on", file=sys.stderr)
         return 130
+    except _Terminated:
+        print(
+            f"sbr {name}: SIGTERM: stopped; what is finished is kept, the same command goes on",
+            file=sys.stderr,
+        )
+        return TERMINATED
     # anything else is a bug: Python shows its traceback and exits with 1
     return 0
+
+
+class _Terminated(BaseException):
+    """SIGTERM; like KeyboardInterrupt no `Exception`, so that nothing takes it for a fault."""
+
+
+@contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    """SIGTERM and Ctrl-C as exceptions, so that nothing half-written is left behind.
+
+    Ctrl-C too: the workflow's shell ignores both, so that logs are written to their end, and what
+    is ignored is inherited.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+
+    def terminate(*_: Any) -> None:
+        raise _Terminated
+
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, terminate),
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def options_of(name: str, arguments: dict[str, Any]) -> Any:

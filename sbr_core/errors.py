@@ -1,5 +1,8 @@
 """Errors that are the user's to mend: one clear line, exit code 2, no traceback."""
 
+TERMINATED = 143
+"""Exit code after SIGTERM: 128 + 15, what a scheduler expects of a process it stopped."""
+
 
 class SbrError(Exception):
     """A fault in what the user gave: a file, a row, a key, a value.

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sbr_core.errors import TrainingError
+from sbr_core.errors import TERMINATED, TrainingError
 
 if TYPE_CHECKING:
     from sbr_core.config import TrainOptions
@@ -36,7 +36,6 @@ KEPT_CHECKPOINTS = 2
 RUNAWAY_WINDOW = 50
 # what reading half a file can raise
 _DAMAGE = (RuntimeError, EOFError, OSError, ValueError, LookupError, pickle.UnpicklingError)
-TERMINATED = 143  # 128 + SIGTERM, what a scheduler expects of a process it stopped
 
 
 @dataclass(frozen=True)
@@ -240,8 +239,8 @@ def train(
     ------
     TrainingError
         The loss is not finite, or its running mean is far above where it started.
-    SystemExit
-        Code 143 after SIGTERM, once a checkpoint is written.
+    SystemExit, KeyboardInterrupt
+        Code 143 after SIGTERM, or Ctrl-C: after the step at hand, once a checkpoint is written.
     """
     players = getattr(task, "players", (Player(tuple(task.modules)),))
     parameters = [[p for m in q.modules for p in task.modules[m].parameters()] for q in players]
@@ -291,8 +290,8 @@ def train(
     teller = _Progress(task.name, step, progress(step, seconds, options))
     saved_at, saved_step = time.monotonic(), step
     began = saved_at - seconds
-    with _sigterm_flag() as terminated:
-        while (done := progress(step, seconds, options)) < 1.0:
+    with _asked_to_stop() as asked:
+        while not asked and (done := progress(step, seconds, options)) < 1.0:
             task.done = done
             rate = learning_rate(done, options)
             for player, own, group in zip(players, parameters, optimiser.param_groups, strict=True):
@@ -317,15 +316,17 @@ def train(
             rows.append({"step": step, "learning_rate": rate, "seconds": seconds, **values})
             teller.tell(step, progress(step, seconds, options), values[watched])
 
-            if terminated.is_set():
-                save()
-                _say(f"{task.name}: SIGTERM, checkpoint written at step {step}")
-                raise SystemExit(TERMINATED)
             if time.monotonic() - saved_at > options.checkpoint_every_s:
                 save()
                 saved_at, saved_step = time.monotonic(), step
-    if saved_step < step:
-        save()
+        if saved_step < step:
+            save()
+    if asked:
+        _say(
+            f"{task.name}: {asked[0].name}: checkpoint written at step {step} of {options.steps};"
+            " the same command goes on from there"
+        )
+        raise SystemExit(TERMINATED) if asked[0] == signal.SIGTERM else KeyboardInterrupt
     for module in task.modules.values():
         module.eval()
     return rows
@@ -361,17 +362,27 @@ def _stop_if_runaway(
 
 
 @contextlib.contextmanager
-def _sigterm_flag() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, instead of ending the process in the middle of a step."""
-    flag = threading.Event()
+def _asked_to_stop() -> Iterator[list[signal.Signals]]:
+    """A list that SIGTERM and Ctrl-C are put into, instead of ending a step in its middle.
+
+    A second Ctrl-C does not wait any longer.
+    """
+    asked: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
-        yield flag  # only the main thread may handle signals
+        yield asked  # only the main thread may handle signals
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: flag.set())
+
+    def note(number: int, _: Any) -> None:
+        if number == signal.SIGINT and number in asked:
+            raise KeyboardInterrupt
+        asked.append(signal.Signals(number))
+
+    before = {n: signal.signal(n, note) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield flag
+        yield asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Progress:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -14,6 +16,7 @@ import torch
 
 from sbr_core import cli
 from sbr_core.errors import ConfigError, SbrError
+from sbr_core.io.provenance import atomic_path
 from sbr_core.io.weights import load_weights
 from sbr_core.stages import collect
 from sbr_core.training import shapes
@@ -109,6 +112,25 @@ def test_exit_codes(monkeypatch, capsys):
     assert run_as(monkeypatch, interrupted) == 130
     with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback; Python exits with 1
         run_as(monkeypatch, broken)
+
+
+def test_sigterm_ends_a_stage_with_a_line_and_nothing_half_written(tmp_path, monkeypatch, capsys):
+    def terminated(options, **_):
+        with atomic_path(tmp_path / "table.tsv") as temporary:
+            temporary.write_text("half a")
+            os.kill(os.getpid(), signal.SIGTERM)
+            temporary.write_text("half a table")
+
+    # as under the workflow, whose shell ignores it
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert run_as(monkeypatch, terminated) == 143
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("sbr collect: SIGTERM: stopped")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_options_may_be_json_or_a_file(tmp_path, monkeypatch):

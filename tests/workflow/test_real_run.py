@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -257,8 +259,7 @@ def killed(finished_brain, tmp_path_factory, open_lab):
     folder = tmp_path_factory.mktemp("killed") / "lab"
     shutil.copytree(finished_brain.folder, folder, symlinks=True)
     lab = open_lab(folder, finished_brain.snakefile)
-    for name in ("weights.safetensors", "weights.json", "loss.tsv", "loss.png"):
-        (folder / DEMO / "sbr" / name).unlink()
+    lose_weights(lab)
     run = lab.start(SBR_WEIGHTS)
     while not checkpoints(lab) and run.poll() is None:
         time.sleep(0.05)
@@ -272,6 +273,13 @@ def killed(finished_brain, tmp_path_factory, open_lab):
     return lab
 
 
+def lose_weights(lab) -> None:
+    """Remove what the second training made, and its log."""
+    for name in ("weights.safetensors", "weights.json", "loss.tsv", "loss.png"):
+        (lab.folder / DEMO / "sbr" / name).unlink()
+    (lab.folder / DEMO / "logs" / "train" / "sbr.log").unlink()
+
+
 def checkpoints(lab) -> list[Path]:
     """Checkpoints of the second network."""
     folder = lab.folder / "results" / ".checkpoints" / "demo" / "sbr"
@@ -279,7 +287,8 @@ def checkpoints(lab) -> list[Path]:
 
 
 def log_of_training(lab) -> str:
-    return (lab.folder / DEMO / "logs" / "train" / "sbr.log").read_text()
+    log = lab.folder / DEMO / "logs" / "train" / "sbr.log"
+    return log.read_text() if log.exists() else ""
 
 
 def test_killed_training_goes_on_and_ends_with_equal_weights(finished_brain, killed, copied):
@@ -299,6 +308,27 @@ def test_killed_training_goes_on_and_ends_with_equal_weights(finished_brain, kil
     for row in (*losses[0], *losses[1]):
         del row["seconds"]  # of the clock, which is never the same
     assert losses[0] == losses[1]
+
+
+def test_a_job_that_is_terminated_whole_writes_a_checkpoint_and_goes_on(finished_brain, copied):
+    """Every process of the run gets SIGTERM at once, as from a scheduler or at a shutdown."""
+    lab = copied(finished_brain)
+    lose_weights(lab)
+    run = lab.start(SBR_WEIGHTS)
+    while not checkpoints(lab) and run.poll() is None:
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGTERM)
+    output, errors = run.communicate()
+    assert run.returncode == 1, output + errors
+    found = re.search(r"SIGTERM: checkpoint written at step (\d+) of 40", log_of_training(lab))
+    assert found and found[0] in output + errors
+    assert not (lab.folder / SBR_WEIGHTS).exists()
+    lab.snakemake(SBR_WEIGHTS)
+    assert f"going on from step {found[1]} of 40" in log_of_training(lab)
+    again, whole = (load_file(x.folder / SBR_WEIGHTS) for x in (lab, finished_brain))
+    assert again.keys() == whole.keys()
+    for name, tensor in whole.items():
+        assert again[name].tobytes() == tensor.tobytes(), name
 
 
 def test_changed_option_starts_anew_although_a_checkpoint_waits(killed, copied):

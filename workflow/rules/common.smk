@@ -161,6 +161,10 @@ def one_of(names):
     return "|".join(re.escape(name) for name in names)
 
 
+# a scheduler and Ctrl-C signal every process of a job: the shell and `tee` wait for `sbr`, which
+# writes its checkpoint and says so
+shell.prefix("set -euo pipefail; trap '' INT TERM; ")
+
 CONFIG = checked(sbr_config.resolve, config, REPOSITORY / "config" / "presets")
 METHODS = tuple(dict.fromkeys(("linear", *CONFIG.methods)))
 # simulated pairs are also given to the classical reference

@@ -1,6 +1,8 @@
 """The training stages: from tables of planes to weights that load again, and only as themselves."""
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from sbr_core import cli
 from sbr_core.config import RegistrarOptions, SbrOptions
 from sbr_core.errors import ConfigError, TrainingError, WeightsError
 from sbr_core.io.manifests import read_tsv, write_tsv
@@ -23,6 +26,7 @@ from sbr_core.stages.networks import (
     read_planes,
     stacked,
 )
+from sbr_core.training import loop
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from small_training import blobs
@@ -136,6 +140,54 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, planes, registrar):
     )
     again = load_weights(tmp_path / "again" / "weights.safetensors")[0]
     assert all(torch.equal(first[k], again[k]) for k in first)
+
+
+@pytest.mark.parametrize("command", ["train-registrar", "train", "train-shapes"])
+def test_a_terminated_training_goes_on_and_ends_with_the_bits_of_uninterrupted(
+    tmp_path, planes, sections, registrar, monkeypatch, capsys, command
+):
+    narrow = {"encoder_channels": [4, 4], "estimator_channels": [4, 4]}
+    options, flags = {
+        "train-registrar": (REGISTRAR.model_dump(mode="json"), ["--planes", planes]),
+        "train": (
+            SBR.model_dump(mode="json") | {"steps": 3},
+            [
+                *("--method", "sbr", "--planes", planes, "--sections", sections),
+                *("--registrar", registrar),
+            ],
+        ),
+        "train-shapes": ({"steps": 3, "batch_size": 1, "sizes_px": [[64, 64]]} | narrow, []),
+    }[command]
+
+    def trained(folder, *, terminated=False):
+        begun = []
+
+        def learning_rate(done, options):
+            begun.append(done)
+            if terminated and len(begun) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return usual(done, options)
+
+        usual = loop.learning_rate
+        monkeypatch.setattr(loop, "learning_rate", learning_rate)
+        folders = ["--out-dir", tmp_path / folder, "--checkpoint-root", tmp_path / folder / "ck"]
+        words = [command, "--options", json.dumps(options), *flags, *folders]
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as stopped:
+            code = stopped.code
+        monkeypatch.setattr(loop, "learning_rate", usual)
+        return code, len(begun)
+
+    assert trained("whole") == (0, 3)
+    assert trained("again", terminated=True) == (143, 2)
+    assert "SIGTERM: checkpoint written at step 2 of 3" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["ck"]
+    assert trained("again") == (0, 1)
+    whole, again = (
+        load_weights(tmp_path / folder / "weights.safetensors")[0] for folder in ("whole", "again")
+    )
+    assert whole and all(torch.equal(again[name], whole[name]) for name in whole)
 
 
 def test_the_projection_is_kept_for_training_on(tmp_path, planes, sections, registrar):

@@ -122,19 +122,41 @@ def test_a_second_trainer_is_refused_until_the_first_is_done(tmp_path):
         pass
 
 
-def test_sigterm_writes_a_checkpoint_and_exits_with_143(tmp_path):
-    def terminate(step):
-        if step == 7:
-            os.kill(os.getpid(), signal.SIGTERM)
+@pytest.mark.parametrize(
+    ("number", "stops"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+@pytest.mark.parametrize("last", [7, 20], ids=["in the middle", "in the last step"])
+def test_a_signal_ends_training_after_its_step_with_a_checkpoint(
+    tmp_path, capsys, number, stops, last
+):
+    def interrupt(step):
+        if step == last:
+            os.kill(os.getpid(), number)
         return 1.0
 
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as stopped, open_checkpoints(tmp_path, "toy") as folder:
-        train(ToyTask(terminate), toy_options(), folder, CPU)
-    assert stopped.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) == before
+    before = signal.getsignal(number)
+    with pytest.raises(stops) as stopped, open_checkpoints(tmp_path, "toy") as folder:
+        train(ToyTask(interrupt), toy_options(), folder, CPU)
+    if number == signal.SIGTERM:
+        assert stopped.value.code == 143
+    assert signal.getsignal(number) == before
+    line = f"toy: {number.name}: checkpoint written at step {last} of 20; the same command goes on"
+    assert line in capsys.readouterr().err
     with open_checkpoints(tmp_path, "toy") as folder:
-        assert folder.load()["step"] == 7
+        assert folder.load()["step"] == last
+
+
+def test_a_second_interrupt_does_not_wait_for_the_end_of_the_step(tmp_path):
+    def interrupt(step):
+        if step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1.0
+
+    task = ToyTask(interrupt)
+    with pytest.raises(KeyboardInterrupt), open_checkpoints(tmp_path, "toy") as folder:
+        train(task, toy_options(), folder, CPU)
+    assert task.step == 7 and not (tmp_path / "toy").exists()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
