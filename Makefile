@@ -1,5 +1,6 @@
 # make demo          install, then the whole pipeline on the simulated brain
 # make test          install, then checks of style and structure, then the tests
+# make test-slurm    install, then the demo on a SLURM of this machine alone (as root, on Debian)
 # make lint          the checks only
 # make requirements  pin requirements.txt anew (UPGRADE=--upgrade for the newest versions)
 # make schema        write workflow/schemas/config.schema.json anew
@@ -11,7 +12,7 @@ INSTALLED := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 SHELL := /bin/bash
 
-.PHONY: demo test lint requirements schema
+.PHONY: demo test test-slurm lint requirements schema
 
 demo: $(INSTALLED)
 	snakemake --cores $(CORES)
@@ -19,6 +20,10 @@ demo: $(INSTALLED)
 
 test: lint
 	python -m pytest
+
+test-slurm: $(INSTALLED)
+	tests/slurm/install.sh
+	python -m pytest -m slurm tests/slurm
 
 lint: $(INSTALLED)
 	ruff check .

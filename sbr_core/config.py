@@ -422,6 +422,14 @@ class ReportOptions(Options):
     jpeg_quality: Annotated[int, Field(ge=10, le=95)] = 70
 
 
+def has_card() -> bool:
+    """Whether this machine has a graphics card, NVIDIA's or AMD's, that a job may find.
+
+    Asked of the system alone: whether the card suits the installed PyTorch takes seconds to learn.
+    """
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
+
+
 class Config(Options):
     """The whole of ``config/config.yaml`` after its preset is filled in."""
 
@@ -433,7 +441,12 @@ class Config(Options):
     strict: bool = False
     # a chunk's rows travel on one command line, whose length the system limits
     chunk_size: Annotated[int, Field(ge=1, le=200)] = 16
-    gpus: Annotated[int, Field(ge=0)] = 0
+    # None: one, where this machine has one
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    # what a cluster that gives cards by `--gres` only calls them
+    gres: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(:[A-Za-z0-9_.]+)?$")] | None = None
+    # with --software-deployment-method apptainer
+    container: str | None = None
     demo: DemoOptions = DemoOptions()
     prepare: PrepareOptions = PrepareOptions()
     doctor: DoctorOptions = DoctorOptions()

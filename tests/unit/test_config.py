@@ -312,21 +312,24 @@ def test_readme_teaches_every_column(repository):
         assert f"| `{column}` |" in manifest
 
 
-def test_conda_environment_has_the_pinned_versions(repository):
+@pytest.mark.parametrize("environment, torch", [("sbr", "cpu"), ("sbr_cuda", "gpu")])
+def test_conda_environments_have_the_pinned_versions(repository, environment, torch):
     pins = dict(
         re.findall(r"^([\w.-]+)==([\w.]+)$", (repository / "requirements.txt").read_text(), re.M)
     )
-    wanted = (repository / "requirements.in").read_text().split("# tests")[0]
-    direct = set(re.findall(r"^([a-z][\w-]*)", wanted, re.M))
-    environment = yaml.safe_load((repository / "envs/sbr.yaml").read_text())["dependencies"]
-    pip = environment.pop()["pip"]
+    listed = (repository / "requirements.in").read_text().split("# tests")[0]
+    direct = set(re.findall(r"^([a-z][\w-]*)", listed, re.M))
+    path = repository / "envs" / f"{environment}.yaml"
+    assert path.with_suffix(".post-deploy.sh").is_file()
+    wanted = yaml.safe_load(path.read_text())["dependencies"]
+    pip = wanted.pop()["pip"]
     conda_name = {
         "matplotlib-base": "matplotlib",
         "snakemake-minimal": "snakemake",
-        "pytorch": "torch",
+        f"pytorch-{torch}": "torch",
     }
     found = {}
-    for line in [*environment, *pip]:
+    for line in [*wanted, *pip]:
         if "==" in line:
             name, version = re.split(r" ?==", line)
             found[conda_name.get(name, name)] = version

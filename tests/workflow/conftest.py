@@ -33,7 +33,7 @@ class Lab:
         }
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.snakefile)]
         return subprocess.Popen(
-            [*command, "--cores", "2", *arguments],
+            [*command, "--cores", "2", "--printshellcmds", *arguments],
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,

@@ -166,6 +166,7 @@ def one_of(names):
 shell.prefix("set -euo pipefail; trap '' INT TERM; ")
 
 CONFIG = checked(sbr_config.resolve, config, REPOSITORY / "config" / "presets")
+ENVIRONMENT_OF_NETWORKS = f"../../envs/sbr{'_cuda' if CONFIG.gpus else ''}.yaml"
 METHODS = tuple(dict.fromkeys(("linear", *CONFIG.methods)))
 # simulated pairs are also given to the classical reference
 REFERENCES = tuple(method for method in ("syn_mi",) if method in sbr_config.METHODS)
@@ -584,7 +585,22 @@ def inference_section(folder):
 def gpus(stage):
     """Graphics cards a job of this stage asks for."""
     device = getattr(CONFIG, stage).device
-    return {"cpu": 0, "cuda": max(1, CONFIG.gpus)}.get(device, CONFIG.gpus)
+    asked = int(sbr_config.has_card()) if CONFIG.gpus is None else CONFIG.gpus
+    return {"cpu": 0, "cuda": max(1, asked)}.get(device, asked)
+
+
+def cards(gpus_of_job):
+    """Resources of a rule whose job takes `gpus_of_job(wildcards)` graphics cards.
+
+    `gpu` is also what two jobs on one workstation may not take at a time; `gres` is for clusters
+    that know nothing else.
+    """
+
+    def as_gres(wildcards):
+        n = gpus_of_job(wildcards)
+        return f"{CONFIG.gres}:{n}" if n else ""
+
+    return {"gpu": gpus_of_job} if CONFIG.gres is None else {"gres": as_gres}
 
 
 def plan_text(wildcards):

@@ -43,6 +43,8 @@ rule compare_methods:
         ),
     log:
         "<results>/{brain}/logs/compare/compare.log",
+    benchmark:
+        "<results>/{brain}/benchmarks/compare/compare.tsv"
     conda:
         "../../envs/sbr.yaml"
     resources:

@@ -20,14 +20,16 @@ rule infer:
     benchmark:
         "<results>/{brain}/benchmarks/infer/{method}/{chunk}.tsv"
     conda:
-        "../../envs/sbr.yaml"
+        ENVIRONMENT_OF_NETWORKS
     threads: 1
     resources:
+        **cards(
+            lambda wildcards: (
+                gpus("infer") if method_of(wildcards.method) in sbr_config.TRAINED_METHODS else 0
+            )
+        ),
         mem_mb=8000,
         runtime=60,
-        gpu=lambda wildcards: (
-            gpus("infer") if method_of(wildcards.method) in sbr_config.TRAINED_METHODS else 0
-        ),
     params:
         method=lambda wildcards: method_of(wildcards.method),
         options=lambda wildcards: options(inference_section(wildcards.method)),

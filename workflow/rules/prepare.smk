@@ -42,6 +42,8 @@ rule prepare_mri:
         facts="<results>/{brain}/prepare/mri.json",
     log:
         "<results>/{brain}/logs/prepare_mri.log",
+    benchmark:
+        "<results>/{brain}/benchmarks/prepare_mri.tsv"
     conda:
         "../../envs/sbr.yaml"
     resources:

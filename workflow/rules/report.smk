@@ -19,6 +19,8 @@ rule report:
         ),
     log:
         "<results>/{brain}/logs/report.log",
+    benchmark:
+        "<results>/{brain}/benchmarks/report.tsv"
     conda:
         "../../envs/sbr.yaml"
     resources:

@@ -12,6 +12,8 @@ rule resample:
         receipt="<results>/{brain}/resample/chunks/{chunk}.tsv",
     log:
         "<results>/{brain}/logs/resample/{chunk}.log",
+    benchmark:
+        "<results>/{brain}/benchmarks/resample/{chunk}.tsv"
     conda:
         "../../envs/sbr.yaml"
     resources:

@@ -23,12 +23,12 @@ rule train:
     wildcard_constraints:
         method=one_of(m for m in METHOD_FOLDERS if method_of(m) in sbr_config.TRAINED_METHODS),
     conda:
-        "../../envs/sbr.yaml"
+        ENVIRONMENT_OF_NETWORKS
     threads: 16
     resources:
+        **cards(lambda wildcards: gpus(f"train_{method_of(wildcards.method)}")),
         mem_mb=16000,
         runtime=2880,
-        gpu=lambda wildcards: gpus(f"train_{method_of(wildcards.method)}"),
     params:
         method=lambda wildcards: method_of(wildcards.method),
         options=lambda wildcards: training_options(wildcards.method),

@@ -18,12 +18,12 @@ rule train_registrar:
     benchmark:
         "<results>/{brain}/benchmarks/train_registrar.tsv"
     conda:
-        "../../envs/sbr.yaml"
+        ENVIRONMENT_OF_NETWORKS
     threads: 16
     resources:
+        **cards(lambda wildcards: gpus("train_registrar")),
         mem_mb=16000,
         runtime=1440,
-        gpu=gpus("train_registrar"),
     params:
         options=options("train_registrar"),
         out_dir=lambda wildcards, output: parent(output.weights),

@@ -1,0 +1,1 @@
+sbr.post-deploy.sh
