@@ -186,7 +186,11 @@ def test_volume_is_that_of_an_uninterrupted_run(interrupted, tmp_path):
     again = tmp_path / "again"
     shutil.copytree(lab, again, ignore=shutil.ignore_patterns("sbr", ".checkpoints", ".snakemake"))
     run = start(again, dict(os.environ), "--cores", "2", str(VOLUME))
-    run.wait(timeout=PATIENCE_S)
+    try:
+        run.wait(timeout=PATIENCE_S)
+    finally:
+        run.terminate()
+        run.wait()
     assert run.returncode == 0, (again / "snakemake.log").read_text()[-5000:]
     assert "going on from" not in (again / "results/demo/logs/train/sbr.log").read_text()
     stopped, whole = (nib.load(folder / VOLUME).get_fdata() for folder in (lab, again))
