@@ -86,7 +86,8 @@ def newest_checkpoint(lab: Path) -> int:
 def interrupted(tmp_path_factory):
     """The whole demo under SLURM, its training cancelled once and pre-empted once.
 
-    (its folder, for each interruption the last step before and the first step after it, the jobs)
+    (its folder, for each interruption the last step before and the first step after it, the memory
+    that both attempts asked for, the jobs)
     """
     lab = tmp_path_factory.mktemp("slurm")
     (lab / "config").mkdir()
@@ -95,7 +96,7 @@ def interrupted(tmp_path_factory):
     (lab / "config" / "config.yaml").write_text(config)
     shutil.copy(REPOSITORY / "config" / "brains.tsv", lab / "config")
     log = lab / "results/demo/logs/train/sbr.log"
-    steps, began = {}, time.monotonic()
+    steps, asked_mb, began = {}, {}, time.monotonic()
 
     def note(event: str) -> None:
         with open(lab / "events.log", "a") as events:
@@ -113,6 +114,12 @@ def interrupted(tmp_path_factory):
             jobs = cluster.jobs().items()
             ours = (j for j, (s, c) in jobs if s == state and c == "rule_train_wildcards_demo_sbr")
             return next((job for job in ours if job != but), "")
+
+        def asked(job: str) -> str:
+            """Memory a job asked for."""
+            return cluster.run(
+                "squeue", "--noheader", "--states=all", "-j", job, "-o", "%m"
+            ).strip()
 
         run = start(
             lab,
@@ -133,6 +140,7 @@ def interrupted(tmp_path_factory):
             after = wait_for("it going on", lambda: said(GOING_ON), run)
             steps["scancel"] = (before, after)
             note(f"job {second}, the next attempt, goes on from step {after}")
+            asked_mb["first"], asked_mb["second"] = asked(first), asked(second)
 
             step = wait_for("a step more", lambda: max(0, said(DONE) - before), run) + before
             log.unlink()
@@ -155,11 +163,11 @@ def interrupted(tmp_path_factory):
             run.wait()
         jobs = cluster.jobs()
     assert run.returncode == 0, (lab / "snakemake.log").read_text()[-5000:]
-    return lab, steps, jobs
+    return lab, steps, asked_mb, jobs
 
 
 def test_demo_runs_to_its_report(interrupted):
-    lab, _, jobs = interrupted
+    lab, _, _, jobs = interrupted
     assert (lab / "results/demo/report/index.html").stat().st_size > 100_000
     states = [state for state, _ in jobs.values()]
     assert states.count("CANCELLED") == 1  # by the test
@@ -167,7 +175,7 @@ def test_demo_runs_to_its_report(interrupted):
 
 
 def test_small_stages_share_jobs(interrupted):
-    lab, _, jobs = interrupted
+    lab, _, _, jobs = interrupted
     comments = [comment for _, comment in jobs.values()]
     assert len(list((lab / "results/demo/prepare/chunks").iterdir())) == 2
     assert comments.count("rule_prepare_prepare") == 1
@@ -176,13 +184,18 @@ def test_small_stages_share_jobs(interrupted):
 
 @pytest.mark.parametrize("interruption", ["scancel", "pre-emption"])
 def test_training_goes_on_from_the_step_it_was_stopped_at(interrupted, interruption):
-    _, steps, _ = interrupted
+    _, steps, _, _ = interrupted
     before, after = steps[interruption]
     assert before == after > 0
 
 
+def test_next_attempt_asks_for_more(interrupted):
+    _, _, asked_mb, _ = interrupted
+    assert asked_mb == {"first": "4000M", "second": "8000M"}
+
+
 def test_volume_is_that_of_an_uninterrupted_run(interrupted, tmp_path):
-    lab, _, _ = interrupted
+    lab, _, _, _ = interrupted
     again = tmp_path / "again"
     shutil.copytree(lab, again, ignore=shutil.ignore_patterns("sbr", ".checkpoints", ".snakemake"))
     run = start(again, dict(os.environ), "--cores", "2", str(VOLUME))
