@@ -111,9 +111,11 @@ class DoctorOptions(Options):
 class AlignOptions(Options):
     """The 3D similarity of the stack to the MRI, alternated with per-section affines.
 
-    Below `min_explained` and `min_margin` of the start, `align` refuses.
+    Below `min_explained` and `min_margin` of the start, `align` refuses. With `positions: order`
+    positions are known only as an order, and `align` proposes millimetres.
     """
 
+    positions: Literal["mm", "order"] = "mm"
     rounds: Count = 2
     spacing_mm: Positive = 1.5
     max_rotation_deg: Positive = 45.0
