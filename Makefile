@@ -1,3 +1,4 @@
+# make install       into .venv
 # make demo          install, then the whole pipeline on the simulated brain
 # make test          install, then checks of style and structure, then the tests
 # make test-slurm    install, then the demo on a SLURM of this machine alone (as root, on Debian)
@@ -12,7 +13,9 @@ INSTALLED := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 SHELL := /bin/bash
 
-.PHONY: demo test test-slurm lint requirements schema
+.PHONY: install demo test test-slurm lint requirements schema
+
+install: $(INSTALLED)
 
 demo: $(INSTALLED)
 	snakemake --cores $(CORES)

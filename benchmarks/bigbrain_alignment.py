@@ -76,7 +76,11 @@ def main() -> None:
     parser.add_argument("--method", help="use this method's transforms, not the affines")
     arguments = parser.parse_args()
     truth = json.loads(arguments.truth.read_text(encoding="utf-8"))
-    errors = section_errors(arguments.results, truth, arguments.method)
+    tell(section_errors(arguments.results, truth, arguments.method), truth)
+
+
+def tell(errors: dict[str, np.ndarray], truth: dict) -> None:
+    """Print what `section_errors` found."""
     # the true stack's own axes, in the world
     axes = np.array(truth["world_from_stack"])[:3, :3]
     axes = axes / np.linalg.norm(axes, axis=0)

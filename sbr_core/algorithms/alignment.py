@@ -47,7 +47,7 @@ from scipy.ndimage import binary_dilation
 
 from sbr_core import geometry
 from sbr_core.algorithms.planes import prefiltered_volume, resample_plane, sample_volume
-from sbr_core.algorithms.pose_search import Scene, mri_scene
+from sbr_core.algorithms.pose_search import Pose, Scene, mri_scene, refine, search, stretch_along
 from sbr_core.algorithms.section_affine import (
     AffineLimits,
     SectionFit,
@@ -61,6 +61,8 @@ from sbr_core.errors import AlignmentError
 from sbr_core.geometry import PlaneGrid, apply
 
 _MARGIN_MM = 5.0
+_ORDER_MM = 25.0, 1.3  # shortest length of a stack of unknown spacing, ratio of lengths
+_ORDER_STEPS = 4
 _COARSE_MM = 3.0
 _BINS = 32
 _PLANE_STEPS = 10
@@ -71,6 +73,7 @@ _FINAL_SIGMAS_MM = (3.0, 1.5, 0.8)
 _JOINT_SECTIONS = 48
 _STRETCH_REACH_MM = 5.0
 _HELD_WEIGHT = 30.0
+_ODD_DEG = 12.0
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,63 @@ def coarse_scenes(
         volume.grid.mm_from_index(),
     )
     return stack, mri_scene(brain.data, brain.mask, brain.world_from_voxel, _COARSE_MM)
+
+
+def spacing_of_order(
+    sections: Sequence[StackSection],
+    working_pixel_mm: float,
+    brain: Brain,
+    *,
+    near: np.ndarray | None,
+    max_rotation_deg: float,
+    progress: Callable[[str], None] = lambda line: None,
+) -> tuple[float, list[Pose]]:
+    """World mm that one unit of `position_mm` stands for, where it is only an order.
+
+    Stacks of several lengths, from `_ORDER_MM[0]` up to the MRI's longest extent, are searched
+    for. The one that fits best is made longer or shorter until its pose stretches it no more than
+    across; stretch costs a pose something, so that one step does not go all the way.
+
+    Parameters
+    ----------
+    near, max_rotation_deg : as for `pose_search.search`.
+
+    Returns
+    -------
+    mm_per_position, and the poses of the best length, of the stack with positions in mm.
+
+    Raises
+    ------
+    AlignmentError
+        No length with a pose.
+    """
+    corners = apply(brain.world_from_voxel, np.argwhere(brain.mask)[::50])
+    longest = float(np.linalg.norm(np.ptp(corners, axis=0)))
+    units = sections[-1].position_mm - sections[0].position_mm
+    n = 1 + int(np.ceil(np.log(longest / _ORDER_MM[0]) / np.log(_ORDER_MM[1])))
+    best: tuple[float, list[Pose]] | None = None
+
+    def scenes_at(unit_mm: float) -> tuple[Scene, Scene]:
+        scaled = [replace(s, position_mm=s.position_mm * unit_mm) for s in sections]
+        return coarse_scenes(scaled, working_pixel_mm, brain)
+
+    for unit_mm in _ORDER_MM[0] * _ORDER_MM[1] ** np.arange(n) / units:
+        scenes = scenes_at(unit_mm)
+        poses = search(*scenes, near=near, max_rotation_deg=max_rotation_deg)
+        if poses:
+            progress(f"{units * unit_mm:.0f} mm long, the stack explains {1 - poses[0].cost:.1%}")
+            if best is None or poses[0].cost < best[1][0].cost:
+                best = unit_mm, poses
+    if best is None:
+        raise AlignmentError("align: no length of the stack fits the MRI; check orientation")
+    unit_mm, poses = best
+    pose = poses[0]
+    for _ in range(_ORDER_STEPS):
+        longer = float(np.exp(1.5 * stretch_along(pose)))
+        unit_mm *= longer
+        there = pose.world_from_stack @ np.diag([1.0, 1.0, 1 / longer, 1.0])
+        pose = refine(*scenes_at(unit_mm), replace(pose, world_from_stack=there))
+    return unit_mm * float(np.linalg.norm(pose.world_from_stack[:3, 2])), poses
 
 
 def tissue_centre_mm(mask: np.ndarray, pixel_mm: float) -> np.ndarray:
@@ -364,6 +424,7 @@ def align_stack(
         )
         sigmas_mm = (8.0, 4.0, 2.0) if number == 1 else (3.0, 1.5)
         fits = _fit_sections(sections, affines, working_pixel_mm, planes, limits, sigmas_mm)
+        fits = _second_thoughts(sections, fits, working_pixel_mm, planes, limits, sigmas_mm)
         affines = [f.working_from_plane_mm for f in fits]
         cost = float(np.nanmean([f.cost for f in fits]))
         tell("ANTs affine, split", cost, before, (stack_from_oriented, affines), True)
@@ -788,6 +849,76 @@ def _fit_sections(
         )
         for section, prior in zip(sections, priors, strict=True)
     ]
+
+
+def _second_thoughts(
+    sections: Sequence[StackSection],
+    fits: Sequence[SectionFit],
+    working_pixel_mm: float,
+    planes: _MriPlanes,
+    limits: AffineLimits,
+    sigmas_mm: tuple[float, ...],
+) -> list[SectionFit]:
+    """The fits, those that stand out among their neighbours tried again from where these lie.
+
+    A torn section starts off its place, since its tissue's centre is not that of the whole, and may
+    end far from it. One that is turned by more than `_ODD_DEG` against its neighbours, or fits
+    much worse than they, is laid on the two nearest that do not (by their edges, which a
+    missing piece leaves alone) and fitted from there. The better of both fits is kept: neighbours
+    give a start and are no part of the fit.
+    """
+    affines = [f.working_from_plane_mm for f in fits]
+    linears = [stretch_of(a[:2, :2]) for a in affines]
+    angles = np.array([np.arctan2(r[1, 0], r[0, 0]) for r, _ in linears])
+    costs = np.nan_to_num(np.array([f.cost for f in fits]), nan=1.0)
+    usual = np.empty(len(fits))
+    odd = np.zeros(len(fits), bool)
+    for k in range(len(fits)):
+        near = [i for i in range(max(0, k - 6), min(len(fits), k + 7)) if i != k]
+        apart = np.angle(np.exp(1j * (angles[near] - angles[k])))
+        usual[k] = angles[k] + np.median(apart)
+        middle = np.median(costs[near])
+        spread = max(1.48 * float(np.median(np.abs(costs[near] - middle))), 0.01)
+        turned = abs(np.median(apart)) > np.deg2rad(_ODD_DEG)
+        odd[k] = turned or costs[k] > middle + 3 * spread
+    if not odd.any() or odd.sum() > len(odd) / 2:
+        return list(fits)
+    positions = np.array([s.position_mm for s in sections])
+    logs = smooth_stretch(positions[~odd], np.array([log for _, log in linears])[~odd], positions)
+    grid = planes.grid
+    points = grid_px(grid.shape) * grid.spacing_mm
+
+    def edges(k: int, working_from_plane_mm: np.ndarray) -> np.ndarray:
+        px = apply(geometry.scaling(1 / working_pixel_mm) @ working_from_plane_mm, points)
+        image = prefilter(_normalised(sections[k]), 2 * grid.spacing_mm / working_pixel_mm)
+        return np.hypot(*np.gradient(resample_section(image, px)))
+
+    out = list(fits)
+    for k in np.flatnonzero(odd):
+        even = np.flatnonzero(~odd)
+        nearest = even[np.argsort(np.abs(positions[even] - positions[k]))[:2]]
+        wanted = np.fft.rfft2(np.mean([edges(i, affines[i]) for i in nearest], axis=0))
+        at_working = tissue_centre_mm(sections[k].mask, working_pixel_mm)
+        at_plane = (np.array(grid.shape[::-1]) - 1) / 2 * grid.spacing_mm
+        best, most = affines[k], -np.inf
+        for turn in np.deg2rad(np.arange(-15.0, 15.1, 5.0)):
+            c, s = np.cos(usual[k] + turn), np.sin(usual[k] + turn)
+            start = np.eye(3)
+            start[:2, :2] = with_stretch(np.array([[c, -s], [s, c]]), logs[k])
+            start[:2, 2] = at_working - start[:2, :2] @ at_plane
+            alike = np.fft.irfft2(wanted * np.conj(np.fft.rfft2(edges(k, start))), s=grid.shape)
+            if alike.max() > most:
+                most = float(alike.max())
+                shift = np.array(np.unravel_index(np.argmax(alike), grid.shape))
+                shift = np.where(shift > np.array(grid.shape) / 2, shift - grid.shape, shift)
+                # drawn `shift` further on, the section's edges lie on its neighbours'
+                best = start @ geometry.translation(*(-shift[::-1] * grid.spacing_mm))
+        (again,) = _fit_sections(
+            [sections[k]], [best], working_pixel_mm, planes, limits, sigmas_mm[-2:]
+        )
+        if again.cost < costs[k]:
+            out[k] = again
+    return out
 
 
 def _plane_step(

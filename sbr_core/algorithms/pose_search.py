@@ -41,9 +41,11 @@ _N_ROTATIONS = 600
 _SCALES = (0.93, 1.07)
 _OUTLINE_MM = 9.0
 _KEPT_BY_OUTLINE = 300
+_KEPT_AFTER_THESE = 120
 _KEPT_BY_INTENSITY = 40
 _KEPT_TO_THE_END = 12
 _LEVELS_MM = (8.0, 5.0, 3.5)
+_FIRST_ITERATIONS = 4
 _ITERATIONS = 12
 _MARGIN_MM = 20.0
 _KNOTS = 8
@@ -204,8 +206,11 @@ def search(
             p for p in poses if _angle_deg(p.world_from_stack[:3, :3] @ near.T) <= max_rotation_deg
         ]
 
-    poses = _basins(levels[0].refine(np.array(begun), affine=False), stack)
-    poses = allowed(poses)[:_KEPT_BY_INTENSITY]
+    # a few steps tell which are worth the others
+    poses = levels[0].refine(np.array(begun), affine=False, iterations=_FIRST_ITERATIONS)
+    poses = sorted(poses, key=lambda p: p.cost)[:_KEPT_AFTER_THESE]
+    poses = levels[0].refine(np.array([p.world_from_stack for p in poses]), affine=False)
+    poses = allowed(_basins(poses, stack))[:_KEPT_BY_INTENSITY]
     if not poses:
         return []
     progress(f"{len(poses)} basins, cost {poses[0].cost:.3f} to {poses[-1].cost:.3f}")
@@ -224,6 +229,18 @@ def search(
             return []
         progress(f"{len(poses)} basins, cost {poses[0].cost:.3f} to {poses[-1].cost:.3f}")
     return poses
+
+
+def refine(stack: Scene, mri: Scene, pose: Pose) -> Pose:
+    """One pose, taken downhill once more at the finest level, size and stretch free."""
+    level = _Level(stack, mri, _LEVELS_MM[-1])
+    level.prior = 0.02 * _PRIOR
+    return level.refine(pose.world_from_stack[None], affine=True)[0]
+
+
+def stretch_along(pose: Pose) -> float:
+    """Logarithm of how much more the stack is stretched along z than in the mean of its axes."""
+    return float(_strains(pose.world_from_stack[None])[0, 2])
 
 
 @dataclass(frozen=True)
@@ -406,6 +423,7 @@ class _Level:
         self.images = [smooth, *np.gradient(smooth)]
         self.index_from_world = np.linalg.inv(mri.mm_from_index)
         self.cuts = mri.cuts
+        self.prior = _PRIOR
         levels = np.quantile(smooth[mri.tissue > 0.5], np.linspace(0.1, 0.97, _KNOTS - 1))
         self.knots = np.unique(np.concatenate([[0.0], levels]))
 
@@ -453,22 +471,22 @@ class _Level:
         np.put_along_axis(basis, bin_of[..., None] + 1, share[..., None], axis=-1)
         return basis, bin_of
 
-    def refine(self, starts: np.ndarray, affine: bool) -> list[Pose]:
+    def refine(self, starts: np.ndarray, affine: bool, iterations: int = _ITERATIONS) -> list[Pose]:
         """Damped Gauss-Newton steps of poses (h, 4, 4), each for itself."""
         at_once = max(1, int(400_000 / len(self.points)))
         out: list[Pose] = []
         for begin in range(0, len(starts), at_once):
-            out += self._refine(starts[begin : begin + at_once].copy(), affine)
+            out += self._refine(starts[begin : begin + at_once].copy(), affine, iterations)
         return out
 
-    def _refine(self, poses: np.ndarray, affine: bool) -> list[Pose]:
+    def _refine(self, poses: np.ndarray, affine: bool, iterations: int) -> list[Pose]:
         strain = _strains(poses)
         at = self.evaluate(poses)
-        cost = at.fit + _strain_cost(strain)
+        cost = at.fit + self._strain_cost(strain)
         least_seen = _LEAST_SEEN * at.tissue_seen
         damping = np.full(len(poses), 1e-2)
         live = np.arange(len(poses))
-        for _ in range(_ITERATIONS):
+        for _ in range(iterations):
             if not len(live):
                 break
             gradient, hessian = self._equations(at, strain[live], affine)
@@ -478,7 +496,7 @@ class _Level:
             trial = self._moved(poses[live], step)
             trial_strain = _strains(trial)
             there = self.evaluate(trial)
-            trial_cost = there.fit + _strain_cost(trial_strain)
+            trial_cost = there.fit + self._strain_cost(trial_strain)
             better = (trial_cost < cost[live]) & (there.tissue_seen >= least_seen[live])
             gain = cost[live] - trial_cost
             poses[live[better]] = trial[better]
@@ -516,12 +534,15 @@ class _Level:
         transposed = np.swapaxes(jacobian, 1, 2)
         gradient = (transposed @ at.residual[..., None])[..., 0] / at.spread[:, None]
         hessian = transposed @ jacobian / at.spread[:, None, None]
-        prior = _PRIOR if affine else np.where(_DEVIATORIC, 1e6, _PRIOR)
+        prior = self.prior if affine else np.where(_DEVIATORIC, 1e6, self.prior)
         gradient[:, 3:9] += prior * strain
         hessian[:, range(3, 9), range(3, 9)] += prior
         if not affine:
             gradient[:, 4:9] = 0.0
         return gradient, hessian
+
+    def _strain_cost(self, strain: np.ndarray) -> np.ndarray:
+        return (self.prior * strain**2).sum(axis=1)
 
     def _moved(self, poses: np.ndarray, step: np.ndarray) -> np.ndarray:
         """Poses after a small motion about the centre of the tissue, in stack mm."""
@@ -620,10 +641,6 @@ def _strains(poses: np.ndarray) -> np.ndarray:
         ],
         axis=1,
     )
-
-
-def _strain_cost(strain: np.ndarray) -> np.ndarray:
-    return (_PRIOR * strain**2).sum(axis=1)
 
 
 def turned_world(scene: Scene, new_world_from_world: np.ndarray) -> Scene:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,14 +106,19 @@ def _pillow_samples(
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a camera's preview
             raise ImageError(f"{path}: expected one 2D plane, found {image.n_frames} frames")
         n_bytes = rows * columns * len(image.getbands())
-        if image.format == "PNG" and n_bytes / 8 > 1100 * path.stat().st_size:
+        # deflate makes at most 1032 bytes of one; a JPEG needs a bit for each block of 64 pixels
+        most = {"PNG": 8 * 1100, "JPEG": 600}.get(image.format, math.inf)
+        if (n_bytes if image.format == "PNG" else rows * columns) > most * path.stat().st_size:
             raise ImageError(
                 f"{path}: not readable as an image: claims {columns} x {rows} pixels, which"
                 f" {path.stat().st_size} bytes cannot hold"
             )
         if image.format == "JPEG" and coarsest >= 2:
             image.draft(None, tuple(max(1, int(n / coarsest)) for n in image.size))
-        check_memory(path, 2 * n_bytes, ": store it as a pyramid (OME-TIFF)")
+        # `draft` left fewer; as bytes, and as what is made of them, once as read and once as signal
+        samples = image.size[0] * image.size[1] * len(image.getbands())
+        kept = n_bytes / int(max(1, coarsest)) ** 2
+        check_memory(path, int(samples + 8 * kept), ": store it as a pyramid (OME-TIFF)")
         if image.mode in ("P", "PA") and not keep_palette:
             clear = image.mode == "PA" or "transparency" in image.info
             image = image.convert("RGBA" if clear else "RGB")

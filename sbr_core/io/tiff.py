@@ -25,6 +25,9 @@ _ROWS_AT_ONCE_BYTES = 1 << 25
 _STORE_TILED = ": store it in tiles, as a pyramid (OME-TIFF)"
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
 _ASSOCIATED, _UNASSOCIATED = 1, 2
+_DENSEST = {1: 2, 5: 3000, 7: 600 * 4, 8: 1100, 32773: 70, 32946: 1100}
+"""Bytes that one byte can stand for at most: none (colours may be
+subsampled), LZW, JPEG, deflate, PackBits, deflate."""
 
 
 class MissingCodec(Exception):
@@ -109,7 +112,9 @@ def _read_page(path: Path, page: Any, step: int) -> np.ndarray:
     if samples < colours:
         raise ImageError(f"{path}: expected {colours} samples a pixel, found {samples}")
     extra = tuple(int(e) for e in key.extrasamples)
-    alpha = next((colours + i for i, e in enumerate(extra) if e in (1, 2)), None)
+    alpha = next(
+        (colours + i for i, e in enumerate(extra) if e in (_ASSOCIATED, _UNASSOCIATED)), None
+    )
     associated = alpha is not None and extra[alpha - colours] == _ASSOCIATED
     if alpha is not None and alpha >= samples:
         alpha = None
@@ -140,8 +145,8 @@ def _read_page(path: Path, page: Any, step: int) -> np.ndarray:
         return np.concatenate([seen.astype(np.float32), cover], axis=-1)
 
     shape = key.imagelength, key.imagewidth
-    out_bytes = 4 * (channels + opacity) * shape[0] * shape[1] // step**2
-    check_memory(path, 2 * out_bytes)
+    # once as it is read, and once as what is made of it
+    check_memory(path, 2 * 4 * (channels + opacity) * shape[0] * shape[1] // step**2)
     means = BlockMeans(shape, channels + opacity, step)
     try:
         for piece, row, column in _pieces(path, page):
@@ -165,8 +170,13 @@ def _top(page: Any) -> float:
         return 1.0
     if page.dtype.kind == "i":
         return float(np.iinfo(page.dtype).max)
+    return float(2 ** _bits(page) - 1)
+
+
+def _bits(page: Any) -> int:
+    """Of a sample."""
     bits = page.bitspersample
-    return float(2 ** (bits if isinstance(bits, int) else max(bits)) - 1)
+    return bits if isinstance(bits, int) else max(bits)
 
 
 def _colour_table(page: Any) -> np.ndarray:
@@ -215,7 +225,14 @@ def _pieces(path: Path, page: Any) -> Iterator[tuple[np.ndarray, int, int]]:
         for row in range(0, rows, band):
             yield whole[row : row + band], row, 0
         return
-    check_memory(path, 3 * part * samples * key.dtype.itemsize, _STORE_TILED)
+    part_bytes = part * samples * key.dtype.itemsize
+    densest = _DENSEST.get(int(key.compression))
+    if densest and part * samples * _bits(key) / 8 > densest * max(counts):
+        raise ImageError(
+            f"{path}: not readable as an image: claims {columns} x {rows} pixels, which its"
+            f" {sum(counts)} bytes of data cannot hold"
+        )
+    check_memory(path, 3 * part_bytes, _STORE_TILED)
     if len(offsets) != int(np.prod(key.chunked)):
         raise ImageError(
             f"{path}: not readable as an image: {columns} x {rows} pixels in"

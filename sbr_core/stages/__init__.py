@@ -7,7 +7,7 @@ REVISION = {
     "prepare": 3,
     "prepare_mri": 1,
     "doctor": 4,
-    "align": 2,
+    "align": 3,
     "resample": 1,
     "align_sections": 2,
     "train_registrar": 1,

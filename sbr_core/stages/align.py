@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from sbr_core.algorithms.alignment import (
     coarse_scenes,
     nearest_orientation,
     overview_cuts,
+    spacing_of_order,
 )
 from sbr_core.algorithms.pose_search import Pose, Verdict, judge, search
 from sbr_core.algorithms.section_affine import AffineLimits
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 _MIN_SECTIONS = 3
 AUTO = "auto"
 """`orientation` of a stack that is to be found in any."""
+POSITIONS = "positions.tsv"
+"""What `align` proposes where positions are an order."""
 CANDIDATES = "candidates.png"
 """What `align` draws where it is not sure."""
 
@@ -64,7 +69,8 @@ def run(
         Fewer than three usable sections, or an MRI that cannot be read.
     AlignmentError
         No pose, or none that is clearly better than all others; the picture ``candidates.png``
-        shows what they are, and nothing else is written.
+        shows what they are, and nothing else is written. Or positions that are an order: the
+        table ``positions.tsv`` proposes millimetres.
     """
     out_dir = Path(out_dir)
     near = None
@@ -81,6 +87,10 @@ def run(
     def progress(line: str) -> None:
         print(f"align: {time.monotonic() - begin:5.0f} s  {line}", file=sys.stderr, flush=True)
 
+    if options.positions == "order":
+        _propose_positions(
+            options, rows, stack, working_pixel_mm, brain, near, out_dir, orientation, progress
+        )
     progress("looking for the stack in the MRI at low resolution")
     scenes = coarse_scenes(stack, working_pixel_mm, brain)
     poses = search(*scenes, near=near, max_rotation_deg=options.max_rotation_deg, progress=progress)
@@ -199,6 +209,47 @@ def read_brain(mri: Path, mri_mask: Path) -> Brain:
             f"{mri_mask}: shape {mask.data.shape} differs from the MRI's {volume.data.shape}"
         )
     return Brain(volume.data.astype(np.float32), mask.data > 0, volume.world_from_voxel)
+
+
+def _propose_positions(
+    options: AlignOptions,
+    rows: list[dict[str, Any]],
+    stack: list[StackSection],
+    working_pixel_mm: float,
+    brain: Brain,
+    near: np.ndarray | None,
+    out_dir: Path,
+    orientation: str,
+    progress: Callable[[str], None],
+) -> NoReturn:
+    """Estimate the scale along z, write it down, and end: the manifest decides."""
+    progress("looking for the length of the stack")
+    unit_mm, poses = spacing_of_order(
+        stack,
+        working_pixel_mm,
+        brain,
+        near=near,
+        max_rotation_deg=options.max_rotation_deg,
+        progress=progress,
+    )
+    # handedness is for the run with millimetres to ask
+    verdict = replace(judge(poses), handedness_margin=np.inf)
+    doubt = _doubt(verdict, options, orientation)
+    if doubt:
+        raise AlignmentError(f"align: positions: order: {doubt}")
+    first = rows[0]["position_mm"]
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_tsv(
+        out_dir / POSITIONS,
+        [
+            {"section": r["section"], "position_mm": round(unit_mm * (r["position_mm"] - first), 4)}
+            for r in rows
+        ],
+    )
+    raise AlignmentError(
+        f"align: positions: order: one step is about {unit_mm:.3g} mm (of the MRI); take over"
+        f" position_mm of {out_dir / POSITIONS} into the manifest and set positions: mm"
+    )
 
 
 def _letters(pose: Pose) -> str:

@@ -21,7 +21,7 @@ from sbr_core.algorithms.sections import area_vote, grid_px, prefilter, resample
 from sbr_core.algorithms.staining import named_stain
 from sbr_core.errors import ImageError, ManifestError
 from sbr_core.io.blocks import Picture
-from sbr_core.io.images import read_labels
+from sbr_core.io.images import image_shape, read_labels
 from sbr_core.io.manifests import SectionRow
 from sbr_core.io.pixel_size import disagreement, stated_pixel_size
 from sbr_core.io.provenance import check_is_file, sha256_file, sha256_of
@@ -90,9 +90,9 @@ def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> 
         An unreadable image, a mask or labels of another shape, or no tissue.
     """
     working_pixel_mm = options.working_pixel_mm
+    _check_extent(row, image_shape(Path(row.image)))
     read = read_for(Path(row.image), row.pixel_size_mm, working_pixel_mm)
     file_shape, picture = read.file_shape, read.pixels
-    _check_extent(row, file_shape)
     doubt = disagreement(stated_pixel_size(Path(row.image)), row.pixel_size_mm)
     if doubt:
         print(f"prepare: WARNING: {row.image}: section {row.section!r}: {doubt}", file=sys.stderr)

@@ -1,7 +1,9 @@
 """The demo on a real SLURM by `workflow/profiles/slurm`, its training cancelled and pre-empted.
 
 ``make test-slurm`` runs this; `one_node.py` says what it needs. Nothing is stubbed, but the brain
-is small and the training short.
+is small and the training short, unless ``SLURM_TEST_CONFIG`` names another configuration (with
+``checkpoint_every_s`` above the training's time, so that only SIGTERM writes one). What happened
+when is in ``events.log`` of the run's folder.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ demo: {n_sections: 8, section_spacing_mm: 18.0, pixel_size_mm: 1.0, mri_spacing_
 prepare: {working_pixel_mm: 2.5}
 align: {rounds: 1, spacing_mm: 3.0}
 train_registrar: {finetune_steps: 10}
-train_sbr: {steps: 60, checkpoint_every_s: 600}  # so that only SIGTERM writes one
+train_sbr: {steps: 60, checkpoint_every_s: 3600}
 infer: {refine_steps: 10}
 """
 SBR = Path("results/demo/sbr")
@@ -43,7 +45,7 @@ FOR_ONE_NODE = (
     # it keeps no accounts, and answers at once
     *("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "3"),
 )
-PATIENCE_S = 300
+PATIENCE_S = 3600
 DONE, GOING_ON = r"step (\d+) \(", r"going on from step (\d+)"
 
 
@@ -84,14 +86,21 @@ def newest_checkpoint(lab: Path) -> int:
 def interrupted(tmp_path_factory):
     """The whole demo under SLURM, its training cancelled once and pre-empted once.
 
-    (its folder, for each interruption the last step before and the first step after it, the jobs)
+    (its folder, for each interruption the last step before and the first step after it, the memory
+    that both attempts asked for, the jobs)
     """
     lab = tmp_path_factory.mktemp("slurm")
     (lab / "config").mkdir()
-    (lab / "config" / "config.yaml").write_text(CONFIG)
+    given = os.environ.get("SLURM_TEST_CONFIG")
+    config = Path(given).read_text() if given else CONFIG
+    (lab / "config" / "config.yaml").write_text(config)
     shutil.copy(REPOSITORY / "config" / "brains.tsv", lab / "config")
     log = lab / "results/demo/logs/train/sbr.log"
-    steps = {}
+    steps, asked_mb, began = {}, {}, time.monotonic()
+
+    def note(event: str) -> None:
+        with open(lab / "events.log", "a") as events:
+            events.write(f"{time.monotonic() - began:6.0f} s  {event}\n")
 
     def said(pattern: str) -> int:
         """The last step that the training's log tells in these words."""
@@ -106,6 +115,12 @@ def interrupted(tmp_path_factory):
             ours = (j for j, (s, c) in jobs if s == state and c == "rule_train_wildcards_demo_sbr")
             return next((job for job in ours if job != but), "")
 
+        def asked(job: str) -> str:
+            """Memory a job asked for."""
+            return cluster.run(
+                "squeue", "--noheader", "--states=all", "-j", job, "-o", "%m"
+            ).strip()
+
         run = start(
             lab,
             cluster.environment,
@@ -113,34 +128,46 @@ def interrupted(tmp_path_factory):
             *FOR_ONE_NODE,
         )
         try:
-            wait_for("a step", lambda: said(DONE), run)
+            step = wait_for("a step", lambda: said(DONE), run)
             first = training("RUNNING")
             assert newest_checkpoint(lab) == 0
             cluster.run("scancel", first)
+            note(f"scancel {first}, the training, after step {step} was told")
+            wait_for("a checkpoint", lambda: newest_checkpoint(lab), run)
+            note(f"checkpoint of step {newest_checkpoint(lab)}")
             second = wait_for("the next attempt", lambda: training("RUNNING", but=first), run)
             before = newest_checkpoint(lab)
-            steps["scancel"] = (before, wait_for("it going on", lambda: said(GOING_ON), run))
+            after = wait_for("it going on", lambda: said(GOING_ON), run)
+            steps["scancel"] = (before, after)
+            note(f"job {second}, the next attempt, goes on from step {after}")
+            asked_mb["first"], asked_mb["second"] = asked(first), asked(second)
 
-            wait_for("a step more", lambda: said(DONE) > before, run)
+            step = wait_for("a step more", lambda: max(0, said(DONE) - before), run) + before
             log.unlink()
             cluster.run("sbatch", "-p", "urgent", "--gpus=1", "-o", "/dev/null", "--wrap", "true")
+            note(f"a job of higher priority takes the card, after step {step} was told")
+            wait_for("a newer checkpoint", lambda: newest_checkpoint(lab) > before, run)
+            note(f"checkpoint of step {newest_checkpoint(lab)}")
             wait_for("the pre-emption", lambda: training("PENDING") == second, run)
             # SLURM lets a job that was queued again wait for two minutes
             cluster.run("scontrol", "update", f"JobId={second}", "StartTime=now")
             wait_for("the same job again", lambda: training("RUNNING") == second, run)
             before = newest_checkpoint(lab)
-            steps["pre-emption"] = (before, wait_for("it going on", lambda: said(GOING_ON), run))
+            after = wait_for("it going on", lambda: said(GOING_ON), run)
+            steps["pre-emption"] = (before, after)
+            note(f"job {second}, queued again, goes on from step {after}")
             run.wait(timeout=PATIENCE_S)
+            note(f"Snakemake ended with {run.returncode}, {len(cluster.jobs())} jobs in all")
         finally:
             run.terminate()
             run.wait()
         jobs = cluster.jobs()
     assert run.returncode == 0, (lab / "snakemake.log").read_text()[-5000:]
-    return lab, steps, jobs
+    return lab, steps, asked_mb, jobs
 
 
 def test_demo_runs_to_its_report(interrupted):
-    lab, _, jobs = interrupted
+    lab, _, _, jobs = interrupted
     assert (lab / "results/demo/report/index.html").stat().st_size > 100_000
     states = [state for state, _ in jobs.values()]
     assert states.count("CANCELLED") == 1  # by the test
@@ -148,7 +175,7 @@ def test_demo_runs_to_its_report(interrupted):
 
 
 def test_small_stages_share_jobs(interrupted):
-    lab, _, jobs = interrupted
+    lab, _, _, jobs = interrupted
     comments = [comment for _, comment in jobs.values()]
     assert len(list((lab / "results/demo/prepare/chunks").iterdir())) == 2
     assert comments.count("rule_prepare_prepare") == 1
@@ -157,19 +184,31 @@ def test_small_stages_share_jobs(interrupted):
 
 @pytest.mark.parametrize("interruption", ["scancel", "pre-emption"])
 def test_training_goes_on_from_the_step_it_was_stopped_at(interrupted, interruption):
-    _, steps, _ = interrupted
+    _, steps, _, _ = interrupted
     before, after = steps[interruption]
     assert before == after > 0
 
 
+def test_next_attempt_asks_for_more(interrupted):
+    _, _, asked_mb, _ = interrupted
+    assert asked_mb == {"first": "4000M", "second": "8000M"}
+
+
 def test_volume_is_that_of_an_uninterrupted_run(interrupted, tmp_path):
-    lab, _, _ = interrupted
+    lab, _, _, _ = interrupted
     again = tmp_path / "again"
     shutil.copytree(lab, again, ignore=shutil.ignore_patterns("sbr", ".checkpoints", ".snakemake"))
     run = start(again, dict(os.environ), "--cores", "2", str(VOLUME))
-    run.wait(timeout=PATIENCE_S)
+    try:
+        run.wait(timeout=PATIENCE_S)
+    finally:
+        run.terminate()
+        run.wait()
     assert run.returncode == 0, (again / "snakemake.log").read_text()[-5000:]
     assert "going on from" not in (again / "results/demo/logs/train/sbr.log").read_text()
     stopped, whole = (nib.load(folder / VOLUME).get_fdata() for folder in (lab, again))
     assert np.ptp(whole) > 0
+    difference = np.abs(stopped - whole)
+    with open(lab / "events.log", "a") as events:
+        events.write(f"volumes: largest difference {difference.max()} of {np.ptp(whole)}\n")
     np.testing.assert_array_equal(stopped, whole)

@@ -67,7 +67,7 @@ def test_slurm_profile_knows_what_every_stage_needs(repository):
     needs = profile(repository, "slurm")["set-resources"]
     assert set(needs) == submitted_rules(repository)
     for rule, resources in needs.items():
-        assert set(resources) == {"mem_mb", "runtime"}, rule
+        assert {"mem_mb", "runtime"} <= set(resources), rule
         assert "* attempt" in resources["mem_mb"], "a job out of memory gets more"
         trained = rule.startswith("train")  # goes on from its checkpoint
         assert trained or "* attempt" in resources["runtime"], rule

@@ -14,9 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
+from sbr_core import cli
+from sbr_core.algorithms import pose_search, simulation
+from sbr_core.algorithms.alignment import centred_affines, coarse_scenes
+from sbr_core.algorithms.section_affine import stretch_of
 from sbr_core.config import AlignOptions, AlignSectionsOptions, PrepareOptions, ResampleOptions
-from sbr_core.errors import ConfigError, ImageError
+from sbr_core.errors import AlignmentError, ConfigError, ImageError
 from sbr_core.geometry import (
     PlaneGrid,
     apply,
@@ -25,7 +30,7 @@ from sbr_core.geometry import (
     similarity_scale,
 )
 from sbr_core.io.images import read_section, write_png
-from sbr_core.io.manifests import SectionRow, read_tsv, write_tsv
+from sbr_core.io.manifests import SectionRow, read_manifest, read_tsv, write_tsv
 from sbr_core.io.receipts import matrix_of, read_table
 from sbr_core.io.transforms import read_stack_from_world
 from sbr_core.io.volumes import Volume, read_plane, write_volume
@@ -36,6 +41,7 @@ SECTION_CONTRAST = np.array([0.0, 0.85, 0.45, 0.95, 0.05])
 WORKING_MM = 2.0
 PIXEL_MM = 1.0
 N_SECTIONS = 22
+TORN = "s08"
 
 
 def _labels(world: np.ndarray) -> np.ndarray:
@@ -115,6 +121,9 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Phantom:
             image += SECTION_CONTRAST[_labels(apply(world_from_stack, stack))] / 4
         image += 0.01 * rng.standard_normal(image.shape)
         name = f"s{number:02d}"
+        if name == TORN:  # a third of it is missing
+            right = apply(np.linalg.inv(section_from_plane), file_px * PIXEL_MM)[..., 0] > 58
+            image[right] = 0
         path = folder / f"{name}.png"
         write_png(path, (235 - 200 * np.clip(image, 0, 1)).astype(np.uint8))  # bright background
         rows.append(SectionRow(name, str(path), position, PIXEL_MM))
@@ -206,6 +215,25 @@ def test_the_known_similarity_is_recovered(phantom):
     distances = np.linalg.norm(np.concatenate(list(_world_errors(phantom).values())), axis=1)
     assert distances.mean() < 0.8  # under half a working pixel
     assert np.quantile(distances, 0.95) < 1.6
+
+
+def test_a_torn_section_does_not_run_away(phantom):
+    errors = _world_errors(phantom)
+    assert np.linalg.norm(errors[TORN], axis=1).mean() < 1.6
+    stretches = {
+        r["section"]: stretch_of(r["affine"][:2, :2])[1]
+        for r in align_sections.read_initial(phantom.results / "align" / "sections_initial.tsv")
+    }
+    others = np.mean([stretches[name] for name in ("s06", "s07", "s09", "s10")], axis=0)
+    assert np.abs(stretches[TORN] - others).max() < 0.02
+
+
+def test_what_was_found_and_how_surely_is_told(phantom):
+    quality = json.loads((phantom.results / "align" / "quality.json").read_text())
+    assert (quality["orientation"], quality["orientation_found"]) == ("LIA", "LIA")
+    assert quality["start_explained"] > 0.7
+    assert quality["handedness_margin"] is None  # the letters say it, and no other was tried
+    assert not (phantom.results / "align" / align.CANDIDATES).exists()
 
 
 def test_a_left_handed_stack_is_not_mirrored(phantom):
@@ -317,6 +345,111 @@ def test_wrong_letters_and_too_few_sections_are_named(phantom, tmp_path):
     with pytest.raises(ImageError, match="2 usable sections"):
         align.run(AlignOptions(), sections=few, orientation="LIA", **given)
     assert not list(tmp_path.iterdir())
+
+
+def test_another_brain_is_refused_and_nothing_is_written_but_the_picture(phantom, tmp_path):
+    """Noise in a box explains nothing of the sections, and no letters help."""
+    rng = np.random.default_rng(0)
+    shape = (40, 40, 40)
+    mask = np.ones(shape, np.uint8)
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    write_volume(tmp_path / "mri.nii.gz", Volume(rng.random(shape).astype(np.float32), affine))
+    write_volume(tmp_path / "mask.nii.gz", Volume(mask, affine))
+    with pytest.raises(AlignmentError, match="come together.*candidates.png"):
+        align.run(
+            AlignOptions(min_explained=0.9),
+            sections=phantom.results / "prepare" / "known.tsv",
+            mri=tmp_path / "mri.nii.gz",
+            mri_mask=tmp_path / "mask.nii.gz",
+            orientation="LIA",
+            working_pixel_mm=WORKING_MM,
+            out_dir=tmp_path / "align",
+        )
+    assert [f.name for f in (tmp_path / "align").iterdir()] == [align.CANDIDATES]
+
+
+def test_positions_that_are_an_order_get_a_proposal(phantom, tmp_path):
+    table = phantom.results / "prepare" / "known.tsv"
+    rows = read_tsv(table)[1]
+    positions = [float(r["position_mm"]) for r in rows]
+    step = 2.8
+    for row, position in zip(rows, positions, strict=True):
+        row["position_mm"] = str(round((position - positions[0]) / step))
+    order = table.with_name("order.tsv")
+    write_tsv(order, rows)
+    with pytest.raises(AlignmentError, match="positions: order: one step is about"):
+        align.run(
+            AlignOptions(positions="order"),
+            sections=order,
+            mri=phantom.results / "prepare" / "mri.nii.gz",
+            mri_mask=phantom.results / "prepare" / "mri_mask.nii.gz",
+            orientation="LIA",
+            working_pixel_mm=WORKING_MM,
+            out_dir=tmp_path / "align",
+        )
+    assert [f.name for f in (tmp_path / "align").iterdir()] == [align.POSITIONS]
+    proposed = [float(r["position_mm"]) for r in read_tsv(tmp_path / "align" / align.POSITIONS)[1]]
+    true = 1.07 * (np.array(positions) - positions[0])  # of the MRI
+    assert np.allclose(proposed, true, rtol=0.05, atol=0.01)
+
+
+def _demo_scenes(folder: Path, out: Path):
+    """The demo brain as `align` would search it, and where its tissue pixels are."""
+    rows = read_manifest(folder / "sections.tsv")
+    options = PrepareOptions(working_pixel_mm=WORKING_MM)
+    prepare.run(options, rows=rows, out_dir=out, receipt=out / "chunks" / "0.tsv")
+    mri = {"mri": folder / "mri.nii.gz", "mri_mask": folder / "mri_mask.nii.gz"}
+    prepare_mri.run(PrepareOptions(), out_dir=out, **mri)
+    collect.run(None, receipts=[out / "chunks" / "0.tsv"], table=out / "sections.tsv")
+    table, stack = align.read_stack(out / "sections.tsv", WORKING_MM)
+    brain = align.read_brain(out / "mri.nii.gz", out / "mri_mask.nii.gz")
+    truth = json.loads((folder / "truth.json").read_text())
+    centred, world = [], []
+    for row, section, affine in zip(table, stack, centred_affines(stack, WORKING_MM), strict=True):
+        working = np.argwhere(section.mask)[::5, ::-1] * WORKING_MM
+        z = np.full((len(working), 1), section.position_mm)
+        centred.append(np.hstack([apply(np.linalg.inv(affine), working), z]))
+        world.append(
+            simulation.true_world_from_section_mm(
+                truth, row["section"], apply(matrix_of(row, "g"), working)
+            )
+        )
+    scenes = coarse_scenes(stack, WORKING_MM, brain)
+    return scenes, np.concatenate(centred), np.concatenate(world), truth
+
+
+def test_the_demo_is_found_in_a_turned_and_mirrored_world_and_its_handedness_is_asked_for(
+    small_demo, tmp_path, capsys
+):
+    """The small version of benchmarks/any_start.py; the demo's brain is symmetric."""
+    scenes, centred, world, truth = _demo_scenes(small_demo, tmp_path / "prepare")
+    change = np.eye(4)
+    turn = Rotation.random(random_state=1).as_matrix()
+    change[:3, :3] = 1.13 * turn @ np.diag([-1.0, 1, 1])
+    change[:3, 3] = 20.0, -30.0, 10.0
+    moved = pose_search.turned_world(scenes[1], change)
+    verdict = pose_search.judge(pose_search.search(scenes[0], moved))
+    true = change @ np.array(truth["world_from_stack"])
+    poses = verdict.best, verdict.mirror
+    (pose,) = (p for p in poses if p.mirrored == (np.linalg.det(true[:3, :3]) < 0))
+    errors = apply(pose.world_from_stack, centred) - apply(change, world)
+    assert np.linalg.norm(errors, axis=1).mean() < 10
+    rotation = pose.world_from_stack[:3, :3] @ np.linalg.inv(true[:3, :3])
+    u, _, vt = np.linalg.svd(rotation)
+    assert np.trace(u @ vt) > 1 + 2 * np.cos(np.deg2rad(10))
+    assert verdict.place_margin > AlignOptions().min_margin
+    assert verdict.handedness_margin < AlignOptions().min_margin
+
+    command = ["align", "--sections", tmp_path / "prepare" / "sections.tsv"]
+    command += ["--mri", tmp_path / "prepare" / "mri.nii.gz"]
+    command += ["--mri-mask", tmp_path / "prepare" / "mri_mask.nii.gz", "--orientation", "auto"]
+    command += ["--working-pixel-mm", WORKING_MM, "--out-dir", tmp_path / "align"]
+    assert cli.main([str(part) for part in command]) == 2
+    said = capsys.readouterr().err
+    assert "handedness undetermined" in said
+    assert "LIA" in said
+    assert "RIA" in said
+    assert [f.name for f in (tmp_path / "align").iterdir()] == [align.CANDIDATES]
 
 
 def test_prealigned_planes_and_affines_keep_the_files_place(phantom, tmp_path):
