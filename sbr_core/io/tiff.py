@@ -238,7 +238,10 @@ def _pieces(path: Path, page: Any) -> Iterator[tuple[np.ndarray, int, int]]:
             f"{path}: not readable as an image: {columns} x {rows} pixels in"
             f" {int(np.prod(key.chunked))} parts, of which it lists {len(offsets)}"
         )
-    for data, index, shape in page.segments(maxworkers=1, buffersize=_ROWS_AT_ONCE_BYTES):
+    # in the order of the file, without which tifffile misreads parts that follow a missing one
+    for data, index, shape in page.segments(
+        maxworkers=1, sort=True, buffersize=_ROWS_AT_ONCE_BYTES
+    ):
         if data is None:  # a part that was not scanned
             continue
         _, depth, row, column = index[:4]

@@ -138,3 +138,18 @@ def test_thinned_level_keeps_pixels_in_place():
     assert np.abs(found - truth)[middle].max() < 0.01
     assert level.inside(points_px * 0.01).all()
     assert not level.inside(np.array([[3.096, 0.0], [0.0, -0.0051]])).any()
+
+
+def test_a_picture_read_coarsely_lies_where_the_whole_one_does():
+    """Means over 4 x 4 pixels of a smooth picture, sampled at the same section mm."""
+    rows, columns = np.mgrid[:160, :200].astype(np.float32)
+    whole = np.sin(rows / 25) + np.cos(columns / 30)
+    blocks = whole.reshape(40, 4, 50, 4).mean(axis=(1, 3))
+    levels = [
+        Level.of(whole, 0.01, 0.2, lambda p: p),
+        Level.of(blocks, 0.01, 0.2, lambda p: p, None, (160, 200), (4.0, 4.0)),
+    ]
+    assert levels[1].thinned == 2 and levels[1].file_shape == (160, 200)
+    section_mm = np.random.default_rng(0).uniform(0.4, 1.1, (500, 2))
+    assert levels[1].inside(np.array([[1.99, 1.59], [2.0, 1.0]])).tolist() == [True, False]
+    np.testing.assert_allclose(*(level.sample(section_mm) for level in levels), atol=0.03)

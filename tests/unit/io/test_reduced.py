@@ -10,6 +10,7 @@ from sbr_core.errors import ImageError
 from sbr_core.io import tiff as tiff_module
 from sbr_core.io.blocks import Picture, grid_step
 from sbr_core.io.images import image_shape, read_labels, read_picture, read_reduced
+from sbr_core.io.pixel_size import PixelSize, disagreement, stated_pixel_size
 
 RNG = np.random.default_rng(1)
 COLOURS = RNG.integers(0, 256, (150, 203, 3)).astype(np.uint8)
@@ -181,20 +182,63 @@ def test_an_extra_sample_that_is_no_opacity_is_dropped(tmp_path):
     np.testing.assert_allclose(read_picture(tmp_path / "x.tif"), COLOURS / 255, atol=1e-6)
 
 
-def test_tiles_that_were_not_scanned_are_background(tmp_path):
-    def tiles():
-        yield COLOURS[:64, :64]
-        yield None
-        yield None
-        yield COLOURS[64:128, 64:128]
+def _leave_out(path, tile):
+    """Empty one entry of the tables of offsets and byte counts of a little-endian TIFF."""
+    with tifffile.TiffFile(path) as tiff:
+        places = [tiff.pages[0].tags[code].valueoffset for code in (324, 325)]
+        kinds = [tiff.pages[0].tags[code].dtype for code in (324, 325)]
+    assert set(kinds) <= {3, 4}, kinds
+    data = bytearray(path.read_bytes())
+    for place, kind in zip(places, kinds, strict=True):
+        size = {3: 2, 4: 4}[kind]
+        data[place + size * tile : place + size * (tile + 1)] = bytes(size)
+    path.write_bytes(data)
 
-    path = tmp_path / "s.tif"
+
+@pytest.mark.parametrize("coarsest", [1, 4])
+@pytest.mark.parametrize("black", [False, True])
+def test_tiles_that_were_not_scanned_show_the_background_that_is_there(tmp_path, black, coarsest):
+    path, level = tmp_path / "s.tif", 2 if black else 250
+    array = np.full((128, 128, 3), level, np.uint8)
+    array[70:90, 70:100] = 120
+    tifffile.imwrite(path, array, photometric="rgb", tile=(64, 64), compression="zlib")
+    _leave_out(path, 1)
+    read = read_reduced(path, coarsest).pixels
+    half = 64 // coarsest
+    np.testing.assert_allclose(read[:half, half:], 0 if black else 1, atol=1e-6)
+    np.testing.assert_allclose(read[:half, :half], level / 255, atol=1e-5)
+    np.testing.assert_allclose(read[75 // coarsest, 80 // coarsest], 120 / 255, atol=1e-5)
+
+
+def _svs(path, array, compression):
+    """A file laid out as Aperio's scanners do: slide, thumbnail, a level, label, overview."""
+    about = (
+        "Aperio Image Library v12.0.15\r\n406x300 [0,0 203x150] (64x64) |MPP = 0.4990|AppMag = 20"
+    )
+    how = {"photometric": "rgb", "metadata": None, "software": None, "description": about}
+    small = _blocks(array, 4).astype(np.uint8)
     with tifffile.TiffWriter(path) as writer:
-        writer.write(tiles(), shape=(128, 128, 3), dtype=np.uint8, tile=(64, 64), photometric="rgb")
-    with tifffile.TiffFile(path, mode="r") as tiff:
-        assert len(tiff.pages[0].databytecounts) == 4
-    read = read_picture(path)
-    np.testing.assert_allclose(read[:64, :64], COLOURS[:64, :64] / 255, atol=1e-6)
+        writer.write(array, tile=(64, 64), compression=compression, **how)
+        writer.write(_blocks(array, 6).astype(np.uint8), rowsperstrip=16, **how)
+        writer.write(small, tile=(64, 64), compression=compression, **how)
+        writer.write(array[:40, :40], subfiletype=1, **how)
+        writer.write(array[:30, :60], subfiletype=9, **how)
+
+
+@pytest.mark.parametrize("compression", [None, "jpeg"])
+def test_a_slide_of_aperio(tmp_path, compression):
+    if compression == "jpeg":
+        pytest.importorskip("imagecodecs", reason="the extra wsi is not installed")
+    rows, columns = np.mgrid[:600, :812]
+    smooth = 127 + 100 * np.sin(rows / 90)[..., None] * np.cos(columns / 80)[..., None]
+    smooth = np.repeat(smooth, 3, axis=-1).astype(np.uint8)
+    _svs(tmp_path / "a.svs", smooth, compression)
+    for coarsest, step in ((1, 1), (3, 3), (4, 4), (9, 8)):
+        read = read_reduced(tmp_path / "a.svs", coarsest)
+        assert (read.file_shape, read.step) == ((600, 812), (step, step))
+        np.testing.assert_allclose(read.pixels, _blocks(smooth, step) / 255, atol=0.03)
+    stated = stated_pixel_size(tmp_path / "a.svs")
+    assert (stated.x_mm, stated.source) == (pytest.approx(0.000499), "Aperio MPP")
 
 
 @pytest.mark.parametrize("coarsest", [1, 4])
@@ -220,3 +264,82 @@ def test_without_the_extra_the_line_names_it(tmp_path, monkeypatch):
     monkeypatch.setattr(tifffile.tifffile, "imagecodecs", __import__("tifffile._imagecodecs"))
     with pytest.raises(ImageError, match=r"j.tif: .*pip install 'sbr_core\[wsi\]'"):
         read_picture(path)
+
+
+GREY = COLOURS[..., 0]
+SIZES = {
+    "OME, default unit": (
+        "a.ome.tif",
+        {"metadata": {"PhysicalSizeX": 4, "PhysicalSizeY": 4}},
+        0.004,
+    ),
+    "OME, nm": (
+        "a.ome.tif",
+        {
+            "metadata": {
+                "PhysicalSizeX": 500.0,
+                "PhysicalSizeXUnit": "nm",
+                "PhysicalSizeY": 500.0,
+                "PhysicalSizeYUnit": "nm",
+            }
+        },
+        0.0005,
+    ),
+    "centimetres": ("a.tif", {"resolution": (5000, 5000), "resolutionunit": 3}, 0.002),
+    "scanner": ("a.tif", {"resolution": (2400, 2400), "resolutionunit": 2}, 25.4 / 2400),
+    "ImageJ": (
+        "a.tif",
+        {"imagej": True, "resolution": (0.5, 0.5), "metadata": {"unit": "um"}},
+        0.002,
+    ),
+    "ImageJ, one pixel is 1 mm": (
+        "a.tif",
+        {"imagej": True, "resolution": (1, 1), "metadata": {"unit": "mm"}},
+        1.0,
+    ),
+    "ImageJ without a length": (
+        "a.tif",
+        {"imagej": True, "resolution": (1, 1), "metadata": {"unit": "pixel"}},
+        None,
+    ),
+    "screen": ("a.tif", {"resolution": (72, 72), "resolutionunit": 2}, None),
+    "print, in centimetres": ("a.tif", {"resolution": (118.11, 118.11), "resolutionunit": 3}, None),
+    "no unit": ("a.tif", {"resolution": (5000, 5000), "resolutionunit": 1}, None),
+    "nothing": ("a.tif", {}, None),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_pixel_size_a_tiff_states(tmp_path, name):
+    file, how, mm = SIZES[name]
+    tifffile.imwrite(tmp_path / file, GREY, **how)
+    stated = stated_pixel_size(tmp_path / file)
+    if mm is None:
+        assert stated is None
+        return
+    assert stated.x_mm == pytest.approx(mm, rel=1e-4) and stated.is_square
+
+
+def test_the_pixel_size_other_files_state(tmp_path):
+    import nibabel as nib
+
+    Image.fromarray(GREY).save(tmp_path / "a.png", dpi=(2540, 2540))
+    assert stated_pixel_size(tmp_path / "a.png").x_mm == pytest.approx(0.01, rel=1e-3)
+    Image.fromarray(GREY).save(tmp_path / "a.jpg", dpi=(300, 300))
+    assert stated_pixel_size(tmp_path / "a.jpg") is None
+    image = nib.Nifti1Image(GREY.T[:, None], np.diag([20.0, 50, 30, 1]))
+    image.header.set_xyzt_units("micron")
+    nib.save(image, tmp_path / "a.nii.gz")
+    stated = stated_pixel_size(tmp_path / "a.nii.gz")
+    assert (stated.x_mm, stated.y_mm) == (pytest.approx(0.02), pytest.approx(0.03))
+    assert not stated.is_square
+    (tmp_path / "b.png").write_bytes(b"")
+    with pytest.raises(ImageError, match="b.png: not readable"):
+        stated_pixel_size(tmp_path / "b.png")
+
+
+def test_a_disagreement_names_both_and_the_factor():
+    stated = PixelSize(0.0005, 0.0005, "OME-XML")
+    assert disagreement(None, 0.5) == disagreement(stated, 0.00051) == ""
+    assert "0.0005 mm (OME-XML): 1000 times as much: micro" in disagreement(stated, 0.5)
+    assert "1/2 of it" in disagreement(stated, 0.00025)

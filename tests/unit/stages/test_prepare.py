@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from scipy import ndimage
 from skimage.color import rgb_from_hed
 
@@ -307,3 +308,27 @@ def test_the_demos_masks_are_its_labels(small_demo, tmp_path):
         )
         truth = area_vote(labels, matrix, shape)
         assert 2 * np.sum(truth & (mask > 0)) / (truth.sum() + mask.sum()) > 0.93, row.section
+
+
+def test_a_fine_picture_is_read_coarsely_and_gives_nearly_the_same(tmp_path):
+    """As a pyramid, and averaged as it is read: the same working image as of a coarse file."""
+    tissue = _tissue()
+    fine = np.kron(_glass(tissue), np.ones((8, 8), np.uint8))
+    tifffile.imwrite(tmp_path / "tiles.tif", fine, tile=(64, 64))
+    with tifffile.TiffWriter(tmp_path / "pyramid.ome.tif", ome=True) as writer:
+        writer.write(fine, tile=(64, 64), subifds=1)
+        writer.write(fine[::4, ::4], tile=(64, 64), subfiletype=1)
+    how = {"section": "x", "position_mm": 1.0, "pixel_size_mm": 0.025, "flip": "lr"}
+    rows = _run(
+        tmp_path,
+        _row(tmp_path, _glass(tissue), flip="lr"),
+        SectionRow(**(how | {"section": "s2", "image": str(tmp_path / "tiles.tif")})),
+        SectionRow(**(how | {"section": "s3", "image": str(tmp_path / "pyramid.ome.tif")})),
+    )
+    assert [rows[name]["read_step"] for name in ("s1", "s2", "s3")] == [1, 6, 4]
+    image, mask = _planes(tmp_path, "s1")
+    for name in ("s2", "s3"):
+        other, other_mask = _planes(tmp_path, name)
+        deep = ndimage.binary_erosion(mask, iterations=2)
+        np.testing.assert_allclose(other[deep], image[deep], atol=0.02)
+        assert 2 * np.sum((mask > 0) & (other_mask > 0)) / (mask.sum() + other_mask.sum()) > 0.98

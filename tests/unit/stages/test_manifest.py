@@ -1,0 +1,163 @@
+"""`sbr manifest`: what names and metadata tell, what they do not, and one 3D NIfTI."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+import tifffile
+
+from sbr_core.cli import main
+from sbr_core.errors import ManifestError
+from sbr_core.io.images import read_picture, write_png
+from sbr_core.io.manifests import read_manifest, read_tsv
+from sbr_core.stages import manifest
+
+GREY = np.full((20, 30), 200, np.uint8)
+
+
+def _said(capsys):
+    return capsys.readouterr().err
+
+
+def _run(source, **flags):
+    manifest.run(None, source=source, **flags)
+
+
+def test_files_come_in_natural_order_and_what_is_not_known_is_said(tmp_path, capsys):
+    for number in (10, 1, 9, 2):
+        write_png(tmp_path / f"slide{number}.png", GREY)
+    write_png(tmp_path / ".hidden.png", GREY)
+    (tmp_path / "readme.txt").write_text("x")
+    _run(tmp_path)
+    header, rows = read_tsv(tmp_path / "sections.tsv")
+    assert header == ["section", "image", "position_mm", "pixel_size_mm"]
+    assert [row["section"] for row in rows] == ["slide1", "slide2", "slide9", "slide10"]
+    assert {row["position_mm"] + row["pixel_size_mm"] for row in rows} == {""}
+    said = _said(capsys)
+    assert "position_mm: EMPTY" in said and "pixel_size_mm: EMPTY for 4" in said
+    with pytest.raises(ManifestError, match="position_mm: expected a number"):
+        read_manifest(tmp_path / "sections.tsv")  # so that it cannot be overlooked
+
+
+def test_with_spacing_and_pixel_size_it_is_a_manifest(tmp_path, capsys):
+    for number in (1, 3, 4):
+        write_png(tmp_path / f"s_{number:02d}.png", GREY)
+    _run(tmp_path, section_spacing_mm=0.2, pixel_size_mm=0.1)
+    rows = read_manifest(tmp_path / "sections.tsv")
+    assert [row.position_mm for row in rows] == [0, 0.4, 0.6]
+    assert {row.pixel_size_mm for row in rows} == {0.1}
+    assert "1 numbers are missing, which leaves gaps: 2" in _said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("names", "flags", "positions", "words"),
+    [
+        (
+            ["a20", "a40", "a80"],
+            {"spacing_mm": 0.5},
+            [0, 0.5, 1.5],
+            "missing, which leaves gaps: 60",
+        ),
+        (["a20", "a40", "a80"], {"thickness_mm": 0.02}, [0, 0.4, 1.2], "0.02 mm each"),
+        (["2024_b7_1", "2024_b7_2"], {"spacing_mm": 1}, [0, 1], "by the numbers"),
+        (["first", "second"], {"spacing_mm": 2}, [0, 2], "by the order"),
+        (["a1", "a1b2"], {"spacing_mm": 2}, [0, 2], "by the order"),
+        (["one"], {"spacing_mm": 2}, [0], "by the order"),
+    ],
+)
+def test_positions_go_by_the_numbers_in_the_names(names, flags, positions, words):
+    found, how = manifest.positions_of(names, flags.get("spacing_mm"), flags.get("thickness_mm"))
+    assert found == positions and words in how
+
+
+def test_metadata_masks_odd_names_and_damaged_files(tmp_path, capsys):
+    size = {"PhysicalSizeX": 2.5, "PhysicalSizeY": 2.5}
+    tifffile.imwrite(tmp_path / "Schnitt ä 1.ome.tif", GREY, metadata=size)
+    tifffile.imwrite(tmp_path / "Schnitt ä 2.ome.tif", GREY, metadata=size | {"PhysicalSizeY": 5})
+    write_png(tmp_path / "Schnitt ä 1_mask.png", GREY)
+    (tmp_path / "Schnitt ä 3.tif").write_bytes(b"II*\0")
+    _run(tmp_path, out=tmp_path / "tables" / "m.tsv", section_spacing_mm=1)
+    rows = read_tsv(tmp_path / "tables" / "m.tsv")[1]
+    assert [row["section"] for row in rows] == ["Schnitt_a_1", "Schnitt_a_2"]
+    assert [row["pixel_size_mm"] for row in rows] == ["0.0025", ""]
+    for name in (rows[0]["image"], rows[0]["mask"]):
+        assert (tmp_path / "tables" / name).is_file()
+    assert rows[1]["mask"] == ""
+    said = _said(capsys)
+    for words in ("not square", "LEFT OUT, 1", "Schnitt ä 3.tif: not readable", "OME-XML"):
+        assert words in said
+    assert "names written otherwise" in said
+
+
+def test_ids_that_would_be_the_same_are_told_apart(tmp_path):
+    for name in ("a b.png", "a_b.png", "a_b.jpg", "脑.png"):
+        write_png(tmp_path / name, GREY)
+    _run(tmp_path, section_spacing_mm=1, pixel_size_mm=1)
+    rows = read_manifest(tmp_path / "sections.tsv")
+    assert len({row.section for row in rows}) == len({row.image for row in rows}) == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--section-spacing-mm", "-1"], "--section-spacing-mm: expected a number above 0"),
+        (["--pixel-size-mm", "nan"], "--pixel-size-mm: expected a number above 0"),
+        (["--section-spacing-mm", "1", "--thickness-mm", "1"], "expected one of them"),
+        (["--thickness-mm", "1"], "expected one number in every name"),
+        (["-o", "{folder}/there.tsv"], "is there already"),
+    ],
+)
+def test_flags_that_cannot_be(tmp_path, capsys, flags, words):
+    write_png(tmp_path / "a.png", GREY)
+    (tmp_path / "there.tsv").write_text("mine")
+    assert main(["manifest", str(tmp_path), *(f.format(folder=tmp_path) for f in flags)]) == 2
+    assert words in _said(capsys)
+    assert (tmp_path / "there.tsv").read_text() == "mine"
+    assert not (tmp_path / "sections.tsv").exists()
+
+
+def test_a_folder_without_images(tmp_path, capsys):
+    (tmp_path / "below").mkdir()
+    assert main(["manifest", str(tmp_path)]) == 2
+    assert "no image in it" in (said := _said(capsys)) and "below" in said
+    assert main(["manifest", str(tmp_path / "gone")]) == 2
+    assert "gone: no such file or folder" in _said(capsys)
+
+
+def _stack(path, slices_along=1, unit="mm", sides=(0.1, 0.5, 0.1)):
+    rng = np.random.default_rng(0)
+    data = rng.integers(1, 255, (30, 12, 24)).astype(np.uint8)
+    data[:, 3] = 0
+    data = np.moveaxis(data, 1, slices_along)
+    image = nib.Nifti1Image(data, np.diag([-sides[0], sides[1], -sides[2], 1]))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, path)
+    return data
+
+
+def test_a_stack_in_one_nifti_becomes_its_slices(tmp_path, capsys):
+    data = _stack(tmp_path / "brain.nii.gz")
+    _run(tmp_path / "brain.nii.gz")
+    rows = read_manifest(tmp_path / "sections.tsv")
+    assert len(rows) == 11  # the empty one is there, and excluded
+    assert [row.position_mm for row in rows][:4] == [0, 0.5, 1.0, 2.0]
+    assert {row.pixel_size_mm for row in rows} == {0.1}
+    np.testing.assert_array_equal(read_picture(rows[3].image), data[:, 4].T)
+    said = _said(capsys)
+    assert "axis j" in said and "LIA" in said and "1 slices are empty: 003" in said
+
+
+def test_the_axis_may_be_given_and_units_count(tmp_path, capsys):
+    data = _stack(tmp_path / "b.nii", slices_along=2, unit="micron", sides=(100, 100, 100))
+    _run(tmp_path / "b.nii", slice_axis="i")
+    rows = read_manifest(tmp_path / "sections.tsv")
+    assert len(rows) == 30 and rows[1].position_mm == pytest.approx(0.1)
+    np.testing.assert_array_equal(read_picture(rows[7].image), data[7].T)
+    assert main(["manifest", str(tmp_path / "b.nii"), "--slice-axis", "x", "-o", "y.tsv"]) == 2
+    assert "expected i, j or k" in _said(capsys)
+
+
+def test_slices_whose_pixels_are_not_square_are_refused(tmp_path, capsys):
+    _stack(tmp_path / "b.nii", sides=(0.1, 0.5, 0.2))
+    assert main(["manifest", str(tmp_path / "b.nii")]) == 2
+    assert "0.1 x 0.2 mm: expected square" in _said(capsys)
+    assert not (tmp_path / "sections.tsv").exists()
