@@ -45,7 +45,7 @@ FOR_ONE_NODE = (
     # it keeps no accounts, and answers at once
     *("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "3"),
 )
-PATIENCE_S = 3600
+PATIENCE_S = 1200
 DONE, GOING_ON = r"step (\d+) \(", r"going on from step (\d+)"
 
 
