@@ -8,9 +8,11 @@ alignment (``truth.json``), nothing is fitted, and then
 * the MRI's plane is taken from further up or down the stack, and
 * the section is drawn larger or smaller about the centre of the MRI's brain.
 
-Three measures say how well the two agree: the squared local correlation (5 mm) and the correlation
-ratio (12 bins), both of the inside alone, 3 mm and more from any outline and over the same
-pixels whatever the shift; and the Dice overlap of tissue and brain, which is of the outlines alone.
+Four measures say how well the two agree: the squared local correlation (5 mm), the correlation
+ratio (12 bins) and normalised mutual information, all three of the inside alone, 3 mm and more from
+any outline and over the same pixels whatever the shift; and the Dice overlap of tissue and brain,
+which is of the outlines alone. Along the stack, a fifth is what the fit of ``align`` counts as
+explained (1 - its cost, at 1.5 mm), outlines and inside together.
 A measure whose best value is not at 0 mm (or at 1) says that the truth is off by as much, or that
 something on the way from the files to the planes is. With ``--drawn`` the second is put to the test
 instead: sections are *drawn from the MRI itself* where the truth says that they lie, in their own
@@ -31,7 +33,9 @@ from bigbrain_alignment import section_errors, tell
 from machine import heading
 from scipy.ndimage import binary_erosion, gaussian_filter
 
+from sbr_core.algorithms.alignment import normalised_mutual_information
 from sbr_core.algorithms.planes import prefiltered_volume, resample_plane, sample_volume
+from sbr_core.algorithms.section_affine import AffineLimits, fit_section_affine
 from sbr_core.algorithms.sections import grid_px, prefilter, resample_section
 from sbr_core.geometry import PlaneGrid, apply, scaling, similarity_scale
 from sbr_core.io.images import image_shape, write_png
@@ -45,7 +49,8 @@ _WINDOW_MM = 2.5
 _BINS = 12
 _SHIFTS_MM = np.arange(-3.0, 3.01, 0.5)
 _SIZES = np.arange(0.95, 1.051, 0.0125)
-_MEASURES = ("local correlation", "correlation ratio", "Dice of outlines")
+_FIT_SIGMA_MM = 1.5
+_MEASURES = ("local correlation", "correlation ratio", "mutual information", "Dice of outlines")
 
 
 def correlation_ratio(section: np.ndarray, mri: np.ndarray) -> float:
@@ -88,16 +93,12 @@ def agreement(
             (
                 local_correlation(section, plane, inside, _WINDOW_MM / pixel_mm),
                 correlation_ratio(section[inside], plane[inside]),
+                normalised_mutual_information(section[inside], plane[inside]),
                 2 * (tissue & brain).sum() / (tissue.sum() + brain.sum()),
             )
             for section, tissue, plane, brain in zip(sections, tissues, planes, brains, strict=True)
         ]
     )
-
-
-def _lists(pairs: list[tuple]) -> tuple[list, list]:
-    """A list of pairs as a pair of lists."""
-    return [a for a, _ in pairs], [b for _, b in pairs]
 
 
 def peak(at: np.ndarray, value: np.ndarray) -> float:
@@ -107,16 +108,23 @@ def peak(at: np.ndarray, value: np.ndarray) -> float:
     return float(at[k] + (at[1] - at[0]) * 0.5 * (low - high) / (low - 2 * middle + high))
 
 
-def table(name: str, at: np.ndarray, values: list[np.ndarray], sections: list[str]) -> None:
+def table(
+    name: str,
+    at: np.ndarray,
+    values: list[np.ndarray],
+    sections: list[str],
+    measures: tuple[str, ...] = _MEASURES,
+) -> None:
     """Means over sections, and the best value, also of each quarter of the stack."""
     every = np.array(values)
-    print(f"\n| {name} | " + " | ".join(_MEASURES) + " |\n" + "|---" * 4 + "|")
+    columns = len(measures)
+    print(f"\n| {name} | " + " | ".join(measures) + " |\n" + "|---" * (columns + 1) + "|")
     for k, setting in enumerate(at):
         print(
             f"| {setting:+.4g} | " + " | ".join(f"{v:.4f}" for v in every[:, k].mean(axis=0)) + " |"
         )
     for part in [np.arange(len(every)), *np.array_split(np.arange(len(every)), 4)]:
-        best = [peak(at, every[part].mean(axis=0)[:, m]) for m in range(3)]
+        best = [peak(at, every[part].mean(axis=0)[:, m]) for m in range(columns)]
         which = f"sections {sections[part[0]]} to {sections[part[-1]]}"
         print(f"| best, {which} | " + " | ".join(f"{b:+.3f}" for b in best) + " |")
 
@@ -178,7 +186,10 @@ def main() -> None:
 
     def mri_at(position_mm: float) -> tuple[np.ndarray, np.ndarray]:
         mask = resample_plane(brain.mask.astype(np.uint8), *where, position_mm, order=0) > 0
-        return gaussian_filter(resample_plane(data, *where, position_mm), 1.0), mask
+        return resample_plane(data, *where, position_mm), mask
+
+    def smooth(pairs: list[tuple]) -> tuple[list, list]:
+        return [gaussian_filter(a, 1.0) for a, _ in pairs], [b for _, b in pairs]
 
     along, sizes, names, names_of_sizes = [], [], [], []
     for row, section in list(zip(rows, stack, strict=True))[::4]:
@@ -194,14 +205,22 @@ def main() -> None:
         def drawn(matrix: np.ndarray, image=image, mask=section.mask) -> tuple:
             px = apply(scaling(1 / pixel_mm) @ matrix, grid_px(grid.shape) * pixel_mm)
             ratio = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
-            found = gaussian_filter(resample_section(prefilter(image, ratio), px), 1.0)
+            found = resample_section(prefilter(image, ratio), px)
             return found, resample_section(mask.astype(float), px) > 0.5
 
         still = drawn(working_from_plane)
         planes = [mri_at(row["position_mm"] + shift) for shift in _SHIFTS_MM]
-        found = agreement(*_lists([still] * len(planes)), *_lists(planes), pixel_mm)
+        found = agreement(*smooth([still] * len(planes)), *smooth(planes), pixel_mm)
         if found is not None:
-            along.append(found)
+            explained = [
+                1
+                - fit_section_affine(
+                    section.image, section.mask, pixel_mm, *plane, pixel_mm, working_from_plane,
+                    limits=AffineLimits(), sigmas_mm=(_FIT_SIGMA_MM,),
+                ).prior_cost
+                for plane in planes
+            ]  # fmt: skip
+            along.append(np.column_stack([found, explained]))
             names.append(row["section"])
         # sizes at the place along the stack that the inside says
         here = mri_at(row["position_mm"] + 1.1)
@@ -213,12 +232,18 @@ def main() -> None:
             change = scaling(1 / size)
             change[:2, 2] = centre * (1 - 1 / size)
             drawings.append(drawn(working_from_plane @ change))
-        found = agreement(*_lists(drawings), *_lists([here] * len(_SIZES)), pixel_mm)
+        found = agreement(*smooth(drawings), *smooth([here] * len(_SIZES)), pixel_mm)
         if found is not None:
             sizes.append(found)
             names_of_sizes.append(row["section"])
     print(heading(f"The truth of {asked.data.name}, {len(names)} sections"))
-    table("MRI plane from further up the stack, stack mm", _SHIFTS_MM, along, names)
+    table(
+        "MRI plane from further up the stack, stack mm",
+        _SHIFTS_MM,
+        along,
+        names,
+        (*_MEASURES, "fit"),
+    )
     table("section drawn larger, factor; 1.1 mm further up", _SIZES, sizes, names_of_sizes)
 
 
