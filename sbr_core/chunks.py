@@ -11,13 +11,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+MOST_CHUNKS = 128
+"""Of a brain: each chunk is a job in every stage, and each job costs seconds to start."""
+
 
 def number_of_chunks(n_rows: int, chunk_size: int) -> int:
-    """The smallest power of two of chunks whose mean size is at most `chunk_size`."""
+    """The smallest power of two of chunks whose mean size is at most `chunk_size`.
+
+    At most `MOST_CHUNKS`; a brain of more sections than they hold has larger ones.
+    """
     if n_rows < 1 or chunk_size < 1:
         raise ValueError(f"{n_rows} rows in chunks of {chunk_size}: expected at least 1 of each")
     chunks = 1
-    while chunks * chunk_size < n_rows:
+    while chunks * chunk_size < n_rows and chunks < MOST_CHUNKS:
         chunks *= 2
     return chunks
 

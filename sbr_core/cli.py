@@ -35,8 +35,9 @@ class Flag:
     name : as typed, ``--out-dir``; its keyword argument is ``out_dir``. A word without dashes is
         given by its place on the command line.
     short : another name, of one letter.
-    kind : ``path``, ``paths`` (one or more), ``text``, ``number``, ``switch`` (False unless
-        given), ``rows`` (list of manifest rows) or ``methods`` (dict from method to folder).
+    kind : ``path``, ``paths`` (one or more), ``text``, ``texts``, ``number``,
+        ``switch`` (False unless given), ``rows`` (list of manifest rows) or ``methods`` (dict from
+        method to folder).
     """
 
     name: str
@@ -93,7 +94,11 @@ class Command:
 
 _OUT_DIR = Flag("--out-dir", "path", "folder the results go to")
 _RECEIPT = Flag("--receipt", "path", "table to write: each section, its files and their sha256")
-_ROWS = Flag("--rows", "rows", "manifest rows as a JSON list, or the path of a manifest (.tsv)")
+_ROWS = Flag(
+    "--rows",
+    "rows",
+    "manifest rows: a JSON list, its path (.json), or a manifest (.tsv)",
+)
 _STRICT = _optional("--strict", "switch", "stop at the first section that cannot be used")
 _BRAIN = Flag("--brain", "text", "name of the brain")
 _METHOD = Flag("--method", "text", "name of the method")
@@ -254,6 +259,7 @@ COMMANDS = (
             _ALIGN_DIR,
             _optional("--mri-labels", "path", "labels of the MRI, on its grid"),
             _optional("--rows", "rows", "manifest rows, for the mri_labels of a prealigned brain"),
+            _optional("--start", "path", "weights of the method on another brain, to train on"),
             _OUT_DIR,
             _CHECKPOINTS,
             _FRESH,
@@ -304,7 +310,7 @@ COMMANDS = (
             _optional("--landmarks", "path", "table of landmarks"),
             _optional("--mri-labels", "path", "labels of the MRI, on its grid"),
             _optional("--rows", "rows", "manifest rows, for the mri_labels of a prealigned brain"),
-            _optional("--excluded", "text", "ids of excluded sections, separated by commas"),
+            _optional("--excluded", "texts", "ids of excluded sections"),
             _OUT_DIR,
             _STRICT,
         ),
@@ -376,7 +382,7 @@ def build_parser() -> argparse.ArgumentParser:
             if flag.kind == "switch":
                 sub.add_argument(flag.name, action="store_true", **kwargs)
                 continue
-            if flag.kind in ("paths", "methods"):
+            if flag.kind in ("paths", "texts", "methods"):
                 kwargs["nargs"] = "+"
             if flag.kind in ("path", "paths"):
                 kwargs |= {"type": Path, "metavar": "PATH"}

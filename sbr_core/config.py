@@ -233,7 +233,11 @@ class ShapesOptions(TrainOptions, RegistrarNetwork):
 
 
 class PairOptions(TrainOptions):
-    """What the trainings on pairs of a section and its MRI plane share."""
+    """What the trainings on pairs of a section and its MRI plane share.
+
+    The `finetune_` ones count instead of `steps` and `learning_rate` where a training starts from
+    the networks of another brain.
+    """
 
     steps: Steps = 800
     batch_size: Count = 1
@@ -243,6 +247,8 @@ class PairOptions(TrainOptions):
     augment_together: bool = False
     medium_share: Fraction = 1.0
     medium_margin_px: Annotated[int, Field(ge=0)] = 2
+    finetune_steps: Steps = 160
+    finetune_learning_rate: Positive = 2e-4
 
 
 class GeneratorNetwork(Options):
@@ -439,8 +445,7 @@ class Config(Options):
     methods: tuple[MethodName, ...] = ("linear", "sbr")
     registrar: RegistrarSource = "shipped"
     strict: bool = False
-    # a chunk's rows travel on one command line, whose length the system limits
-    chunk_size: Annotated[int, Field(ge=1, le=200)] = 16
+    chunk_size: Count = 16
     # None: one, where this machine has one
     gpus: Annotated[int, Field(ge=0)] | None = None
     # what a cluster that gives cards by `--gres` only calls them
@@ -478,10 +483,24 @@ class Config(Options):
         """One section as JSON with sorted keys: what a rule is given, and reruns on."""
         return canonical_json(getattr(self, name).model_dump(mode="json"))
 
+    def training_json(self, name: str, *, start: bool = False) -> str:
+        """A method's training as JSON.
+
+        Without what it is not asked for: a change of the `finetune_` options is none of a training
+        that starts from nothing, one of `steps` none of a training that goes on from another
+        brain's networks (`start`).
+        """
+        return canonical_json(self._training(name, start=start))
+
     def compared_json(self, name: str) -> str:
         """A training's section as JSON, with the budget of a comparison instead of its steps."""
         budget = {"minutes": self.compare.minutes, "steps": UNLIMITED_STEPS}
-        return canonical_json(getattr(self, name).model_dump(mode="json") | budget)
+        return canonical_json(self._training(name) | budget)
+
+    def _training(self, name: str, *, start: bool = False) -> dict[str, Any]:
+        tuned = ("finetune_steps", "finetune_learning_rate")
+        unasked = ("steps", "learning_rate") if start else tuned
+        return getattr(self, name).model_dump(mode="json", exclude=set(unasked))
 
 
 def takes_registrar(method: str, options: PairOptions) -> bool:

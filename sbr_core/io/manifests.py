@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from sbr_core.io.provenance import write_text
 
 SIMULATED = "-simulated"
 """What the name of a simulated brain ends in; no brain of the sheet may."""
+
+WEIGHTS_USES = ("reuse", "finetune")
+"""What a brain makes of the networks of `weights_from`: takes them as they are, or trains on."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 PATH_COLUMNS = ("image", "mask", "labels", "mri_image", "mri_mask", "mri_labels")
@@ -65,6 +68,7 @@ class BrainRow:
     landmarks: str = ""
     orientation: str = ""
     weights_from: str = ""
+    weights_use: str = "reuse"
     prealigned: bool = False
 
 
@@ -299,13 +303,21 @@ def rows_to_json(rows: Sequence[SectionRow]) -> str:
     """Rows as the JSON list a rule hands to the command line; defaults are left out."""
     default = {f.name: f.default for f in fields(SectionRow)}
     return json.dumps(
-        [{k: v for k, v in asdict(r).items() if v != default[k]} for r in rows], sort_keys=True
+        [{k: v for k, v in vars(r).items() if v != default[k]} for r in rows], sort_keys=True
     )
 
 
 def rows_from(text: str) -> list[SectionRow]:
-    """Rows from `rows_to_json`'s JSON, or from the manifest whose path `text` is."""
-    if not text.lstrip().startswith("["):
+    """Rows from `rows_to_json`'s JSON, or from the file whose path `text` is.
+
+    A file that ends in ``.json`` holds that JSON; any other is a manifest.
+    """
+    if text.endswith(".json"):
+        try:
+            text = Path(text).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ManifestError(f"--rows: {text}: not readable: {error}") from None
+    elif not text.lstrip().startswith("["):
         return read_manifest(Path(text))
     try:
         values = json.loads(text)
@@ -352,16 +364,25 @@ def read_brains(path: Path) -> dict[str, BrainRow]:
                     orientation_matrix(row.orientation)
             except ValueError as error:
                 raise ManifestError(f"{where}: {error}, or auto") from None
+        if row.weights_use not in WEIGHTS_USES:
+            raise ManifestError(
+                f"{where}: weights_use: expected one of {', '.join(WEIGHTS_USES)}, found"
+                f" {row.weights_use!r}"
+            )
+        if row.weights_use == "finetune" and not row.weights_from:
+            raise ManifestError(
+                f"{where}: weights_use: finetune, but weights_from names no brain to start from"
+            )
         brains[name] = row
     if not brains:
         raise ManifestError(f"{path}: has no brain")
     for name in brains:
-        weights_donor(brains, name, path)
+        _weights_chain(brains, name, path)
     return brains
 
 
-def weights_donor(brains: Mapping[str, BrainRow], brain: str, path: Path) -> str:
-    """The brain whose networks `brain` uses: itself, or the end of its `weights_from` chain."""
+def _weights_chain(brains: Mapping[str, BrainRow], brain: str, path: Path) -> list[str]:
+    """A brain and those its `weights_from` leads to, one after the other."""
     seen = [brain]
     while (donor := brains[seen[-1]].weights_from) != "":
         if donor not in brains:
@@ -373,7 +394,24 @@ def weights_donor(brains: Mapping[str, BrainRow], brain: str, path: Path) -> str
                 f"{path}: weights_from goes in a circle: {' <- '.join([*seen, donor])}"
             )
         seen.append(donor)
-    return seen[-1]
+    return seen
+
+
+def weights_donor(brains: Mapping[str, BrainRow], brain: str, path: Path) -> str:
+    """The brain whose networks `brain` uses: the first in its `weights_from` chain that trains.
+
+    That is itself, where it trains from nothing or on from the networks of another one.
+    """
+    chain = _weights_chain(brains, brain, path)
+    return next(b for b in chain if b == chain[-1] or brains[b].weights_use == "finetune")
+
+
+def weights_start(brains: Mapping[str, BrainRow], brain: str, path: Path) -> str | None:
+    """The brain whose networks the training of `brain` starts from; None: from nothing."""
+    row = brains[brain]
+    if not row.weights_from or row.weights_use != "finetune":
+        return None
+    return weights_donor(brains, row.weights_from, path)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ there_and_back_mm        plane -> section -> plane, how far from where it starte
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def run(
     landmarks: Path | None = None,
     mri_labels: Path | None = None,
     rows: list[SectionRow] | None = None,
-    excluded: str | None = None,
+    excluded: Sequence[str] | None = None,
     strict: bool = False,
 ) -> None:
     """Write ``summary.tsv`` and ``sections.tsv`` of one brain.
@@ -78,7 +78,7 @@ def run(
     landmarks : table of landmarks.
     mri_labels : labels on the MRI's grid; for a prealigned brain those named in `rows` are used.
     rows : the manifest's rows.
-    excluded : ids of excluded sections, separated by commas; their landmarks are passed over.
+    excluded : ids of excluded sections; their landmarks are passed over.
     strict : stop at the first label image that cannot be used, instead of leaving it out.
 
     Raises
@@ -93,7 +93,7 @@ def run(
     stack_from_world = None
     if align_dir is not None:
         stack_from_world = read_stack_from_world(Path(align_dir) / STACK_TRANSFORM)
-    left_out = set(excluded.split(",")) if excluded else set()
+    left_out = set(excluded or ())
     marks: dict[str, list[Landmark]] = {}
     if landmarks is not None:
         known = set(prepared_rows) | left_out

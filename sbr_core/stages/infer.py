@@ -13,6 +13,7 @@ padding, whatever this brain's options say. Nothing here is random.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -55,7 +56,7 @@ from sbr_core.io.transforms import (
 )
 from sbr_core.io.volumes import read_plane, write_plane
 from sbr_core.stages import REVISION
-from sbr_core.stages.networks import load_method, load_registrar
+from sbr_core.stages.networks import load_method, load_registrar, unlike
 from sbr_core.stages.source import Source, read_signal
 from sbr_core.training.loop import pick_device
 from sbr_core.training.predict import as_batch, crop, predict, without_medium
@@ -273,6 +274,8 @@ class NetworkPredictor:
         self.device = pick_device(options.device)
         self.registrar, self.generator, header = load_method(weights)
         self.preprocessing = header["preprocessing"]
+        for line in self._unlike(weights, header):
+            print(f"{STAGE}: {line}", file=sys.stderr)
         if self.registrar is not None:
             return
         if registrar is None:
@@ -283,6 +286,22 @@ class NetworkPredictor:
             # a registrar that serves any pixel size names none
             if ours != theirs and theirs is not None:
                 raise WeightsError(f"{weights}: {key} {ours} differs from {theirs} in {registrar}")
+
+    def _unlike(self, weights: Path, header: Mapping[str, Any]) -> list[str]:
+        """A line for each way in which the sections are not those the networks were trained on."""
+        rows = [item["prepared"] for item in self.waiting.values()]
+        stains = sorted({str(row.get("stain") or "") for row in rows} - {""})
+        channels = [row.get("channel") or "grey" for row in rows]
+        lines = unlike(weights, header, ",".join(stains), channels)
+        ours_mm = plane_grid(next(iter(self.waiting.values()))["planes"]).spacing_mm
+        theirs_mm = float(self.preprocessing["working_pixel_mm"])
+        if not math.isclose(ours_mm, theirs_mm, rel_tol=1e-6):
+            coarse = ", finer than these sections can show" if ours_mm > 1.5 * theirs_mm else ""
+            lines.append(
+                f"{weights}: was trained at {theirs_mm:g} mm{coarse}; sections of {ours_mm:g} mm"
+                " are resampled for it"
+            )
+        return lines
 
     def predict(self, section: str) -> tuple[flow.Deformation, np.ndarray | None]:
         """As of every `Predictor`."""

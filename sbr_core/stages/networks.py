@@ -137,6 +137,87 @@ def load_method(path: Path) -> tuple[Registrar | None, Generator | None, dict[st
     return found["registrar"], found["generator"], header
 
 
+def start_from(
+    path: Path,
+    modules: Mapping[str, nn.Module],
+    header: Mapping[str, Any],
+) -> list[str]:
+    """Put the networks of another brain's weights file into those that are to be trained on.
+
+    Parameters
+    ----------
+    modules : by name, as the method's task has them; changed in place.
+    header : what the header of the weights that come out will be.
+
+    Returns
+    -------
+    A line for each difference that training can make up for: intensities, rims, the stain.
+
+    Raises
+    ------
+    WeightsError
+        As `load_registrar`; another architecture, pixel size, or kind of images; a network that is
+        not in the file.
+    """
+    tensors, found = load_weights(path)
+    _check_header(path, "method", found)
+    cure = "write the same in the configuration, or train from nothing (weights_from empty)"
+    for name, ours in header["architecture"].items():
+        theirs = found["architecture"].get(name)
+        if theirs is None:
+            raise WeightsError(f"{path}: holds no {name}: weights of another method?")
+        for key in sorted(ours.keys() | theirs.keys()):
+            here, there = (_plain(a.get(key)) for a in (ours, theirs))
+            if here != there:
+                raise WeightsError(f"{path}: {name}: {key} is {there}, here {here}; {cure}")
+    lines = []
+    for key, here in header["preprocessing"].items():
+        there = found["preprocessing"].get(key)
+        if key == "channels" or _plain(here) == _plain(there):
+            continue
+        if key in ("working_pixel_mm", "padding_multiple", "polarity", "registers"):
+            raise WeightsError(f"{path}: {key} is {there}, here {here}; {cure}")
+        lines.append(f"{path}: was trained with {key} {there}, goes on with {here}")
+    lines += unlike(path, found, header["stain"], header["preprocessing"].get("channels") or ())
+    for name, module in modules.items():
+        own = {k.removeprefix(f"{name}."): v for k, v in tensors.items()}
+        own = {k: v for k, v in own.items() if f"{name}.{k}" in tensors}
+        try:
+            module.load_state_dict(own)
+        except RuntimeError as error:
+            raise WeightsError(f"{path}: {name} does not fit: {error}; {cure}") from None
+    return lines
+
+
+def unlike(path: Path, header: Mapping[str, Any], stain: str, channels: Sequence[str]) -> list[str]:
+    """A line for each kind of section that weights have not seen, as far as both are known.
+
+    Parameters
+    ----------
+    stain : names of stains of the manifest, separated by commas, as in a header.
+    channels : the signals that colours were separated into.
+    """
+    lines = []
+    seen, here = (set(names.split(",")) - {""} for names in (header.get("stain", ""), stain))
+    if seen and here - seen:
+        lines.append(
+            f"{path}: was trained on stain {', '.join(sorted(seen))}, not on"
+            f" {', '.join(sorted(here - seen))}"
+        )
+    # before channels were written down, there was luminance only
+    learnt = header["preprocessing"].get("channels") or ["grey"]
+    if others := sorted(set(channels) - set(learnt)):
+        lines.append(f"{path}: was trained on {', '.join(learnt)}, not on {', '.join(others)}")
+    return lines
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON would give it back; numbers rounded, since pixel sizes go through float32."""
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
 _NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "registrar": build_registrar,
     "generator": Generator,

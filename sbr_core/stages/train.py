@@ -16,12 +16,13 @@ from sbr_core.config import (
     SHARED_REGISTRAR_METHODS,
     GeneratorNetwork,
     PairOptions,
+    ThroughRegistrarOptions,
     takes_registrar,
 )
 from sbr_core.errors import ConfigError, TrainingError, WeightsError
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.manifests import SectionRow
-from sbr_core.io.provenance import write_provenance
+from sbr_core.io.provenance import sha256_file, sha256_of, write_provenance
 from sbr_core.io.receipts import matrix_of, read_table
 from sbr_core.io.transforms import STACK_TRANSFORM, read_stack_from_world
 from sbr_core.io.weights import save_weights
@@ -37,6 +38,7 @@ from sbr_core.stages.networks import (
     read_planes,
     registrar_architecture,
     stacked,
+    start_from,
     weights_header,
     write_losses,
 )
@@ -70,6 +72,7 @@ def run(
     align_dir: Path | None = None,
     mri_labels: Path | None = None,
     rows: Sequence[SectionRow] | None = None,
+    start: Path | None = None,
     fresh: bool = False,
     strict: bool = False,
 ) -> None:
@@ -85,6 +88,8 @@ def run(
     prepared, align_dir, mri_labels, rows : where the labels are, for a method that learns from
         them: the table of `prepare`; of a brain with a 3D MRI the folder of `align` and the
         labels of the MRI; of a prealigned one the manifest's rows.
+    start : weights of the same method on another brain, to train on from: for `finetune_steps` at
+        `finetune_learning_rate`, without warming up.
     out_dir, checkpoint_root, fresh : as in `train_registrar`.
     strict : stop at the first label image that cannot be used, instead of training on its section
         without labels.
@@ -99,8 +104,14 @@ def run(
     ImageError
         Labels of the MRI that cannot be read or, with `strict`, a label image.
     WeightsError
-        The registrar's file does not hold a registrar, or one for another pixel size.
+        The registrar's file does not hold a registrar, or one for another pixel size; or `start`
+        does not fit.
     """
+    if start is not None:
+        tuned = {"steps": options.finetune_steps, "learning_rate": options.finetune_learning_rate}
+        if isinstance(options, ThroughRegistrarOptions):
+            tuned["warmup_fraction"] = 0.0  # the synthesis has long learnt what a plane looks like
+        options = options.model_copy(update=tuned)
     shared, shared_header = None, None
     if takes_registrar(method, options):
         if registrar is None:
@@ -169,11 +180,33 @@ def run(
     )
     task = build_task(method, options, pairs, shared, device)
     data = fingerprint(*tensors, *labels, *(shared.state_dict().values() if shared else ()))
+    if start is not None:
+        data = sha256_of([data, sha256_file(start)])
     revision = REVISION[f"{STAGE}_{method}"]
+    stains = sorted({str(row.get("stain", "")) for row in partners} - {""})
+    # the most frequent first: what inference makes of a section in none of them
+    counted = Counter(str(row.get("channel") or "grey") for row in partners)
+    header = weights_header(
+        "method",
+        _architecture(task, options, shared_header),
+        options,
+        working_pixel_mm=pixel_mm,
+        stain=",".join(stains),
+        channels=[name for name, _ in counted.most_common()],
+        fingerprint=data,
+        revision=revision,
+        registers="synthesised" if method in SHARED_REGISTRAR_METHODS else "section",
+        synthesis_rim_px=getattr(options, "synthesis_rim_px", 0),
+        medium_share=options.medium_share,
+        medium_margin_px=options.medium_margin_px,
+    )
+    if start is not None:
+        for line in start_from(start, task.modules, header):
+            print(f"{STAGE}: {method}: {line}", file=sys.stderr)
     key = checkpoint_key(f"{STAGE}_{method}", revision, options.model_dump(mode="json"), data)
     print(
         f"{STAGE}: {method}: {len(usable)} sections of {tuple(tensors[0].shape[-2:])} px"
-        f" on {device}",
+        f" on {device}{f', from {start}' if start is not None else ''}",
         file=sys.stderr,
     )
 
@@ -181,24 +214,6 @@ def run(
         history = train(task, options, folder, device)
         out_dir = Path(out_dir)
         write_losses(history, out_dir)
-        stains = sorted({str(row.get("stain", "")) for row in partners} - {""})
-        # the most frequent first: what inference makes of a section in none of them
-        counted = Counter(str(row.get("channel") or "grey") for row in partners)
-        channels = [name for name, _ in counted.most_common()]
-        header = weights_header(
-            "method",
-            _architecture(task, options, shared_header),
-            options,
-            working_pixel_mm=pixel_mm,
-            stain=",".join(stains),
-            channels=channels,
-            fingerprint=data,
-            revision=revision,
-            registers="synthesised" if method in SHARED_REGISTRAR_METHODS else "section",
-            synthesis_rim_px=getattr(options, "synthesis_rim_px", 0),
-            medium_share=options.medium_share,
-            medium_margin_px=options.medium_margin_px,
-        )
         # what inference does not need is kept to go on training
         weights = {
             f"{name}.{key}": tensor
@@ -209,6 +224,7 @@ def run(
         inputs = {"planes": planes, "sections": sections}
         inputs |= {"registrar": registrar} if shared is not None else {}
         inputs |= {"mri_labels": mri_labels} if mri_labels is not None else {}
+        inputs |= {"start": start} if start is not None else {}
         write_provenance(
             out_dir / "weights.json",
             stage=STAGE,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sbr_core.chunks import chunk_of, chunks_of, number_of_chunks
+from sbr_core.chunks import MOST_CHUNKS, chunk_of, chunks_of, number_of_chunks
 
 ids = st.lists(st.from_regex(r"[a-z0-9]{1,6}", fullmatch=True), min_size=1, unique=True)
 
@@ -20,9 +20,10 @@ def test_every_section_is_in_exactly_one_chunk(sections, size):
 
 
 @given(st.integers(1, 100_000), st.integers(1, 200))
-def test_number_of_chunks_is_the_least_power_of_two_that_holds_all(rows, size):
+def test_number_of_chunks_is_the_least_power_of_two_that_holds_all_within_bounds(rows, size):
     n = number_of_chunks(rows, size)
-    assert n & (n - 1) == 0 and n * size >= rows and (n == 1 or n // 2 * size < rows)
+    assert n & (n - 1) == 0 and n <= MOST_CHUNKS and (n == 1 or n // 2 * size < rows)
+    assert n * size >= rows or n == MOST_CHUNKS
 
 
 def test_added_row_leaves_the_others_where_they_are():

@@ -65,6 +65,75 @@ def test_faults_of_the_user_are_one_line_and_exit_2(empty_lab):
     assert said() == "raw/one/landmarks.tsv: landmark 1: no section 'c' in this brain"
 
 
+def test_a_brain_that_cannot_be_used_is_told_at_planning_and_the_others_run(empty_lab):
+    lab = empty_lab
+    one, two, three = (lab.add_brain(name, ["a", "b"]) for name in ("one", "two", "three"))
+    lab.write_sheet(one, two, three.replace("LIA\t", "LIA\ttwo"))
+    (lab.folder / "raw/two/mri.nii.gz").unlink()
+    why = "config/brains.tsv: brain 'two': mri: raw/two/mri.nii.gz: no such file"
+    borrower = "config/brains.tsv: brain 'three': weights_from: 'two' cannot be used"
+
+    planned = lab.snakemake("--dry-run")
+    for line in (f"'two' is left out: {why}", f"'three' is left out: {borrower}"):
+        assert line in planned.stdout + planned.stderr
+    done = lab.snakemake(ok=False)
+    assert done.returncode == 1
+    assert (lab.folder / "results/one/report/index.html").is_file()
+    told = done.stderr[done.stderr.index("2 of 3 brains did not get through:") :]
+    assert f"two: refuse: sbr workflow: {why}" in told
+    assert f"three: refuse: sbr workflow: {borrower}" in told
+    assert "the same command goes on: snakemake --snakefile workflow/Snakefile --cores 2" in told
+
+    # nothing of the others is done again once it is put right
+    (lab.folder / "raw/two/mri.nii.gz").write_text("voxels")
+    jobs = lab.planned()
+    assert jobs and not [job for job in jobs if "one" in job.split() or "refuse" in job]
+
+
+def test_a_brain_that_fails_on_the_way_is_told_at_the_end_with_the_command_to_go_on(empty_lab):
+    lab = empty_lab
+    lab.write_sheet(*(lab.add_brain(name, ["a", "b"]) for name in ("one", "two")))
+    (lab.folder / "raw/two/mri.nii.gz").write_text("broken")
+    fault = "sbr prepare-mri: raw/two/mri.nii.gz: not readable"
+    lab.edit(
+        "bin/sbr",
+        '    elif command == "prepare-mri":\n',
+        '    elif command == "prepare-mri":\n'
+        '        if arguments["mri"].read_text() == "broken":\n'
+        f'            sys.exit("{fault}")\n',
+    )
+    done = lab.snakemake(ok=False)
+    assert done.returncode == 1 and (lab.folder / "results/one/report/index.html").is_file()
+    told = done.stderr[done.stderr.index("1 of 2 brains did not get through:") :].splitlines()
+    assert told[1].strip() == f"two: prepare_mri: {fault} (results/two/logs/prepare_mri.log)"
+    (command,) = (s.partition("alone: ")[2] for s in told if "this brain alone: " in s)
+    assert command == "snakemake --cores all results/two/report/index.html"
+    (lab.folder / "raw/two/mri.nii.gz").write_text("voxels")
+    lab.calls()
+    lab.snakemake(command.split()[-1])
+    made = {command for command, _ in lab.calls()}
+    assert made >= {"prepare-mri", "align", "report"} and "prepare" not in made
+    assert lab.planned() == []
+
+
+def test_rows_of_a_chunk_may_outgrow_a_command_line(empty_lab):
+    """One argument may have 128 KiB."""
+    lab = empty_lab
+    sections = [f"section-{number:04d}" for number in range(400)]
+    row = lab.add_brain("one", sections)
+    deep = "/".join(["a-folder-of-the-storage-with-a-long-name"] * 8)
+    (lab.folder / "raw/one" / deep).mkdir(parents=True)
+    (lab.folder / "raw/one/images").rename(lab.folder / "raw/one" / deep / "images")
+    manifest = lab.folder / "raw/one/sections.tsv"
+    manifest.write_text(manifest.read_text().replace("\timages/", f"\t{deep}/images/"))
+    lab.edit("config/config.yaml", "chunk_size: 4", "chunk_size: 400")
+    lab.write_sheet(row)
+    lab.snakemake("results/one/resample/chunks/1of1.tsv")
+    rows = lab.folder / "results/one/prepare/chunks/1of1.rows.json"
+    assert rows.stat().st_size > 131072
+    assert [len(json.loads(made)) for _, made in lab.calls() if made != "[]"] == [400, 400]
+
+
 def test_landmarks_of_excluded_sections_are_passed_over(empty_lab):
     lab = empty_lab
     row = lab.add_brain("one", ["a", "b", "c", "d"])
@@ -82,7 +151,7 @@ def test_landmarks_of_excluded_sections_are_passed_over(empty_lab):
     assert "--excluded" not in evaluation()  # it has no landmarks
     head, line = sheet.read_text().splitlines()
     sheet.write_text(f"{head}\tlandmarks\n{line}\traw/one/landmarks.tsv\n")
-    assert "--excluded b,d" in evaluation()
+    assert "--excluded b d" in evaluation()
 
 
 ALL_METHODS = "methods=[linear,syn_mi,nmi,nmiw,cgan,rot,sbr,sbr_n,sbr_r,sbr_g]"

@@ -229,6 +229,41 @@ def test_second_brain_leaves_the_first_alone_and_can_borrow_its_networks(lab):
     assert {"train_registrar two", "train two sbr"} <= set(lab.planned())
 
 
+def test_a_brain_trains_on_from_anothers_networks_and_a_third_takes_the_result(lab):
+    first = (lab.folder / "config/brains.tsv").read_text().splitlines()[1]
+    two = lab.add_brain("two", [f"t{i}" for i in range(5)]).replace("LIA\t", "LIA\tone")
+    three = lab.add_brain("three", [f"u{i}" for i in range(5)]).replace("LIA\t", "LIA\ttwo")
+    lab.write_sheet(first, two, three)
+    lab.edit("config/brains.tsv", "prealigned\n", "prealigned\tweights_use\n")
+    lab.edit("config/brains.tsv", two, f"{two}\tfinetune")
+    jobs = lab.planned()
+    assert jobs and not [job for job in jobs if job.split()[1] == "one"]
+    assert [job for job in jobs if job.startswith("train")] == ["train two sbr"]
+    (training,) = [s for s in lab.snakemake("-n").stdout.splitlines() if "sbr train " in s]
+    for flag in ("--start results/one/sbr", "--registrar results/one/registrar"):
+        assert f"{flag}/weights.safetensors" in training
+    lab.snakemake()
+    assert lab.planned() == []
+    done = lab.snakemake("-n", "--forcerun", "infer").stdout.splitlines()
+    used = {s.split("results/")[1].split("/")[0]: s for s in done if "sbr infer --method sbr" in s}
+    for brain in ("two", "three"):
+        assert "--weights results/two/sbr/weights.safetensors" in used[brain]
+        assert "--registrar results/one/registrar/weights.safetensors" in used[brain]
+
+    # each training follows its own steps and no others
+    config = lab.folder / "config/config.yaml"
+    text = config.read_text()
+    config.write_text(text + "train_sbr: {finetune_steps: 7}\n")
+    assert [job for job in lab.planned() if job.startswith("train")] == ["train two sbr"]
+    config.write_text(text + "train_sbr: {steps: 7}\n")
+    assert [job for job in lab.planned() if job.startswith("train")] == ["train one sbr"]
+    config.write_text(text)
+    # what it starts from is ancient, as borrowed networks are; nothing is lost when asked anew
+    assert not [j for j in lab.planned("--forcerun", "train_registrar") if "two" in j.split()]
+    lab.edit("config/brains.tsv", f"{two}\tfinetune", two)
+    assert not [job for job in lab.planned() if job.startswith("train")]
+
+
 def test_what_is_missing_is_made_in_the_call_in_which_a_section_changed(lab):
     """Though the tables it is made from are steady, and nothing else leads to it."""
     (lab.folder / "raw/one/images/s03.png").write_text("other pixels")

@@ -70,22 +70,21 @@ def read_rows(brain):
     return rows, [row["section"] for row in manifests.read_tsv(path)[1]]
 
 
-def check_files(brains):
-    """Refuse a sheet that names a file which is not there; the demo's are still to be made."""
-    for brain, row in brains.items():
-        for column in ("mri", "mri_mask", "mri_labels", "landmarks"):
-            path = getattr(row, column)
-            if path and not Path(path).is_file() and Path(path).parent != DEMO_DIR:
-                where = f"{CONFIG.brains}: brain '{brain}': {column}"
-                raise ManifestError(f"{where}: {path}: no such file")
+def check_files(brain):
+    """Refuse a brain that names a file which is not there; the demo's are still to be made."""
+    for column in ("mri", "mri_mask", "mri_labels", "landmarks"):
+        path = getattr(SHEET[brain], column)
+        if path and not Path(path).is_file() and Path(path).parent != DEMO_DIR:
+            where = f"{CONFIG.brains}: brain '{brain}': {column}"
+            raise ManifestError(f"{where}: {path}: no such file")
 
 
-def check_landmarks(brains):
+def check_landmarks(brain):
     """Refuse landmarks of sections that are not there now, and not after the training."""
-    for brain, row in brains.items():
-        of_demo = Path(row.landmarks).parent == DEMO_DIR
-        if row.landmarks and Path(row.landmarks).is_file() and (demo_stands() or not of_demo):
-            manifests.read_landmarks(row.landmarks, MANIFESTS[brain][1], prealigned=row.prealigned)
+    row = SHEET[brain]
+    of_demo = Path(row.landmarks).parent == DEMO_DIR
+    if row.landmarks and Path(row.landmarks).is_file() and (demo_stands() or not of_demo):
+        manifests.read_landmarks(row.landmarks, MANIFESTS[brain][1], prealigned=row.prealigned)
 
 
 def has_labels(brain):
@@ -95,16 +94,50 @@ def has_labels(brain):
     return bool(of_mri and any(row.labels for row in rows))
 
 
-def check_labels(brains):
+def check_labels(brain):
     """Refuse a method that learns from labels where there are none, before hours of training."""
     wanted = [method for method in METHODS if method in sbr_config.LABEL_METHODS]
-    for brain in brains if wanted else ():
-        if trained_here(brain) and not has_labels(brain):
-            raise ManifestError(
-                f"{CONFIG.brains}: brain '{brain}': method '{wanted[0]}' learns from labels:"
-                " expected `labels` of sections in its manifest, and `mri_labels` here or, of a"
-                " prealigned brain, in its manifest"
+    if wanted and trained_here(brain) and not has_labels(brain):
+        raise ManifestError(
+            f"{CONFIG.brains}: brain '{brain}': method '{wanted[0]}' learns from labels:"
+            " expected `labels` of sections in its manifest, and `mri_labels` here or, of a"
+            " prealigned brain, in its manifest"
+        )
+
+
+def fault_of(brain):
+    """What is wrong with what the user gave of a brain, or None; its rows go to MANIFESTS."""
+    try:
+        check_files(brain)
+        MANIFESTS[brain] = read_rows(SHEET[brain])
+        check_landmarks(brain)
+        check_labels(brain)
+    except SbrError as error:
+        return str(error)
+    return None
+
+
+def found_faults():
+    """Brain -> what is wrong with it, or with the brain whose networks it uses.
+
+    The rule `refuse` stands for each, and with `--keep-going` the other brains run. When none is
+    left, planning ends here.
+    """
+    faults = {brain: fault_of(brain) for brain in SHEET}
+    for brain in SHEET:
+        giver = donor(brain)
+        if giver == brain:
+            giver = manifests.weights_start(SHEET, brain, Path(CONFIG.brains)) or brain
+        if faults[brain] is None and faults[giver] is not None:
+            faults[brain] = (
+                f"{CONFIG.brains}: brain '{brain}': weights_from: '{giver}' cannot be used"
             )
+    faults = {brain: why for brain, why in faults.items() if why is not None}
+    if len(faults) == len(SHEET):
+        raise ManifestError(next(iter(faults.values())))
+    for brain, why in faults.items() if workflow.is_main_process else ():
+        logger.warning(f"brain '{brain}' is left out: {why}")
+    return faults
 
 
 def in_chunks(rows, n_rows):
@@ -147,13 +180,41 @@ def labels_of_mri(brain):
 
 
 def trained_here(brain):
-    """Whether a brain trains networks of its own."""
+    """Whether a brain trains networks of its own, from nothing or on from another's."""
     return donor(brain) == brain
 
 
 def donor(brain):
     """The brain whose networks this one uses."""
     return manifests.weights_donor(BRAINS, brain, Path(CONFIG.brains))
+
+
+def start_of(brain, folder):
+    """The brain whose networks a training starts from; None: from nothing, as in a comparison."""
+    if is_compared(folder):
+        return None
+    return manifests.weights_start(BRAINS, brain, Path(CONFIG.brains))
+
+
+def registrar_of(brain, folder):
+    """The brain whose registrar a method is trained through and infers with.
+
+    A training that starts from networks of another brain goes on with what they were trained
+    through; in a comparison every brain has its own.
+    """
+    if is_compared(folder):
+        return brain
+    giver = donor(brain)
+    start = start_of(giver, folder)
+    return giver if start is None else registrar_of(start, folder)
+
+
+def borrowed(brain, giver, path, made):
+    """An input that is another brain's is `ancient`, once there is what is made with it.
+
+    Behind an `ancient` file that is to be made anew, Snakemake looks for nothing that is missing.
+    """
+    return ancient(path) if giver != brain and Path(made).is_file() else path
 
 
 def one_of(names):
@@ -183,16 +244,18 @@ METHOD_FOLDERS = (
 )
 """Values of the wildcard `method`: a comparison trains its own networks, in folders apart."""
 SHEET = checked(manifests.read_brains, CONFIG.brains)
+BRAINS = SHEET
 DEMO_ROWS = checked(demo_rows)
-checked(check_files, SHEET)
-MANIFESTS = {name: checked(read_rows, row) for name, row in SHEET.items()}
-checked(check_landmarks, SHEET)
+MANIFESTS = {}
+FAULTS = checked(found_faults)
+SHEET = {name: row for name, row in SHEET.items() if name not in FAULTS}
 # of each brain there are simulated pairs, another brain; they are made when they are asked for
 SOURCE_OF = {name + manifests.SIMULATED: name for name in SHEET}
 BRAINS = SHEET | {name: simulated_brain(name) for name in SOURCE_OF}
 MANIFESTS |= {name: simulated_manifest(name) for name in SOURCE_OF}
-checked(check_labels, SHEET)
 CHUNKS = {name: in_chunks(rows, len(ids)) for name, (rows, ids) in MANIFESTS.items()}
+REFUSALS = [str(Path(CONFIG.results, brain, "refused")) for brain in FAULTS]
+"""What a target asks for beside its results, so that a brain that cannot be used is a failed job."""
 
 
 # --------------------------------------------------------------------------------------------
@@ -253,8 +316,11 @@ def lacks_labels(brain, method, target):
 
 def trainings_of(brain):
     """Folders of the networks that a brain trains itself."""
-    ours = ("registrar", *methods_of(brain))
-    return [folder for folder in TRAININGS if folder in ours] if trained_here(brain) else []
+    if not trained_here(brain):
+        return []
+    starts = manifests.weights_start(BRAINS, brain, Path(CONFIG.brains)) is not None
+    ours = (*(() if starts else ("registrar",)), *methods_of(brain))
+    return [folder for folder in TRAININGS if folder in ours]
 
 
 def weights_of(brain):
@@ -400,11 +466,18 @@ def network_inputs(wildcards):
     brain, method = wildcards.brain, method_of(wildcards.method)
     if method not in sbr_config.TRAINED_METHODS:
         return {}
-    giver = brain if is_compared(wildcards.method) else donor(brain)
-    paths = {"weights": of_brain(giver, wildcards.method, "weights.safetensors")}
+    folder = wildcards.method
+    givers = {folder: brain if is_compared(folder) else donor(brain)}
     if method not in sbr_config.OWN_REGISTRAR_METHODS:
-        paths["registrar"] = of_brain(giver, "registrar", "weights.safetensors")
-    return paths if giver == brain else {k: ancient(v) for k, v in paths.items()}
+        givers["registrar"] = registrar_of(brain, folder)
+    paths = {
+        "registrar" if network == "registrar" else "weights": (
+            giver,
+            of_brain(giver, network, "weights.safetensors"),
+        )
+        for network, giver in givers.items()
+    }
+    return {name: ancient(p) if giver != brain else p for name, (giver, p) in paths.items()}
 
 
 def training_inputs(wildcards):
@@ -414,8 +487,14 @@ def training_inputs(wildcards):
     """
     brain, method = wildcards.brain, method_of(wildcards.method)
     inputs = dict(fit_inputs(wildcards))
+    made = of_brain(brain, wildcards.method, "weights.safetensors")
     if CONFIG.takes_registrar(method):
-        inputs["registrar"] = of_brain(brain, "registrar", "weights.safetensors")
+        giver = registrar_of(brain, wildcards.method)
+        registrar = of_brain(giver, "registrar", "weights.safetensors")
+        inputs["registrar"] = borrowed(brain, giver, registrar, made)
+    if (giver := start_of(brain, wildcards.method)) is not None:
+        start = of_brain(giver, wildcards.method, "weights.safetensors")
+        inputs["start"] = borrowed(brain, giver, start, made)
     if method in sbr_config.LABEL_METHODS:
         inputs["prepared"] = steady("train", "prepare", "sections.tsv")(wildcards)
         if labels_of_mri(brain):
@@ -542,23 +621,42 @@ def flags(**values):
     return words
 
 
+@cache
+def chunk_json(brain, chunk):
+    """The rows of a chunk as JSON; without notes, which change nothing."""
+    return manifests.rows_to_json(CHUNKS[brain][chunk])
+
+
+@cache
+def plane_json(brain, chunk):
+    """The rows of a chunk as JSON, with only what decides their MRI planes."""
+    bare = dict(mask="", labels="", flip="none", rotate_deg=0.0, stain="", mri_labels="")
+    return manifests.rows_to_json([replace(row, **bare) for row in CHUNKS[brain][chunk]])
+
+
 def chunk_rows(wildcards):
-    """The rows of a chunk as JSON, for `prepare`; without notes, which change nothing."""
-    return manifests.rows_to_json(CHUNKS[wildcards.brain][wildcards.chunk])
+    """The rows of a chunk as JSON, for `prepare`."""
+    return chunk_json(wildcards.brain, wildcards.chunk)
 
 
 def plane_rows(wildcards):
-    """The rows of a chunk as JSON, with only what decides their MRI planes."""
-    rows = CHUNKS[wildcards.brain][wildcards.chunk]
-    bare = dict(mask="", labels="", flip="none", rotate_deg=0.0, stain="", mri_labels="")
-    return manifests.rows_to_json([replace(row, **bare) for row in rows])
+    """The rows of a chunk as JSON, for `resample`."""
+    return plane_json(wildcards.brain, wildcards.chunk)
+
+
+def rows_file(wildcards, output):
+    """Where a job writes the rows it is given, beside its receipt.
+
+    On a command line they would outgrow what the system allows in one argument, 128 KiB.
+    """
+    return str(Path(output.receipt).with_suffix(".rows.json"))
 
 
 def excluded_sections(wildcards):
-    """Ids of the sections left out, separated by commas; None where there are none."""
+    """Ids of the sections left out."""
     rows, ids = MANIFESTS[wildcards.brain]
     kept = {row.section for row in rows}
-    return ",".join(section for section in ids if section not in kept) or None
+    return [section for section in ids if section not in kept]
 
 
 def method_folders(folders):
@@ -571,10 +669,12 @@ def method_folders(folders):
     return words
 
 
-def training_options(folder):
+def training_options(brain, folder):
     """A training's own section of the configuration as JSON; in a comparison with its budget."""
     section = f"train_{method_of(folder)}"
-    return CONFIG.compared_json(section) if is_compared(folder) else options(section)
+    if is_compared(folder):
+        return CONFIG.compared_json(section)
+    return CONFIG.training_json(section, start=start_of(brain, folder) is not None)
 
 
 def inference_section(folder):
@@ -622,8 +722,12 @@ def plan_text(wildcards):
         name: {"options": json.loads(options(name)), "revision": REVISION[name]}
         for name in followed
     }
-    if part == "compare":
-        asked[stage]["options"] = json.loads(CONFIG.compared_json(stage))
+    if stage.startswith("train_") and stage != "train_registrar":
+        folder = stage.removeprefix("train_")
+        folder = f"compare/{folder}" if part == "compare" else folder
+        asked[stage]["options"] = json.loads(training_options(brain, folder))
+        if (start := start_of(brain, folder)) is not None:
+            asked["start"] = start
     if stage == "simulate":
         # a digest, since the rows of a large brain are more than a command line takes
         asked["rows"] = sha256_of(manifests.rows_to_json(MANIFESTS[brain][0]))
@@ -635,7 +739,7 @@ def plan_text(wildcards):
     if stage == "align":
         asked["orientation"] = BRAINS[brain].orientation
     if stage == "resample":
-        asked["rows"] = json.loads(plane_rows(Wildcards(brain=brain, chunk=part)))
+        asked["rows"] = json.loads(plane_json(brain, part))
     if stage in ("infer", "syn_mi"):
         asked["networks"] = donor(brain)
     if stage == "report":
@@ -648,10 +752,3 @@ def plan_text(wildcards):
         for name, path in shown.items():
             asked[name] = sha256_file(Path(path)) if Path(path).is_file() else None
     return sbr_config.canonical_json(asked)
-
-
-class Wildcards:
-    """Wildcards for a function that is called by another one."""
-
-    def __init__(self, **values):
-        self.__dict__.update(values)

@@ -25,10 +25,12 @@ rule prepare:
         options=options("prepare"),
         revision=REVISION["prepare"],
         rows=chunk_rows,
+        rows_file=rows_file,
         out_dir=lambda wildcards, output: parent(output.receipt, 2),
         flags=lambda wildcards, input: flags(strict=CONFIG.strict),
     shell:
-        "sbr prepare --options {params.options:q} --rows {params.rows:q}"
+        "printf '%s\\n' {params.rows:q} > {params.rows_file:q};"
+        " sbr prepare --options {params.options:q} --rows {params.rows_file:q}"
         " --out-dir {params.out_dir:q} --receipt {output.receipt:q} {params.flags:q}"
         " > {log:q} 2>&1"
 

@@ -22,6 +22,7 @@ rule resample:
     params:
         options=options("resample"),
         rows=plane_rows,
+        rows_file=rows_file,
         out_dir=lambda wildcards, output: parent(output.receipt, 2),
         working_pixel_mm=CONFIG.prepare.working_pixel_mm,
         flags=lambda wildcards, input: flags(
@@ -37,5 +38,6 @@ rule resample:
             strict=CONFIG.strict,
         ),
     shell:
-        "sbr resample --options {params.options:q} --rows {params.rows:q} {params.flags:q}"
+        "printf '%s\\n' {params.rows:q} > {params.rows_file:q};"
+        " sbr resample --options {params.options:q} --rows {params.rows_file:q} {params.flags:q}"
         " --out-dir {params.out_dir:q} --receipt {output.receipt:q} > {log:q} 2>&1"

@@ -12,6 +12,7 @@
 
 rule simulate:
     input:
+        REFUSALS,
         expand("<results>/{brain}/report/index.html", brain=SOURCE_OF),
         lambda wildcards: [path for brain in SOURCE_OF for path in results_of(brain)],
 

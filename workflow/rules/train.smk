@@ -1,7 +1,7 @@
 # train: weights of a method's networks, trained on sections and their MRI planes
 #   in   tables of resample and align_sections (ancient, as for the registrar); the shared
 #        registrar, for methods that train through it or start at it; labels, for the method that
-#        learns from them
+#        learns from them; another brain's networks, where weights_use is finetune
 #   out  {results}/{brain}/{method}/ or, in a comparison, {results}/{brain}/compare/{method}/: weights, losses as table and picture
 #   run  sbr train
 
@@ -31,11 +31,12 @@ rule train:
         runtime=2880,
     params:
         method=lambda wildcards: method_of(wildcards.method),
-        options=lambda wildcards: training_options(wildcards.method),
+        options=lambda wildcards: training_options(wildcards.brain, wildcards.method),
         out_dir=lambda wildcards, output: parent(output.weights),
         checkpoints=lambda wildcards, output: checkpoint_root(wildcards.brain, wildcards.method),
         flags=lambda wildcards, input: flags(
             registrar=input.get("registrar"),
+            start=input.get("start"),
             prepared=input.get("prepared"),
             align_dir=parent(input.similarity) if "mri_labels" in input.keys() else None,
             mri_labels=input.get("mri_labels"),

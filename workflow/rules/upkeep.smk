@@ -3,6 +3,7 @@
 
 import os
 import platform
+import shlex
 import shutil
 
 import psutil
@@ -80,6 +81,41 @@ def note_running():
 def forget_running():
     """The run ended by itself, and Snakemake takes its lock away."""
     RUNNING.unlink(missing_ok=True)
+
+
+def tell_failures():
+    """Which brains did not get through, why, and the commands to go on with."""
+    failed = {}
+    for job in workflow.scheduler.failed:
+        for single in job if job.is_group() else (job,):
+            brain = single.wildcards.get("brain", "")
+            failed.setdefault(brain, []).append(single)
+    if not failed:
+        return
+    here = shlex.join(["snakemake", *sys.argv[1:]])
+    lines = [f"{len(failed)} of {len(SHEET) + len(FAULTS)} brains did not get through:"]
+    for brain, jobs in sorted(failed.items()):
+        for job in jobs:
+            lines += [f"  {brain or 'all'}: {job.rule.name}: {why_failed(job)}"]
+        if brain in SHEET:
+            page = of_brain(brain, "report", "index.html")
+            lines += [f"    this brain alone: snakemake --cores all {shlex.quote(page)}"]
+    lines += [f"  What is finished is kept. Put it right, and the same command goes on: {here}"]
+    logger.error("\n".join(lines))
+
+
+def why_failed(job):
+    """The line in which a job's log says what went wrong, and where more is."""
+    for log in job.log:
+        try:
+            text = Path(log).read_text(errors="replace")
+        except OSError:
+            continue
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        said = [line for line in lines if line.startswith("sbr ")] or lines[1:]
+        if said:
+            return f"{said[-1]} ({log})"
+    return "it said nothing; a cluster's own log may"
 
 
 def forget_lock_of_a_killed_run():

@@ -16,6 +16,7 @@ from sbr_core.io.manifests import (
     rows_from,
     rows_to_json,
     weights_donor,
+    weights_start,
     write_tsv,
 )
 
@@ -205,6 +206,27 @@ def test_brains_are_read_and_donors_followed(tmp_path):
     brains = read_brains(path)
     assert brains["c"].prealigned
     assert [weights_donor(brains, b, path) for b in "abc"] == ["a", "a", "a"]
+
+
+def test_a_brain_that_trains_on_gives_its_own_networks(tmp_path):
+    header = "brain\tsections\tmri\torientation\tweights_from\tweights_use"
+    rows = [
+        f"{name}\t{name}.tsv\tm.nii\tLIA\t{giver}\t{use}"
+        for name, giver, use in (
+            *(("a", "", ""), ("b", "a", "reuse"), ("c", "b", "finetune"), ("d", "c", "")),
+        )
+    ]
+    path = _brains(tmp_path, *rows, header=header)
+    brains = read_brains(path)
+    assert [weights_donor(brains, b, path) for b in "abcd"] == ["a", "a", "c", "c"]
+    assert [weights_start(brains, b, path) for b in "abcd"] == [None, None, "a", None]
+    for use, giver, message in (
+        ("copy", "a", "weights_use: expected one of reuse, finetune, found 'copy'"),
+        ("finetune", "", "weights_use: finetune, but weights_from names no brain"),
+    ):
+        wrong = f"e\te.tsv\tm.nii\tLIA\t{giver}\t{use}"
+        with pytest.raises(ManifestError, match=message):
+            read_brains(_brains(tmp_path, *rows, wrong, header=header))
 
 
 @pytest.mark.parametrize(

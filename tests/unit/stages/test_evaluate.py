@@ -211,7 +211,7 @@ def test_a_landmark_of_an_unknown_section_is_refused_unless_it_is_excluded(brain
     with pytest.raises(ManifestError, match=rf"marks.tsv: landmark {len(rows) + 1}: .*'s999'"):
         evaluate.run(EvaluateOptions(), out_dir=tmp_path / "out", **flags)
     assert not (tmp_path / "out").exists()
-    evaluate.run(EvaluateOptions(), out_dir=tmp_path / "out", excluded="s999,s998", **flags)
+    evaluate.run(EvaluateOptions(), out_dir=tmp_path / "out", excluded=["s999", "s998"], **flags)
 
 
 def test_volume_dice_counts_only_what_sections_cover(brain, small_demo, tmp_path):

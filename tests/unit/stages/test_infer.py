@@ -177,6 +177,22 @@ def test_weights_of_another_pixel_size_work_on_their_own_grid(brain_maker, tmp_p
         assert np.linalg.norm(one - other, axis=-1).mean() < 0.25
 
 
+def test_sections_unlike_those_of_the_training_are_told(
+    brain_maker, tmp_path, save_networks, capsys
+):
+    brain = brain_maker(tmp_path / "coarse", spacing_mm=2.0, n_sections=3)
+    networks = save_networks(tmp_path, spacing_mm=1.0)
+    weights = networks["weights"]
+    tensors, header = load_weights(weights)
+    save_weights(weights, tensors, header | {"stain": "Nissl"})
+    rows = read_tsv(brain.table("prepare"))[1]
+    write_tsv(brain.table("prepare"), [row | {"stain": "myelin"} for row in rows])
+    run(brain, "sbr", **networks)
+    told = capsys.readouterr().err
+    assert f"infer: {weights}: was trained on stain Nissl, not on myelin" in told
+    assert f"{weights}: was trained at 1 mm, finer than these sections can show" in told
+
+
 def test_sections_that_failed_before_are_reported_not_lost(fake_brain):
     table = fake_brain.table("prepare")
     header, rows = read_tsv(table)

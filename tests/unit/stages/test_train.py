@@ -190,6 +190,85 @@ def test_a_terminated_training_goes_on_and_ends_with_the_bits_of_uninterrupted(
     assert whole and all(torch.equal(again[name], whole[name]) for name in whole)
 
 
+def finetuned(tmp_path, planes, sections, registrar, start, **changes):
+    """Weights trained on from `start`, and what they are written to."""
+    options = SBR.model_copy(update={"finetune_steps": 2, "warmup_fraction": 0.5} | changes)
+    train.run(
+        options,
+        method="sbr",
+        planes=planes,
+        sections=sections,
+        registrar=registrar,
+        start=start,
+        out_dir=tmp_path / "tuned",
+        checkpoint_root=tmp_path / "ck",
+    )
+    return tmp_path / "tuned" / "weights.safetensors"
+
+
+def test_finetuning_starts_at_the_weights_with_steps_and_rate_of_its_own(
+    tmp_path, planes, sections, registrar
+):
+    start = run_sbr(tmp_path, planes, sections, registrar)
+    before = load_weights(start)[0]
+    same = load_weights(
+        finetuned(tmp_path, planes, sections, registrar, start, finetune_steps=0, seed=9)
+    )[0]
+    assert all(torch.equal(same[name], before[name]) for name in before)
+    path = finetuned(tmp_path, planes, sections, registrar, start, finetune_learning_rate=3e-5)
+    tuned, header = load_weights(path)
+    losses = read_tsv(path.with_name("loss.tsv"))[1]
+    assert [row["step"] for row in losses] == ["1", "2"]
+    assert float(losses[0]["learning_rate"]) == 3e-5
+    assert header["options"]["warmup_fraction"] == 0
+    moved = max(float((tuned[name] - before[name]).abs().max()) for name in before)
+    assert 0 < moved < 1e-4, "two steps of Adam, each of the learning rate at most"
+    inputs = json.loads(path.with_suffix(".json").read_text())["inputs"]
+    assert inputs["start"]["sha256"] == sha256_file(start)
+
+
+def test_weights_that_do_not_fit_are_not_trained_on(tmp_path, planes, sections, registrar):
+    start = run_sbr(tmp_path, planes, sections, registrar)
+    with pytest.raises(WeightsError, match="generator: channels is 4, here 8; write the same"):
+        finetuned(tmp_path, planes, sections, registrar, start, generator_channels=8)
+    with pytest.raises(WeightsError, match="projection does not fit"):
+        finetuned(tmp_path, planes, sections, registrar, start, projection_channels=8)
+    with pytest.raises(WeightsError, match="expected weights of a method"):
+        finetuned(tmp_path, planes, sections, registrar, registrar)
+    tensors, header = load_weights(start)
+    for key, other in (("working_pixel_mm", 0.4), ("registers", "section")):
+        changed = header | {"preprocessing": header["preprocessing"] | {key: other}}
+        save_weights(start, tensors, changed)
+        with pytest.raises(WeightsError, match=f"{key} is {other}, here .*; write the same"):
+            finetuned(tmp_path, planes, sections, registrar, start)
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_other_stains_and_intensities_are_told_and_trained_on(
+    tmp_path, planes, sections, registrar, capsys
+):
+    start = run_sbr(tmp_path, planes, sections, registrar)
+    finetuned(tmp_path, planes, sections, registrar, start)
+    assert "was trained" not in capsys.readouterr().err
+    tensors, header = load_weights(start)
+    seen = {"low_quantile": 0.05, "channels": ["hematoxylin"]}
+    save_weights(
+        start,
+        tensors,
+        header | {"stain": "Nissl", "preprocessing": header["preprocessing"] | seen},
+    )
+    head, table = read_tsv(sections)
+    write_tsv(sections, [row | {"stain": "myelin"} for row in table], [*head, "stain"])
+    finetuned(tmp_path, planes, sections, registrar, start)
+    told = capsys.readouterr().err
+    for line in (
+        "was trained with low_quantile 0.05, goes on with 0.01",
+        "was trained on stain Nissl, not on myelin",
+        "was trained on hematoxylin, not on grey",
+    ):
+        assert f"{start}: {line}" in told
+
+
 def test_the_projection_is_kept_for_training_on(tmp_path, planes, sections, registrar):
     tensors, _ = load_weights(run_sbr(tmp_path, planes, sections, registrar))
     _, generator, _ = load_method(tmp_path / "sbr" / "weights.safetensors")
