@@ -85,6 +85,8 @@ def storage_fault(error: BaseException, folder: Path | None = None) -> str:
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _STORAGE:
             return os.strerror(cause.errno).lower()
+        if os.strerror(errno.ENOSPC).lower() in str(cause).lower():  # safetensors, for one
+            return os.strerror(errno.ENOSPC).lower()
         cause = cause.__cause__ or cause.__context__
     if folder is None or isinstance(error, SbrError):
         return ""
@@ -92,4 +94,4 @@ def storage_fault(error: BaseException, folder: Path | None = None) -> str:
         full = shutil.disk_usage(folder).free < _LEAST_FREE_BYTES
     except OSError:
         return ""
-    return "no space left on device" if full else ""
+    return os.strerror(errno.ENOSPC).lower() if full else ""

@@ -16,10 +16,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,19 +133,17 @@ def run(
         "channels": sorted({str(source.get("channel") or "grey") for source in used}),
         "gains": [round(float(gain), 4) for gain in gains],
     }
-    with scratch_arrays(out_dir, shape, with_labels) as arrays:
-        _fill(arrays, shape, stack_from_voxel, stack, levels, options)
-        write_volume(
-            out_dir / f"{stem}_histology.nii.gz", Volume(arrays["histology"], world_from_voxel)
-        )
-        write_volume(
-            out_dir / f"{stem}_coverage.nii.gz", Volume(arrays["coverage"], world_from_voxel)
-        )
-        labels_path = out_dir / f"{stem}_labels.nii.gz"
-        labels_path.unlink(missing_ok=True)  # of a time when the sections had labels
-        if with_labels:
-            write_volume(labels_path, Volume(arrays["labels"], world_from_voxel))
-        covered = float(np.mean([np.mean(layer >= 0) for layer in arrays["coverage"]]))
+    arrays = scratch_arrays(out_dir, shape, with_labels)
+    _fill(out_dir, arrays, shape, stack_from_voxel, stack, levels, options)
+    write_volume(
+        out_dir / f"{stem}_histology.nii.gz", Volume(arrays["histology"], world_from_voxel)
+    )
+    write_volume(out_dir / f"{stem}_coverage.nii.gz", Volume(arrays["coverage"], world_from_voxel))
+    labels_path = out_dir / f"{stem}_labels.nii.gz"
+    labels_path.unlink(missing_ok=True)  # of a time when the sections had labels
+    if with_labels:
+        write_volume(labels_path, Volume(arrays["labels"], world_from_voxel))
+    covered = float(np.mean([np.mean(layer >= 0) for layer in arrays["coverage"]]))
     write_provenance(
         out_dir / f"{stem}_histology.json",
         stage=STAGE,
@@ -259,33 +256,33 @@ def staining_levels(sections: Path, rows: Sequence[Mapping[str, Any]]) -> np.nda
     return section_levels(len(rows), links)
 
 
-def _take_disk(path: Path, n_bytes: int) -> None:
-    """Have the disk set aside what a file will hold: written to through memory, a disk that fills
-    up would end the process without a word."""
-    if hasattr(os, "posix_fallocate"):
-        with open(path, "r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, n_bytes)
-
-
-@contextmanager
 def scratch_arrays(
     folder: Path, shape: tuple[int, int, int], with_labels: bool
-) -> Iterator[dict[str, np.ndarray]]:
+) -> dict[str, np.ndarray]:
     """The volumes being filled, on disk, so that memory holds a slab and not the volume."""
     folder.mkdir(parents=True, exist_ok=True)
-    kinds = {"histology": np.float32, "coverage": np.float32}
+    kinds: dict[str, Any] = {"histology": np.float32, "coverage": np.float32}
     if with_labels:
         kinds["labels"] = np.uint16
-    with TemporaryDirectory(prefix=".tmp-", dir=folder) as scratch:
-        arrays = {}
-        for name, dtype in kinds.items():
-            # first index fastest, as NIfTI is written
-            arrays[name] = np.memmap(Path(scratch) / name, dtype, "w+", shape=shape, order="F")
-            _take_disk(Path(scratch) / name, arrays[name].nbytes)
-        yield arrays
+    return {name: _on_disk(folder, dtype, shape) for name, dtype in kinds.items()}
+
+
+def _on_disk(folder: Path, dtype: Any, shape: tuple[int, int, int]) -> np.ndarray:
+    """An array of zeros in a file that has no name, so that it goes however the process ends.
+
+    Its room is taken at once: where the disk is full, writing into a mapped page would end the
+    process by a signal, without a word.
+    """
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    with TemporaryFile(prefix=".tmp-", dir=folder) as stream:
+        if hasattr(os, "posix_fallocate"):  # macOS has none
+            os.posix_fallocate(stream.fileno(), 0, n_bytes)
+        # first index fastest, as NIfTI is written
+        return np.memmap(stream, dtype, "w+", shape=shape, order="F")
 
 
 def _fill(
+    folder: Path,
     arrays: dict[str, np.ndarray],
     shape: tuple[int, int, int],
     stack_from_voxel: np.ndarray,
@@ -315,9 +312,7 @@ def _fill(
         print(f"{STAGE}: slab {number}/{len(parts)}, {left_s:.0f} s left", file=sys.stderr)
     if "labels" in arrays and largest < 256:
         wide = arrays["labels"]
-        name = Path(wide.filename).with_name("labels8")
-        narrow = np.memmap(name, np.uint8, "w+", shape=shape, order="F")
-        _take_disk(name, narrow.nbytes)
+        narrow = _on_disk(folder, np.uint8, shape)
         for part in parts:
             narrow[part] = wide[part]
         arrays["labels"] = narrow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 
 import nibabel as nib
 import numpy as np
@@ -227,3 +228,20 @@ def test_provenance_and_bad_input(fake_brain):
     write_png(rows[0]["image"], np.zeros((20, 20), np.uint8))
     with pytest.raises(reassemble.ImageError, match="prepare saw"):
         volume(fake_brain, table)
+
+
+def test_room_for_the_volume_is_taken_at_once_and_leaves_no_file(tmp_path):
+    """Without room, an error that can be told, instead of a signal when a page is written."""
+    arrays = reassemble.scratch_arrays(tmp_path, (30, 20, 10), with_labels=True)
+    assert {a.dtype.name for a in arrays.values()} == {"float32", "uint16"}
+    assert all(a.shape == (30, 20, 10) and not a.any() for a in arrays.values())
+    arrays["histology"][3] = 1
+    assert list(tmp_path.iterdir()) == []
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(OSError):
+            reassemble.scratch_arrays(tmp_path, (30, 20, 10), with_labels=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
