@@ -480,10 +480,11 @@ def test_a_pixel_size_that_the_file_contradicts_is_warned_of(tmp_path, capsys, s
     assert all(word in told[0] and word in row["message"] for word in words)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_may_not_be_read(tmp_path, capsys):
     _png(tmp_path / "g.png")
     (tmp_path / "g.png").chmod(0)
+    if os.access(tmp_path / "g.png", os.R_OK):
+        pytest.skip("this user may read everything")
     (tmp_path / "sections.tsv").write_bytes(_rows(GOOD_ROW))
     assert _prepare(tmp_path / "sections.tsv", tmp_path / "out", "--strict") == 2
     assert "g.png: may not be read" in _line(capsys, tmp_path / "out")
