@@ -32,7 +32,7 @@ from sbr_core.algorithms.reassembly import (
     fill_slab,
     slabs,
 )
-from sbr_core.errors import ConfigError, ImageError, ReceiptError
+from sbr_core.errors import ConfigError, ImageError, ReceiptError, StorageError, storage_fault
 from sbr_core.geometry import LPS_FROM_RAS, PlaneGrid
 from sbr_core.io.images import read_labels
 from sbr_core.io.provenance import write_provenance
@@ -276,7 +276,13 @@ def _on_disk(folder: Path, dtype: Any, shape: tuple[int, int, int]) -> np.ndarra
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     with TemporaryFile(prefix=".tmp-", dir=folder) as stream:
         if hasattr(os, "posix_fallocate"):  # macOS has none
-            os.posix_fallocate(stream.fileno(), 0, n_bytes)
+            try:
+                os.posix_fallocate(stream.fileno(), 0, n_bytes)
+            except OSError as error:
+                if reason := storage_fault(error):
+                    room = f"room for {n_bytes / 2**20:.0f} MiB of scratch"
+                    raise StorageError(f"{folder}: {room} cannot be had: {reason}") from error
+                raise
         # first index fastest, as NIfTI is written
         return np.memmap(stream, dtype, "w+", shape=shape, order="F")
 

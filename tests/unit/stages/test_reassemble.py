@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from sbr_core import geometry
 from sbr_core.config import InferOptions, ReassembleOptions
-from sbr_core.errors import ConfigError, ReceiptError
+from sbr_core.errors import ConfigError, ReceiptError, StorageError
 from sbr_core.io.images import read_section, write_png
 from sbr_core.io.manifests import read_tsv, write_tsv
 from sbr_core.io.receipts import read_table
@@ -240,7 +240,7 @@ def test_room_for_the_volume_is_taken_at_once_and_leaves_no_file(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
-        with pytest.raises(OSError):
+        with pytest.raises(StorageError, match="room for 0 MiB of scratch cannot be had: file too"):
             reassemble.scratch_arrays(tmp_path, (30, 20, 10), with_labels=False)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
