@@ -112,12 +112,13 @@ class AlignOptions(Options):
     """The 3D similarity of the stack to the MRI, alternated with per-section affines.
 
     Below `min_explained` and `min_margin` of the start, `align` refuses. With `positions: order`
-    positions are known only as an order, and `align` proposes millimetres.
+    positions are known only as an order, and `align` proposes millimetres. Where `spacing_mm` is
+    not given, it is 1.5 mm in a human brain, and less in a smaller one.
     """
 
     positions: Literal["mm", "order"] = "mm"
     rounds: Count = 2
-    spacing_mm: Positive = 1.5
+    spacing_mm: Positive | None = None
     max_rotation_deg: Positive = 45.0
     min_explained: Fraction = 0.5
     min_margin: NonNegative = 3.0
