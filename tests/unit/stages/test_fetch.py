@@ -136,8 +136,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(repository_of, tmp_path, ca
     (tmp_path / "data" / "allen").mkdir(parents=True)
     (tmp_path / "data" / "allen" / "classes").write_text("a file where the folder should be")
     assert run("allen", server) == 2
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("sbr fetch: data/allen/classes") and "not writable" in last
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("sbr fetch: ")]
+    where, _, why = line.removeprefix("sbr fetch: ").partition(": ")
+    assert where.startswith("data/allen/classes/") and "not a directory" in why.lower()
 
 
 def test_another_data_set_is_refused(capsys):
