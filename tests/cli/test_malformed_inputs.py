@@ -384,6 +384,10 @@ TABLES = {
         _rows(GOOD_ROW.replace("\t", ","), header=COLUMNS.replace("\t", ",")),
         ("expected columns separated by tabs",),
     ),
+    "blanks": (
+        _rows(GOOD_ROW.replace("\t", "  "), header=COLUMNS.replace("\t", "  ")),
+        ("expected columns separated by tabs", "separated by blanks"),
+    ),
     "UTF-16": (_rows(GOOD_ROW, encoding="utf-16"), ("not readable as UTF-8 text",)),
     "zero bytes": (b"", ("is empty",)),
     "header alone": (_rows(), ("has no section",)),
