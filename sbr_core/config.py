@@ -84,9 +84,14 @@ class DemoOptions(Options):
 
 
 class PrepareOptions(Options):
-    """From image files to working-resolution intensity and tissue mask."""
+    """From image files to working-resolution intensity and tissue mask.
+
+    `contradicted_pixel_size`: of sections whose file states a pixel size about 1000 times theirs,
+    or a thousandth.
+    """
 
     working_pixel_mm: Positive = 1.25
+    contradicted_pixel_size: Literal["refuse", "warn"] = "refuse"
     polarity: Literal["auto", "bright_background", "dark_background"] = "auto"
     stain: Stain = "auto"
     even_light: Literal["auto", "always", "never"] = "auto"

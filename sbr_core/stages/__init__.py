@@ -4,7 +4,7 @@ from pathlib import Path
 
 REVISION = {
     "demo": 1,
-    "prepare": 3,
+    "prepare": 4,
     "prepare_mri": 1,
     "doctor": 4,
     "align": 4,
@@ -25,7 +25,7 @@ REVISION = {
     "reassemble": 2,
     "evaluate": 2,
     "compare": 2,
-    "report": 3,
+    "report": 4,
     "simulate": 2,
 }
 """Raise the number of a stage, or of a method's section of the configuration, when its results

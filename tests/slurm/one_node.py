@@ -25,7 +25,7 @@ import psutil
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
 START_S = 60
 """How long a daemon may take to answer."""
-CPUS = 4
+CPUS, MEMORY_MB = 4, 64_000
 """As the node says, whatever this machine has."""
 KILL_WAIT_S = 30
 """SLURM's own default: between SIGTERM and SIGKILL of a job that is cancelled or pre-empted."""
@@ -99,7 +99,6 @@ class OneNode:
         state, host = self.folder, socket.gethostname()
         for name in ("munge", "state", "spool", "bin"):
             (state / name).mkdir()
-        memory_mb = int(psutil.virtual_memory().total / 2**20 * 0.9)
         (state / "slurm.conf").write_text(f"""\
 ClusterName=one
 SlurmctldHost={host}(127.0.0.1)
@@ -127,7 +126,7 @@ SlurmdPidFile={state}/slurmd.pid
 SlurmctldLogFile={state}/slurmctld.log
 SlurmdLogFile={state}/slurmd.log
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs={CPUS} RealMemory={memory_mb} Gres=gpu:1
+NodeName={host} NodeAddr=127.0.0.1 CPUs={CPUS} RealMemory={MEMORY_MB} Gres=gpu:1
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1
 PartitionName=urgent Nodes={host} MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 """)

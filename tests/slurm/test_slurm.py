@@ -191,7 +191,7 @@ def test_training_goes_on_from_the_step_it_was_stopped_at(interrupted, interrupt
 
 def test_next_attempt_asks_for_more(interrupted):
     _, _, asked_mb, _ = interrupted
-    assert asked_mb == {"first": "4000M", "second": "8000M"}
+    assert asked_mb == {"first": "16000M", "second": "24000M"}
 
 
 def test_volume_is_that_of_an_uninterrupted_run(interrupted, tmp_path):

@@ -129,7 +129,8 @@ def test_files_that_are_no_tables_are_named(tmp_path):
     for content, message in (
         (b"", "is empty"),
         (b"\n\n", "is empty"),
-        (b"section,image\na,b\n", "separated by tabs"),
+        (b"section,image\na,b\n", "separated by tabs, found 'section,image'"),
+        (b"a   b\n1   2\n", "by tabs, found columns separated by blanks: 'a b'"),
         (b"a\ta\n1\t2\n", "the same column twice"),
         (b"\xff\xfe\x00\x01", "not readable as UTF-8"),
     ):
