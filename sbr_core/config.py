@@ -84,9 +84,14 @@ class DemoOptions(Options):
 
 
 class PrepareOptions(Options):
-    """From image files to working-resolution intensity and tissue mask."""
+    """From image files to working-resolution intensity and tissue mask.
+
+    `contradicted_pixel_size`: of sections whose file states a pixel size about 1000 times theirs,
+    or a thousandth.
+    """
 
     working_pixel_mm: Positive = 1.25
+    contradicted_pixel_size: Literal["refuse", "warn"] = "refuse"
     polarity: Literal["auto", "bright_background", "dark_background"] = "auto"
     stain: Stain = "auto"
     even_light: Literal["auto", "always", "never"] = "auto"
@@ -112,12 +117,13 @@ class AlignOptions(Options):
     """The 3D similarity of the stack to the MRI, alternated with per-section affines.
 
     Below `min_explained` and `min_margin` of the start, `align` refuses. With `positions: order`
-    positions are known only as an order, and `align` proposes millimetres.
+    positions are known only as an order, and `align` proposes millimetres. Where `spacing_mm` is
+    not given, it is 1.5 mm in a human brain, and less in a smaller one.
     """
 
     positions: Literal["mm", "order"] = "mm"
     rounds: Count = 2
-    spacing_mm: Positive = 1.5
+    spacing_mm: Positive | None = None
     max_rotation_deg: Positive = 45.0
     min_explained: Fraction = 0.5
     min_margin: NonNegative = 3.0

@@ -246,11 +246,11 @@ def spacing_of_order(
         scaled = [replace(s, position_mm=s.position_mm * unit_mm) for s in sections]
         return coarse_scenes(scaled, working_pixel_mm, brain)
 
-    for unit_mm in _ORDER_MM[0] * _ORDER_MM[1] ** np.arange(n) / units:
+    for number, unit_mm in enumerate(_ORDER_MM[0] * _ORDER_MM[1] ** np.arange(n) / units, 1):
         scenes = scenes_at(unit_mm)
         poses = search(*scenes, near=near, max_rotation_deg=max_rotation_deg)
         if poses:
-            progress(f"{units * unit_mm:.0f} mm long, the stack explains {1 - poses[0].cost:.1%}")
+            progress(f"length {number} of {n}: the stack explains {1 - poses[0].cost:.1%}")
             if best is None or poses[0].cost < best[1][0].cost:
                 best = unit_mm, poses
     if best is None:
@@ -403,7 +403,7 @@ def align_stack(
         )
         progress(
             f"round {len(report)}: mutual information {information:.3f}, mask Dice {dice:.3f},"
-            f" section cost {cost:.4f}, moved {moved:.2f} mm"
+            f" section cost {cost:.4f}"
         )
 
     for number in range(1, rounds + 1):
@@ -1010,8 +1010,13 @@ def overview_cuts(
     working_pixel_mm: float,
     brain: Brain,
     found: StackAlignment,
+    enlargement: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Three orthogonal cuts through the middle of the tissue, MRI and stack on one grid.
+
+    Parameters
+    ----------
+    enlargement : how many times too large all lengths are; those returned are not.
 
     Returns
     -------
@@ -1034,15 +1039,16 @@ def overview_cuts(
         voxels = apply(voxel_from_stack, points[key])
         # the first remaining axis runs along the picture's columns, the second along its rows
         x, y = (a for a in range(3) if a != across)
-        lows = grid.origin_mm - grid.spacing_mm / 2
-        highs = lows + np.array(grid.shape) * grid.spacing_mm
+        lows = (grid.origin_mm - grid.spacing_mm / 2) / enlargement
+        highs = lows + np.array(grid.shape) * grid.spacing_mm / enlargement
+        at_mm = points[key][0, 0, across] / enlargement
         cuts.append(
             {
                 "mri": sample_volume(brain.data, voxels).T,
                 "mri_mask": sample_volume(brain.mask.astype(np.uint8), voxels, 0).T > 0,
                 "stack": volume.data[key].T,
                 "stack_mask": (volume.tissue & volume.known)[key].T,
-                "title": f"{names[across]} = {points[key][0, 0, across]:.0f} mm",
+                "title": f"{names[across]} = {at_mm:.3g} mm",
                 "x": f"{names[x]}, mm",
                 "y": f"{names[y]}, mm",
                 "extent_mm": (lows[x], highs[x], highs[y], lows[y]),

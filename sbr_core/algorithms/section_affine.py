@@ -235,6 +235,12 @@ _GENERATORS = np.array(
 )
 
 
+def _add_size(gradient: np.ndarray, hessian: np.ndarray, loss: float) -> None:
+    """What drawing the section smaller adds to half the derivatives: loss ~ exp(scale)."""
+    gradient[1] += loss / 2
+    hessian[1, 1] += loss / 2
+
+
 class _Problem:
     """The images of one section and its plane, smoothed to one level at a time."""
 
@@ -322,10 +328,11 @@ class _Problem:
             coefficients = np.linalg.solve(normal, weighted.T @ values)
             residual = values - self.basis @ coefficients
             weight = 1.0 / (1.0 + (residual / self.scale) ** 2) ** 2
-        # Counted per area of the section, which is what it is whatever the affine: per area of the
-        # plane, a section would leave the less unexplained the smaller it is drawn (3 %).
+        # Counted per geometric mean of both areas. Per area of the plane alone, a section would
+        # leave the less unexplained the smaller it is drawn, per area of the section alone the
+        # larger; those that fit badly ran away, and the common stretch of the stack with them.
         loss = float(np.mean(residual**2 / (residual**2 + self.scale**2)))
-        loss *= float(np.linalg.det(motion.linear))
+        loss *= float(np.sqrt(np.linalg.det(motion.linear)))
         cost = loss + self._prior_cost(motion)
         return _Evaluation(cost, loss, residual, weight, px, coefficients)
 
@@ -360,10 +367,9 @@ class _Problem:
     def _linearise(self, motion: _Motion, at: _Evaluation) -> tuple[np.ndarray, np.ndarray]:
         """Gradient (6,) and Gauss-Newton Hessian (6, 6) of the cost in a small motion."""
         gradient, hessian = self._normal_equations(self._jacobian(motion, at), at)
-        area = float(np.linalg.det(motion.linear))
-        gradient, hessian = area * gradient, area * hessian
-        gradient[1] += at.loss
-        hessian[1, 1] += 2 * at.loss
+        per_area = float(np.sqrt(np.linalg.det(motion.linear)))
+        gradient, hessian = per_area * gradient, per_area * hessian
+        _add_size(gradient, hessian, at.loss)
         prior = self._prior_weights()
         gradient[1:4] += prior * motion.stretch()
         hessian[np.arange(1, 4), np.arange(1, 4)] += prior
@@ -403,8 +409,7 @@ class _Problem:
         plane = per_mm[:, None] * np.column_stack([np.ones(len(per_mm)), self.points])
         jacobian = np.concatenate([self._jacobian(still, at), plane], axis=1)
         gradient, hessian = self._normal_equations(jacobian, at)
-        gradient[1] += at.loss
-        hessian[1, 1] += 2 * at.loss
+        _add_size(gradient, hessian, at.loss)
         own, shared = slice(0, 6), slice(6, 9)
         held = hessian[own, own] + np.diag([0, *self._prior_weights(), 0, 0]) + 1e-9 * np.eye(6)
         # the section's own best answer to each step of the plane is taken for granted

@@ -64,14 +64,23 @@ def _nifti_slice(path: Path) -> np.ndarray:
     import nibabel as nib
 
     image = nib.load(path)
-    shape = [n for n in image.shape if n > 1]
-    if len(shape) != 2:
-        hint = f": `sbr manifest {path}` writes its slices" if len(shape) == 3 else ""
-        raise ImageError(f"{path}: expected one slice, found shape {image.shape}{hint}")
+    shape = _slice_shape(path, image.shape)
+    # as it is stored, as nibabel scales it, and as signal, once as read and once as means
+    scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
+    check_memory(path, math.prod(shape) * (image.get_data_dtype().itemsize + 4 * scaled + 8))
     array = np.asarray(image.dataobj).reshape(shape)
     if array.dtype.names == ("R", "G", "B"):
         array = np.stack([array[c] for c in "RGB"], axis=-1)
     return np.swapaxes(array, 0, 1)
+
+
+def _slice_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int]:
+    """The two extents of a NIfTI with one slice."""
+    sides = tuple(n for n in shape if n > 1)
+    if len(sides) != 2:
+        hint = f": `sbr manifest {path}` writes its slices" if len(sides) == 3 else ""
+        raise ImageError(f"{path}: expected one slice, found shape {shape}{hint}")
+    return sides
 
 
 def _tiff_samples(path: Path) -> np.ndarray | None:
@@ -248,7 +257,10 @@ def image_shape(path: Path) -> tuple[int, int]:
     check_is_file(path)
     with _decoding(path):
         if _is_nifti(path):
-            return _nifti_slice(path).shape[:2]
+            import nibabel as nib
+
+            columns, rows = _slice_shape(path, nib.load(path).shape)
+            return rows, columns
         if is_tiff(path):
             import tifffile
 

@@ -29,6 +29,8 @@ _MM = {
     "m": 1000.0,
     "meter": 1000.0,
 }
+_THOUSAND = 500, 2000
+"""Between these a factor is a unit mistaken for another, whatever else is a little off."""
 _DEFAULT_DPI = (72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 240, 250, 300, 360, 400, 600)
 """Resolutions that programs write when nobody told them one."""
 
@@ -41,11 +43,13 @@ class PixelSize:
     ----------
     x_mm, y_mm : width and height of a pixel.
     source : where it says so, in words.
+    is_certain : whether somebody must have meant it, unit included.
     """
 
     x_mm: float
     y_mm: float
     source: str
+    is_certain: bool = True
 
     @property
     def is_square(self) -> bool:
@@ -92,7 +96,9 @@ def _of_nifti(path: Path) -> PixelSize | None:
     if len(zooms) < 2:
         return None
     said = "" if unit != "unknown" else ", unit not given, taken as mm"
-    return PixelSize(zooms[0] * mm, zooms[1] * mm, f"NIfTI header{said}")
+    # 1 mm is what programs write that were not told a size
+    is_certain = unit != "unknown" and zooms[0] * mm != 1
+    return PixelSize(zooms[0] * mm, zooms[1] * mm, f"NIfTI header{said}", is_certain)
 
 
 def _of_tiff(path: Path) -> PixelSize | None:
@@ -173,11 +179,19 @@ def disagreement(stated: PixelSize | None, pixel_size_mm: float) -> str:
     factor = pixel_size_mm / stated.x_mm
     times = f"{factor:.4g} times as much" if factor > 1 else f"1/{1 / factor:.4g} of it"
     hint = ""
-    if math.isclose(factor, 1000, rel_tol=0.05):
+    if _THOUSAND[0] <= factor <= _THOUSAND[1]:
         hint = ": micrometres given as millimetres?"
-    elif math.isclose(factor, 0.001, rel_tol=0.05):
+    elif _THOUSAND[0] <= 1 / factor <= _THOUSAND[1]:
         hint = ": divided by 1000 twice?"
     return (
         f"pixel_size_mm is {pixel_size_mm:g}, but the file says {stated.x_mm:g} mm"
         f" ({stated.source}): {times}{hint}"
     )
+
+
+def is_another_unit(stated: PixelSize | None, pixel_size_mm: float) -> bool:
+    """Whether a manifest's pixel size and a file's are a factor of about 1000 apart for certain."""
+    if stated is None or not stated.is_certain:
+        return False
+    factor = pixel_size_mm / stated.x_mm
+    return _THOUSAND[0] <= max(factor, 1 / factor) <= _THOUSAND[1]

@@ -24,7 +24,10 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 _ROWS_AT_ONCE_BYTES = 1 << 25
 _STORE_TILED = ": store it in tiles, as a pyramid (OME-TIFF)"
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
+_COLOURS = {_MINISWHITE: 1, _MINISBLACK: 1, _PALETTE: 1, _RGB: 3, _YCBCR: 3, _SEPARATED: 4}
+"""How many samples of a pixel are its colour; what follows is opacity, or more channels."""
 _ASSOCIATED, _UNASSOCIATED = 1, 2
+_EXPORT_ONE = "export the one to be registered as a file of its own"
 _DENSEST = {1: 2, 5: 3000, 7: 600 * 4, 8: 1100, 32773: 70, 32946: 1100}
 """Bytes that one byte can stand for at most: none (colours may be
 subsampled), LZW, JPEG, deflate, PackBits, deflate."""
@@ -84,14 +87,46 @@ def only_series(path: Path, tiff: Any) -> Any:
     if several or "Y" not in first.axes or "X" not in first.axes:
         words = {"C": "channels", "Z": "layers", "T": "times"}
         found = ", ".join(f"{n} {words.get(axis, 'pages')}" for axis, n in several.items())
-        raise ImageError(f"{path}: expected one 2D plane, found {found}, shape {first.shape}")
+        raise ImageError(
+            f"{path}: expected one 2D plane, found {found}, shape {first.shape}: {_EXPORT_ONE}"
+        )
     page = first.keyframe
     area = page.imagelength * page.imagewidth
     others = [other for other in tiff.series[1:] if "Y" in other.axes]
     # a slide's label and overview are smaller by far
     if any(2 * o.keyframe.imagelength * o.keyframe.imagewidth >= area for o in others):
         raise ImageError(f"{path}: expected one 2D plane, found {len(tiff.series)} pictures")
+    _check_channels(path, page)
     return first
+
+
+def _check_channels(path: Path, page: Any) -> None:
+    """Refuse channels that lie in one page as samples of a pixel, as they would be dropped."""
+    colours = _COLOURS.get(int(page.photometric))
+    if colours is None:
+        return  # refused by name where it is read
+    opacity = _opacity_sample(page) is not None
+    more = page.samplesperpixel - colours - opacity
+    # scanners write a fourth sample beside colours that says nothing
+    if more <= (colours > 1):
+        return
+    if colours > 1:
+        raise ImageError(
+            f"{path}: expected one 2D plane, found colour and {more} more channels: {_EXPORT_ONE}"
+        )
+    rgb = ", or as RGB if they are red, green and blue" if more in (2, 3) else ""
+    raise ImageError(
+        f"{path}: expected one 2D plane, found {1 + more} channels: {_EXPORT_ONE}{rgb}"
+    )
+
+
+def _opacity_sample(page: Any) -> int | None:
+    """Which sample of a pixel is its opacity; None where none is declared to be."""
+    colours = _COLOURS[int(page.photometric)]
+    for sample, kind in enumerate(page.extrasamples, colours):
+        if int(kind) in (_ASSOCIATED, _UNASSOCIATED) and sample < page.samplesperpixel:
+            return sample
+    return None
 
 
 def _steps(file_shape: tuple[int, int], page: Any) -> tuple[float, float]:
@@ -105,19 +140,13 @@ def _read_page(path: Path, page: Any, step: int) -> np.ndarray:
     if key.dtype is None or key.dtype.kind not in "buif":
         raise ImageError(f"{path}: expected grey levels or colour, found {key.dtype} values")
     photometric, samples = int(key.photometric), key.samplesperpixel
-    colours = {_RGB: 3, _YCBCR: 3, _SEPARATED: 4, _PALETTE: 1}.get(photometric, 1)
-    if photometric not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR):
+    if photometric not in _COLOURS:
         name = getattr(key.photometric, "name", photometric)
         raise ImageError(f"{path}: colours as {name}: expected grey levels, RGB, palette or CMYK")
+    colours, alpha = _COLOURS[photometric], _opacity_sample(key)
     if samples < colours:
         raise ImageError(f"{path}: expected {colours} samples a pixel, found {samples}")
-    extra = tuple(int(e) for e in key.extrasamples)
-    alpha = next(
-        (colours + i for i, e in enumerate(extra) if e in (_ASSOCIATED, _UNASSOCIATED)), None
-    )
-    associated = alpha is not None and extra[alpha - colours] == _ASSOCIATED
-    if alpha is not None and alpha >= samples:
-        alpha = None
+    associated = alpha is not None and int(key.extrasamples[alpha - colours]) == _ASSOCIATED
     has_gaps = 0 in page.databytecounts
     top = _top(key)
     table = _colour_table(key) if photometric == _PALETTE else None

@@ -4,12 +4,12 @@ from pathlib import Path
 
 REVISION = {
     "demo": 1,
-    "prepare": 3,
+    "prepare": 4,
     "prepare_mri": 1,
     "doctor": 4,
-    "align": 3,
+    "align": 4,
     "resample": 1,
-    "align_sections": 2,
+    "align_sections": 3,
     "train_registrar": 1,
     "train_shapes": 1,
     "train_sbr": 3,
@@ -25,7 +25,7 @@ REVISION = {
     "reassemble": 2,
     "evaluate": 2,
     "compare": 2,
-    "report": 3,
+    "report": 4,
     "simulate": 2,
 }
 """Raise the number of a stage, or of a method's section of the configuration, when its results

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbr_core.algorithms.alignment import tissue_centre_mm
+from sbr_core.algorithms.brain_size import resized
 from sbr_core.algorithms.section_affine import (
     AffineLimits,
     fit_section_affine,
@@ -28,7 +29,7 @@ from sbr_core.algorithms.sections import (
 )
 from sbr_core.errors import ConfigError, ImageError
 from sbr_core.geometry import PlaneGrid, apply, scaling
-from sbr_core.io.provenance import sha256_file, sha256_of
+from sbr_core.io.provenance import read_json, sha256_file, sha256_of
 from sbr_core.io.receipts import (
     SectionResult,
     file_of,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 _SEEN_SIGMAS_PX = (4.0, 2.0, 1.0)
 _UNSEEN_SIGMAS_PX = (10.0, 5.0, 2.0, 1.0)
-_SMALLEST_SIGMA_MM = 0.4  # anatomy that two contrasts share is no finer
+_SMALLEST_SIGMA_MM = 0.4  # anatomy that two contrasts share is no finer, in a human brain
 
 
 def run(
@@ -79,7 +80,10 @@ def run(
     if align_dir is None and not prealigned:
         raise ConfigError("align-sections: expected --align-dir, or --prealigned")
     out_dir = Path(out_dir)
-    seen = read_initial(Path(align_dir) / "sections_initial.tsv") if not prealigned else []
+    seen, enlargement = [], 1.0
+    if align_dir is not None:
+        seen = read_initial(Path(align_dir) / "sections_initial.tsv")
+        enlargement = float(read_json(Path(align_dir) / "plane_grid.json")["enlargement"])
     plane_rows = {r["section"]: r for r in read_table(planes, only_ok=False)}
     items = {
         row["section"]: (row, plane_rows.get(row["section"]))
@@ -98,6 +102,7 @@ def run(
                 "prepared": row["files"] | {"row": row["fingerprint"]},
                 "image": sha256_file(image) if image.is_file() else "",
                 "plane": plane["files"] if plane else {},
+                "enlargement": enlargement,
                 "start": [a.tolist() for a in _neighbours(row, seen)[0]] if seen else [],
             }
         )
@@ -116,7 +121,9 @@ def run(
             affine = np.linalg.inv(section_from_working)
             figures = {"cost": None, "prior_cost": None, "moved_mm": 0.0}
         else:
-            affine, figures = _fit(options, row, prepared, plane, planes, mask, grid, seen)
+            affine, figures = _fit(
+                options, row, prepared, plane, planes, mask, grid, seen, enlargement
+            )
         paths = [out_dir / "sections" / f"{row['section']}_{k}.nii.gz" for k in _FILES]
         write_plane(
             paths[0], _linear_image(row, section_from_working @ affine, grid), grid.spacing_mm
@@ -223,8 +230,14 @@ def _fit(
     mask: np.ndarray,
     grid: PlaneGrid,
     seen: Sequence[Mapping[str, Any]],
+    enlargement: float,
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """The affine of one section, and the figures of its fit."""
+    """The affine of one section, and the figures of its fit.
+
+    Parameters
+    ----------
+    enlargement : what makes a millimetre one of a human brain (`brain_size`).
+    """
     image = read_plane(file_of(prepared, row, "_image.nii.gz"))[0]
     mri = read_plane(file_of(planes, plane, "_mri.nii.gz"))[0]
     mri_mask = read_plane(file_of(planes, plane, "_mrimask.nii.gz"))[0] > 0
@@ -239,19 +252,24 @@ def _fit(
             tissue_centre_mm(mri_mask, grid.spacing_mm),
         )
     sigmas_px = _SEEN_SIGMAS_PX if own else _UNSEEN_SIGMAS_PX
+    spacing_mm = grid.spacing_mm * enlargement
     fit = fit_section_affine(
         image,
         mask,
-        working_pixel_mm,
+        working_pixel_mm * enlargement,
         mri,
         mri_mask,
-        grid.spacing_mm,
-        start,
+        spacing_mm,
+        resized(start, enlargement),
         limits=AffineLimits(options.max_scale_change, options.max_shear, options.prior_weight),
-        sigmas_mm=tuple(max(s * grid.spacing_mm, _SMALLEST_SIGMA_MM) for s in sigmas_px),
+        sigmas_mm=tuple(max(s * spacing_mm, _SMALLEST_SIGMA_MM) for s in sigmas_px),
     )
-    figures = {"cost": fit.cost, "prior_cost": fit.prior_cost, "moved_mm": fit.moved_mm}
-    return fit.working_from_plane_mm, figures
+    figures = {
+        "cost": fit.cost,
+        "prior_cost": fit.prior_cost,
+        "moved_mm": fit.moved_mm / enlargement,
+    }
+    return resized(fit.working_from_plane_mm, 1 / enlargement), figures
 
 
 def _linear_image(

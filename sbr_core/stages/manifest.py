@@ -185,25 +185,25 @@ def of_folder(
         rows.append(row)
     renamed = [f"{name} -> {section}" for section, name in ids.items() if section != stems[name]]
     if renamed:
-        said.append(f"section: {len(renamed)} names written otherwise: {_some(renamed)}")
+        said.append(f"section: {len(renamed)} names written otherwise: {some_of(renamed)}")
     for source, count in sources.items():
         said.append(f"pixel_size_mm: of {count} from their metadata ({source}): check one")
     if unknown:
         said.append(
             f"pixel_size_mm: EMPTY for {len(unknown)}, their files do not say it: fill it in, or"
-            f" give --pixel-size-mm: {_some(unknown)}"
+            f" give --pixel-size-mm: {some_of(unknown)}"
         )
     if odd:
-        said.append(f"pixel_size_mm: EMPTY, pixels are not square: {_some(odd)}")
+        said.append(f"pixel_size_mm: EMPTY, pixels are not square: {some_of(odd)}")
     if broken:
-        said.append(f"LEFT OUT, {len(broken)} cannot be read: {_some(broken)}")
+        said.append(f"LEFT OUT, {len(broken)} cannot be read: {some_of(broken)}")
     positions, how = positions_of([stems[name] for name in names], spacing_mm, thickness_mm)
     for row, position in zip(rows, positions, strict=True):
         if row is not None:
             row["position_mm"] = position
     rows = [row for row in rows if row is not None]
     if not rows:
-        raise ManifestError(f"{folder}: no image in it can be read: {_some(broken)}")
+        raise ManifestError(f"{folder}: no image in it can be read: {some_of(broken)}")
     said.append(f"position_mm: {how}")
     said.append("not known from files: the direction of the stack (orientation, in the sheet)")
     return rows, said
@@ -240,7 +240,7 @@ def positions_of(
     places = [float(f"{rank * spacing_mm:.9g}") for rank in ranks]
     gaps = ""
     if missing:
-        found = _some([str(numbers[0] + m * step) for m in missing])
+        found = some_of([str(numbers[0] + m * step) for m in missing])
         gaps = f"; {len(missing)} numbers are missing, which leaves gaps: {found}"
     return places, f"by the numbers in the names, {spacing_mm:g} mm apart{gaps}"
 
@@ -313,7 +313,7 @@ def of_volume(
     if unit == "unknown":
         said.append("the header does not say its unit of length: taken as mm, check it")
     if empty:
-        said.append(f"exclude: {len(empty)} slices are empty: {_some(empty)}")
+        said.append(f"exclude: {len(empty)} slices are empty: {some_of(empty)}")
     letters = "".join(nib.aff2axcodes(volume.world_from_voxel)[a] for a in (*across, axis))
     if int(header["sform_code"]) or int(header["qform_code"]):
         orientation_matrix(letters)
@@ -323,7 +323,7 @@ def of_volume(
     return rows, said
 
 
-def _some(items: Sequence[str], most: int = 5) -> str:
+def some_of(items: Sequence[str], most: int = 5) -> str:
     """A few of them, and how many more."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more

@@ -23,7 +23,7 @@ from sbr_core.errors import ImageError, ManifestError
 from sbr_core.io.blocks import Picture
 from sbr_core.io.images import image_shape, read_labels
 from sbr_core.io.manifests import SectionRow
-from sbr_core.io.pixel_size import disagreement, stated_pixel_size
+from sbr_core.io.pixel_size import disagreement, is_another_unit, stated_pixel_size
 from sbr_core.io.provenance import check_is_file, sha256_file, sha256_of
 from sbr_core.io.receipts import SectionResult, matrix_columns, run_sections
 from sbr_core.io.volumes import write_plane
@@ -33,8 +33,9 @@ from sbr_core.stages.source import find_source, read_for
 if TYPE_CHECKING:
     from sbr_core.config import PrepareOptions
 
-_LARGEST_MM = 1000.0
-"""No section of a brain is wider; of a mouse's, in micrometres, it would be."""
+_LARGEST_MM, _SMALLEST_MM = 500.0, 1.0
+"""No section of a brain is wider; of a mouse's, in micrometres, it would be. Hardly any is
+smaller."""
 
 
 def run(
@@ -90,10 +91,9 @@ def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> 
         An unreadable image, a mask or labels of another shape, or no tissue.
     """
     working_pixel_mm = options.working_pixel_mm
-    _check_extent(row, image_shape(Path(row.image)))
+    doubt = _doubtful_pixel_size(row, options.contradicted_pixel_size)
     read = read_for(Path(row.image), row.pixel_size_mm, working_pixel_mm)
     file_shape, picture = read.file_shape, read.pixels
-    doubt = disagreement(stated_pixel_size(Path(row.image)), row.pixel_size_mm)
     if doubt:
         print(f"prepare: WARNING: {row.image}: section {row.section!r}: {doubt}", file=sys.stderr)
     given_mask = read_labels(Path(row.mask), file_shape) > 0 if row.mask else None
@@ -124,9 +124,13 @@ def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> 
 
     tissue_mm2 = float(np.count_nonzero(mask)) * working_pixel_mm**2
     if tissue_mm2 == 0 or tissue_mm2 < options.min_tissue_mm2:
+        whole_mm2 = file_shape[0] * file_shape[1] * row.pixel_size_mm**2
+        why = "no tissue found"
+        if whole_mm2 < options.min_tissue_mm2:
+            why = f"by its pixel_size_mm {row.pixel_size_mm:g} the whole image has {whole_mm2:.3g}"
         raise ImageError(
             f"{row.image}: section {row.section!r}: {tissue_mm2:.1f} mm² of tissue, expected at"
-            f" least {options.min_tissue_mm2:g}: no tissue found"
+            f" least {options.min_tissue_mm2:g}: {why}"
         )
 
     image_path = out_dir / "sections" / f"{row.section}_image.nii.gz"
@@ -164,15 +168,40 @@ def _sampled(
     return resample_section(prefilter(signal.pixels, scale / signal.mean_step), px)
 
 
-def _check_extent(row: SectionRow, file_shape: tuple[int, int]) -> None:
-    """Refuse a section wider than any brain, as when micrometres were given for millimetres."""
-    extent_mm = max(file_shape) * row.pixel_size_mm
+def _doubtful_pixel_size(row: SectionRow, contradicted: str) -> str:
+    """What is to be said of a row's pixel size; "" where nothing speaks against it.
+
+    Parameters
+    ----------
+    contradicted : ``refuse`` or ``warn``, what to do where the file says plainly another unit.
+
+    Raises
+    ------
+    ImageError
+        It is micrometres given for millimetres or the like, as the file says, or as the section
+        would be wider than any brain.
+    """
+    file = Path(row.image)
+    longest_px, stated = max(image_shape(file)), stated_pixel_size(file)
+    extent_mm = longest_px * row.pixel_size_mm
+    doubt = disagreement(stated, row.pixel_size_mm)
+    if contradicted == "refuse" and is_another_unit(stated, row.pixel_size_mm):
+        raise ImageError(
+            f"{row.image}: section {row.section!r}: in its row of the manifest {doubt} (where the"
+            f" file is wrong: prepare.contradicted_pixel_size: warn)"
+        )
     if extent_mm > _LARGEST_MM:
         raise ImageError(
-            f"{row.image}: section {row.section!r}: {max(file_shape)} pixels of pixel_size_mm"
-            f" {row.pixel_size_mm:g} are {extent_mm / 1000:.3g} m: given in micrometres? Then it is"
-            f" {row.pixel_size_mm / 1000:g}"
+            f"{row.image}: section {row.section!r}: by pixel_size_mm {row.pixel_size_mm:g} in its"
+            f" row of the manifest, {longest_px} pixels are {extent_mm / 1000:.3g} m: given in"
+            f" micrometres? Then it is {row.pixel_size_mm / 1000:g}"
         )
+    if extent_mm < _SMALLEST_MM and not doubt:
+        return (
+            f"pixel_size_mm is {row.pixel_size_mm:g}, by which the section is {extent_mm:.3g} mm"
+            " wide: divided by 1000 twice?"
+        )
+    return doubt
 
 
 def _found_mask(

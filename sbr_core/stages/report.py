@@ -22,6 +22,7 @@ from sbr_core.io.transforms import PlaneField, read_section_transform
 from sbr_core.io.volumes import Volume, read_cuts, read_plane, read_volume
 from sbr_core.stages.doctor import CONTACT_SHEET, FINDINGS
 from sbr_core.stages.evaluate import PROVENANCE
+from sbr_core.stages.manifest import some_of
 from sbr_core.stages.page import (
     comparison_of,
     jpeg,
@@ -228,10 +229,13 @@ def _alarms(
     rows: Mapping[str, Mapping[str, Mapping[str, Any]]], measured: _Measured, results_dir: Path
 ) -> list[str]:
     failed: dict[str, str] = {}
+    warned: dict[str, list[str]] = {}
     for stage in _STAGES:
         table = results_dir / stage / "sections.tsv"
         if table.is_file():
             for row in read_table(table, only_ok=False, verify=False):
+                if row["status"] == "ok" and row["message"]:
+                    warned.setdefault(row["message"], []).append(row["section"])
                 if row["status"] != "ok":
                     failed.setdefault(row["section"], f"{stage}: {row['message']}")
     for method, found in rows.items():
@@ -239,6 +243,11 @@ def _alarms(
             if row["status"] != "ok":
                 failed.setdefault(section, f"{method}: {row['message']}")
     alarms = [f"section {section} was left out by {why}" for section, why in failed.items()]
+    # what is wrong with one section's pixel size mostly is with all
+    alarms += [
+        f"section{'s' * (len(sections) > 1)} {some_of(sections)}: {message}"
+        for message, sections in warned.items()
+    ]
     if (measuring := results_dir / "evaluation" / PROVENANCE).is_file():
         left_out = read_json(measuring).get("labels_left_out", {})
         alarms += [f"section {s}: its labels were left out: {why}" for s, why in left_out.items()]

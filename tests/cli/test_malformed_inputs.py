@@ -269,7 +269,28 @@ FILES = {
     "channels": (
         "a.ome.tif",
         lambda p: _tif(p, np.stack([GREY] * 4), metadata={"axes": "CYX"}, photometric="minisblack"),
-        ("4 channels",),
+        ("4 channels", "export the one"),
+    ),
+    "two channels as samples": (
+        "a.tif",
+        lambda p: _tif(p, np.dstack([GREY] * 2), photometric="minisblack", planarconfig="contig"),
+        ("2 channels", "export the one"),
+    ),
+    "five channels as samples, in planes": (
+        "a.ome.tif",
+        lambda p: _tif(
+            p,
+            np.stack([GREY] * 5),
+            photometric="minisblack",
+            planarconfig="separate",
+            metadata={"axes": "SYX"},
+        ),
+        ("5 channels", "export the one"),
+    ),
+    "colour and two channels": (
+        "a.tif",
+        lambda p: _tif(p, np.dstack([RGB, GREY, GREY]), photometric="rgb"),
+        ("colour and 2 more channels",),
     ),
     "animated GIF": ("a.gif", _animated, ("2 frames",)),
     "animated PNG": ("a.png", _animated, ("2 frames",)),
@@ -403,7 +424,10 @@ TABLES = {
         _rows("g\tg.png\t1\t500"),
         ("section 'g'", "40 m", "micrometres", "0.5"),
     ),
-    "a pixel far too small": (_rows("g\tg.png\t1\t0.0005"), ("section 'g'", "no tissue found")),
+    "a pixel far too small": (
+        _rows("g\tg.png\t1\t0.0005"),
+        ("section 'g'", "pixel_size_mm 0.0005", "whole image"),
+    ),
     "an infinite position": (_rows("g\tg.png\tinf\t0.5"), ("position_mm", "'inf'")),
     "a flip that is none": (
         _rows(GOOD_ROW + "\tupside", header=COLUMNS + "\tflip"),
@@ -466,15 +490,26 @@ def test_sections_of_several_sizes_and_kinds_are_one_brain(tmp_path):
     assert found[1]["tissue_mm2"] == pytest.approx(found[0]["tissue_mm2"], rel=0.03)
 
 
+def _of_stated_size(folder, stated_um, pixel_mm=PIXEL_MM):
+    """A manifest of `pixel_mm` for an OME-TIFF that says something."""
+    size = {"PhysicalSizeX": stated_um, "PhysicalSizeY": stated_um, "PhysicalSizeXUnit": "µm"}
+    _tif(folder / "a.ome.tif", GREY, metadata=size)
+    (folder / "sections.tsv").write_text(f"{COLUMNS}\na\ta.ome.tif\t1\t{pixel_mm}\n")
+    return folder / "sections.tsv"
+
+
 @pytest.mark.parametrize(
     ("stated_um", "words"),
-    [(500, None), (0.5, ["1000 times", "micrometres given as millimetres?"]), (600, ["1/1.2"])],
+    [
+        (500, None),
+        (600, ["1/1.2"]),
+        (50, ["10 times"]),
+        (200_000, ["1/400"]),
+        (0.2, ["2500 times"]),
+    ],
 )
 def test_a_pixel_size_that_the_file_contradicts_is_warned_of(tmp_path, capsys, stated_um, words):
-    size = {"PhysicalSizeX": stated_um, "PhysicalSizeY": stated_um, "PhysicalSizeXUnit": "µm"}
-    _tif(tmp_path / "a.ome.tif", GREY, metadata=size)
-    (tmp_path / "sections.tsv").write_text(f"{COLUMNS}\na\ta.ome.tif\t1\t{PIXEL_MM}\n")
-    assert _prepare(tmp_path / "sections.tsv", tmp_path / "out") == 0
+    assert _prepare(_of_stated_size(tmp_path, stated_um), tmp_path / "out") == 0
     told = [line for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
     (row,) = read_table(tmp_path / "out" / "chunks" / "1of1.tsv")
     if words is None:
@@ -482,6 +517,30 @@ def test_a_pixel_size_that_the_file_contradicts_is_warned_of(tmp_path, capsys, s
         return
     assert len(told) == 1 and "a.ome.tif" in told[0] and "section 'a'" in told[0]
     assert all(word in told[0] and word in row["message"] for word in words)
+
+
+@pytest.mark.parametrize(
+    ("stated_um", "words"),
+    [
+        (0.5, ("1000 times", "micrometres given as millimetres?")),
+        (0.31, ("1613 times", "micrometres given as millimetres?")),
+        (500_000, ("1/1000", "divided by 1000 twice?")),
+    ],
+)
+def test_a_pixel_size_in_another_unit_is_refused_as_the_file_says(
+    tmp_path, capsys, stated_um, words
+):
+    manifest = _of_stated_size(tmp_path, stated_um)
+    assert _prepare(manifest, tmp_path / "out", "--strict") == 2
+    line = _line(capsys, tmp_path / "out")
+    said = ("a.ome.tif", "section 'a'", "row of the manifest", "pixel_size_mm is 0.5", *words)
+    assert all(word in line for word in said), line
+    # the way out that the line names, for a file that is wrong
+    assert "prepare.contradicted_pixel_size: warn" in line
+    out, options = tmp_path / "trusted", '{"contradicted_pixel_size": "warn"}'
+    assert _prepare(manifest, out, "--strict", "--options", options) == 0
+    (row,) = read_table(out / "chunks" / "1of1.tsv")
+    assert row["pixel_size_mm"] == PIXEL_MM and all(word in row["message"] for word in words)
 
 
 def test_a_file_that_may_not_be_read(tmp_path, capsys):

@@ -1,5 +1,7 @@
 """Pictures read as coarsely as they are needed: the same as the mean over blocks of the whole."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tifffile
@@ -10,7 +12,12 @@ from sbr_core.errors import ImageError
 from sbr_core.io import tiff as tiff_module
 from sbr_core.io.blocks import Picture, grid_step
 from sbr_core.io.images import image_shape, read_labels, read_picture, read_reduced
-from sbr_core.io.pixel_size import PixelSize, disagreement, stated_pixel_size
+from sbr_core.io.pixel_size import (
+    PixelSize,
+    disagreement,
+    is_another_unit,
+    stated_pixel_size,
+)
 
 RNG = np.random.default_rng(1)
 COLOURS = RNG.integers(0, 256, (150, 203, 3)).astype(np.uint8)
@@ -182,6 +189,63 @@ def test_an_extra_sample_that_is_no_opacity_is_dropped(tmp_path):
     np.testing.assert_allclose(read_picture(tmp_path / "x.tif"), COLOURS / 255, atol=1e-6)
 
 
+LAYOUTS = {
+    "interleaved": {"planarconfig": "contig"},
+    "in tiles": {"planarconfig": "contig", "tile": (64, 48), "compression": "zlib"},
+    "in planes": {"planarconfig": "separate"},
+    "OME-TIFF, in planes": {"planarconfig": "separate", "metadata": {"axes": "SYX"}, "ome": True},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("channels", [2, 3, 5])
+def test_channels_beside_one_another_are_counted_and_none_is_taken(tmp_path, layout, channels):
+    """Samples that are grey levels, and no opacity, are channels: there is no first among them."""
+    array = RNG.integers(0, 256, (60, 70, channels)).astype(np.uint8)
+    if "planes" in layout:
+        array = np.moveaxis(array, -1, 0)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, array, photometric="minisblack", **LAYOUTS[layout])
+    for read in (read_picture, lambda p: read_reduced(p, 4), image_shape, read_labels):
+        with pytest.raises(ImageError, match=f"a.tif: .*found {channels} channels: export the one"):
+            read(path)
+
+
+def test_of_channels_the_same_is_said_wherever_the_file_keeps_them(tmp_path):
+    stack = RNG.integers(0, 256, (5, 60, 70)).astype(np.uint8)
+    how = {"photometric": "minisblack"}
+    tifffile.imwrite(tmp_path / "pages.ome.tif", stack, metadata={"axes": "CYX"}, **how)
+    tifffile.imwrite(tmp_path / "imagej.tif", stack, imagej=True, metadata={"axes": "CYX"}, **how)
+    tifffile.imwrite(tmp_path / "samples.tif", stack, planarconfig="separate", **how)
+    for name in ("pages.ome.tif", "imagej.tif", "samples.tif"):
+        with pytest.raises(ImageError, match="found 5 channels.*: export the one to be registered"):
+            read_picture(tmp_path / name)
+
+
+def test_grey_with_opacity_is_one_channel_and_with_another_sample_two(tmp_path):
+    grey, full = COLOURS[..., 0], np.full_like(COLOURS[..., 0], 255)
+    how = {"photometric": "minisblack", "planarconfig": "contig"}
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.dstack([grey, full]), extrasamples=["unassalpha"], **how
+    )
+    np.testing.assert_allclose(read_picture(tmp_path / "a.tif"), grey / 255, atol=1e-6)
+    tifffile.imwrite(
+        tmp_path / "b.tif",
+        np.dstack([grey, full, grey]),
+        extrasamples=["unassalpha", "unspecified"],
+        **how,
+    )
+    with pytest.raises(ImageError, match="found 2 channels"):
+        read_picture(tmp_path / "b.tif")
+
+
+def test_colour_with_more_than_a_fourth_sample_is_refused(tmp_path):
+    more = np.dstack([COLOURS, COLOURS[..., :2]])
+    tifffile.imwrite(tmp_path / "x.tif", more, photometric="rgb")
+    with pytest.raises(ImageError, match="colour and 2 more channels"):
+        read_picture(tmp_path / "x.tif")
+
+
 def _leave_out(path, tile):
     """Empty one entry of the tables of offsets and byte counts of a little-endian TIFF."""
     with tifffile.TiffFile(path) as tiff:
@@ -343,3 +407,44 @@ def test_a_disagreement_names_both_and_the_factor():
     assert disagreement(None, 0.5) == disagreement(stated, 0.00051) == ""
     assert "0.0005 mm (OME-XML): 1000 times as much: micro" in disagreement(stated, 0.5)
     assert "1/2 of it" in disagreement(stated, 0.00025)
+
+
+@pytest.mark.parametrize(("factor", "another"), [(1, 0), (400, 0), (500, 1), (2000, 1), (2500, 0)])
+def test_a_factor_of_about_1000_is_another_unit(factor, another):
+    stated = PixelSize(0.001, 0.001, "OME-XML")
+    assert is_another_unit(stated, 0.001 * factor) == another
+    assert is_another_unit(stated, 0.001 / factor) == another
+    assert not is_another_unit(None, factor)
+
+
+@pytest.mark.parametrize(
+    ("side", "unit", "is_certain"), [(0.5, "mm", 1), (0.5, "unknown", 0), (1, "mm", 0)]
+)
+def test_a_nifti_header_that_nobody_filled_in_is_not_certain(tmp_path, side, unit, is_certain):
+    """Programs write 1 mm, or a number without a unit, when they were not told any."""
+    import nibabel as nib
+
+    image = nib.Nifti1Image(GREY.T[..., None], np.diag([side, side, 1, 1]))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii")
+    stated = stated_pixel_size(tmp_path / "a.nii")
+    assert (stated.x_mm, stated.is_certain) == (side, is_certain)
+    assert is_another_unit(stated, side / 1000) == is_certain
+
+
+def test_a_nifti_that_would_not_fit_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    import nibabel as nib
+    import psutil
+
+    nib.save(nib.Nifti1Image(GREY.T[..., None], np.eye(4)), tmp_path / "a.nii.gz")
+
+    def free(n_bytes):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=n_bytes))
+
+    free(9 * GREY.size)
+    read_picture(tmp_path / "a.nii.gz")
+    free(9 * GREY.size - 1)
+    monkeypatch.setattr(nib.arrayproxy.ArrayProxy, "__array__", None)  # not to be called
+    with pytest.raises(ImageError, match=r"a.nii.gz: reading it takes .* of memory"):
+        read_picture(tmp_path / "a.nii.gz")
+    assert image_shape(tmp_path / "a.nii.gz") == GREY.shape

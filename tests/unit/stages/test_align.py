@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from scipy.spatial.transform import Rotation
 from sbr_core import cli
 from sbr_core.algorithms import pose_search, simulation
 from sbr_core.algorithms.alignment import centred_affines, coarse_scenes
+from sbr_core.algorithms.brain_size import resized
 from sbr_core.algorithms.section_affine import stretch_of
 from sbr_core.config import AlignOptions, AlignSectionsOptions, PrepareOptions, ResampleOptions
 from sbr_core.errors import AlignmentError, ConfigError, ImageError
@@ -33,7 +35,7 @@ from sbr_core.io.images import read_section, write_png
 from sbr_core.io.manifests import SectionRow, read_manifest, read_tsv, write_tsv
 from sbr_core.io.receipts import matrix_of, read_table
 from sbr_core.io.transforms import read_stack_from_world
-from sbr_core.io.volumes import Volume, read_plane, write_volume
+from sbr_core.io.volumes import Volume, read_plane, read_volume, write_volume
 from sbr_core.stages import align, align_sections, collect, prepare, prepare_mri, resample
 
 MRI_CONTRAST = np.array([0.0, 0.55, 1.0, 0.75, 0.12])
@@ -144,18 +146,22 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Phantom:
     )
     known = [r for r in read_tsv(results / "prepare" / "sections.tsv")[1] if r["section"] != "s18"]
     write_tsv(results / "prepare" / "known.tsv", known)
+    _align(results, WORKING_MM, 2.5)
+    _resample(results, rows)
+    _align_sections(results)
+    return Phantom(results, rows, np.linalg.inv(world_from_stack), truth)
+
+
+def _align(results: Path, working_pixel_mm: float, spacing_mm: float) -> None:
     align.run(
-        AlignOptions(spacing_mm=2.5),
+        AlignOptions(spacing_mm=spacing_mm),
         sections=results / "prepare" / "known.tsv",
         mri=results / "prepare" / "mri.nii.gz",
         mri_mask=results / "prepare" / "mri_mask.nii.gz",
         orientation="LIA",
-        working_pixel_mm=WORKING_MM,
+        working_pixel_mm=working_pixel_mm,
         out_dir=results / "align",
     )
-    _resample(results, rows)
-    _align_sections(results)
-    return Phantom(results, rows, np.linalg.inv(world_from_stack), truth)
 
 
 def _resample(results: Path, rows: list[SectionRow]) -> None:
@@ -219,13 +225,57 @@ def test_the_known_similarity_is_recovered(phantom):
 
 def test_a_torn_section_does_not_run_away(phantom):
     errors = _world_errors(phantom)
-    assert np.linalg.norm(errors[TORN], axis=1).mean() < 1.6
+    assert np.linalg.norm(errors[TORN], axis=1).mean() < WORKING_MM  # within a pixel
     stretches = {
         r["section"]: stretch_of(r["affine"][:2, :2])[1]
         for r in align_sections.read_initial(phantom.results / "align" / "sections_initial.tsv")
     }
     others = np.mean([stretches[name] for name in ("s06", "s07", "s09", "s10")], axis=0)
     assert np.abs(stretches[TORN] - others).max() < 0.02
+
+
+def test_a_mouses_brain_is_aligned_like_a_large_one(phantom, tmp_path):
+    """All lengths made smaller by a power of two: so is all that is found, and nothing else."""
+    times_smaller = 16
+    small = tmp_path / "small"
+    shutil.copytree(phantom.results / "prepare", small / "prepare")
+    for table in ("known.tsv", "chunks/000.tsv"):
+        _, rows = read_tsv(small / "prepare" / table)
+        for row in rows:
+            for length in ("position_mm", "working_pixel_mm", "pixel_size_mm", "g02", "g12"):
+                row[length] = repr(float(row[length]) / times_smaller)
+        write_tsv(small / "prepare" / table, rows)
+    for name in ("mri.nii.gz", "mri_mask.nii.gz"):
+        volume = read_volume(phantom.results / "prepare" / name)
+        smaller = resized(volume.world_from_voxel, 1.0)
+        smaller[:3] /= times_smaller
+        write_volume(small / "prepare" / name, Volume(volume.data, smaller))
+    _align(small, WORKING_MM / times_smaller, 2.5 / times_smaller)
+    rows = [dataclasses.replace(r, position_mm=r.position_mm / times_smaller) for r in phantom.rows]
+    _resample(small, rows)
+    _align_sections(small)
+
+    found = read_stack_from_world(small / "align" / align.STACK_TRANSFORM)
+    np.testing.assert_allclose(found, resized(_found(phantom), 1 / times_smaller), rtol=1e-9)
+    tables = [r / "align_sections" / "chunks" / "000.tsv" for r in (small, phantom.results)]
+    for row, large in zip(*map(read_table, tables), strict=True):
+        wanted = resized(np.array(matrix_of(large, "a")), 1 / times_smaller)
+        np.testing.assert_allclose(matrix_of(row, "a"), wanted, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("pixel_mm", "longer", "named"),
+    [(20.0, 1, "pixel_size_mm"), (2.0, 1000, "position_mm"), (3.0, 1, "working_pixel_mm")],
+)
+def test_lengths_that_do_not_go_together_are_named(phantom, pixel_mm, longer, named):
+    """Pixels ten times too large, positions in micrometres, a pixel too coarse for the brain."""
+    _, stack = align.read_stack(phantom.results / "prepare" / "sections.tsv", WORKING_MM)
+    brain = align.read_brain(
+        phantom.results / "prepare" / "mri.nii.gz", phantom.results / "prepare" / "mri_mask.nii.gz"
+    )
+    stack = [dataclasses.replace(s, position_mm=s.position_mm * longer) for s in stack]
+    with pytest.raises((ConfigError, ImageError), match=named):
+        align.check_sizes(stack, pixel_mm, brain)
 
 
 def test_what_was_found_and_how_surely_is_told(phantom):

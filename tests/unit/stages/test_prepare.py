@@ -332,3 +332,27 @@ def test_a_fine_picture_is_read_coarsely_and_gives_nearly_the_same(tmp_path):
         deep = ndimage.binary_erosion(mask, iterations=2)
         np.testing.assert_allclose(other[deep], image[deep], atol=0.02)
         assert 2 * np.sum((mask > 0) & (other_mask > 0)) / (mask.sum() + other_mask.sum()) > 0.98
+
+
+@pytest.mark.parametrize(
+    ("extent_mm", "words"),
+    [
+        (0.9, "by which the section is 0.9 mm wide: divided by 1000 twice?"),
+        (1.1, ""),
+        (8, ""),  # a mouse
+        (200, ""),  # a whole human brain
+        (480, ""),
+        (510, "are 0.51 m: given in micrometres?"),
+        (8000, "are 8 m: given in micrometres? Then it is 0.066"),
+    ],
+)
+def test_a_section_wider_than_any_brain_is_refused_and_a_tiny_one_told(tmp_path, extent_mm, words):
+    array = _glass(_tissue())
+    row = _row(tmp_path, array, pixel_size_mm=extent_mm / max(array.shape))
+    working_pixel_mm = extent_mm / 40
+    options = PrepareOptions(working_pixel_mm=working_pixel_mm, min_tissue_mm2=0.0)
+    found = _run(tmp_path, row, options=options)["s1"]
+    assert found["status"] == ("failed" if extent_mm > 500 else "ok")
+    assert words in found["message"] and bool(words) == bool(found["message"])
+    if extent_mm > 500:
+        assert "section 's1'" in found["message"] and "row of the manifest" in found["message"]

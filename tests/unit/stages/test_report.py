@@ -104,6 +104,23 @@ def test_page_names_what_went_wrong(finished_brain):
     assert "linear 2.00 → sbr 1.25" in page
 
 
+def test_page_names_doubtful_pixel_sizes_once_for_all_sections_alike(finished_brain):
+    header, rows = read_tsv(finished_brain.table("prepare"))
+    assert "the file says" not in page_of(finished_brain)
+    factors = {"003": "2 times", **dict.fromkeys(("004", "006", "007"), "1/1.2 of it")}
+    for row in rows:
+        if row["section"] in factors:
+            row["message"] = (
+                f"pixel_size_mm is 1, but the file says <so>: {factors[row['section']]}"
+            )
+    write_tsv(finished_brain.table("prepare"), rows, header)
+    to_look_at = page_of(finished_brain).split('id="alarms"')[1].split("</ul>")[0]
+    said = "pixel_size_mm is 1, but the file says &lt;so&gt;"
+    assert f"section 003: {said}: 2 times<" in to_look_at
+    assert f"sections 004, 006, 007: {said}: 1/1.2 of it<" in to_look_at
+    assert to_look_at.count(said) == 2
+
+
 def test_page_shows_the_accuracy_on_simulated_pairs_and_calls_it_simulated(finished_brain):
     title = "Accuracy on simulated pairs of this brain"
     assert title not in page_of(finished_brain)
