@@ -37,7 +37,7 @@ def read_summary(path: Path) -> dict[tuple[str, str, str, str], float]:
 def checks(
     summary: dict[tuple[str, str, str, str], float], method: str, path: Path
 ) -> list[tuple[str, float, float, str, bool]]:
-    """(what, value of `linear`, value of `method`, what is asked for, whether it holds).
+    """(what, value of `linear`, value of `method`, what must be, whether it holds).
 
     Raises
     ------
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     except SbrError as error:
         print(f"check_demo: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"{'':28}{'linear':>10}{arguments.method:>10}  asked for")
+    print(f"{'':28}{'linear':>10}{arguments.method:>10}  must be")
     for what, linear, ours, asked, holds in rows:
         print(f"{what:28}{linear:10.4f}{ours:10.4f}  {asked:14}{'yes' if holds else 'NO'}")
     return 0 if all(holds for *_, holds in rows) else 1
