@@ -123,7 +123,9 @@ def _of_tiff(path: Path) -> PixelSize | None:
         if imagej is not None:
             name = str(imagej).replace("\\u00B5", "µ").replace("μ", "µ").lower()
             mm, source = _MM.get(name), "ImageJ metadata"
-        return _of_density([_ratio(tag.value) for tag in tags], mm, source)
+        # in inches ImageJ passes on what it read, in micrometres somebody set the scale
+        was_set = imagej is not None and mm is not None and mm <= 1
+        return _of_density([_ratio(tag.value) for tag in tags], mm, source, was_set)
 
 
 def _of_ome(xml: str) -> PixelSize | None:
@@ -154,16 +156,20 @@ def _of_picture(path: Path) -> PixelSize | None:
     return _of_density([float(d) for d in dpi], 25.4, f"{format_name} resolution")
 
 
-def _of_density(per_unit: list[float], unit_mm: float | None, source: str) -> PixelSize | None:
-    """Of pixels per unit of length, unless a program wrote them by default."""
+def _of_density(
+    per_unit: list[float], unit_mm: float | None, source: str, was_set: bool = False
+) -> PixelSize | None:
+    """Of pixels per unit of length; None for a program's default, unless it `was_set`."""
     if unit_mm is None or min(per_unit) <= 0 or not all(map(math.isfinite, per_unit)):
         return None
     x_mm, y_mm = (unit_mm / value for value in per_unit)
-    dpi = 25.4 / x_mm
-    default = any(math.isclose(dpi, usual, rel_tol=0.005) for usual in _DEFAULT_DPI)
-    if source != "ImageJ metadata" and (default or per_unit[0] == 1):
-        return None
-    return PixelSize(x_mm, y_mm, source)
+    dpi, per_cm = 25.4 / x_mm, 10 / x_mm
+    # JPEG has whole numbers only: 72 dots per inch are 28 per centimetre there
+    is_default = per_unit[0] == 1 or any(
+        math.isclose(dpi, usual, rel_tol=0.005) or math.isclose(per_cm, round(usual / 2.54))
+        for usual in _DEFAULT_DPI
+    )
+    return None if is_default and not was_set else PixelSize(x_mm, y_mm, source)
 
 
 def _ratio(value: Any) -> float:

@@ -112,7 +112,8 @@ def _check_channels(path: Path, page: Any) -> None:
         return
     if colours > 1:
         raise ImageError(
-            f"{path}: expected one 2D plane, found colour and {more} more channels: {_EXPORT_ONE}"
+            f"{path}: expected one 2D plane, found colour and {more} more channels: save it without"
+            " those, selections of a painting program among them"
         )
     rgb = ", or as RGB if they are red, green and blue" if more in (2, 3) else ""
     raise ImageError(

@@ -23,10 +23,11 @@ from sbr_core.algorithms.alignment import (
     spacing_of_order,
 )
 from sbr_core.algorithms.brain_size import (
-    edge_mm,
     enlarged,
     enlargement_of,
     in_own_size,
+    size_mm,
+    width_mm,
 )
 from sbr_core.algorithms.pose_search import Pose, Verdict, judge, search
 from sbr_core.algorithms.section_affine import AffineLimits
@@ -45,9 +46,11 @@ if TYPE_CHECKING:
 _MIN_SECTIONS = 3
 _SPACING_MM = 1.5
 """Of the volumes that ANTs compares, in a human brain."""
-_LEAST_PX = 25.0
-_MOST_TIMES = 3.0
-"""How many times as wide as the brain a section's tissue may be before its pixel size is wrong."""
+_LEAST_PX = 25
+"""Pixels across a section, below which nothing is left to align."""
+_USUAL_PX = 150
+_MOST_TIMES = 10.0
+"""How many times as long as the MRI's brain, which may be a piece, sections and stack may be."""
 AUTO = "auto"
 """`orientation` of a stack that is to be found in any."""
 POSITIONS = "positions.tsv"
@@ -93,22 +96,22 @@ def run(
     rows, stack = read_stack(Path(sections), working_pixel_mm)
     brain = read_brain(Path(mri), Path(mri_mask))
 
-    check_sizes(stack, working_pixel_mm, brain)
+    check_sizes(stack, working_pixel_mm, brain, in_order=options.positions == "order")
     # from here to the results all lengths are those of a brain of human size
-    factor = enlargement_of(brain)
-    stack, pixel_mm, brain = enlarged(stack, working_pixel_mm, brain, factor)
-    spacing_mm = _SPACING_MM if options.spacing_mm is None else options.spacing_mm * factor
+    enlargement = enlargement_of(size_mm(stack, working_pixel_mm, brain))
+    stack, pixel_mm, brain = enlarged(stack, working_pixel_mm, brain, enlargement)
+    spacing_mm = _SPACING_MM if options.spacing_mm is None else options.spacing_mm * enlargement
     begin = time.monotonic()
 
     def progress(line: str) -> None:
         print(f"align: {time.monotonic() - begin:5.0f} s  {line}", file=sys.stderr, flush=True)
 
+    if enlargement != 1:
+        progress(f"all lengths {enlargement:g} times as large, to align the brain as a human one")
     if options.positions == "order":
         _propose_positions(
             options, rows, stack, pixel_mm, brain, near, out_dir, orientation, progress
         )
-    if factor != 1:
-        progress(f"all lengths {factor:g} times as large, to align the brain as a human one")
     progress("looking for the stack in the MRI at low resolution")
     scenes = coarse_scenes(stack, pixel_mm, brain)
     poses = search(*scenes, near=near, max_rotation_deg=options.max_rotation_deg, progress=progress)
@@ -126,7 +129,7 @@ def run(
     doubt = _doubt(verdict, options, orientation)
     if doubt:
         out_dir.mkdir(parents=True, exist_ok=True)
-        _draw_candidates(out_dir / CANDIDATES, stack, pixel_mm, brain, verdict, factor)
+        _draw_candidates(out_dir / CANDIDATES, stack, pixel_mm, brain, verdict, enlargement)
         raise AlignmentError(f"align: {doubt}; see {out_dir / CANDIDATES}")
     found = align_stack(
         stack,
@@ -141,15 +144,15 @@ def run(
     )
     (out_dir / CANDIDATES).unlink(missing_ok=True)
     out_dir.mkdir(parents=True, exist_ok=True)
-    _draw_overview(out_dir / "overview.png", stack, pixel_mm, brain, found, factor)
-    found = in_own_size(found, factor)
+    _draw_overview(out_dir / "overview.png", stack, pixel_mm, brain, found, enlargement)
+    found = in_own_size(found, enlargement)
     write_json(
         out_dir / "plane_grid.json",
         {
             "rows": found.grid.shape[0],
             "columns": found.grid.shape[1],
             "spacing_mm": found.grid.spacing_mm,
-            "enlargement": factor,
+            "enlargement": enlargement,
         },
     )
     write_tsv(
@@ -187,30 +190,41 @@ def run(
     )
 
 
-def check_sizes(stack: list[StackSection], working_pixel_mm: float, brain: Brain) -> None:
-    """ConfigError or ImageError where a unit must be wrong, or the pixel is far too coarse."""
-    size_mm = edge_mm(brain)
-    if not size_mm > 0:
+def check_sizes(
+    stack: list[StackSection], working_pixel_mm: float, brain: Brain, *, in_order: bool = False
+) -> None:
+    """Refuse lengths that cannot belong together, and pixels far too coarse for the sections.
+
+    Parameters
+    ----------
+    in_order : positions are no millimetres, and not looked at.
+
+    Raises
+    ------
+    ImageError
+        An empty mask of the MRI; sections or a stack many times as long as its brain.
+    ConfigError
+        Sections of too few pixels.
+    """
+    if not brain.mask.any():
         raise ImageError("align: the mask of the MRI is empty")
     longest_mm = float(np.linalg.norm(np.ptp(np.argwhere(brain.mask), axis=0) * brain.voxel_mm))
-    widths_mm = [max(np.ptp(np.argwhere(s.mask), axis=0)) * working_pixel_mm for s in stack]
-    width_mm = float(np.median(widths_mm))
-    if width_mm > _MOST_TIMES * longest_mm:
+    across_mm = width_mm(stack, working_pixel_mm)
+    if across_mm > _MOST_TIMES * longest_mm:
         raise ImageError(
-            f"align: sections are {width_mm:.4g} mm wide and the brain in the MRI is"
+            f"align: sections are {across_mm:.4g} mm wide and the brain in the MRI is"
             f" {longest_mm:.4g} mm long; check pixel_size_mm and the MRI's voxel size"
         )
     length_mm = stack[-1].position_mm - stack[0].position_mm
-    if length_mm > _MOST_TIMES * longest_mm:
+    if length_mm > _MOST_TIMES * longest_mm and not in_order:
         raise ImageError(
             f"align: the stack is {length_mm:.4g} mm long and the brain in the MRI"
             f" {longest_mm:.4g} mm; check position_mm (millimetres?) and the MRI's voxel size"
         )
-    if size_mm < _LEAST_PX * working_pixel_mm:
+    if across_mm < _LEAST_PX * working_pixel_mm:
         raise ConfigError(
-            f"align: prepare.working_pixel_mm {working_pixel_mm:g} is too coarse for this brain,"
-            f" about {size_mm:.3g} mm across; expected at most {size_mm / _LEAST_PX:.2g},"
-            f" well {size_mm / 200:.1g}"
+            f"align: prepare.working_pixel_mm {working_pixel_mm:g} is too coarse for sections"
+            f" {across_mm:.3g} mm wide; {across_mm / _USUAL_PX:.1g} is usual for them"
         )
 
 
@@ -339,7 +353,7 @@ def _draw_candidates(
     working_pixel_mm: float,
     brain: Brain,
     verdict: Verdict,
-    factor: float,
+    enlargement: float,
 ) -> None:
     """The best pose and its rivals below each other: the MRI as each has it, and the stack."""
     from matplotlib.figure import Figure
@@ -353,7 +367,7 @@ def _draw_candidates(
         as_found = StackAlignment(
             np.linalg.inv(pose.world_from_stack), PlaneGrid((1, 1), working_pixel_mm), affines
         )
-        cuts = overview_cuts(stack, working_pixel_mm, brain, as_found, factor)
+        cuts = overview_cuts(stack, working_pixel_mm, brain, as_found, enlargement)
         what = f"{name}: {_letters(pose)}, explains {1 - pose.cost:.1%}"
         for column, cut in enumerate(cuts):
             axes = figure.add_subplot(len(shown) + 1, 3, line * 3 + column + 1)
@@ -385,12 +399,12 @@ def _draw_overview(
     working_pixel_mm: float,
     brain: Brain,
     found: StackAlignment,
-    factor: float,
+    enlargement: float,
 ) -> None:
     """Three orthogonal cuts in stack space: MRI above, stack below, each with both outlines."""
     from matplotlib.figure import Figure
 
-    cuts: list[dict[str, Any]] = overview_cuts(stack, working_pixel_mm, brain, found, factor)
+    cuts: list[dict[str, Any]] = overview_cuts(stack, working_pixel_mm, brain, found, enlargement)
     figure = Figure(figsize=(4.5 * len(cuts), 7.5), layout="constrained")
     for column, cut in enumerate(cuts):
         for line, name in enumerate(("mri", "stack")):

@@ -81,9 +81,10 @@ def run(
         raise ConfigError("align-sections: expected --align-dir, or --prealigned")
     out_dir = Path(out_dir)
     seen, enlargement = [], 1.0
-    if align_dir is not None:
+    if not prealigned:
         seen = read_initial(Path(align_dir) / "sections_initial.tsv")
-        enlargement = float(read_json(Path(align_dir) / "plane_grid.json")["enlargement"])
+        grid_file = read_json(Path(align_dir) / "plane_grid.json")
+        enlargement = float(grid_file.get("enlargement", 1.0))
     plane_rows = {r["section"]: r for r in read_table(planes, only_ok=False)}
     items = {
         row["section"]: (row, plane_rows.get(row["section"]))

@@ -127,7 +127,10 @@ def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> 
         whole_mm2 = file_shape[0] * file_shape[1] * row.pixel_size_mm**2
         why = "no tissue found"
         if whole_mm2 < options.min_tissue_mm2:
-            why = f"by its pixel_size_mm {row.pixel_size_mm:g} the whole image has {whole_mm2:.3g}"
+            why = (
+                f"by its pixel_size_mm {row.pixel_size_mm:g} the whole image has"
+                f" {whole_mm2:.3g} mm²"
+            )
         raise ImageError(
             f"{row.image}: section {row.section!r}: {tissue_mm2:.1f} mm² of tissue, expected at"
             f" least {options.min_tissue_mm2:g}: {why}"

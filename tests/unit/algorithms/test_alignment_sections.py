@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from sbr_core.algorithms import section_affine
 from sbr_core.algorithms.section_affine import (
     AffineLimits,
     fit_section_affine,
@@ -103,6 +104,27 @@ def test_a_torn_section_does_not_run_away():
     stretch = stretch_of(fit.working_from_plane_mm[:2, :2])[1]
     assert np.abs(np.linalg.eigvalsh(stretch)).max() < 0.08
     assert _error_mm(fit.working_from_plane_mm, TRUE) < 2.5  # from 5.6 before
+
+
+def test_steps_go_down_the_cost_that_is_reported():
+    """Slopes along the six small motions, of the size among them, against differences of costs."""
+    section = _render((0, 0.9, 0.4, 0.7), TRUE)
+    problem = section_affine._Problem(
+        section, section > 0.1, PIXEL_MM, MRI, MRI_MASK, PIXEL_MM, TRUE, LIMITS
+    )
+    off = np.array([-0.02, -0.03, -0.03, 0.03, 1.0, -1.0])
+    at = section_affine._Motion(np.eye(2), np.zeros(2)).step(off, LIMITS)
+    problem.set_level(1.5, at)
+    slopes = 2 * problem._linearise(at, problem.evaluate(at))[0]
+    measured = np.empty(6)
+    for which, size in enumerate([5e-4] * 4 + [0.02] * 2):
+        step = size * np.eye(6)[which]
+        there, back = (problem.evaluate(at.step(s, LIMITS)).cost for s in (step, -step))
+        measured[which] = (there - back) / (2 * size)
+    # nearly: the intensity function is solved for in a few passes
+    for part in (slice(0, 4), slice(4, 6)):
+        wrong = np.linalg.norm(slopes[part] - measured[part])
+        assert wrong < 0.15 * np.linalg.norm(measured[part])
 
 
 def test_the_limits_hold_even_where_the_truth_is_beyond():

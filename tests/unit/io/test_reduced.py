@@ -361,6 +361,11 @@ SIZES = {
         {"imagej": True, "resolution": (1, 1), "metadata": {"unit": "mm"}},
         1.0,
     ),
+    "ImageJ, 72 dpi that it read and passed on": (
+        "tif",
+        {"imagej": True, "resolution": (72, 72), "metadata": {"unit": "inch"}},
+        None,
+    ),
     "ImageJ without a length": (
         "a.tif",
         {"imagej": True, "resolution": (1, 1), "metadata": {"unit": "pixel"}},

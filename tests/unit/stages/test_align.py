@@ -19,8 +19,8 @@ from scipy.spatial.transform import Rotation
 
 from sbr_core import cli
 from sbr_core.algorithms import pose_search, simulation
-from sbr_core.algorithms.alignment import centred_affines, coarse_scenes
-from sbr_core.algorithms.brain_size import resized
+from sbr_core.algorithms.alignment import Brain, StackSection, centred_affines, coarse_scenes
+from sbr_core.algorithms.brain_size import enlargement_of, resized, size_mm
 from sbr_core.algorithms.section_affine import stretch_of
 from sbr_core.config import AlignOptions, AlignSectionsOptions, PrepareOptions, ResampleOptions
 from sbr_core.errors import AlignmentError, ConfigError, ImageError
@@ -224,8 +224,9 @@ def test_the_known_similarity_is_recovered(phantom):
 
 
 def test_a_torn_section_does_not_run_away(phantom):
+    """A third is missing: 1.0 to 1.7 mm as details of the fit change, 1.3 aligned as human size."""
     errors = _world_errors(phantom)
-    assert np.linalg.norm(errors[TORN], axis=1).mean() < WORKING_MM  # within a pixel
+    assert np.linalg.norm(errors[TORN], axis=1).mean() < WORKING_MM
     stretches = {
         r["section"]: stretch_of(r["affine"][:2, :2])[1]
         for r in align_sections.read_initial(phantom.results / "align" / "sections_initial.tsv")
@@ -255,27 +256,73 @@ def test_a_mouses_brain_is_aligned_like_a_large_one(phantom, tmp_path):
     _resample(small, rows)
     _align_sections(small)
 
+    def of_both(name: str) -> tuple[dict, dict]:
+        return tuple(json.loads((r / "align" / name).read_text()) for r in (small, phantom.results))
+
+    grid, large = of_both("plane_grid.json")
+    assert (grid["enlargement"], large["enlargement"]) == (32, 2)
+    assert grid["spacing_mm"] * times_smaller == large["spacing_mm"]
+    for one, other in zip(*(q["rounds"] for q in of_both("quality.json")), strict=True):
+        assert one["moved_mm"] * times_smaller == pytest.approx(other["moved_mm"])
+        assert one["section_cost"] == pytest.approx(other["section_cost"])
     found = read_stack_from_world(small / "align" / align.STACK_TRANSFORM)
     np.testing.assert_allclose(found, resized(_found(phantom), 1 / times_smaller), rtol=1e-9)
     tables = [r / "align_sections" / "chunks" / "000.tsv" for r in (small, phantom.results)]
     for row, large in zip(*map(read_table, tables), strict=True):
         wanted = resized(np.array(matrix_of(large, "a")), 1 / times_smaller)
         np.testing.assert_allclose(matrix_of(row, "a"), wanted, rtol=1e-6, atol=1e-9)
+        assert row["moved_mm"] * times_smaller == pytest.approx(large["moved_mm"], rel=1e-4)
+
+
+def _ball_brain(radius_mm: float, voxel_mm: float, keep_mm: float | None = None) -> Brain:
+    """A ball in an MRI, or the slab of it within `keep_mm` of its middle."""
+    n = int(2 * radius_mm / voxel_mm) + 3
+    index = np.moveaxis(np.indices((n, n, n)), 0, -1) - (n - 1) / 2
+    mask = np.linalg.norm(index, axis=-1) * voxel_mm < radius_mm
+    if keep_mm is not None:
+        mask &= np.abs(index[..., 0]) * voxel_mm < keep_mm
+    return Brain(mask.astype(np.float32), mask, np.diag([*[voxel_mm] * 3, 1.0]))
+
+
+def _discs(width_mm: float, pixel_mm: float, positions_mm: list[float]) -> list[StackSection]:
+    n = round(width_mm / pixel_mm)
+    mask = np.linalg.norm(np.moveaxis(np.indices((n, n)), 0, -1) - (n - 1) / 2, axis=-1) < n / 2
+    return [StackSection(str(z), mask.astype(np.float32), mask, z) for z in positions_mm]
 
 
 @pytest.mark.parametrize(
-    ("pixel_mm", "longer", "named"),
-    [(20.0, 1, "pixel_size_mm"), (2.0, 1000, "position_mm"), (3.0, 1, "working_pixel_mm")],
+    ("radius_mm", "voxel_mm", "keep_mm", "width_mm", "pixel_mm", "enlargement"),
+    [
+        (66, 3, None, 140, 1.25, 1),  # human
+        (66, 3, 15, 140, 1.25, 1),  # a slab of its MRI: the sections are as large as ever
+        (66, 3, None, 25, 0.25, 1),  # a piece of its sections: the MRI is
+        (90, 4, None, 180, 1.25, 1),  # with the skull on: nothing is made smaller
+        (25, 1, None, 25, 0.25, 2),  # a block of both, as a macaque's brain
+        (28, 1, None, 60, 0.5, 2),  # macaque
+        (7.5, 0.3, None, 15, 0.1, 8),  # rat
+        (4.8, 0.2, None, 11, 0.06, 16),  # mouse
+    ],
 )
-def test_lengths_that_do_not_go_together_are_named(phantom, pixel_mm, longer, named):
-    """Pixels ten times too large, positions in micrometres, a pixel too coarse for the brain."""
-    _, stack = align.read_stack(phantom.results / "prepare" / "sections.tsv", WORKING_MM)
-    brain = align.read_brain(
-        phantom.results / "prepare" / "mri.nii.gz", phantom.results / "prepare" / "mri_mask.nii.gz"
-    )
-    stack = [dataclasses.replace(s, position_mm=s.position_mm * longer) for s in stack]
-    with pytest.raises((ConfigError, ImageError), match=named):
-        align.check_sizes(stack, pixel_mm, brain)
+def test_how_large_a_brain_is_its_mri_or_its_sections_say(
+    radius_mm, voxel_mm, keep_mm, width_mm, pixel_mm, enlargement
+):
+    brain = _ball_brain(radius_mm, voxel_mm, keep_mm)
+    stack = _discs(width_mm, pixel_mm, [0.0, radius_mm / 2, radius_mm])
+    align.check_sizes(stack, pixel_mm, brain)  # all of these can be
+    assert enlargement_of(size_mm(stack, pixel_mm, brain)) == enlargement
+
+
+def test_lengths_that_cannot_belong_together_are_named():
+    """A mouse of which one length is in the wrong unit."""
+    brain, positions = _ball_brain(4.8, 0.2), [0.0, 4.0, 8.0]
+    in_um = [1000 * z for z in positions]
+    with pytest.raises(ImageError, match="pixel_size_mm"):
+        align.check_sizes(_discs(11000, 60, positions), 60, brain)
+    with pytest.raises(ImageError, match="position_mm"):
+        align.check_sizes(_discs(11, 0.06, in_um), 0.06, brain)
+    align.check_sizes(_discs(11, 0.06, [1, 80, 160]), 0.06, brain, in_order=True)
+    with pytest.raises(ConfigError, match="working_pixel_mm 1.25 .* 11.2 mm wide; 0.07 is usual"):
+        align.check_sizes(_discs(11.25, 1.25, positions), 1.25, brain)
 
 
 def test_what_was_found_and_how_surely_is_told(phantom):
