@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from sbr_core.functional.warp import exponentiate, upsample_velocity, warp
 
 
-class Registrar(nn.Module):
+class Registrar(nn.Module, ABC):
     """What every registration network shares: its call, its padding, its integration.
 
     A network is a subclass with `levels` halvings and `_velocity`, the field of a padded pair.
@@ -54,8 +55,9 @@ class Registrar(nn.Module):
         )
         return velocity[..., top // 2 :, left // 2 :][..., : rows // 2, : columns // 2].contiguous()
 
+    @abstractmethod
     def _velocity(self, fixed: Tensor, moving: Tensor) -> Tensor:
-        raise NotImplementedError
+        """`forward` of a pair whose sides are multiples of 2^levels."""
 
     def displacement(self, velocity_half_px: Tensor, shape: tuple[int, int]) -> Tensor:
         """Integrate a velocity and bring it to full resolution.
