@@ -169,7 +169,7 @@ def read_reduced(path: Path, coarsest: float) -> Picture:
                     picture = _from_samples(*_pillow_samples(path, False), int(coarsest))
                 except ImageError:
                     raise
-                except Exception:
+                except Exception:  # however Pillow fails, the codec is what would help
                     raise missing from None
         elif _is_nifti(path):
             array = _nifti_slice(path)

@@ -185,10 +185,9 @@ def disagreement(stated: PixelSize | None, pixel_size_mm: float) -> str:
     factor = pixel_size_mm / stated.x_mm
     times = f"{factor:.4g} times as much" if factor > 1 else f"1/{1 / factor:.4g} of it"
     hint = ""
-    if _THOUSAND[0] <= factor <= _THOUSAND[1]:
-        hint = ": micrometres given as millimetres?"
-    elif _THOUSAND[0] <= 1 / factor <= _THOUSAND[1]:
-        hint = ": divided by 1000 twice?"
+    if _is_thousand(factor):
+        larger = factor > 1
+        hint = ": micrometres given as millimetres?" if larger else ": divided by 1000 twice?"
     return (
         f"pixel_size_mm is {pixel_size_mm:g}, but the file says {stated.x_mm:g} mm"
         f" ({stated.source}): {times}{hint}"
@@ -199,5 +198,9 @@ def is_another_unit(stated: PixelSize | None, pixel_size_mm: float) -> bool:
     """Whether a manifest's pixel size and a file's are a factor of about 1000 apart for certain."""
     if stated is None or not stated.is_certain:
         return False
-    factor = pixel_size_mm / stated.x_mm
+    return _is_thousand(pixel_size_mm / stated.x_mm)
+
+
+def _is_thousand(factor: float) -> bool:
+    """Whether a factor, or one over it, is about 1000."""
     return _THOUSAND[0] <= max(factor, 1 / factor) <= _THOUSAND[1]
