@@ -26,10 +26,16 @@ _EDGE_PER_WIDTH = 0.75
 """Of this edge and the width of a section across the brain: 107 mm and 140, a mouse's 8 and 11."""
 
 
+def extent_px(mask: np.ndarray) -> np.ndarray:
+    """Sides of the box around what is set in a mask, one per axis; the mask must not be empty."""
+    axes = range(mask.ndim)
+    shadows = (mask.any(axis=tuple(a for a in axes if a != axis)) for axis in axes)
+    return np.array([np.ptp(np.flatnonzero(shadow)) + 1 for shadow in shadows])
+
+
 def width_mm(sections: Sequence[StackSection], pixel_mm: float) -> float:
     """Longer side of the box around a section's tissue, mm, the median of all sections."""
-    sides_px = [max(np.ptp(np.argwhere(s.mask), axis=0)) + 1 for s in sections]
-    return float(np.median(sides_px)) * pixel_mm
+    return float(np.median([extent_px(s.mask).max() for s in sections])) * pixel_mm
 
 
 def size_mm(sections: Sequence[StackSection], pixel_mm: float, brain: Brain) -> float:
@@ -40,11 +46,11 @@ def size_mm(sections: Sequence[StackSection], pixel_mm: float, brain: Brain) -> 
 
 
 def enlargement_of(size_mm: float) -> float:
-    """The power of two, at least 1, that brings a size nearest to a human brain's.
+    """The largest power of two, at least 1, that leaves a size no more than a human brain's.
 
-    Human 1, macaque 2, marmoset 4, rat 8, mouse 16.
+    Human 1, macaque 2, marmoset 4, rat and mouse 8.
     """
-    return max(1.0, float(2.0 ** np.round(np.log2(_HUMAN_MM / size_mm))))
+    return max(1.0, float(2.0 ** np.floor(np.log2(_HUMAN_MM / size_mm))))
 
 
 def enlarged(

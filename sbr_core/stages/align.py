@@ -25,6 +25,7 @@ from sbr_core.algorithms.alignment import (
 from sbr_core.algorithms.brain_size import (
     enlarged,
     enlargement_of,
+    extent_px,
     in_own_size,
     size_mm,
     width_mm,
@@ -208,7 +209,7 @@ def check_sizes(
     """
     if not brain.mask.any():
         raise ImageError("align: the mask of the MRI is empty")
-    longest_mm = float(np.linalg.norm(np.ptp(np.argwhere(brain.mask), axis=0) * brain.voxel_mm))
+    longest_mm = float(np.linalg.norm(extent_px(brain.mask) * brain.voxel_mm))
     across_mm = width_mm(stack, working_pixel_mm)
     if across_mm > _MOST_TIMES * longest_mm:
         raise ImageError(

@@ -224,9 +224,8 @@ def test_the_known_similarity_is_recovered(phantom):
 
 
 def test_a_torn_section_does_not_run_away(phantom):
-    """A third is missing: 1.0 to 1.7 mm as details of the fit change, 1.3 aligned as human size."""
     errors = _world_errors(phantom)
-    assert np.linalg.norm(errors[TORN], axis=1).mean() < WORKING_MM
+    assert np.linalg.norm(errors[TORN], axis=1).mean() < 1.6
     stretches = {
         r["section"]: stretch_of(r["affine"][:2, :2])[1]
         for r in align_sections.read_initial(phantom.results / "align" / "sections_initial.tsv")
@@ -248,7 +247,7 @@ def test_a_mouses_brain_is_aligned_like_a_large_one(phantom, tmp_path):
         write_tsv(small / "prepare" / table, rows)
     for name in ("mri.nii.gz", "mri_mask.nii.gz"):
         volume = read_volume(phantom.results / "prepare" / name)
-        smaller = resized(volume.world_from_voxel, 1.0)
+        smaller = volume.world_from_voxel.copy()
         smaller[:3] /= times_smaller
         write_volume(small / "prepare" / name, Volume(volume.data, smaller))
     _align(small, WORKING_MM / times_smaller, 2.5 / times_smaller)
@@ -260,7 +259,7 @@ def test_a_mouses_brain_is_aligned_like_a_large_one(phantom, tmp_path):
         return tuple(json.loads((r / "align" / name).read_text()) for r in (small, phantom.results))
 
     grid, large = of_both("plane_grid.json")
-    assert (grid["enlargement"], large["enlargement"]) == (32, 2)
+    assert (grid["enlargement"], large["enlargement"]) == (16, 1)
     assert grid["spacing_mm"] * times_smaller == large["spacing_mm"]
     for one, other in zip(*(q["rounds"] for q in of_both("quality.json")), strict=True):
         assert one["moved_mm"] * times_smaller == pytest.approx(other["moved_mm"])
@@ -300,7 +299,7 @@ def _discs(width_mm: float, pixel_mm: float, positions_mm: list[float]) -> list[
         (25, 1, None, 25, 0.25, 2),  # a block of both, as a macaque's brain
         (28, 1, None, 60, 0.5, 2),  # macaque
         (7.5, 0.3, None, 15, 0.1, 8),  # rat
-        (4.8, 0.2, None, 11, 0.06, 16),  # mouse
+        (4.8, 0.2, None, 11, 0.06, 8),  # mouse
     ],
 )
 def test_how_large_a_brain_is_its_mri_or_its_sections_say(
