@@ -29,6 +29,7 @@ from sbr_core.functional.warp import warp
 from sbr_core.nn.generator import Generator
 from sbr_core.nn.projection import Projection
 from sbr_core.nn.registrar import build_registrar
+from sbr_core.training.loop import pick_precision
 from sbr_core.training.pairs import Pairs
 from sbr_core.training.sbr import SbrTask, draw_places, take
 
@@ -36,7 +37,7 @@ N_PAIRS = 4
 TISSUE_SHARE = 0.45
 DEPARTURES = (
     ("ours, as the paper has it", {}),
-    ("+ bfloat16", {"precision": "bfloat16"}),
+    ("+ bfloat16 where the device computes in it", {"precision": "auto"}),
     ("+ R's answer taken as given", {"registrar_gradient": False}),
     ("+ generator of half the width", {"generator_channels": 16}),
 )
@@ -106,10 +107,11 @@ def stepper(
         parameters, lr=options.learning_rate, betas=(options.beta1, 0.999), fused=True
     )
 
+    precision = pick_precision(options.precision, device)
+
     def step() -> tuple[float, float]:
         began = time.perf_counter(), time.process_time()
-        autocast = options.precision == "bfloat16"
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
             loss = losses()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

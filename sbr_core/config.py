@@ -182,7 +182,7 @@ class TrainOptions(Options):
     max_grad_norm: Positive = 1.0
     checkpoint_every_s: Positive = 60.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
     compile: bool = False
     seed: int = 0
     intensity: IntensityOptions = IntensityOptions()

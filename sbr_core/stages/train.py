@@ -206,7 +206,7 @@ def run(
     key = checkpoint_key(f"{STAGE}_{method}", revision, options.model_dump(mode="json"), data)
     print(
         f"{STAGE}: {method}: {len(usable)} sections of {tuple(tensors[0].shape[-2:])} px"
-        f" on {device}{f', from {start}' if start is not None else ''}",
+        f"{f', from {start}' if start is not None else ''}",
         file=sys.stderr,
     )
 

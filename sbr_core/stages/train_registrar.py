@@ -107,9 +107,7 @@ def run(
         *(registrar.state_dict().values() if source == "finetune" else ()),
     )
     key = checkpoint_key(STAGE, REVISION[STAGE], options.model_dump(mode="json"), data)
-    print(
-        f"{STAGE}: {len(kept)} planes of {tuple(images.shape[-2:])} px on {device}", file=sys.stderr
-    )
+    print(f"{STAGE}: {len(kept)} planes of {tuple(images.shape[-2:])} px", file=sys.stderr)
 
     with open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
         task = RegistrarTask(registrar, images.to(device), masks.to(device), positions_mm, options)

@@ -38,7 +38,7 @@ def run(
     architecture = registrar_architecture(options)
     registrar = build_registrar(**architecture).to(device)
     key = checkpoint_key(STAGE, REVISION[STAGE], options.model_dump(mode="json"), "shapes")
-    print(f"{STAGE}: {architecture['network']} on {device}", file=sys.stderr)
+    print(f"{STAGE}: {architecture['network']}", file=sys.stderr)
     out_dir = Path(out_dir)
     with open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
         history = train(ShapesTask(registrar, options, device), options, folder, device)

@@ -93,6 +93,27 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """``auto``: bfloat16 where the device computes in it, float32 elsewhere.
+
+    A processor without bfloat16 imitates it, tens of times slower than float32.
+    """
+    if device.type == "cuda":
+        computes = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # nothing known, with a torch that cannot tell, is taken for no
+        known = getattr(torch.cpu, "get_capabilities", dict)()
+        computes = bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    if name == "auto":
+        name = "bfloat16" if computes else "float32"
+    elif name == "bfloat16" and not computes:
+        _say(
+            f"precision: bfloat16 was asked for, but this {device.type} only imitates it, which can"
+            " be tens of times slower than float32 (try: auto)"
+        )
+    return getattr(torch, name)
+
+
 def fingerprint(*tensors: Tensor) -> str:
     """Hex digest of the shapes and bytes of tensors: the data's part of a checkpoint key."""
     digest = hashlib.sha256()
@@ -274,7 +295,8 @@ def train(
     if device.type == "cuda" and options.compile:
         for module in task.modules.values():
             module.compile()
-    autocast = options.precision == "bfloat16"
+    precision = pick_precision(options.precision, device)
+    _say(f"{task.name}: on {device} in {str(precision).removeprefix('torch.')}")
     if device.type == "cpu" and options.compile:
         _say(f"{task.name}: compile is for CUDA only, ignored on the CPU")
 
@@ -305,7 +327,9 @@ def train(
                 group["lr"] = rate * player.rate_factor
                 for parameter in own:
                     parameter.requires_grad_(done >= player.starts_at)
-            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            with torch.autocast(
+                device.type, torch.bfloat16, enabled=precision == torch.bfloat16
+            ):
                 losses = task.losses(rng)
             optimiser.zero_grad(set_to_none=True)
             losses["loss"].backward()
@@ -393,19 +417,20 @@ def _asked_to_stop() -> Iterator[list[signal.Signals]]:
 
 
 class _Progress:
-    """A line on stderr now and then: step, mean loss, speed, time left."""
+    """A line on stderr now and then: step, mean loss, speed, time left; the first one early."""
 
-    every_s = 5.0
+    first_s, every_s = 1.0, 5.0
 
     def __init__(self, name: str, step: int, done: float) -> None:
         self.name, self.first, self.done = name, step, done
-        self.started = self.told = time.monotonic()
+        self.started = time.monotonic()
+        self.next_s = self.started + self.first_s
         self.losses: list[float] = []
 
     def tell(self, step: int, done: float, loss: float) -> None:
         self.losses.append(loss)
         now = time.monotonic()
-        if now - self.told < self.every_s and done < 1.0:
+        if now < self.next_s and done < 1.0:
             return
         speed = (step - self.first) / max(now - self.started, 1e-9)
         left = int((1.0 - min(done, 1.0)) / max(done - self.done, 1e-9) * (now - self.started))
@@ -414,7 +439,7 @@ class _Progress:
             f"{self.name}: step {step} ({min(done, 1.0):.0%})  loss {mean:.4f}  {speed:.2f} steps/s"
             f"  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
         )
-        self.told, self.losses = now, []
+        self.next_s, self.losses = now + self.every_s, []
 
 
 def _say(line: str) -> None:

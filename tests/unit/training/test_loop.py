@@ -22,6 +22,7 @@ from sbr_core.training.loop import (
     learning_rate,
     open_checkpoints,
     pick_device,
+    pick_precision,
     train,
 )
 
@@ -336,6 +337,35 @@ def test_cuda_where_there_is_none_is_one_line(monkeypatch):
     assert pick_device("auto") == CPU
     with pytest.raises(TrainingError, match="cuda"):
         pick_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("device", "known", "picked"),
+    [
+        ("cpu", {"avx2": True, "avx512_f": True}, torch.float32),  # imitated: tens of times slower
+        ("cpu", {"avx512_bf16": True}, torch.bfloat16),
+        ("cpu", {"amx_bf16": True, "avx512_bf16": False}, torch.bfloat16),
+        ("cuda", False, torch.float32),
+        ("cuda", True, torch.bfloat16),
+    ],
+)
+def test_half_precision_only_where_the_device_computes_in_it(
+    monkeypatch, capsys, device, known, picked
+):
+    if device == "cpu":
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    else:
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: known)
+    assert pick_precision("auto", torch.device(device)) == picked
+    assert capsys.readouterr().err == ""
+    assert pick_precision("float32", torch.device(device)) == torch.float32
+    assert pick_precision("bfloat16", torch.device(device)) == torch.bfloat16
+    assert ("try: auto" in capsys.readouterr().err) == (picked == torch.float32)
+
+
+def test_without_knowledge_of_the_processor_it_is_taken_for_a_plain_one(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert pick_precision("auto", CPU) == torch.float32
 
 
 def test_compilation_is_ignored_on_the_cpu_with_a_note(tmp_path, capsys):
