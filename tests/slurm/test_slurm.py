@@ -1,9 +1,10 @@
 """The demo on a real SLURM by `workflow/profiles/slurm`, its training cancelled and pre-empted.
 
 ``make test-slurm`` runs this; `one_node.py` says what it needs. Nothing is stubbed, but the brain
-is small and the training short, unless ``SLURM_TEST_CONFIG`` names another configuration (with
-``checkpoint_every_s`` above the training's time, so that only SIGTERM writes one). What happened
-when is in ``events.log`` of the run's folder.
+is small and the training short, though not so short that a fast machine ends it before it can be
+stopped, unless ``SLURM_TEST_CONFIG`` names another configuration (with ``checkpoint_every_s`` above
+the training's time, so that only SIGTERM writes one). What happened when is in ``events.log`` of
+the run's folder.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ demo: {n_sections: 8, section_spacing_mm: 18.0, pixel_size_mm: 1.0, mri_spacing_
 prepare: {working_pixel_mm: 2.5}
 align: {rounds: 1, spacing_mm: 3.0}
 train_registrar: {finetune_steps: 10}
-train_sbr: {steps: 60, checkpoint_every_s: 3600}
+train_sbr: {steps: 600, checkpoint_every_s: 3600}
 infer: {refine_steps: 10}
 """
 SBR = Path("results/demo/sbr")
@@ -130,7 +131,7 @@ def interrupted(tmp_path_factory):
         try:
             step = wait_for("a step", lambda: said(DONE), run)
             first = training("RUNNING")
-            assert newest_checkpoint(lab) == 0
+            assert newest_checkpoint(lab) == 0, "it ended before it could be cancelled"
             cluster.run("scancel", first)
             note(f"scancel {first}, the training, after step {step} was told")
             wait_for("a checkpoint", lambda: newest_checkpoint(lab), run)
