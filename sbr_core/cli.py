@@ -139,6 +139,7 @@ COMMANDS = (
             _optional("--thickness-mm", "number", "what 1 in the names' numbers stands for, mm"),
             _optional("--pixel-size-mm", "number", "pixel of all files, instead of what they say"),
             _optional("--slice-axis", "text", "i, j or k: the axis a NIfTI is cut along"),
+            _optional("--image-channel", "text", "which channel of all files: number or name"),
         ),
     ),
     Command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ import numpy as np
 from sbr_core.errors import ImageError
 from sbr_core.io.blocks import BlockMeans, Picture, check_memory, over_background
 from sbr_core.io.provenance import atomic_path, check_is_file
-from sbr_core.io.tiff import MissingCodec, is_tiff, only_series, read_tiff
+from sbr_core.io.tiff import (
+    PRIMARIES,
+    MissingCodec,
+    find_plane,
+    index_of_channel,
+    is_tiff,
+    read_tiff,
+)
 
 _SAMPLES_AT_ONCE = 1 << 23
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)
@@ -88,7 +96,7 @@ def _tiff_samples(path: Path) -> np.ndarray | None:
     import tifffile
 
     with tifffile.TiffFile(path, _multifile=False) as tiff:
-        series = only_series(path, tiff)
+        series = find_plane(path, tiff).series
         check_memory(path, series.nbytes)
         try:
             return series.asarray()
@@ -136,7 +144,7 @@ def _pillow_samples(
         return np.asarray(image), (rows, columns)
 
 
-def read_reduced(path: Path, coarsest: float) -> Picture:
+def read_reduced(path: Path, coarsest: float, channel: str | None = None) -> Picture:
     """One section as it was photographed, at the resolution that is needed.
 
     Of a pyramid the coarsest level that serves is read, of anything else blocks of pixels are
@@ -145,6 +153,8 @@ def read_reduced(path: Path, coarsest: float) -> Picture:
     Parameters
     ----------
     coarsest : how many file pixels a pixel may be wide; below 2 the full resolution is read.
+    channel : which one of several, by its number from 1 or its name in the file; of colours `red`,
+        `green` or `blue`. "" where none was chosen, None where none can be.
 
     Returns
     -------
@@ -163,8 +173,10 @@ def read_reduced(path: Path, coarsest: float) -> Picture:
         picture = None
         if not _is_nifti(path) and is_tiff(path):
             try:
-                picture = read_tiff(path, coarsest)
+                picture = read_tiff(path, coarsest, channel)
             except MissingCodec as missing:
+                if channel:  # Pillow would take the first one
+                    raise
                 try:
                     picture = _from_samples(*_pillow_samples(path, False), int(coarsest))
                 except ImageError:
@@ -174,16 +186,31 @@ def read_reduced(path: Path, coarsest: float) -> Picture:
         elif _is_nifti(path):
             array = _nifti_slice(path)
             array = array if array.dtype == np.uint8 and array.ndim == 3 else array.astype("f4")
-            picture = _from_samples(array, array.shape[:2], int(coarsest))
+            picture = _one_channel(
+                path, _from_samples(array, array.shape[:2], int(coarsest)), channel
+            )
         else:
             array, shape = _pillow_samples(path, False, coarsest)
             done = max(1, round(shape[0] / array.shape[0]))
-            picture = _from_samples(array, shape, int(coarsest / done), done)
+            picture = _one_channel(
+                path, _from_samples(array, shape, int(coarsest / done), done), channel
+            )
     if min(picture.file_shape) < 2:
         raise ImageError(f"{path}: expected a 2D image, found shape {picture.file_shape}")
     if not np.isfinite(picture.pixels).all():
         raise ImageError(f"{path}: has values that are not finite")
     return picture
+
+
+def _one_channel(path: Path, picture: Picture, channel: str | None) -> Picture:
+    """The chosen colour of a picture; the picture itself where none was chosen, or it is grey."""
+    if not channel:
+        return picture
+    if picture.pixels.ndim == 2:
+        index_of_channel(path, channel, 1)
+        return picture
+    chosen = picture.pixels[..., index_of_channel(path, channel, 3, PRIMARIES)]
+    return replace(picture, pixels=np.ascontiguousarray(chosen))
 
 
 def _from_samples(
@@ -251,8 +278,13 @@ def read_labels(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
     return array.astype(np.uint16)
 
 
-def image_shape(path: Path) -> tuple[int, int]:
-    """(rows, columns) of an image, without its pixels; ImageError when it is none."""
+def image_shape(path: Path, channel: str | None = None) -> tuple[int, int]:
+    """(rows, columns) of an image, without its pixels; ImageError when it is none.
+
+    Parameters
+    ----------
+    channel : as of `read_reduced`.
+    """
     path = Path(path)
     check_is_file(path)
     with _decoding(path):
@@ -265,7 +297,7 @@ def image_shape(path: Path) -> tuple[int, int]:
             import tifffile
 
             with tifffile.TiffFile(path, _multifile=False) as tiff:
-                page = only_series(path, tiff).keyframe
+                page = find_plane(path, tiff, channel).series.keyframe
                 return page.imagelength, page.imagewidth
         from PIL import Image
 

@@ -46,6 +46,7 @@ class SectionRow:
     flip: str = "none"
     rotate_deg: float = 0.0
     stain: str = ""
+    image_channel: str = ""
     mri_image: str = ""
     mri_mask: str = ""
     mri_labels: str = ""
@@ -194,7 +195,8 @@ def parse_section(values: Mapping[str, Any], where: str, folder: Path | None) ->
     row["flip"] = text.get("flip") or "none"
     if row["flip"] not in FLIPS:
         raise ManifestError(f"{where}: flip: expected one of {FLIPS}, found {row['flip']!r}")
-    row["stain"] = text.get("stain", "")
+    for key in ("stain", "image_channel"):
+        row[key] = text.get(key, "")
     for key in PATH_COLUMNS:
         if text.get(key):
             row[key] = str(folder / text[key]) if folder is not None else text[key]

@@ -29,6 +29,7 @@ _TEXT = {
     "status",
     "message",
     "image",
+    "image_channel",
     "labels",
     "polarity",
     "fingerprint",

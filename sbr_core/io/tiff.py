@@ -9,7 +9,8 @@ tile and the result.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ _COLOURS = {_MINISWHITE: 1, _MINISBLACK: 1, _PALETTE: 1, _RGB: 3, _YCBCR: 3, _SE
 """How many samples of a pixel are its colour; what follows is opacity, or more channels."""
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _EXPORT_ONE = "export the one to be registered as a file of its own"
+PRIMARIES = ("red", "green", "blue")
 _DENSEST = {1: 2, 5: 3000, 7: 600 * 4, 8: 1100, 32773: 70, 32946: 1100}
 """Bytes that one byte can stand for at most: none (colours may be
 subsampled), LZW, JPEG, deflate, PackBits, deflate."""
@@ -43,12 +45,29 @@ def is_tiff(path: Path) -> bool:
         return stream.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def read_tiff(path: Path, coarsest: float) -> Picture:
+@dataclass(frozen=True)
+class Plane:
+    """Where the picture of a TIFF is.
+
+    Attributes
+    ----------
+    series : tifffile's, with the levels of its pyramid.
+    page : which of the pages of a level.
+    sample : the only one that counts of a pixel's colours or channels; None: its colour.
+    """
+
+    series: Any
+    page: int = 0
+    sample: int | None = None
+
+
+def read_tiff(path: Path, coarsest: float, channel: str | None = None) -> Picture:
     """The one picture of a TIFF.
 
     Parameters
     ----------
     coarsest : file pixels that a pixel may be wide; 1 reads the full resolution.
+    channel : as of `find_plane`.
 
     Raises
     ------
@@ -60,23 +79,30 @@ def read_tiff(path: Path, coarsest: float) -> Picture:
     import tifffile
 
     with tifffile.TiffFile(path, _multifile=False) as tiff:
-        series = only_series(path, tiff)
-        page = series.keyframe
+        plane = find_plane(path, tiff, channel)
+        series, page = plane.series, plane.series.keyframe
         file_shape = page.imagelength, page.imagewidth
         steps = [_steps(file_shape, level.keyframe) for level in series.levels]
         serves = [i for i, step in enumerate(steps) if max(step) <= coarsest * (1 + 1e-6)]
         level = max(serves, key=lambda i: steps[i]) if serves else 0
         step = steps[level]
-        page = series.levels[level].pages[0]
+        pages = series.levels[level].pages
+        page = pages[plane.page] if plane.page < len(pages) else None
         if page is None:
             raise ImageError(f"{path}: level {level} of its pyramid is missing")
         rest = max(1, int(coarsest / max(step) + 1e-6))
-        pixels = _read_page(path, page, rest)
+        pixels = _read_page(path, page, rest, plane.sample)
     return Picture(pixels, file_shape, (step[0] * rest, step[1] * rest))
 
 
-def only_series(path: Path, tiff: Any) -> Any:
-    """The series of a TIFF that is its picture; ImageError where it is not one plane."""
+def find_plane(path: Path, tiff: Any, channel: str | None = None) -> Plane:
+    """The picture in a TIFF; ImageError where it is not one plane.
+
+    Parameters
+    ----------
+    channel : which one of several, see `index_of_channel`; "" where none was chosen, None where
+        none can be.
+    """
     if not tiff.series:
         raise ImageError(f"{path}: not readable as an image: has no picture")
     first = tiff.series[0]
@@ -84,6 +110,10 @@ def only_series(path: Path, tiff: Any) -> Any:
         axis: n for axis, n in zip(first.axes, first.shape, strict=True) if axis not in "YXS"
     }
     several = {axis: n for axis, n in several.items() if n > 1}
+    page_of_channel = 0
+    if list(several) == ["C"] and channel is not None:
+        page_of_channel = index_of_channel(path, channel, several.pop("C"), _channel_names(tiff))
+        channel = ""
     if several or "Y" not in first.axes or "X" not in first.axes:
         words = {"C": "channels", "Z": "layers", "T": "times"}
         found = ", ".join(f"{n} {words.get(axis, 'pages')}" for axis, n in several.items())
@@ -96,20 +126,81 @@ def only_series(path: Path, tiff: Any) -> Any:
     # a slide's label and overview are smaller by far
     if any(2 * o.keyframe.imagelength * o.keyframe.imagewidth >= area for o in others):
         raise ImageError(f"{path}: expected one 2D plane, found {len(tiff.series)} pictures")
-    _check_channels(path, page)
-    return first
+    return Plane(first, page_of_channel, _sample(path, tiff, page, channel))
 
 
-def _check_channels(path: Path, page: Any) -> None:
-    """Refuse channels that lie in one page as samples of a pixel, as they would be dropped."""
+def index_of_channel(path: Path, channel: str, n: int, names: Sequence[str] = ()) -> int:
+    """Which of `n` channels is meant, from 0.
+
+    Parameters
+    ----------
+    channel : its number, from 1, or its name, whatever the case.
+    names : of all channels, as far as the file tells them.
+
+    Raises
+    ------
+    ImageError
+        None is meant, or one that is not there.
+    """
+    known = [name.casefold() for name in names]
+    if channel and channel.casefold() in known:
+        return known.index(channel.casefold())
+    try:
+        number = float(channel)  # tables that passed through other programs say 2.0
+    except ValueError:
+        number = 0.0
+    if number in range(1, n + 1):
+        return int(number) - 1
+    choice = f"1 to {n}{', or ' if names else ''}{', '.join(names)}" if n > 1 else "1"
+    if not channel:
+        rgb = "; if they are red, green and blue, save it as RGB" if n == 3 and not names else ""
+        raise ImageError(
+            f"{path}: expected one 2D plane, found {n} channels: image_channel chooses one"
+            f" ({choice}){rgb}"
+        )
+    raise ImageError(f"{path}: image_channel: expected {choice}, found {channel!r}")
+
+
+def _channel_names(tiff: Any) -> list[str]:
+    """What the file calls its channels; empty where it does not say."""
+    import tifffile
+
+    if tiff.is_imagej:
+        return [str(name) for name in (tiff.imagej_metadata or {}).get("Labels") or ()]
+    if not tiff.is_ome:
+        return []
+    image = tifffile.xml2dict(tiff.ome_metadata).get("OME", {}).get("Image", {})
+    image = image[0] if isinstance(image, list) else image
+    channels = image.get("Pixels", {}).get("Channel", [])
+    channels = channels if isinstance(channels, list) else [channels]
+    names = [str(one.get("Name", "")) for one in channels]
+    return names if all(names) else []
+
+
+def _sample(path: Path, tiff: Any, page: Any, channel: str | None) -> int | None:
+    """Which sample of a pixel is the chosen channel; None for all of its colour.
+
+    Channels that lie in one page as samples are refused where none is chosen, as they would be
+    dropped.
+    """
     colours = _COLOURS.get(int(page.photometric))
     if colours is None:
-        return  # refused by name where it is read
-    opacity = _opacity_sample(page) is not None
-    more = page.samplesperpixel - colours - opacity
+        return None  # refused by name where it is read
+    alpha = _opacity_sample(page)
+    more = page.samplesperpixel - colours - (alpha is not None)
+    is_colour = colours > 1 or int(page.photometric) == _PALETTE
     # scanners write a fourth sample beside colours that says nothing
     if more <= (colours > 1):
-        return
+        if not channel:
+            return None
+        names = PRIMARIES if is_colour else _channel_names(tiff)[:1]
+        index = index_of_channel(path, channel, 3 if is_colour else 1, names)
+        return index if is_colour else None
+    if colours == 1 and channel is not None and not is_colour:
+        samples = [s for s in range(page.samplesperpixel) if s != alpha]
+        names = _channel_names(tiff)
+        names = names if len(names) == len(samples) else []
+        return samples[index_of_channel(path, channel, len(samples), names)]
     if colours > 1:
         raise ImageError(
             f"{path}: expected one 2D plane, found colour and {more} more channels: save it without"
@@ -135,8 +226,13 @@ def _steps(file_shape: tuple[int, int], page: Any) -> tuple[float, float]:
     return grid_step(file_shape[1], page.imagewidth), grid_step(file_shape[0], page.imagelength)
 
 
-def _read_page(path: Path, page: Any, step: int) -> np.ndarray:
-    """(rows, columns[, 3]) float32, averaged over blocks of `step` pixels."""
+def _read_page(path: Path, page: Any, step: int, sample: int | None) -> np.ndarray:
+    """(rows, columns[, 3]) float32, averaged over blocks of `step` pixels.
+
+    Parameters
+    ----------
+    sample : as of `Plane`.
+    """
     key = page.keyframe
     if key.dtype is None or key.dtype.kind not in "buif":
         raise ImageError(f"{path}: expected grey levels or colour, found {key.dtype} values")
@@ -151,7 +247,8 @@ def _read_page(path: Path, page: Any, step: int) -> np.ndarray:
     has_gaps = 0 in page.databytecounts
     top = _top(key)
     table = _colour_table(key) if photometric == _PALETTE else None
-    channels = 3 if photometric in (_RGB, _YCBCR, _SEPARATED, _PALETTE) else 1
+    is_colour = photometric in (_RGB, _YCBCR, _SEPARATED, _PALETTE)
+    channels = 3 if is_colour and sample is None else 1
     opacity = alpha is not None or has_gaps
 
     def light(piece: np.ndarray) -> np.ndarray:
@@ -161,10 +258,13 @@ def _read_page(path: Path, page: Any, step: int) -> np.ndarray:
         elif photometric == _SEPARATED:
             ink = piece[..., :4].astype(np.float32) / np.float32(top)
             seen = (1 - ink[..., :3]) * (1 - ink[..., 3:]) * np.float32(top)
-        elif photometric == _MINISWHITE:
-            seen = np.float32(top) - piece[..., :1]
+        elif is_colour:
+            seen = piece[..., :3]
         else:
-            seen = piece[..., :channels]
+            seen = piece[..., (sample or 0) : (sample or 0) + 1]
+            seen = np.float32(top) - seen if photometric == _MINISWHITE else seen
+        if is_colour and sample is not None:
+            seen = seen[..., sample : sample + 1]
         if not opacity:
             return seen
         cover = np.ones((*piece.shape[:2], 1), np.float32)

@@ -108,7 +108,8 @@ def _on_images(
         row = row_of[section]
         if not image_of(row):
             raise ManifestError(f"{path}: section {section!r} has no mri_image in the manifest")
-        rows, columns = image_shape(Path(image_of(row)))
+        channel = row.image_channel if image_of(row) == row.image else None
+        rows, columns = image_shape(Path(image_of(row)), channel)
         for mark in read_image_marks(path, scale * row.pixel_size_mm):
             # annotated px from the corner -> file px from the corner, which is the same corner
             x, y = (scale * value for value in mark.point)

@@ -540,7 +540,7 @@ def _in_channel(item: Mapping[str, Any], grid: PlaneGrid, stain: str) -> np.ndar
     """The section through its affine, as `align_sections` writes it, in another channel."""
     row = item["prepared"]
     pixel_mm = float(row["pixel_size_mm"])
-    read = read_for(Path(row["image"]), pixel_mm, grid.spacing_mm)
+    read = read_for(row, grid.spacing_mm)
     own = Source.of(row)
     channel, _ = find_channel(own.lit_evenly(read.pixels), stain)
     affine = np.asarray(matrix_of(row, "g")) @ np.asarray(matrix_of(item["affines"], "a"))

@@ -43,6 +43,7 @@ def run(
     thickness_mm: float | None = None,
     pixel_size_mm: float | None = None,
     slice_axis: str | None = None,
+    image_channel: str | None = None,
 ) -> None:
     """Write the manifest, and print what it could not know.
 
@@ -56,6 +57,7 @@ def run(
     thickness_mm : distance that 1 in those numbers stands for, instead.
     pixel_size_mm : of all files, instead of what they say.
     slice_axis : ``i``, ``j`` or ``k``, along which a NIfTI is cut.
+    image_channel : of all files of a folder, by its number from 1 or its name in them.
 
     Raises
     ------
@@ -82,11 +84,15 @@ def run(
     if out.exists():
         raise ConfigError(f"{out}: is there already; -o FILE writes another one")
     if source.is_dir():
-        rows, said = of_folder(source, out.parent, section_spacing_mm, thickness_mm, pixel_size_mm)
+        rows, said = of_folder(
+            source, out.parent, section_spacing_mm, thickness_mm, pixel_size_mm, image_channel or ""
+        )
     elif source.name.lower().endswith((".nii", ".nii.gz")):
         if section_spacing_mm is not None or thickness_mm is not None:
             said_of = "--section-spacing-mm" if thickness_mm is None else "--thickness-mm"
             raise ConfigError(f"{said_of}: the header of {source} says how far slices are apart")
+        if image_channel is not None:
+            raise ConfigError(f"--image-channel: slices of {source} have one channel")
         rows, said = of_volume(source, out.parent, slice_axis, pixel_size_mm)
     elif source.exists():
         raise ConfigError(f"{source}: expected a folder of section images, or one 3D NIfTI")
@@ -130,6 +136,7 @@ def of_folder(
     spacing_mm: float | None,
     thickness_mm: float | None,
     pixel_size_mm: float | None,
+    image_channel: str,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """(rows, what is to be said) of a folder of images; `beside` is where the manifest goes."""
     names = sorted(
@@ -168,7 +175,7 @@ def of_folder(
         for column, other in companions.get(stems[name], {}).items():
             row[column] = os.path.relpath(folder / other, beside)
         try:
-            image_shape(folder / name)
+            image_shape(folder / name, image_channel)
             stated = None if pixel_size_mm else stated_pixel_size(folder / name)
         except ImageError as error:
             broken.append(str(error))
@@ -181,6 +188,8 @@ def of_folder(
             sources[stated.source] = sources.get(stated.source, 0) + 1
         elif pixel_size_mm is None:
             unknown.append(section)
+        if image_channel:
+            row["image_channel"] = image_channel
         row["pixel_size_mm"] = pixel_size_mm or (stated and float(f"{stated.x_mm:.9g}"))
         rows.append(row)
     renamed = [f"{name} -> {section}" for section, name in ids.items() if section != stems[name]]

@@ -92,7 +92,7 @@ def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> 
     """
     working_pixel_mm = options.working_pixel_mm
     doubt = _doubtful_pixel_size(row, options.contradicted_pixel_size)
-    read = read_for(Path(row.image), row.pixel_size_mm, working_pixel_mm)
+    read = read_for(vars(row), working_pixel_mm)
     file_shape, picture = read.file_shape, read.pixels
     if doubt:
         print(f"prepare: WARNING: {row.image}: section {row.section!r}: {doubt}", file=sys.stderr)
@@ -156,6 +156,7 @@ def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> 
             **matrix_columns(section_from_working, "g"),
             "tissue_mm2": tissue_mm2,
             "image": row.image,
+            "image_channel": row.image_channel,
             "labels": row.labels,
             "stain": row.stain,
         },
@@ -185,7 +186,8 @@ def _doubtful_pixel_size(row: SectionRow, contradicted: str) -> str:
         would be wider than any brain.
     """
     file = Path(row.image)
-    longest_px, stated = max(image_shape(file)), stated_pixel_size(file)
+    longest_px = max(image_shape(file, row.image_channel))
+    stated = stated_pixel_size(file)
     extent_mm = longest_px * row.pixel_size_mm
     doubt = disagreement(stated, row.pixel_size_mm)
     if contradicted == "refuse" and is_another_unit(stated, row.pixel_size_mm):

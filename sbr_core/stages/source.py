@@ -91,9 +91,15 @@ def find_source(
     return Source(channel, light), noise
 
 
-def read_for(path: Path, pixel_size_mm: float, output_mm: float) -> Picture:
-    """A section's picture, as finely as an output of `output_mm` a pixel needs it."""
-    return read_reduced(path, output_mm / OVERSAMPLING / pixel_size_mm)
+def read_for(row: Mapping[str, Any], output_mm: float) -> Picture:
+    """A section's picture, as finely as an output of `output_mm` a pixel needs it.
+
+    Parameters
+    ----------
+    row : with `image`, `pixel_size_mm` and maybe `image_channel`, of a manifest or of `prepare`.
+    """
+    coarsest = output_mm / OVERSAMPLING / float(row["pixel_size_mm"])
+    return read_reduced(Path(row["image"]), coarsest, row.get("image_channel") or "")
 
 
 def read_signal(row: Mapping[str, Any], output_mm: float) -> Picture:
@@ -114,5 +120,5 @@ def read_signal(row: Mapping[str, Any], output_mm: float) -> Picture:
     ImageError
         The file cannot be read.
     """
-    picture = read_for(Path(row["image"]), float(row["pixel_size_mm"]), output_mm)
+    picture = read_for(row, output_mm)
     return replace(picture, pixels=Source.of(row).signal(picture.pixels))

@@ -327,9 +327,7 @@ def train(
                 group["lr"] = rate * player.rate_factor
                 for parameter in own:
                     parameter.requires_grad_(done >= player.starts_at)
-            with torch.autocast(
-                device.type, torch.bfloat16, enabled=precision == torch.bfloat16
-            ):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
                 losses = task.losses(rng)
             optimiser.zero_grad(set_to_none=True)
             losses["loss"].backward()

@@ -269,12 +269,12 @@ FILES = {
     "channels": (
         "a.ome.tif",
         lambda p: _tif(p, np.stack([GREY] * 4), metadata={"axes": "CYX"}, photometric="minisblack"),
-        ("4 channels", "export the one"),
+        ("4 channels", "image_channel chooses one (1 to 4)"),
     ),
     "two channels as samples": (
         "a.tif",
         lambda p: _tif(p, np.dstack([GREY] * 2), photometric="minisblack", planarconfig="contig"),
-        ("2 channels", "export the one"),
+        ("2 channels", "image_channel chooses one (1 to 2)"),
     ),
     "five channels as samples, in planes": (
         "a.ome.tif",
@@ -285,7 +285,7 @@ FILES = {
             planarconfig="separate",
             metadata={"axes": "SYX"},
         ),
-        ("5 channels", "export the one"),
+        ("5 channels", "image_channel chooses one (1 to 5)"),
     ),
     "colour and two channels": (
         "a.tif",

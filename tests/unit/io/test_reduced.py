@@ -222,6 +222,93 @@ def test_of_channels_the_same_is_said_wherever_the_file_keeps_them(tmp_path):
             read_picture(tmp_path / name)
 
 
+CHANNELS = RNG.integers(0, 65536, (3, 120, 140)).astype(np.uint16)
+NAMES = ["DAPI", "GFP", "Cy5"]
+
+
+def _channel_pyramid(path):
+    with tifffile.TiffWriter(path) as tiff:
+        how = {"tile": (64, 64), "photometric": "minisblack"}
+        names = {"axes": "CYX", "Channel": {"Name": NAMES}}
+        tiff.write(CHANNELS, subifds=1, metadata=names, **how)
+        coarse = CHANNELS.reshape(3, 60, 2, 70, 2).mean(axis=(2, 4))
+        tiff.write(coarse.astype(np.uint16), subfiletype=1, **how)
+
+
+def _channels(path, array=CHANNELS, **how):
+    tifffile.imwrite(path, array, photometric="minisblack", **how)
+
+
+HOLDERS = {
+    "a.ome.tif": _channel_pyramid,
+    "imagej.tif": lambda p: _channels(p, imagej=True, metadata={"axes": "CYX", "Labels": NAMES}),
+    "planes.tif": lambda p: _channels(p, planarconfig="separate"),
+    "pixels.tif": lambda p: _channels(p, np.moveaxis(CHANNELS, 0, -1), planarconfig="contig"),
+}
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+def test_the_chosen_channel_is_read_wherever_the_file_keeps_it(tmp_path, name):
+    path = tmp_path / name
+    HOLDERS[name](path)
+    named = ["gFp"] if name in ("a.ome.tif", "imagej.tif") else []
+    for choice in ["2", "2.0", *named]:
+        whole = read_reduced(path, 1, choice).pixels
+        np.testing.assert_allclose(whole, CHANNELS[1] / 65535, atol=1e-6)
+        coarse = read_reduced(path, 2, choice).pixels
+        np.testing.assert_allclose(coarse, _blocks(CHANNELS[1], 2) / 65535, atol=2e-5)
+        assert image_shape(path, choice) == (120, 140)
+    listed = "1 to 3, or DAPI, GFP, Cy5" if named else "1 to 3"
+    for choice, words in {
+        "": rf"found 3 channels: image_channel chooses one \({listed}\)",
+        "4": f"image_channel: expected {listed}, found '4'",
+        "0": "found '0'",
+        "1.5": "found '1.5'",
+        "red": "found 'red'",
+    }.items():
+        for read in (lambda c: read_reduced(path, 2, c), lambda c: image_shape(path, c)):
+            with pytest.raises(ImageError, match=f"{name}: .*{words}"):
+                read(choice)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "palette.tif"])
+def test_a_colour_may_be_chosen_of_rgb_and_nothing_of_grey_but_the_first(tmp_path, name):
+    path = tmp_path / name
+    if name == "a.tif":
+        tifffile.imwrite(path, COLOURS, photometric="rgb", tile=(64, 64))
+    else:
+        image = Image.fromarray(COLOURS)
+        (image.quantize(16) if name == "palette.tif" else image).save(path)
+    all_three = read_picture(path)
+    for index, colour in enumerate(("red", "green", "blue")):
+        for choice in (colour, str(index + 1)):
+            chosen = read_reduced(path, 1, choice).pixels
+            np.testing.assert_array_equal(chosen, all_three[..., index])
+    with pytest.raises(ImageError, match="expected 1 to 3, or red, green, blue, found 'DAPI'"):
+        read_reduced(path, 1, "DAPI")
+    for grey in ("grey.png", "grey.tif"):
+        Image.fromarray(COLOURS[..., 0]).save(tmp_path / grey)
+        np.testing.assert_array_equal(
+            read_reduced(tmp_path / grey, 1, "1").pixels, read_picture(tmp_path / grey)
+        )
+        with pytest.raises(ImageError, match="image_channel: expected 1, found '2'"):
+            read_reduced(tmp_path / grey, 1, "2")
+
+
+def test_the_chosen_channel_of_samples_beside_opacity(tmp_path):
+    grey, full = COLOURS[..., 0], np.full_like(COLOURS[..., 0], 255)
+    tifffile.imwrite(
+        tmp_path / "b.tif",
+        np.dstack([full // 2, full, grey]),
+        photometric="minisblack",
+        planarconfig="contig",
+        extrasamples=["unassalpha", "unspecified"],
+    )
+    np.testing.assert_allclose(
+        read_reduced(tmp_path / "b.tif", 1, "2").pixels, grey / 255, atol=1e-6
+    )
+
+
 def test_grey_with_opacity_is_one_channel_and_with_another_sample_two(tmp_path):
     grey, full = COLOURS[..., 0], np.full_like(COLOURS[..., 0], 255)
     how = {"photometric": "minisblack", "planarconfig": "contig"}

@@ -88,6 +88,23 @@ def test_metadata_masks_odd_names_and_damaged_files(tmp_path, capsys):
     assert "names written otherwise" in said
 
 
+def test_one_channel_of_all_files_is_chosen_and_who_lacks_it_is_left_out(tmp_path, capsys):
+    for number, names in enumerate((["DAPI", "GFP"], ["GFP", "DAPI"], ["GFP", "Cy5"])):
+        tifffile.imwrite(
+            tmp_path / f"s{number}.ome.tif",
+            np.stack([GREY, GREY]),
+            photometric="minisblack",
+            metadata={"axes": "CYX", "Channel": {"Name": names}},
+        )
+    assert main(["manifest", str(tmp_path)]) == 2
+    assert "found 2 channels: image_channel chooses one (1 to 2, or DAPI, GFP)" in _said(capsys)
+    flags = ["--section-spacing-mm", "1", "--pixel-size-mm", "1", "--image-channel", "dapi"]
+    assert main(["manifest", str(tmp_path), *flags]) == 0
+    rows = read_manifest(tmp_path / "sections.tsv")
+    assert [(row.section, row.image_channel) for row in rows] == [("s0", "dapi"), ("s1", "dapi")]
+    assert "s2.ome.tif: image_channel: expected 1 to 2, or GFP, Cy5" in _said(capsys)
+
+
 def test_ids_that_would_be_the_same_are_told_apart(tmp_path):
     for name in ("a b.png", "a_b.png", "a_b.jpg", "脑.png"):
         write_png(tmp_path / name, GREY)

@@ -68,13 +68,40 @@ def test_receipt_has_the_agreed_columns(tmp_path):
     wanted = "section status message position_mm pixel_size_mm working_pixel_mm file_rows stain"
     wanted += " read_step"
     wanted += " file_columns polarity background channel white padding light staining"
-    wanted += " g00 g01 g02 g10 g11 g12 tissue_mm2 image labels"
+    wanted += " g00 g01 g02 g10 g11 g12 tissue_mm2 image image_channel labels"
     assert set(wanted.split()) | {"files", "fingerprint"} == set(row)
     assert (row["status"], row["polarity"]) == ("ok", "bright_background")
     assert (row["file_rows"], row["file_columns"]) == (90, 120)
     assert set(row["files"]) == {"sections/s1_image.nii.gz", "sections/s1_mask.nii.gz"}
     sidecar = json.loads((tmp_path / "out" / "sections" / "s1.json").read_text())
     assert sidecar["row"]["fingerprint"] == row["fingerprint"]
+
+
+def test_a_chosen_channel_is_as_good_as_that_channel_in_a_file_of_its_own(tmp_path):
+    """Here, and in the stages that go back to the file later."""
+    stained = np.round(200 * _tissue()).astype(np.uint8)
+    channels = np.stack([np.round(200 * _tissue(1)).astype(np.uint8), stained])
+    path = tmp_path / "two.ome.tif"
+    names = {"axes": "CYX", "Channel": {"Name": ["GFP", "DAPI"]}}
+    tifffile.imwrite(path, channels, photometric="minisblack", metadata=names)
+    alone = _row(tmp_path, stained, "alone")
+    rows = _run(
+        tmp_path,
+        alone,
+        dataclasses.replace(alone, section="dapi", image=str(path), image_channel="DAPI"),
+        dataclasses.replace(alone, section="second", image=str(path), image_channel="2"),
+        dataclasses.replace(alone, section="none", image=str(path)),
+        dataclasses.replace(alone, section="fifth", image=str(path), image_channel="5"),
+    )
+    for name in ("dapi", "second"):
+        for chosen, own in zip(_planes(tmp_path, name), _planes(tmp_path, "alone"), strict=True):
+            np.testing.assert_array_equal(chosen, own)
+        np.testing.assert_array_equal(
+            read_signal(rows[name], 0.2).pixels, read_signal(rows["alone"], 0.2).pixels
+        )
+    assert rows["none"]["status"] == rows["fifth"]["status"] == "failed"
+    assert "found 2 channels: image_channel chooses one" in rows["none"]["message"]
+    assert "expected 1 to 2, or GFP, DAPI, found '5'" in rows["fifth"]["message"]
 
 
 def test_tissue_is_positive_background_zero_and_the_scale_linear(tmp_path):
