@@ -5,22 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from sbr_core.errors import ImageError
 from sbr_core.io.blocks import BlockMeans, Picture, check_memory, over_background
+from sbr_core.io.channels import PRIMARIES, Channels
 from sbr_core.io.provenance import atomic_path, check_is_file
-from sbr_core.io.tiff import (
-    PRIMARIES,
-    MissingCodec,
-    find_plane,
-    index_of_channel,
-    is_tiff,
-    read_tiff,
-)
+from sbr_core.io.tiff import MissingCodec, find_plane, is_tiff, read_tiff
 
 _SAMPLES_AT_ONCE = 1 << 23
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)
@@ -175,10 +168,11 @@ def read_reduced(path: Path, coarsest: float, channel: str | None = None) -> Pic
             try:
                 picture = read_tiff(path, coarsest, channel)
             except MissingCodec as missing:
-                if channel:  # Pillow would take the first one
+                if channel and not missing.is_only_picture:
                     raise
                 try:
-                    picture = _from_samples(*_pillow_samples(path, False), int(coarsest))
+                    read = _pillow_samples(path, False)
+                    picture = _from_samples(path, channel, *read, int(coarsest))
                 except ImageError:
                     raise
                 except Exception:  # however Pillow fails, the codec is what would help
@@ -186,15 +180,11 @@ def read_reduced(path: Path, coarsest: float, channel: str | None = None) -> Pic
         elif _is_nifti(path):
             array = _nifti_slice(path)
             array = array if array.dtype == np.uint8 and array.ndim == 3 else array.astype("f4")
-            picture = _one_channel(
-                path, _from_samples(array, array.shape[:2], int(coarsest)), channel
-            )
+            picture = _from_samples(path, channel, array, array.shape[:2], int(coarsest))
         else:
             array, shape = _pillow_samples(path, False, coarsest)
             done = max(1, round(shape[0] / array.shape[0]))
-            picture = _one_channel(
-                path, _from_samples(array, shape, int(coarsest / done), done), channel
-            )
+            picture = _from_samples(path, channel, array, shape, int(coarsest / done), done)
     if min(picture.file_shape) < 2:
         raise ImageError(f"{path}: expected a 2D image, found shape {picture.file_shape}")
     if not np.isfinite(picture.pixels).all():
@@ -202,24 +192,27 @@ def read_reduced(path: Path, coarsest: float, channel: str | None = None) -> Pic
     return picture
 
 
-def _one_channel(path: Path, picture: Picture, channel: str | None) -> Picture:
-    """The chosen colour of a picture; the picture itself where none was chosen, or it is grey."""
+def _chosen_colour(path: Path, channel: str | None, is_colour: bool) -> int | None:
+    """Which of three colours was chosen; None where none was, or of grey."""
     if not channel:
-        return picture
-    if picture.pixels.ndim == 2:
-        index_of_channel(path, channel, 1)
-        return picture
-    chosen = picture.pixels[..., index_of_channel(path, channel, 3, PRIMARIES)]
-    return replace(picture, pixels=np.ascontiguousarray(chosen))
+        return None
+    index = (Channels(3, PRIMARIES) if is_colour else Channels(1)).index(path, channel)
+    return index if is_colour else None
 
 
 def _from_samples(
-    array: np.ndarray, file_shape: tuple[int, int], step: int, done: int = 1
+    path: Path,
+    channel: str | None,
+    array: np.ndarray,
+    file_shape: tuple[int, int],
+    step: int,
+    done: int = 1,
 ) -> Picture:
     """A picture of the samples (rows, columns[, channels]) that Pillow or NIfTI gives.
 
     Parameters
     ----------
+    channel : as of `read_reduced`.
     step : further reduction.
     done : how far `array` is reduced already.
     """
@@ -229,6 +222,7 @@ def _from_samples(
         raise ImageError(f"expected grey levels or colour, found {array.dtype} values")
     samples = array.reshape(*array.shape[:2], -1)
     channels = samples.shape[2]
+    colour = _chosen_colour(path, channel, channels >= 3)
     opacity = channels in (2, 4)
     top = np.float32(np.iinfo(array.dtype).max if array.dtype.kind in "ui" else 1)
     step = max(1, step)
@@ -240,8 +234,10 @@ def _from_samples(
             piece[..., :-1] *= piece[..., -1:]
         means.add(piece, row, 0)
     pixels = means.means()
+    cover, pixels = pixels[..., -1], pixels[..., :-1] if opacity else pixels
+    pixels = pixels if colour is None else pixels[..., colour : colour + 1]
     if opacity:
-        pixels = over_background(pixels[..., :-1], pixels[..., -1])
+        pixels = over_background(pixels, cover)
     pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
     return Picture(np.ascontiguousarray(pixels), file_shape, (float(step * done),) * 2)
 
@@ -283,7 +279,7 @@ def image_shape(path: Path, channel: str | None = None) -> tuple[int, int]:
 
     Parameters
     ----------
-    channel : as of `read_reduced`.
+    channel : as of `read_reduced`; one that is not there is refused.
     """
     path = Path(path)
     check_is_file(path)
@@ -291,7 +287,9 @@ def image_shape(path: Path, channel: str | None = None) -> tuple[int, int]:
         if _is_nifti(path):
             import nibabel as nib
 
-            columns, rows = _slice_shape(path, nib.load(path).shape)
+            image = nib.load(path)
+            columns, rows = _slice_shape(path, image.shape)
+            _chosen_colour(path, channel, image.get_data_dtype().names is not None)
             return rows, columns
         if is_tiff(path):
             import tifffile
@@ -303,6 +301,7 @@ def image_shape(path: Path, channel: str | None = None) -> tuple[int, int]:
 
         Image.MAX_IMAGE_PIXELS = None
         with Image.open(path) as image:
+            _chosen_colour(path, channel, image.mode[0] == "P" or len(image.getbands()) > 2)
             return image.height, image.width
 
 

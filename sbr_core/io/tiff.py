@@ -9,15 +9,17 @@ tile and the result.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
 from sbr_core.errors import ImageError
 from sbr_core.io.blocks import BlockMeans, Picture, check_memory, grid_step, over_background
+from sbr_core.io.channels import PRIMARIES, Channels
 
 # what it says of damaged files is said here, in one line
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -29,14 +31,20 @@ _COLOURS = {_MINISWHITE: 1, _MINISBLACK: 1, _PALETTE: 1, _RGB: 3, _YCBCR: 3, _SE
 """How many samples of a pixel are its colour; what follows is opacity, or more channels."""
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _EXPORT_ONE = "export the one to be registered as a file of its own"
-PRIMARIES = ("red", "green", "blue")
 _DENSEST = {1: 2, 5: 3000, 7: 600 * 4, 8: 1100, 32773: 70, 32946: 1100}
 """Bytes that one byte can stand for at most: none (colours may be
 subsampled), LZW, JPEG, deflate, PackBits, deflate."""
 
 
 class MissingCodec(Exception):
-    """A compression that only imagecodecs reads, which is not installed."""
+    """A compression that only imagecodecs reads, which is not installed.
+
+    Attributes
+    ----------
+    is_only_picture : whether the file has no other page or channel that a decoder might take.
+    """
+
+    is_only_picture = True
 
 
 def is_tiff(path: Path) -> bool:
@@ -54,11 +62,13 @@ class Plane:
     series : tifffile's, with the levels of its pyramid.
     page : which of the pages of a level.
     sample : the only one that counts of a pixel's colours or channels; None: its colour.
+    skipped : how many planes of the page's size lie before it where only the first has a page.
     """
 
     series: Any
     page: int = 0
     sample: int | None = None
+    skipped: int = 0
 
 
 def read_tiff(path: Path, coarsest: float, channel: str | None = None) -> Picture:
@@ -91,7 +101,13 @@ def read_tiff(path: Path, coarsest: float, channel: str | None = None) -> Pictur
         if page is None:
             raise ImageError(f"{path}: level {level} of its pyramid is missing")
         rest = max(1, int(coarsest / max(step) + 1e-6))
-        pixels = _read_page(path, page, rest, plane.sample)
+        try:
+            pixels = _read_page(path, page, rest, plane)
+        except MissingCodec as missing:
+            key = page.keyframe
+            known = _COLOURS[int(key.photometric)] + (_opacity_sample(key) is not None)
+            missing.is_only_picture = len(pages) == 1 and key.samplesperpixel == known
+            raise
     return Picture(pixels, file_shape, (step[0] * rest, step[1] * rest))
 
 
@@ -100,8 +116,7 @@ def find_plane(path: Path, tiff: Any, channel: str | None = None) -> Plane:
 
     Parameters
     ----------
-    channel : which one of several, see `index_of_channel`; "" where none was chosen, None where
-        none can be.
+    channel : which one of several, as of `Channels.index`; None where none can be chosen.
     """
     if not tiff.series:
         raise ImageError(f"{path}: not readable as an image: has no picture")
@@ -110,10 +125,7 @@ def find_plane(path: Path, tiff: Any, channel: str | None = None) -> Plane:
         axis: n for axis, n in zip(first.axes, first.shape, strict=True) if axis not in "YXS"
     }
     several = {axis: n for axis, n in several.items() if n > 1}
-    page_of_channel = 0
-    if list(several) == ["C"] and channel is not None:
-        page_of_channel = index_of_channel(path, channel, several.pop("C"), _channel_names(tiff))
-        channel = ""
+    along_axis = several.pop("C") if channel is not None and list(several) == ["C"] else 1
     if several or "Y" not in first.axes or "X" not in first.axes:
         words = {"C": "channels", "Z": "layers", "T": "times"}
         found = ", ".join(f"{n} {words.get(axis, 'pages')}" for axis, n in several.items())
@@ -126,55 +138,37 @@ def find_plane(path: Path, tiff: Any, channel: str | None = None) -> Plane:
     # a slide's label and overview are smaller by far
     if any(2 * o.keyframe.imagelength * o.keyframe.imagewidth >= area for o in others):
         raise ImageError(f"{path}: expected one 2D plane, found {len(tiff.series)} pictures")
-    return Plane(first, page_of_channel, _sample(path, tiff, page, channel))
-
-
-def index_of_channel(path: Path, channel: str, n: int, names: Sequence[str] = ()) -> int:
-    """Which of `n` channels is meant, from 0.
-
-    Parameters
-    ----------
-    channel : its number, from 1, or its name, whatever the case.
-    names : of all channels, as far as the file tells them.
-
-    Raises
-    ------
-    ImageError
-        None is meant, or one that is not there.
-    """
-    known = [name.casefold() for name in names]
-    if channel and channel.casefold() in known:
-        return known.index(channel.casefold())
-    try:
-        number = float(channel)  # tables that passed through other programs say 2.0
-    except ValueError:
-        number = 0.0
-    if number in range(1, n + 1):
-        return int(number) - 1
-    choice = f"1 to {n}{', or ' if names else ''}{', '.join(names)}" if n > 1 else "1"
-    if not channel:
-        rgb = "; if they are red, green and blue, save it as RGB" if n == 3 and not names else ""
-        raise ImageError(
-            f"{path}: expected one 2D plane, found {n} channels: image_channel chooses one"
-            f" ({choice}){rgb}"
-        )
-    raise ImageError(f"{path}: image_channel: expected {choice}, found {channel!r}")
+    if along_axis == 1:
+        return Plane(first, sample=_sample(path, tiff, page, channel))
+    index = Channels.of(along_axis, _channel_names(tiff)).index(path, channel)
+    if len(first.pages) == along_axis:
+        _sample(path, tiff, page, None)  # only colours may be several samples now
+        return Plane(first, page=index)
+    if page.samplesperpixel == along_axis:
+        return Plane(first, sample=index)
+    if len(first.pages) == 1 and page.samplesperpixel == 1 and _is_raw(page):
+        return Plane(first, skipped=index)  # ImageJ writes one page for more than 4 GB
+    raise ImageError(
+        f"{path}: not readable as an image: {along_axis} channels, pages of {len(first.pages)}"
+    )
 
 
 def _channel_names(tiff: Any) -> list[str]:
-    """What the file calls its channels; empty where it does not say."""
-    import tifffile
-
+    """What the file calls its channels, "" where it does not say."""
     if tiff.is_imagej:
         return [str(name) for name in (tiff.imagej_metadata or {}).get("Labels") or ()]
-    if not tiff.is_ome:
+    if not tiff.ome_metadata:
         return []
-    image = tifffile.xml2dict(tiff.ome_metadata).get("OME", {}).get("Image", {})
-    image = image[0] if isinstance(image, list) else image
-    channels = image.get("Pixels", {}).get("Channel", [])
-    channels = channels if isinstance(channels, list) else [channels]
-    names = [str(one.get("Name", "")) for one in channels]
-    return names if all(names) else []
+    try:
+        root = ElementTree.fromstring(tiff.ome_metadata)
+    except ElementTree.ParseError:
+        return []
+
+    def of_kind(element: ElementTree.Element, kind: str) -> list[ElementTree.Element]:
+        return [e for e in element.iter() if e.tag.rpartition("}")[2] == kind]
+
+    first = of_kind(root, "Pixels")[:1]
+    return [one.get("Name", "").strip() for pixels in first for one in of_kind(pixels, "Channel")]
 
 
 def _sample(path: Path, tiff: Any, page: Any, channel: str | None) -> int | None:
@@ -183,24 +177,25 @@ def _sample(path: Path, tiff: Any, page: Any, channel: str | None) -> int | None
     Channels that lie in one page as samples are refused where none is chosen, as they would be
     dropped.
     """
-    colours = _COLOURS.get(int(page.photometric))
+    photometric = int(page.photometric)
+    colours = _COLOURS.get(photometric)
     if colours is None:
         return None  # refused by name where it is read
     alpha = _opacity_sample(page)
     more = page.samplesperpixel - colours - (alpha is not None)
-    is_colour = colours > 1 or int(page.photometric) == _PALETTE
+    if channel:
+        if photometric in (_YCBCR, _SEPARATED, _PALETTE):  # made into red, green and blue
+            return Channels(3, PRIMARIES).index(path, channel)
+        samples = [s for s in range(page.samplesperpixel) if s != alpha]
+        known = Channels.of(len(samples), _channel_names(tiff))
+        if not known.names and colours > 1:
+            known = Channels.of(len(samples), (*PRIMARIES, *[""] * more))
+        return samples[known.index(path, channel)]
     # scanners write a fourth sample beside colours that says nothing
     if more <= (colours > 1):
-        if not channel:
-            return None
-        names = PRIMARIES if is_colour else _channel_names(tiff)[:1]
-        index = index_of_channel(path, channel, 3 if is_colour else 1, names)
-        return index if is_colour else None
-    if colours == 1 and channel is not None and not is_colour:
-        samples = [s for s in range(page.samplesperpixel) if s != alpha]
-        names = _channel_names(tiff)
-        names = names if len(names) == len(samples) else []
-        return samples[index_of_channel(path, channel, len(samples), names)]
+        return None
+    if colours == 1 and channel is not None:
+        Channels.of(1 + more, _channel_names(tiff)).index(path, channel)
     if colours > 1:
         raise ImageError(
             f"{path}: expected one 2D plane, found colour and {more} more channels: save it without"
@@ -226,12 +221,12 @@ def _steps(file_shape: tuple[int, int], page: Any) -> tuple[float, float]:
     return grid_step(file_shape[1], page.imagewidth), grid_step(file_shape[0], page.imagelength)
 
 
-def _read_page(path: Path, page: Any, step: int, sample: int | None) -> np.ndarray:
+def _read_page(path: Path, page: Any, step: int, plane: Plane) -> np.ndarray:
     """(rows, columns[, 3]) float32, averaged over blocks of `step` pixels.
 
     Parameters
     ----------
-    sample : as of `Plane`.
+    page : the plane's own, or that of a coarser level.
     """
     key = page.keyframe
     if key.dtype is None or key.dtype.kind not in "buif":
@@ -247,24 +242,23 @@ def _read_page(path: Path, page: Any, step: int, sample: int | None) -> np.ndarr
     has_gaps = 0 in page.databytecounts
     top = _top(key)
     table = _colour_table(key) if photometric == _PALETTE else None
-    is_colour = photometric in (_RGB, _YCBCR, _SEPARATED, _PALETTE)
-    channels = 3 if is_colour and sample is None else 1
+    sample = plane.sample
+    is_colour = photometric in (_RGB, _YCBCR, _SEPARATED, _PALETTE) and sample is None
+    channels, first = 3 if is_colour else 1, sample or 0
     opacity = alpha is not None or has_gaps
 
     def light(piece: np.ndarray) -> np.ndarray:
         """Samples of a piece as premultiplied light, and its opacity last where there is one."""
         if table is not None:
             seen = table[np.clip(piece[..., 0], 0, len(table) - 1)]
+            seen = seen[..., first : first + channels]
         elif photometric == _SEPARATED:
             ink = piece[..., :4].astype(np.float32) / np.float32(top)
             seen = (1 - ink[..., :3]) * (1 - ink[..., 3:]) * np.float32(top)
-        elif is_colour:
-            seen = piece[..., :3]
+            seen = seen[..., first : first + channels]
         else:
-            seen = piece[..., (sample or 0) : (sample or 0) + 1]
+            seen = piece[..., first : first + channels]
             seen = np.float32(top) - seen if photometric == _MINISWHITE else seen
-        if is_colour and sample is not None:
-            seen = seen[..., sample : sample + 1]
         if not opacity:
             return seen
         cover = np.ones((*piece.shape[:2], 1), np.float32)
@@ -279,7 +273,7 @@ def _read_page(path: Path, page: Any, step: int, sample: int | None) -> np.ndarr
     check_memory(path, 2 * 4 * (channels + opacity) * shape[0] * shape[1] // step**2)
     means = BlockMeans(shape, channels + opacity, step)
     try:
-        for piece, row, column in _pieces(path, page):
+        for piece, row, column in _pieces(path, page, plane.skipped):
             means.add(light(piece), row, column)
     except ValueError as error:
         if "imagecodecs" in str(error):
@@ -316,8 +310,20 @@ def _colour_table(page: Any) -> np.ndarray:
     return table * np.float32(_top(page) / (65535 if table.max() > 255 else 255))
 
 
-def _pieces(path: Path, page: Any) -> Iterator[tuple[np.ndarray, int, int]]:
-    """((rows, columns, samples), first row, first column) of all there is in a page."""
+def _is_raw(page: Any) -> bool:
+    """Whether a page's pixels lie in the file row by row, as they are."""
+    key = page.keyframe
+    planar = key.samplesperpixel > 1 and int(key.planarconfig) == 2
+    return page.is_contiguous and key.predictor == 1 and not planar and not key.is_tiled
+
+
+def _pieces(path: Path, page: Any, skipped: int) -> Iterator[tuple[np.ndarray, int, int]]:
+    """((rows, columns, samples), first row, first column) of all there is in a page.
+
+    Parameters
+    ----------
+    skipped : as of `Plane`.
+    """
     key = page.keyframe
     file = page.parent.filehandle
     offsets, counts = page.dataoffsets, page.databytecounts
@@ -333,18 +339,19 @@ def _pieces(path: Path, page: Any) -> Iterator[tuple[np.ndarray, int, int]]:
     # a tile or strip is decoded as one
     part = (key.tilelength or key.rowsperstrip) * (key.tilewidth or columns) * key.imagedepth
     part = min(part, rows * columns) if not key.is_tiled else part
-    if page.is_contiguous and key.predictor == 1 and not planar and not key.is_tiled:
+    if _is_raw(page):
         band = max(1, _ROWS_AT_ONCE_BYTES // max(1, columns * samples * key.dtype.itemsize))
         dtype = np.dtype(key.dtype).newbyteorder(page.parent.byteorder)
         needed = rows * columns * samples * dtype.itemsize
-        if offsets[0] + needed > file.size:
+        start = offsets[0] + skipped * needed
+        if start + needed > file.size:
             raise ImageError(
                 f"{path}: not readable as an image: {columns} x {rows} pixels take {needed} bytes,"
                 f" the file has {file.size}"
             )
         for row in range(0, rows, band):
             n = min(band, rows - row)
-            file.seek(offsets[0] + row * columns * samples * dtype.itemsize)
+            file.seek(start + row * columns * samples * dtype.itemsize)
             block = file.read_array(dtype, n * columns * samples)
             yield block.reshape(n, columns, samples), row, 0
         return

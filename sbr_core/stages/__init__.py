@@ -4,7 +4,7 @@ from pathlib import Path
 
 REVISION = {
     "demo": 1,
-    "prepare": 4,
+    "prepare": 5,
     "prepare_mri": 1,
     "doctor": 4,
     "align": 4,

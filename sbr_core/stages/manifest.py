@@ -31,6 +31,7 @@ SUFFIXES = (
 """Endings of files that are taken for sections."""
 COMPANIONS = {"_mask": "mask", "_labels": "labels"}
 """What a file is that is named like a section and this."""
+CHOOSE = "--image-channel NUMBER or NAME chooses a channel of all files"
 COLUMNS = ("section", "image", "position_mm", "pixel_size_mm")
 
 
@@ -206,13 +207,15 @@ def of_folder(
         said.append(f"pixel_size_mm: EMPTY, pixels are not square: {some_of(odd)}")
     if broken:
         said.append(f"LEFT OUT, {len(broken)} cannot be read: {some_of(broken)}")
+        said += [CHOOSE] if not image_channel and any("image_channel" in b for b in broken) else []
     positions, how = positions_of([stems[name] for name in names], spacing_mm, thickness_mm)
     for row, position in zip(rows, positions, strict=True):
         if row is not None:
             row["position_mm"] = position
     rows = [row for row in rows if row is not None]
     if not rows:
-        raise ManifestError(f"{folder}: no image in it can be read: {some_of(broken)}")
+        hint = f" ({CHOOSE})" if not image_channel and "image_channel" in broken[0] else ""
+        raise ManifestError(f"{folder}: no image in it can be read: {some_of(broken)}{hint}")
     said.append(f"position_mm: {how}")
     said.append("not known from files: the direction of the stack (orientation, in the sheet)")
     return rows, said

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from sbr_core.algorithms.staining import named_stain
 from sbr_core.errors import ImageError, ManifestError
 from sbr_core.io.blocks import Picture
 from sbr_core.io.images import image_shape, read_labels
-from sbr_core.io.manifests import SectionRow
+from sbr_core.io.manifests import SectionRow, rows_to_json
 from sbr_core.io.pixel_size import disagreement, is_another_unit, stated_pixel_size
 from sbr_core.io.provenance import check_is_file, sha256_file, sha256_of
 from sbr_core.io.receipts import SectionResult, matrix_columns, run_sections
@@ -64,7 +64,7 @@ def run(
         read = [f for f in (row.image, row.mask, row.labels) if f]
         return sha256_of(
             {
-                "row": asdict(row),
+                "row": rows_to_json([row]),  # with which a new column changes nothing
                 "options": options.model_dump(mode="json"),
                 "revision": REVISION["prepare"],
                 "inputs": [sha256_file(Path(f)) for f in read],

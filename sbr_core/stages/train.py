@@ -49,6 +49,8 @@ from sbr_core.training.loop import (
     fingerprint,
     open_checkpoints,
     pick_device,
+    pick_precision,
+    precision_name,
     train,
 )
 from sbr_core.training.nmi import NmiTask, NmiwTask
@@ -233,6 +235,7 @@ def run(
             sections=[partners[i]["section"] for i in usable],
             method=method,
             device=str(device),
+            precision=precision_name(pick_precision(options.precision, device)),
             steps=len(history),
             training_seconds=history[-1]["seconds"] if history else 0.0,
         )

@@ -29,7 +29,15 @@ from sbr_core.stages.networks import (
     weights_header,
     write_losses,
 )
-from sbr_core.training.loop import checkpoint_key, fingerprint, open_checkpoints, pick_device, train
+from sbr_core.training.loop import (
+    checkpoint_key,
+    fingerprint,
+    open_checkpoints,
+    pick_device,
+    pick_precision,
+    precision_name,
+    train,
+)
 from sbr_core.training.registrar import RegistrarTask
 
 STAGE = "train_registrar"
@@ -131,6 +139,7 @@ def run(
             inputs={"planes": planes},
             sections=[rows[i]["section"] for i in kept],
             device=str(device),
+            precision=precision_name(pick_precision(options.precision, device)),
         )
         folder.clear()
 

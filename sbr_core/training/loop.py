@@ -94,24 +94,27 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """``auto``: bfloat16 where the device computes in it, float32 elsewhere.
+    """``auto``: bfloat16 where the device is known to compute in it, float32 elsewhere.
 
-    A processor without bfloat16 imitates it, tens of times slower than float32.
+    A processor without bfloat16 imitates it, more than ten times slower than float32.
     """
-    if device.type == "cuda":
-        computes = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # nothing known, with a torch that cannot tell, is taken for no
-        known = getattr(torch.cpu, "get_capabilities", dict)()
-        computes = bool(known.get("avx512_bf16") or known.get("amx_bf16"))
     if name == "auto":
-        name = "bfloat16" if computes else "float32"
-    elif name == "bfloat16" and not computes:
-        _say(
-            f"precision: bfloat16 was asked for, but this {device.type} only imitates it, which can"
-            " be tens of times slower than float32 (try: auto)"
-        )
+        name = "bfloat16" if _computes_bfloat16(device) else "float32"
     return getattr(torch, name)
+
+
+def precision_name(precision: torch.dtype) -> str:
+    """As configurations and headers write it."""
+    return str(precision).removeprefix("torch.")
+
+
+def _computes_bfloat16(device: torch.device) -> bool | None:
+    """Whether a device has instructions for it; None where torch does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 or later
+    told = [known[k] for k in ("avx512_bf16", "amx_bf16") if k in known]  # of x86 only
+    return any(told) if told else None
 
 
 def fingerprint(*tensors: Tensor) -> str:
@@ -296,7 +299,12 @@ def train(
         for module in task.modules.values():
             module.compile()
     precision = pick_precision(options.precision, device)
-    _say(f"{task.name}: on {device} in {str(precision).removeprefix('torch.')}")
+    _say(f"{task.name}: on {device} in {precision_name(precision)}")
+    if precision == torch.bfloat16 and _computes_bfloat16(device) is False:
+        _say(
+            f"{task.name}: this {device.type} only imitates bfloat16, which takes more than ten"
+            " times as long as float32 (precision: auto)"
+        )
     if device.type == "cpu" and options.compile:
         _say(f"{task.name}: compile is for CUDA only, ignored on the CPU")
 

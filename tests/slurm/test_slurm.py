@@ -131,7 +131,8 @@ def interrupted(tmp_path_factory):
         try:
             step = wait_for("a step", lambda: said(DONE), run)
             first = training("RUNNING")
-            assert newest_checkpoint(lab) == 0, "it ended before it could be cancelled"
+            assert first, "the training ended before it could be cancelled"
+            assert newest_checkpoint(lab) == 0
             cluster.run("scancel", first)
             note(f"scancel {first}, the training, after step {step} was told")
             wait_for("a checkpoint", lambda: newest_checkpoint(lab), run)
@@ -145,6 +146,7 @@ def interrupted(tmp_path_factory):
 
             step = wait_for("a step more", lambda: max(0, said(DONE) - before), run) + before
             log.unlink()
+            assert training("RUNNING"), "the training ended before it could be pre-empted"
             cluster.run("sbatch", "-p", "urgent", "--gpus=1", "-o", "/dev/null", "--wrap", "true")
             note(f"a job of higher priority takes the card, after step {step} was told")
             wait_for("a newer checkpoint", lambda: newest_checkpoint(lab) > before, run)

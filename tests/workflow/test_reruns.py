@@ -51,6 +51,20 @@ def test_flipped_row_reruns_its_chunk_but_not_its_mri_plane(lab):
     assert TABLES.items() <= jobs.items()
 
 
+def test_another_channel_of_a_file_reruns_what_another_file_would(lab):
+    lab.add_columns("one", image_channel=["DAPI"] * 12)
+    every = lab.rules()
+    lab.snakemake()
+    assert every["prepare"] > 1 and "resample" not in every
+    path = lab.folder / "raw/one/sections.tsv"
+    text = path.read_text()
+    (row,) = (line for line in text.splitlines() if line.startswith("s03"))
+    path.write_text(text.replace(row, row.removesuffix("DAPI") + "GFP"))
+    jobs = lab.rules()
+    assert jobs["prepare"] == jobs["align_sections"] == 1 and jobs["infer"] == 2
+    assert "resample" not in jobs
+
+
 def test_moved_row_gets_a_new_mri_plane(lab):
     lab.edit("raw/one/sections.tsv", "s03.png\t2.0", "s03.png\t2.25")
     jobs = lab.rules()

@@ -112,9 +112,9 @@ def test_the_level_of_a_pyramid_that_serves_is_read_and_no_other(
     read_shapes = []
     pieces = tiff_module._pieces
 
-    def seen(path, page):
+    def seen(path, page, skipped):
         read_shapes.append(page.keyframe.imagewidth)
-        return pieces(path, page)
+        return pieces(path, page, skipped)
 
     monkeypatch.setattr(tiff_module, "_pieces", seen)
     read = read_reduced(path, coarsest)
@@ -239,11 +239,36 @@ def _channels(path, array=CHANNELS, **how):
     tifffile.imwrite(path, array, photometric="minisblack", **how)
 
 
+def _imagej(path, labels=NAMES, **how):
+    _channels(path, imagej=True, metadata={"axes": "CYX", "Labels": labels}, **how)
+
+
+def _planar_ome(path, photometric="minisblack"):
+    """Channels of one sample each, as Bio-Formats describes them, in the planes of one page."""
+    channels = "".join(
+        f'<Channel ID="Channel:0:{i}" SamplesPerPixel="1" Name="{name}"/>'
+        for i, name in enumerate(NAMES)
+    )
+    xml = (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
+        '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="140" SizeY="120"'
+        f' SizeC="3" SizeZ="1" SizeT="1">{channels}<TiffData IFD="0" PlaneCount="3"/>'
+        "</Pixels></Image></OME>"
+    )
+    how = {"planarconfig": "separate", "description": xml, "metadata": None}
+    tifffile.imwrite(path, CHANNELS, photometric=photometric, **how)
+
+
 HOLDERS = {
     "a.ome.tif": _channel_pyramid,
-    "imagej.tif": lambda p: _channels(p, imagej=True, metadata={"axes": "CYX", "Labels": NAMES}),
+    "imagej.tif": _imagej,
+    # as ImageJ does it above 4 GB
+    "imagej, one page for all.tif": lambda p: _imagej(p, truncate=True),
     "planes.tif": lambda p: _channels(p, planarconfig="separate"),
     "pixels.tif": lambda p: _channels(p, np.moveaxis(CHANNELS, 0, -1), planarconfig="contig"),
+    "planes.ome.tif": _planar_ome,
+    "colours in planes.ome.tif": lambda p: _planar_ome(p, "rgb"),
 }
 
 
@@ -251,24 +276,102 @@ HOLDERS = {
 def test_the_chosen_channel_is_read_wherever_the_file_keeps_it(tmp_path, name):
     path = tmp_path / name
     HOLDERS[name](path)
-    named = ["gFp"] if name in ("a.ome.tif", "imagej.tif") else []
+    named = ["gFp"] if "ome" in name or "imagej" in name else []
     for choice in ["2", "2.0", *named]:
         whole = read_reduced(path, 1, choice).pixels
         np.testing.assert_allclose(whole, CHANNELS[1] / 65535, atol=1e-6)
         coarse = read_reduced(path, 2, choice).pixels
         np.testing.assert_allclose(coarse, _blocks(CHANNELS[1], 2) / 65535, atol=2e-5)
         assert image_shape(path, choice) == (120, 140)
-    listed = "1 to 3, or DAPI, GFP, Cy5" if named else "1 to 3"
-    for choice, words in {
-        "": rf"found 3 channels: image_channel chooses one \({listed}\)",
-        "4": f"image_channel: expected {listed}, found '4'",
-        "0": "found '0'",
-        "1.5": "found '1.5'",
-        "red": "found 'red'",
-    }.items():
+    last = read_reduced(path, 1, "3").pixels
+    np.testing.assert_allclose(last, CHANNELS[2] / 65535, atol=1e-6)
+    listed = "1 DAPI, 2 GFP, 3 Cy5" if named else "1 to 3"
+    refusals = dict.fromkeys(("4", "0", "1.5", "violet"), f"image_channel: .*{listed}, found ")
+    refusals[""] = rf"found 3 channels: image_channel chooses one \({listed}\)"
+    for choice, words in refusals.items():
         for read in (lambda c: read_reduced(path, 2, c), lambda c: image_shape(path, c)):
             with pytest.raises(ImageError, match=f"{name}: .*{words}"):
                 read(choice)
+
+
+@pytest.mark.parametrize(
+    ("names", "choice", "found"),
+    [
+        (["3", "2", "1"], "1", 0),  # a number is a number
+        (["405", "488", "561"], "488", 1),
+        (["0405", "1.50", "true"], "1.50", 1),  # as they are written
+        (["DAPI", "", "Cy5"], "cy5", 2),
+        (["DAPI", "DAPI", "Cy5"], "dapi", "2 channels are called 'dapi', .* of one: 1, 2"),
+        (["DAPI", "GFP"], "GFP", "expected one of 1 to 3, found 'GFP'"),  # not one for each
+    ],
+)
+def test_names_of_channels_as_files_have_them(tmp_path, names, choice, found):
+    path = tmp_path / "a.ome.tif"
+    array = CHANNELS[: len(names)]
+    _channels(path, array, metadata={"axes": "CYX", "Channel": {"Name": names}})
+    if len(names) == 2:
+        _imagej(path, names)
+    if isinstance(found, str):
+        with pytest.raises(ImageError, match=found):
+            read_reduced(path, 1, choice)
+        return
+    np.testing.assert_allclose(read_reduced(path, 1, choice).pixels, CHANNELS[found] / 65535)
+
+
+def test_one_file_of_a_set_does_not_answer_to_the_names_of_the_others(tmp_path):
+    """Each of the files tells the channels of all of them, and holds one."""
+    path = tmp_path / "second.ome.tif"
+    _channels(path, CHANNELS[:2], metadata={"axes": "CYX", "Channel": {"Name": NAMES[:2]}})
+    with tifffile.TiffFile(path) as tiff:
+        xml = tiff.ome_metadata
+    files = [f'<UUID FileName="{name}.ome.tif">urn:uuid:{name}</UUID>' for name in ("first", "two")]
+    for index, file in enumerate(files):
+        plane = f'<TiffData FirstC="{index}" IFD="0" PlaneCount="1">{file}</TiffData>'
+        xml = xml.replace('<TiffData IFD="0" PlaneCount="2"/>', plane + '<TiffData IFD="0"/>', 1)
+        xml = xml.replace('<TiffData IFD="0"/>', '<TiffData IFD="0" PlaneCount="2"/>' * (not index))
+    assert "UUID" in xml
+    tifffile.imwrite(path, CHANNELS[1], description=xml, metadata=None)
+    np.testing.assert_allclose(read_reduced(path, 1, "").pixels, CHANNELS[1] / 65535)
+    for name in NAMES[:2]:
+        with pytest.raises(ImageError, match="image_channel: expected one of 1, found"):
+            read_reduced(path, 1, name)
+
+
+def test_a_chosen_colour_has_the_same_surround_in_every_kind_of_file(tmp_path):
+    """What is transparent is decided by the chosen colour, not by those it was chosen from."""
+    opaque = np.zeros((60, 60), np.uint8)
+    opaque[10:50, 10:50] = 255
+    picture = np.dstack([np.full_like(opaque, v) for v in (10, 10, 240)] + [opaque])
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    tifffile.imwrite(tmp_path / "a.tif", picture, photometric="rgb", extrasamples=["unassalpha"])
+    for colour in ("red", "blue"):
+        png, tif = (read_reduced(tmp_path / f"a.{e}", 1, colour).pixels for e in ("png", "tif"))
+        np.testing.assert_allclose(png, tif, atol=1e-6)
+        assert png[0, 0] == (0 if colour == "red" else 1)
+
+
+def test_without_its_codec_a_channel_is_read_only_where_the_file_has_no_other(
+    tmp_path, monkeypatch
+):
+    pages = []
+    for name, array in {"rgb.tif": COLOURS, "grey.tif": COLOURS[..., 0]}.items():
+        Image.fromarray(array).save(tmp_path / name, compression="tiff_lzw")
+    tifffile.imwrite(tmp_path / "many.ome.tif", CHANNELS, metadata={"axes": "CYX"})
+
+    def lacking(path, page, *_):
+        pages.append(path.name)
+        raise tiff_module.MissingCodec("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tiff_module, "_read_page", lacking)
+    np.testing.assert_allclose(
+        read_reduced(tmp_path / "rgb.tif", 1, "green").pixels, COLOURS[..., 1] / 255, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        read_reduced(tmp_path / "grey.tif", 1, "1").pixels, COLOURS[..., 0] / 255, atol=1e-6
+    )
+    with pytest.raises(ImageError, match="many.ome.tif: .*imagecodecs"):
+        read_reduced(tmp_path / "many.ome.tif", 1, "1")
+    assert pages == ["rgb.tif", "grey.tif", "many.ome.tif"]
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "palette.tif"])
@@ -284,15 +387,19 @@ def test_a_colour_may_be_chosen_of_rgb_and_nothing_of_grey_but_the_first(tmp_pat
         for choice in (colour, str(index + 1)):
             chosen = read_reduced(path, 1, choice).pixels
             np.testing.assert_array_equal(chosen, all_three[..., index])
-    with pytest.raises(ImageError, match="expected 1 to 3, or red, green, blue, found 'DAPI'"):
+    with pytest.raises(ImageError, match="expected one of 1 red, 2 green, 3 blue, found 'DAPI'"):
         read_reduced(path, 1, "DAPI")
+    with pytest.raises(ImageError, match="found 'DAPI'"):
+        image_shape(path, "DAPI")
     for grey in ("grey.png", "grey.tif"):
         Image.fromarray(COLOURS[..., 0]).save(tmp_path / grey)
         np.testing.assert_array_equal(
             read_reduced(tmp_path / grey, 1, "1").pixels, read_picture(tmp_path / grey)
         )
-        with pytest.raises(ImageError, match="image_channel: expected 1, found '2'"):
+        with pytest.raises(ImageError, match="image_channel: expected one of 1, found '2'"):
             read_reduced(tmp_path / grey, 1, "2")
+        with pytest.raises(ImageError, match="found '2'"):
+            image_shape(tmp_path / grey, "2")
 
 
 def test_the_chosen_channel_of_samples_beside_opacity(tmp_path):

@@ -97,12 +97,17 @@ def test_one_channel_of_all_files_is_chosen_and_who_lacks_it_is_left_out(tmp_pat
             metadata={"axes": "CYX", "Channel": {"Name": names}},
         )
     assert main(["manifest", str(tmp_path)]) == 2
-    assert "found 2 channels: image_channel chooses one (1 to 2, or DAPI, GFP)" in _said(capsys)
+    said = _said(capsys)
+    assert "found 2 channels: image_channel chooses one (1 DAPI, 2 GFP)" in said
+    assert "--image-channel NUMBER or NAME" in said
+    write_png(tmp_path / "s3.png", GREY)
     flags = ["--section-spacing-mm", "1", "--pixel-size-mm", "1", "--image-channel", "dapi"]
     assert main(["manifest", str(tmp_path), *flags]) == 0
     rows = read_manifest(tmp_path / "sections.tsv")
     assert [(row.section, row.image_channel) for row in rows] == [("s0", "dapi"), ("s1", "dapi")]
-    assert "s2.ome.tif: image_channel: expected 1 to 2, or GFP, Cy5" in _said(capsys)
+    said = _said(capsys)
+    assert "s2.ome.tif: image_channel: expected one of 1 GFP, 2 Cy5, found 'dapi'" in said
+    assert "s3.png: image_channel: expected one of 1, found 'dapi'" in said
 
 
 def test_ids_that_would_be_the_same_are_told_apart(tmp_path):

@@ -101,7 +101,7 @@ def test_a_chosen_channel_is_as_good_as_that_channel_in_a_file_of_its_own(tmp_pa
         )
     assert rows["none"]["status"] == rows["fifth"]["status"] == "failed"
     assert "found 2 channels: image_channel chooses one" in rows["none"]["message"]
-    assert "expected 1 to 2, or GFP, DAPI, found '5'" in rows["fifth"]["message"]
+    assert "expected one of 1 GFP, 2 DAPI, found '5'" in rows["fifth"]["message"]
 
 
 def test_tissue_is_positive_background_zero_and_the_scale_linear(tmp_path):
