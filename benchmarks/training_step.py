@@ -111,7 +111,7 @@ def stepper(
 
     def step() -> tuple[float, float]:
         began = time.perf_counter(), time.process_time()
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             loss = losses()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

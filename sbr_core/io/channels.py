@@ -8,8 +8,6 @@ from pathlib import Path
 
 from sbr_core.errors import ImageError
 
-PRIMARIES = ("red", "green", "blue")
-
 
 @dataclass(frozen=True)
 class Channels:
@@ -68,3 +66,6 @@ class Channels:
         if self.names:
             return ", ".join(f"{i} {name}".rstrip() for i, name in enumerate(self.names, 1))
         return f"1 to {self.n}" if self.n > 1 else "1"
+
+
+RGB = Channels(3, ("red", "green", "blue"))

@@ -11,7 +11,7 @@ import numpy as np
 
 from sbr_core.errors import ImageError
 from sbr_core.io.blocks import BlockMeans, Picture, check_memory, over_background
-from sbr_core.io.channels import PRIMARIES, Channels
+from sbr_core.io.channels import RGB, Channels
 from sbr_core.io.provenance import atomic_path, check_is_file
 from sbr_core.io.tiff import MissingCodec, find_plane, is_tiff, read_tiff
 
@@ -196,7 +196,7 @@ def _chosen_colour(path: Path, channel: str | None, is_colour: bool) -> int | No
     """Which of three colours was chosen; None where none was, or of grey."""
     if not channel:
         return None
-    index = (Channels(3, PRIMARIES) if is_colour else Channels(1)).index(path, channel)
+    index = (RGB if is_colour else Channels(1)).index(path, channel)
     return index if is_colour else None
 
 

@@ -130,8 +130,7 @@ def _of_tiff(path: Path) -> PixelSize | None:
 
 def _of_ome(xml: str) -> PixelSize | None:
     """Of the first image of OME-XML."""
-    root = ElementTree.fromstring(xml)
-    pixels = next((e for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels"), None)
+    pixels = ElementTree.fromstring(xml).find(".//{*}Pixels")
     if pixels is None:
         return None
     sizes = []

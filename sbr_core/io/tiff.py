@@ -19,7 +19,7 @@ import numpy as np
 
 from sbr_core.errors import ImageError
 from sbr_core.io.blocks import BlockMeans, Picture, check_memory, grid_step, over_background
-from sbr_core.io.channels import PRIMARIES, Channels
+from sbr_core.io.channels import RGB, Channels
 
 # what it says of damaged files is said here, in one line
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -44,7 +44,9 @@ class MissingCodec(Exception):
     is_only_picture : whether the file has no other page or channel that a decoder might take.
     """
 
-    is_only_picture = True
+    def __init__(self, message: str, is_only_picture: bool) -> None:
+        super().__init__(message)
+        self.is_only_picture = is_only_picture
 
 
 def is_tiff(path: Path) -> bool:
@@ -101,13 +103,7 @@ def read_tiff(path: Path, coarsest: float, channel: str | None = None) -> Pictur
         if page is None:
             raise ImageError(f"{path}: level {level} of its pyramid is missing")
         rest = max(1, int(coarsest / max(step) + 1e-6))
-        try:
-            pixels = _read_page(path, page, rest, plane)
-        except MissingCodec as missing:
-            key = page.keyframe
-            known = _COLOURS[int(key.photometric)] + (_opacity_sample(key) is not None)
-            missing.is_only_picture = len(pages) == 1 and key.samplesperpixel == known
-            raise
+        pixels = _read_page(path, page, rest, plane)
     return Picture(pixels, file_shape, (step[0] * rest, step[1] * rest))
 
 
@@ -160,15 +156,11 @@ def _channel_names(tiff: Any) -> list[str]:
     if not tiff.ome_metadata:
         return []
     try:
-        root = ElementTree.fromstring(tiff.ome_metadata)
+        pixels = ElementTree.fromstring(tiff.ome_metadata).find(".//{*}Pixels")
     except ElementTree.ParseError:
         return []
-
-    def of_kind(element: ElementTree.Element, kind: str) -> list[ElementTree.Element]:
-        return [e for e in element.iter() if e.tag.rpartition("}")[2] == kind]
-
-    first = of_kind(root, "Pixels")[:1]
-    return [one.get("Name", "").strip() for pixels in first for one in of_kind(pixels, "Channel")]
+    found = [] if pixels is None else pixels.findall("{*}Channel")
+    return [channel.get("Name", "").strip() for channel in found]
 
 
 def _sample(path: Path, tiff: Any, page: Any, channel: str | None) -> int | None:
@@ -183,19 +175,17 @@ def _sample(path: Path, tiff: Any, page: Any, channel: str | None) -> int | None
         return None  # refused by name where it is read
     alpha = _opacity_sample(page)
     more = page.samplesperpixel - colours - (alpha is not None)
-    if channel:
-        if photometric in (_YCBCR, _SEPARATED, _PALETTE):  # made into red, green and blue
-            return Channels(3, PRIMARIES).index(path, channel)
+    # scanners write a fourth sample beside colours that says nothing
+    if not channel and more <= (colours > 1):
+        return None
+    if channel and photometric in (_YCBCR, _SEPARATED, _PALETTE):  # made into red, green and blue
+        return RGB.index(path, channel)
+    if channel or (channel is not None and colours == 1):
         samples = [s for s in range(page.samplesperpixel) if s != alpha]
         known = Channels.of(len(samples), _channel_names(tiff))
         if not known.names and colours > 1:
-            known = Channels.of(len(samples), (*PRIMARIES, *[""] * more))
+            known = Channels.of(len(samples), (*RGB.names, *[""] * more))
         return samples[known.index(path, channel)]
-    # scanners write a fourth sample beside colours that says nothing
-    if more <= (colours > 1):
-        return None
-    if colours == 1 and channel is not None:
-        Channels.of(1 + more, _channel_names(tiff)).index(path, channel)
     if colours > 1:
         raise ImageError(
             f"{path}: expected one 2D plane, found colour and {more} more channels: save it without"
@@ -277,7 +267,8 @@ def _read_page(path: Path, page: Any, step: int, plane: Plane) -> np.ndarray:
             means.add(light(piece), row, column)
     except ValueError as error:
         if "imagecodecs" in str(error):
-            raise MissingCodec(str(error)) from error
+            is_only = len(plane.series.pages) == 1 and samples == colours + (alpha is not None)
+            raise MissingCodec(str(error), is_only) from error
         raise
     pixels = means.means()
     seen = pixels[..., :channels]
@@ -310,11 +301,15 @@ def _colour_table(page: Any) -> np.ndarray:
     return table * np.float32(_top(page) / (65535 if table.max() > 255 else 255))
 
 
+def _is_planar(key: Any) -> bool:
+    """Whether the samples of a page lie plane by plane."""
+    return key.samplesperpixel > 1 and int(key.planarconfig) == 2
+
+
 def _is_raw(page: Any) -> bool:
     """Whether a page's pixels lie in the file row by row, as they are."""
     key = page.keyframe
-    planar = key.samplesperpixel > 1 and int(key.planarconfig) == 2
-    return page.is_contiguous and key.predictor == 1 and not planar and not key.is_tiled
+    return page.is_contiguous and key.predictor == 1 and not _is_planar(key) and not key.is_tiled
 
 
 def _pieces(path: Path, page: Any, skipped: int) -> Iterator[tuple[np.ndarray, int, int]]:
@@ -335,7 +330,6 @@ def _pieces(path: Path, page: Any, skipped: int) -> Iterator[tuple[np.ndarray, i
             f"{path}: not readable as an image: cut off, {file.size} bytes of at least {end}"
         )
     rows, columns, samples = key.imagelength, key.imagewidth, key.samplesperpixel
-    planar = samples > 1 and int(key.planarconfig) == 2
     # a tile or strip is decoded as one
     part = (key.tilelength or key.rowsperstrip) * (key.tilewidth or columns) * key.imagedepth
     part = min(part, rows * columns) if not key.is_tiled else part
@@ -355,7 +349,7 @@ def _pieces(path: Path, page: Any, skipped: int) -> Iterator[tuple[np.ndarray, i
             block = file.read_array(dtype, n * columns * samples)
             yield block.reshape(n, columns, samples), row, 0
         return
-    if planar:
+    if _is_planar(key):
         check_memory(path, rows * columns * samples * key.dtype.itemsize, _STORE_TILED)
         whole = np.moveaxis(page.asarray().reshape(samples, rows, columns), 0, -1)
         band = max(1, _ROWS_AT_ONCE_BYTES // max(1, columns * samples * key.dtype.itemsize))

@@ -205,16 +205,17 @@ def of_folder(
         )
     if odd:
         said.append(f"pixel_size_mm: EMPTY, pixels are not square: {some_of(odd)}")
+    to_choose = not image_channel and any("image_channel" in why for why in broken)
     if broken:
         said.append(f"LEFT OUT, {len(broken)} cannot be read: {some_of(broken)}")
-        said += [CHOOSE] if not image_channel and any("image_channel" in b for b in broken) else []
+        said += [CHOOSE] if to_choose else []
     positions, how = positions_of([stems[name] for name in names], spacing_mm, thickness_mm)
     for row, position in zip(rows, positions, strict=True):
         if row is not None:
             row["position_mm"] = position
     rows = [row for row in rows if row is not None]
     if not rows:
-        hint = f" ({CHOOSE})" if not image_channel and "image_channel" in broken[0] else ""
+        hint = f" ({CHOOSE})" if to_choose else ""
         raise ManifestError(f"{folder}: no image in it can be read: {some_of(broken)}{hint}")
     said.append(f"position_mm: {how}")
     said.append("not known from files: the direction of the stack (orientation, in the sheet)")

@@ -50,7 +50,6 @@ from sbr_core.training.loop import (
     open_checkpoints,
     pick_device,
     pick_precision,
-    precision_name,
     train,
 )
 from sbr_core.training.nmi import NmiTask, NmiwTask
@@ -235,7 +234,7 @@ def run(
             sections=[partners[i]["section"] for i in usable],
             method=method,
             device=str(device),
-            precision=precision_name(pick_precision(options.precision, device)),
+            precision=pick_precision(options.precision, device),
             steps=len(history),
             training_seconds=history[-1]["seconds"] if history else 0.0,
         )

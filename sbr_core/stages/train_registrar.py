@@ -35,7 +35,6 @@ from sbr_core.training.loop import (
     open_checkpoints,
     pick_device,
     pick_precision,
-    precision_name,
     train,
 )
 from sbr_core.training.registrar import RegistrarTask
@@ -139,7 +138,7 @@ def run(
             inputs={"planes": planes},
             sections=[rows[i]["section"] for i in kept],
             device=str(device),
-            precision=precision_name(pick_precision(options.precision, device)),
+            precision=pick_precision(options.precision, device),
         )
         folder.clear()
 

@@ -93,19 +93,14 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def pick_precision(name: str, device: torch.device) -> torch.dtype:
+def pick_precision(name: str, device: torch.device) -> str:
     """``auto``: bfloat16 where the device is known to compute in it, float32 elsewhere.
 
     A processor without bfloat16 imitates it, more than ten times slower than float32.
     """
     if name == "auto":
-        name = "bfloat16" if _computes_bfloat16(device) else "float32"
-    return getattr(torch, name)
-
-
-def precision_name(precision: torch.dtype) -> str:
-    """As configurations and headers write it."""
-    return str(precision).removeprefix("torch.")
+        return "bfloat16" if _computes_bfloat16(device) else "float32"
+    return name
 
 
 def _computes_bfloat16(device: torch.device) -> bool | None:
@@ -299,8 +294,8 @@ def train(
         for module in task.modules.values():
             module.compile()
     precision = pick_precision(options.precision, device)
-    _say(f"{task.name}: on {device} in {precision_name(precision)}")
-    if precision == torch.bfloat16 and _computes_bfloat16(device) is False:
+    _say(f"{task.name}: on {device} in {precision}")
+    if precision == "bfloat16" and _computes_bfloat16(device) is False:
         _say(
             f"{task.name}: this {device.type} only imitates bfloat16, which takes more than ten"
             " times as long as float32 (precision: auto)"
@@ -335,7 +330,7 @@ def train(
                 group["lr"] = rate * player.rate_factor
                 for parameter in own:
                     parameter.requires_grad_(done >= player.starts_at)
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 losses = task.losses(rng)
             optimiser.zero_grad(set_to_none=True)
             losses["loss"].backward()

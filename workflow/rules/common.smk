@@ -630,8 +630,8 @@ def chunk_json(brain, chunk):
 @cache
 def plane_json(brain, chunk):
     """The rows of a chunk as JSON, with only what decides their MRI planes."""
-    bare = dict(mask="", labels="", flip="none", rotate_deg=0.0, stain="", mri_labels="")
-    bare |= dict(image_channel="")
+    bare = dict(mask="", labels="", mri_labels="", flip="none", rotate_deg=0.0)
+    bare |= dict(stain="", image_channel="")
     return manifests.rows_to_json([replace(row, **bare) for row in CHUNKS[brain][chunk]])
 
 

@@ -243,19 +243,23 @@ def _imagej(path, labels=NAMES, **how):
     _channels(path, imagej=True, metadata={"axes": "CYX", "Labels": labels}, **how)
 
 
-def _planar_ome(path, photometric="minisblack"):
-    """Channels of one sample each, as Bio-Formats describes them, in the planes of one page."""
+def _ome_xml(tiff_data):
+    """Channels of one sample each, as Bio-Formats describes them."""
     channels = "".join(
         f'<Channel ID="Channel:0:{i}" SamplesPerPixel="1" Name="{name}"/>'
         for i, name in enumerate(NAMES)
     )
-    xml = (
+    return (
         '<?xml version="1.0" encoding="UTF-8"?>'
         '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
         '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="140" SizeY="120"'
-        f' SizeC="3" SizeZ="1" SizeT="1">{channels}<TiffData IFD="0" PlaneCount="3"/>'
-        "</Pixels></Image></OME>"
+        f' SizeC="3" SizeZ="1" SizeT="1">{channels}{tiff_data}</Pixels></Image></OME>'
     )
+
+
+def _planar_ome(path, photometric="minisblack"):
+    """In the planes of one page."""
+    xml = _ome_xml('<TiffData IFD="0" PlaneCount="3"/>')
     how = {"planarconfig": "separate", "description": xml, "metadata": None}
     tifffile.imwrite(path, CHANNELS, photometric=photometric, **how)
 
@@ -302,15 +306,11 @@ def test_the_chosen_channel_is_read_wherever_the_file_keeps_it(tmp_path, name):
         (["0405", "1.50", "true"], "1.50", 1),  # as they are written
         (["DAPI", "", "Cy5"], "cy5", 2),
         (["DAPI", "DAPI", "Cy5"], "dapi", "2 channels are called 'dapi', .* of one: 1, 2"),
-        (["DAPI", "GFP"], "GFP", "expected one of 1 to 3, found 'GFP'"),  # not one for each
     ],
 )
 def test_names_of_channels_as_files_have_them(tmp_path, names, choice, found):
     path = tmp_path / "a.ome.tif"
-    array = CHANNELS[: len(names)]
-    _channels(path, array, metadata={"axes": "CYX", "Channel": {"Name": names}})
-    if len(names) == 2:
-        _imagej(path, names)
+    _channels(path, metadata={"axes": "CYX", "Channel": {"Name": names}})
     if isinstance(found, str):
         with pytest.raises(ImageError, match=found):
             read_reduced(path, 1, choice)
@@ -318,21 +318,23 @@ def test_names_of_channels_as_files_have_them(tmp_path, names, choice, found):
     np.testing.assert_allclose(read_reduced(path, 1, choice).pixels, CHANNELS[found] / 65535)
 
 
+def test_names_do_not_count_where_there_is_not_one_for_each_channel(tmp_path):
+    _imagej(tmp_path / "a.tif", ["DAPI", "GFP"])
+    with pytest.raises(ImageError, match="expected one of 1 to 3, found 'GFP'"):
+        read_reduced(tmp_path / "a.tif", 1, "GFP")
+
+
 def test_one_file_of_a_set_does_not_answer_to_the_names_of_the_others(tmp_path):
     """Each of the files tells the channels of all of them, and holds one."""
     path = tmp_path / "second.ome.tif"
-    _channels(path, CHANNELS[:2], metadata={"axes": "CYX", "Channel": {"Name": NAMES[:2]}})
-    with tifffile.TiffFile(path) as tiff:
-        xml = tiff.ome_metadata
-    files = [f'<UUID FileName="{name}.ome.tif">urn:uuid:{name}</UUID>' for name in ("first", "two")]
-    for index, file in enumerate(files):
-        plane = f'<TiffData FirstC="{index}" IFD="0" PlaneCount="1">{file}</TiffData>'
-        xml = xml.replace('<TiffData IFD="0" PlaneCount="2"/>', plane + '<TiffData IFD="0"/>', 1)
-        xml = xml.replace('<TiffData IFD="0"/>', '<TiffData IFD="0" PlaneCount="2"/>' * (not index))
-    assert "UUID" in xml
-    tifffile.imwrite(path, CHANNELS[1], description=xml, metadata=None)
+    files = "".join(
+        f'<TiffData FirstC="{i}" IFD="0" PlaneCount="1">'
+        f'<UUID FileName="{name}.ome.tif">urn:uuid:{name}</UUID></TiffData>'
+        for i, name in enumerate(("first", "second", "third"))
+    )
+    tifffile.imwrite(path, CHANNELS[1], description=_ome_xml(files), metadata=None)
     np.testing.assert_allclose(read_reduced(path, 1, "").pixels, CHANNELS[1] / 65535)
-    for name in NAMES[:2]:
+    for name in NAMES:
         with pytest.raises(ImageError, match="image_channel: expected one of 1, found"):
             read_reduced(path, 1, name)
 
@@ -358,11 +360,11 @@ def test_without_its_codec_a_channel_is_read_only_where_the_file_has_no_other(
         Image.fromarray(array).save(tmp_path / name, compression="tiff_lzw")
     tifffile.imwrite(tmp_path / "many.ome.tif", CHANNELS, metadata={"axes": "CYX"})
 
-    def lacking(path, page, *_):
+    def lacking(path, *_):
         pages.append(path.name)
-        raise tiff_module.MissingCodec("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
 
-    monkeypatch.setattr(tiff_module, "_read_page", lacking)
+    monkeypatch.setattr(tiff_module, "_pieces", lacking)
     np.testing.assert_allclose(
         read_reduced(tmp_path / "rgb.tif", 1, "green").pixels, COLOURS[..., 1] / 255, atol=1e-6
     )

@@ -343,12 +343,12 @@ def test_cuda_where_there_is_none_is_one_line(monkeypatch):
     ("device", "known", "picked"),
     [
         # imitated: more than ten times slower
-        ("cpu", {"avx2": True, "avx512_bf16": False, "amx_bf16": False}, torch.float32),
-        ("cpu", {"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
-        ("cpu", {"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
-        ("cpu", {"neon": True}, torch.float32),
-        ("cuda", False, torch.float32),
-        ("cuda", True, torch.bfloat16),
+        ("cpu", {"avx2": True, "avx512_bf16": False, "amx_bf16": False}, "float32"),
+        ("cpu", {"avx512_bf16": True, "amx_bf16": False}, "bfloat16"),
+        ("cpu", {"avx512_bf16": False, "amx_bf16": True}, "bfloat16"),
+        ("cpu", {"neon": True}, "float32"),
+        ("cuda", False, "float32"),
+        ("cuda", True, "bfloat16"),
     ],
 )
 def test_half_precision_only_where_the_device_computes_in_it(monkeypatch, device, known, picked):
@@ -357,8 +357,8 @@ def test_half_precision_only_where_the_device_computes_in_it(monkeypatch, device
     else:
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: known)
     assert pick_precision("auto", torch.device(device)) == picked
-    assert pick_precision("float32", torch.device(device)) == torch.float32
-    assert pick_precision("bfloat16", torch.device(device)) == torch.bfloat16
+    assert pick_precision("float32", torch.device(device)) == "float32"
+    assert pick_precision("bfloat16", torch.device(device)) == "bfloat16"
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_a_training_says_what_it_computes_in(
 
 def test_without_knowledge_of_the_processor_it_is_taken_for_a_plain_one(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert pick_precision("auto", CPU) == torch.float32
+    assert pick_precision("auto", CPU) == "float32"
 
 
 def test_compilation_is_ignored_on_the_cpu_with_a_note(tmp_path, capsys):
