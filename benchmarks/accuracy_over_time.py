@@ -20,7 +20,7 @@ from machine import heading
 from real_brain import INPUTS, REPOSITORY, write_configuration
 
 from sbr_core.config import UNLIMITED_STEPS
-from sbr_core.io.manifests import read_tsv, write_tsv
+from sbr_core.io.tables import read_tsv, write_tsv
 
 
 def last_second(losses: Path) -> float:

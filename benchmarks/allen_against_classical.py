@@ -26,7 +26,8 @@ from sbr_core.algorithms.syn import register_syn
 from sbr_core.config import SynOptions
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.images import read_labels, read_section
-from sbr_core.io.manifests import read_manifest, read_tsv
+from sbr_core.io.manifests import read_manifest
+from sbr_core.io.tables import read_tsv
 from sbr_core.metrics import dice, paired_wilcoxon
 
 CLASSES = {2: "WM", 3: "GM", 1: "cerebellar GM", 4: "cerebellar WM"}

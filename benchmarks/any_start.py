@@ -37,9 +37,9 @@ from scipy.spatial.transform import Rotation
 
 from sbr_core.algorithms import pose_search, simulation
 from sbr_core.algorithms.alignment import StackSection, centred_affines, coarse_scenes
+from sbr_core.artifacts.receipts import matrix_of
 from sbr_core.config import AlignOptions
 from sbr_core.geometry import apply
-from sbr_core.io.receipts import matrix_of
 from sbr_core.io.volumes import Volume, read_volume, write_volume
 from sbr_core.stages.align import read_brain, read_stack
 

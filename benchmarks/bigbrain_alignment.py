@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sbr_core.artifacts.receipts import file_of, matrix_of, read_table
 from sbr_core.geometry import apply, scaling
-from sbr_core.io.receipts import file_of, matrix_of, read_table
 from sbr_core.io.transforms import (
     STACK_TRANSFORM,
     read_section_transform,

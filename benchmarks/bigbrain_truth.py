@@ -37,10 +37,11 @@ from sbr_core.algorithms.alignment import normalised_mutual_information
 from sbr_core.algorithms.planes import prefiltered_volume, resample_plane, sample_volume
 from sbr_core.algorithms.section_affine import AffineLimits, fit_section_affine
 from sbr_core.algorithms.sections import grid_px, prefilter, resample_section
+from sbr_core.artifacts.receipts import matrix_of
 from sbr_core.geometry import PlaneGrid, apply, scaling, similarity_scale
 from sbr_core.io.images import image_shape, write_png
-from sbr_core.io.manifests import read_manifest, write_tsv
-from sbr_core.io.receipts import matrix_of
+from sbr_core.io.manifests import read_manifest
+from sbr_core.io.tables import write_tsv
 from sbr_core.io.volumes import read_volume
 from sbr_core.stages.align import read_brain, read_stack
 

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 
 from sbr_core.errors import ManifestError, SbrError
-from sbr_core.io.manifests import read_tsv
+from sbr_core.io.tables import read_tsv
 
 SUMMARY = Path("results/demo/evaluation/summary.tsv")
 CLASSES = {"2": "white matter", "3": "grey matter"}

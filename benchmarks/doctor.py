@@ -34,9 +34,10 @@ from bigbrain_alignment import section_errors
 from machine import heading
 
 from sbr_core.geometry import apply, translation, upright_from_file
+from sbr_core.io.files import write_json
 from sbr_core.io.images import read_section, write_png
-from sbr_core.io.manifests import SectionRow, read_manifest, read_tsv, write_tsv
-from sbr_core.io.provenance import write_json
+from sbr_core.io.manifests import SectionRow, read_manifest
+from sbr_core.io.tables import read_tsv, write_tsv
 
 SHARES = {"flipped": 0.1, "removed": 0.1, "swapped": 0.05, "torn": 0.05, "turned": 0.1}
 TURNED_AT_LEAST_DEG = 20.0

@@ -36,9 +36,9 @@ from sbr_core.algorithms.evenness import (
 )
 from sbr_core.algorithms.masks import tissue_mask
 from sbr_core.algorithms.sections import grid_px, prefilter, resample_section
+from sbr_core.artifacts.section_signal import find_source
 from sbr_core.io.images import read_picture
 from sbr_core.io.manifests import SectionRow, read_manifest
-from sbr_core.stages.source import find_source
 
 PLANE_SHAPE, FILE_PX = (174, 151), 2
 """The data set's planes at twice its pixel."""

@@ -188,7 +188,7 @@ def is_whole(path: Path) -> bool:
     from PIL import Image
     from safetensors.numpy import load_file
 
-    from sbr_core.io.manifests import read_tsv
+    from sbr_core.io.tables import read_tsv
 
     read = {
         ".gz": lambda: np.asarray(nib.load(path).dataobj),

@@ -23,7 +23,7 @@ import yaml
 from machine import heading
 
 from sbr_core.config import resolve
-from sbr_core.io.manifests import read_tsv
+from sbr_core.io.tables import read_tsv
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BRAINS = {"first": 1, "second": 2}

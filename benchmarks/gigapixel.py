@@ -30,7 +30,7 @@ import machine
 import numpy as np
 import tifffile
 
-from sbr_core.io.receipts import matrix_of, read_table
+from sbr_core.artifacts.receipts import matrix_of, read_table
 from sbr_core.io.volumes import read_plane
 
 SECTION_MM = 65.536

@@ -27,9 +27,10 @@ from any_start import sbr
 from bigbrain_alignment import section_errors
 from machine import heading
 
+from sbr_core.artifacts.receipts import read_table
 from sbr_core.geometry import similarity_scale
-from sbr_core.io.manifests import read_manifest, read_tsv, write_tsv
-from sbr_core.io.receipts import read_table
+from sbr_core.io.manifests import read_manifest
+from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.volumes import Volume, read_volume, write_volume
 
 

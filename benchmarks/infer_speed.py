@@ -37,6 +37,8 @@ GREEDY = "-m NMI -n 100x100x40 -s 3.0vox 1.0vox -sv"
 
 def prepared(data: Path, work: Path, n: int) -> tuple[list[np.ndarray], ...]:
     """T, their masks, S, their masks, of `n` sections evenly spread, at the file's pixel."""
+    from sbr_core.artifacts.networks import read_planes
+    from sbr_core.artifacts.receipts import read_table
     from sbr_core.config import (
         AlignSectionsOptions,
         IntensityOptions,
@@ -44,9 +46,7 @@ def prepared(data: Path, work: Path, n: int) -> tuple[list[np.ndarray], ...]:
         ResampleOptions,
     )
     from sbr_core.io.manifests import read_manifest
-    from sbr_core.io.receipts import read_table
     from sbr_core.stages import align_sections, prepare, resample
-    from sbr_core.stages.networks import read_planes
 
     rows = read_manifest(data / "sections.tsv", prealigned=True)
     rows = [rows[i] for i in np.linspace(0, len(rows) - 1, n).round().astype(int)]
@@ -126,17 +126,17 @@ def main() -> None:
 
     from sbr_core.algorithms import deformation as flow
     from sbr_core.algorithms.syn import register_syn
-    from sbr_core.config import resolve
-    from sbr_core.functional.warp import upsample_velocity
-    from sbr_core.geometry import PlaneGrid
-    from sbr_core.nn.generator import Generator
-    from sbr_core.stages import SHIPPED_REGISTRAR
-    from sbr_core.stages.networks import (
+    from sbr_core.artifacts.names import SHIPPED_REGISTRAR
+    from sbr_core.artifacts.networks import (
         generator_architecture,
         load_method,
         load_registrar,
         stacked,
     )
+    from sbr_core.config import resolve
+    from sbr_core.functional.warp import upsample_velocity
+    from sbr_core.geometry import PlaneGrid
+    from sbr_core.nn.generator import Generator
     from sbr_core.training.predict import predict
     from sbr_core.training.refine import refine
     from sbr_core.training.registrar import dilate

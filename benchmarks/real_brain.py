@@ -21,7 +21,7 @@ from pathlib import Path
 
 import yaml
 
-from sbr_core.io.manifests import read_tsv, write_tsv
+from sbr_core.io.tables import read_tsv, write_tsv
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 INPUTS = {

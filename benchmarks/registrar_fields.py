@@ -30,6 +30,9 @@ import yaml
 from machine import heading
 from torch import Tensor
 
+from sbr_core.artifacts.names import SHIPPED_REGISTRAR
+from sbr_core.artifacts.networks import load_registrar, read_planes, registrar_architecture, stacked
+from sbr_core.artifacts.receipts import read_table
 from sbr_core.config import (
     UNLIMITED_STEPS,
     AugmentOptions,
@@ -40,13 +43,11 @@ from sbr_core.config import (
     parse_options,
 )
 from sbr_core.functional.warp import jacobian_determinant, warp
+from sbr_core.io.files import write_json
 from sbr_core.io.manifests import read_manifest
-from sbr_core.io.provenance import write_json
-from sbr_core.io.receipts import read_table
 from sbr_core.io.transforms import STACK_TRANSFORM, write_stack_from_world
 from sbr_core.nn.registrar import Registrar, build_registrar
-from sbr_core.stages import SHIPPED_REGISTRAR, prepare_mri, resample
-from sbr_core.stages.networks import load_registrar, read_planes, registrar_architecture, stacked
+from sbr_core.stages import prepare_mri, resample
 from sbr_core.training.loop import checkpoint_key, fingerprint, open_checkpoints, train
 from sbr_core.training.registrar import RegistrarTask
 

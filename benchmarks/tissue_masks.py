@@ -28,7 +28,8 @@ from sbr_core import geometry
 from sbr_core.algorithms.sections import area_vote
 from sbr_core.config import PrepareOptions
 from sbr_core.io.images import read_labels, write_png
-from sbr_core.io.manifests import SectionRow, read_manifest, read_tsv
+from sbr_core.io.manifests import SectionRow, read_manifest
+from sbr_core.io.tables import read_tsv
 from sbr_core.io.volumes import read_plane
 from sbr_core.stages.prepare import prepare_section
 

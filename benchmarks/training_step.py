@@ -21,7 +21,6 @@ import torch
 from machine import heading
 from torch import Tensor, nn
 
-from sbr_core import augment
 from sbr_core.config import RegistrarNetwork, SbrOptions
 from sbr_core.functional.contrast import patch_nce
 from sbr_core.functional.similarity import l1
@@ -29,6 +28,7 @@ from sbr_core.functional.warp import warp
 from sbr_core.nn.generator import Generator
 from sbr_core.nn.projection import Projection
 from sbr_core.nn.registrar import build_registrar
+from sbr_core.training import augment
 from sbr_core.training.loop import pick_precision
 from sbr_core.training.pairs import Pairs
 from sbr_core.training.sbr import SbrTask, draw_places, take

@@ -380,6 +380,9 @@ COMMANDS = (
     ),
 )
 
+TOOLS = ("fetch", "manifest", "import-landmarks", "apply-findings", "train-shapes")
+"""Commands without a rule."""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every subcommand."""
@@ -519,8 +522,13 @@ def _dispatch(name: str, arguments: dict[str, Any]) -> None:
             arguments[flag.keyword] = _rows(value)
         elif flag.kind == "methods":
             arguments[flag.keyword] = _methods(value)
-    stage = importlib.import_module("sbr_core.stages." + name.replace("-", "_"))
-    stage.run(options, **arguments)
+    importlib.import_module(module_of(name)).run(options, **arguments)
+
+
+def module_of(name: str) -> str:
+    """The module whose `run` is a command."""
+    room = "tools" if name in TOOLS else "stages"
+    return f"sbr_core.{room}.{name.replace('-', '_')}"
 
 
 def _options(section: str | None, text: str | None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 TERMINATED = 143
@@ -95,3 +96,9 @@ def storage_fault(error: BaseException, folder: Path | None = None) -> str:
     except OSError:
         return ""
     return os.strerror(errno.ENOSPC).lower() if full else ""
+
+
+def some_of(items: Sequence[str], most: int = 5) -> str:
+    """A few of them, and how many more."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more

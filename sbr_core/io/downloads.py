@@ -20,7 +20,7 @@ from pathlib import Path
 import requests
 
 from sbr_core.errors import DownloadError
-from sbr_core.io.provenance import sha256_file
+from sbr_core.io.files import sha256_file
 
 _BLOCK_BYTES = 1 << 10  # of a block that a dropped connection cuts short, nothing is kept
 _LATER = {408, 425, 429, 500, 502, 503, 504}

@@ -12,7 +12,7 @@ import numpy as np
 from sbr_core.errors import ImageError
 from sbr_core.io.blocks import BlockMeans, Picture, check_memory, over_background
 from sbr_core.io.channels import RGB, Channels
-from sbr_core.io.provenance import atomic_path, check_is_file
+from sbr_core.io.files import atomic_path, check_is_file
 from sbr_core.io.tiff import MissingCodec, find_plane, is_tiff, read_tiff
 
 _SAMPLES_AT_ONCE = 1 << 23

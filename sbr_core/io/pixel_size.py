@@ -10,7 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from sbr_core.errors import ImageError
-from sbr_core.io.provenance import check_is_file
+from sbr_core.io.files import check_is_file
 from sbr_core.io.tiff import is_tiff
 
 _MM = {

@@ -12,7 +12,7 @@ import numpy as np
 
 from sbr_core.errors import ImageError
 from sbr_core.geometry import LPS_FROM_RAS
-from sbr_core.io.provenance import atomic_path
+from sbr_core.io.files import atomic_path
 
 STACK_TRANSFORM = "from-stack_to-mri_mode-image_xfm.txt"
 """Name of the file of the 3D similarity."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from sbr_core.errors import ImageError
 from sbr_core.geometry import nifti_affine_of_plane
-from sbr_core.io.provenance import atomic_path
+from sbr_core.io.files import atomic_path
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sbr_core.errors import WeightsError
-from sbr_core.io.provenance import atomic_path
+from sbr_core.io.files import atomic_path
 
 if TYPE_CHECKING:
     import torch

@@ -32,14 +32,15 @@ from sbr_core.algorithms.brain_size import (
 )
 from sbr_core.algorithms.pose_search import Pose, Verdict, judge, search
 from sbr_core.algorithms.section_affine import AffineLimits
+from sbr_core.artifacts.receipts import file_of, matrix_columns, pixels_digest, read_table
 from sbr_core.errors import AlignmentError, ConfigError, ImageError
 from sbr_core.geometry import PlaneGrid, orientation_letters, orientation_matrix, similarity_scale
-from sbr_core.io.manifests import write_tsv
-from sbr_core.io.provenance import atomic_path, write_json, write_provenance
-from sbr_core.io.receipts import file_of, matrix_columns, pixels_digest, read_table
+from sbr_core.io.files import atomic_path, write_json
+from sbr_core.io.provenance import write_provenance
+from sbr_core.io.tables import write_tsv
 from sbr_core.io.transforms import STACK_TRANSFORM, write_stack_from_world
 from sbr_core.io.volumes import read_plane, read_volume
-from sbr_core.stages import REVISION
+from sbr_core.revisions import REVISION
 
 if TYPE_CHECKING:
     from sbr_core.config import AlignOptions

@@ -27,10 +27,7 @@ from sbr_core.algorithms.sections import (
     prefilter,
     resample_section,
 )
-from sbr_core.errors import ConfigError, ImageError
-from sbr_core.geometry import PlaneGrid, apply, scaling
-from sbr_core.io.provenance import read_json, sha256_file, sha256_of
-from sbr_core.io.receipts import (
+from sbr_core.artifacts.receipts import (
     SectionResult,
     file_of,
     matrix_columns,
@@ -39,9 +36,12 @@ from sbr_core.io.receipts import (
     read_table,
     run_sections,
 )
+from sbr_core.artifacts.section_signal import read_signal
+from sbr_core.errors import ConfigError, ImageError
+from sbr_core.geometry import PlaneGrid, apply, scaling
+from sbr_core.io.files import read_json, sha256_file, sha256_of
 from sbr_core.io.volumes import read_plane, write_plane
-from sbr_core.stages import REVISION
-from sbr_core.stages.source import read_signal
+from sbr_core.revisions import REVISION
 
 if TYPE_CHECKING:
     from sbr_core.config import AlignSectionsOptions
@@ -164,7 +164,7 @@ def _check_same_grid(row: Mapping[str, Any], grid: PlaneGrid) -> None:
 
 def read_initial(path: Path) -> list[dict[str, Any]]:
     """Rows of ``sections_initial.tsv``, sorted by position, each with its 3x3 ``affine``."""
-    from sbr_core.io.manifests import read_tsv
+    from sbr_core.io.tables import read_tsv
 
     rows = [
         {

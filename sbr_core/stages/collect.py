@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from sbr_core.errors import ImageError, ReceiptError
-from sbr_core.io.manifests import read_tsv, write_tsv
+from sbr_core.io.tables import read_tsv, write_tsv
 
 _MIN_SECTIONS = 2
 """Fewer are no stack: nothing to interpolate between, or to train on."""

@@ -23,12 +23,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from sbr_core import figures, metrics, plotting
+from sbr_core import metrics
+from sbr_core.artifacts.label_pairs import LabelPairs, read_label_volume
+from sbr_core.artifacts.receipts import file_of, read_table
 from sbr_core.config import LABEL_METHODS, CompareOptions
 from sbr_core.errors import ConfigError, ReceiptError
-from sbr_core.io.manifests import SectionRow, read_tsv, write_tsv
-from sbr_core.io.provenance import atomic_path, write_json, write_provenance
-from sbr_core.io.receipts import file_of, read_table
+from sbr_core.io.files import atomic_path, write_json
+from sbr_core.io.manifests import SectionRow
+from sbr_core.io.provenance import write_provenance
+from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.transforms import (
     STACK_TRANSFORM,
     read_section_transform,
@@ -36,17 +39,10 @@ from sbr_core.io.transforms import (
     section_to_stack_path,
 )
 from sbr_core.io.volumes import read_plane
+from sbr_core.report import figures, pictures
+from sbr_core.report.page import FOUND, PRINT_DPI, comparison_of, number, simulated_from, write_page
 from sbr_core.stages.evaluate import unit_of
 from sbr_core.stages.infer import plane_grid, registered
-from sbr_core.stages.labels import LabelPairs, read_label_volume
-from sbr_core.stages.page import (
-    FOUND,
-    PRINT_DPI,
-    comparison_of,
-    number,
-    simulated_from,
-    write_page,
-)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -434,7 +430,7 @@ class _Example:
         # as fine as the section's file is, but no finer than can be seen
         pixel_mm = float(prepared_rows[section]["pixel_size_mm"])
         drawn = grid.at_spacing(max(pixel_mm, max(grid.shape) * grid.spacing_mm / _DRAWN_PX))
-        pictures = {}
+        shown = {}
         for method, folder in methods.items():
             transform = read_section_transform(
                 section_to_stack_path(folder / "transforms", section)
@@ -445,8 +441,8 @@ class _Example:
             if any(name.endswith("_synthesised.nii.gz") for name in row["files"]):
                 made, _ = read_plane(file_of(folder / "sections.tsv", row, "_synthesised.nii.gz"))
                 synthesised = figures.Picture(np.clip(made, 0, 1), grid.spacing_mm)
-            pictures[method] = (
-                figures.Picture(plotting.window(image), drawn.spacing_mm),
+            shown[method] = (
+                figures.Picture(pictures.window(image), drawn.spacing_mm),
                 synthesised,
             )
         stack_from_world = None
@@ -470,8 +466,8 @@ class _Example:
             section,
             why,
             float(plane["position_mm"]),
-            figures.Picture(plotting.window(mri, mask), grid.spacing_mm),
-            pictures,
+            figures.Picture(pictures.window(mri, mask), grid.spacing_mm),
+            shown,
             outlines,
             by,
             figures.extent_of(mask, grid.spacing_mm),

@@ -15,9 +15,10 @@ import numpy as np
 from sbr_core import geometry
 from sbr_core.algorithms import simulation
 from sbr_core.config import DemoOptions
+from sbr_core.io.files import write_json
 from sbr_core.io.images import write_png
-from sbr_core.io.manifests import write_tsv
-from sbr_core.io.provenance import versions, write_json
+from sbr_core.io.provenance import versions
+from sbr_core.io.tables import write_tsv
 from sbr_core.io.volumes import Volume, write_volume
 
 

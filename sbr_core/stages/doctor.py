@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbr_core import plotting
 from sbr_core.algorithms import doctor as judge
+from sbr_core.artifacts.receipts import file_of, matrix_of, read_table
 from sbr_core.errors import ImageError
 from sbr_core.io.images import write_png
-from sbr_core.io.manifests import write_tsv
 from sbr_core.io.provenance import write_provenance
-from sbr_core.io.receipts import file_of, matrix_of, read_table
+from sbr_core.io.tables import write_tsv
 from sbr_core.io.volumes import read_plane
-from sbr_core.stages import REVISION
+from sbr_core.report import pictures
+from sbr_core.revisions import REVISION
 
 if TYPE_CHECKING:
     from sbr_core.config import DoctorOptions
@@ -351,26 +351,26 @@ def contact_sheet(
     for name, image, mask in zip(names, images, masks, strict=True):
         scale = picture_px / max(shown, *image.shape)
         shape = tuple(max(1, round(n * scale)) for n in image.shape)
-        stains.append(plotting.resized(np.where(mask, image, 0.5 * image), shape) / dark)
-        tiles.append(plotting.Tile(_on_glass(stains[-1]), name, tuple(kinds.get(name, ()))))
-    page = plotting.sheet(tiles, picture_px)
-    asides: list[plotting.Tile] = []
+        stains.append(pictures.resized(np.where(mask, image, 0.5 * image), shape) / dark)
+        tiles.append(pictures.Tile(_on_glass(stains[-1]), name, tuple(kinds.get(name, ()))))
+    page = pictures.sheet(tiles, picture_px)
+    asides: list[pictures.Tile] = []
     for finding in findings:
         if finding.correction is None:
             continue
         i = names.index(finding.section)
         mended = _on_glass(judge.posed(_square(stains[i], picture_px), *finding.correction))
         asides += [
-            plotting.Tile(tiles[i - 1].picture, f"{names[i - 1]}, before") if i else tiles[i],
+            pictures.Tile(tiles[i - 1].picture, f"{names[i - 1]}, before") if i else tiles[i],
             tiles[i],
-            plotting.Tile(mended, f"{finding.section}, as suggested"),
-            plotting.Tile(tiles[i + 1].picture, f"{names[i + 1]}, after")
+            pictures.Tile(mended, f"{finding.section}, as suggested"),
+            pictures.Tile(tiles[i + 1].picture, f"{names[i + 1]}, after")
             if i + 1 < len(names)
             else tiles[i],
         ]
     if not asides:
         return page
-    below = plotting.sheet(asides, picture_px)
+    below = pictures.sheet(asides, picture_px)
     width = max(page.shape[1], below.shape[1])
     parts = (
         np.pad(part, ((0, 12), (0, width - part.shape[1]), (0, 0)), constant_values=255)
@@ -381,7 +381,7 @@ def contact_sheet(
 
 def _on_glass(stain: np.ndarray) -> np.ndarray:
     """As histology looks: tissue dark on white."""
-    return plotting.rgb(1 - 0.85 * stain)
+    return pictures.rgb(1 - 0.85 * stain)
 
 
 def _square(picture: np.ndarray, side: int) -> np.ndarray:

@@ -27,10 +27,12 @@ from typing import Any
 import numpy as np
 
 from sbr_core import geometry, metrics
+from sbr_core.artifacts.label_pairs import LabelPair, LabelPairs, read_label_volume
+from sbr_core.artifacts.receipts import file_of, read_table
 from sbr_core.config import EvaluateOptions
-from sbr_core.io.manifests import Landmark, SectionRow, read_landmarks, write_tsv
+from sbr_core.io.manifests import Landmark, SectionRow, read_landmarks
 from sbr_core.io.provenance import write_provenance
-from sbr_core.io.receipts import file_of, read_table
+from sbr_core.io.tables import write_tsv
 from sbr_core.io.transforms import (
     STACK_TRANSFORM,
     PlaneField,
@@ -41,7 +43,6 @@ from sbr_core.io.transforms import (
     stack_to_section_path,
 )
 from sbr_core.io.volumes import Volume, read_plane, read_volume
-from sbr_core.stages.labels import LabelPair, LabelPairs, read_label_volume
 
 SUMMARY_COLUMNS = ("brain", "method", "metric", "class", "statistic", "value", "unit", "n")
 SECTION_COLUMNS = ("brain", "method", "section", "metric", "class", "value", "unit")

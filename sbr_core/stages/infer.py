@@ -32,14 +32,8 @@ from sbr_core.algorithms.sections import (
 )
 from sbr_core.algorithms.staining import find_channel
 from sbr_core.algorithms.syn import register_syn
-from sbr_core.config import TRAINED_METHODS, InferOptions, SynOptions
-from sbr_core.errors import ConfigError, ImageError, ReceiptError, SbrError, WeightsError
-from sbr_core.functional.intensity import normalise
-from sbr_core.functional.warp import upsample_velocity
-from sbr_core.geometry import PlaneGrid
-from sbr_core.io.blocks import Picture
-from sbr_core.io.provenance import sha256_file, sha256_of
-from sbr_core.io.receipts import (
+from sbr_core.artifacts.networks import load_method, load_registrar, unlike
+from sbr_core.artifacts.receipts import (
     SectionResult,
     file_of,
     matrix_of,
@@ -47,6 +41,14 @@ from sbr_core.io.receipts import (
     run_sections,
     unfinished,
 )
+from sbr_core.artifacts.section_signal import Source, read_for, read_signal
+from sbr_core.config import TRAINED_METHODS, InferOptions, SynOptions
+from sbr_core.errors import ConfigError, ImageError, ReceiptError, SbrError, WeightsError
+from sbr_core.functional.intensity import normalise
+from sbr_core.functional.warp import upsample_velocity
+from sbr_core.geometry import PlaneGrid
+from sbr_core.io.blocks import Picture
+from sbr_core.io.files import sha256_file, sha256_of
 from sbr_core.io.transforms import (
     PlaneField,
     SectionTransform,
@@ -55,9 +57,7 @@ from sbr_core.io.transforms import (
     write_section_transform,
 )
 from sbr_core.io.volumes import read_plane, write_plane
-from sbr_core.stages import REVISION
-from sbr_core.stages.networks import load_method, load_registrar, unlike
-from sbr_core.stages.source import Source, read_for, read_signal
+from sbr_core.revisions import REVISION
 from sbr_core.training.loop import pick_device
 from sbr_core.training.predict import as_batch, crop, predict, without_medium
 from sbr_core.training.refine import refine

@@ -19,16 +19,16 @@ from sbr_core.algorithms.evenness import staining_field, unit_square
 from sbr_core.algorithms.masks import tissue_mask
 from sbr_core.algorithms.sections import area_vote, grid_px, prefilter, resample_section
 from sbr_core.algorithms.staining import named_stain
+from sbr_core.artifacts.receipts import SectionResult, matrix_columns, run_sections
+from sbr_core.artifacts.section_signal import find_source, read_for
 from sbr_core.errors import ImageError, ManifestError
 from sbr_core.io.blocks import Picture
+from sbr_core.io.files import check_is_file, sha256_file, sha256_of
 from sbr_core.io.images import image_shape, read_labels
 from sbr_core.io.manifests import SectionRow, rows_to_json
 from sbr_core.io.pixel_size import disagreement, is_another_unit, stated_pixel_size
-from sbr_core.io.provenance import check_is_file, sha256_file, sha256_of
-from sbr_core.io.receipts import SectionResult, matrix_columns, run_sections
 from sbr_core.io.volumes import write_plane
-from sbr_core.stages import REVISION
-from sbr_core.stages.source import find_source, read_for
+from sbr_core.revisions import REVISION
 
 if TYPE_CHECKING:
     from sbr_core.config import PrepareOptions

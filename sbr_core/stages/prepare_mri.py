@@ -13,7 +13,7 @@ from sbr_core.errors import ImageError
 from sbr_core.geometry import apply
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.volumes import Volume, read_volume, write_volume
-from sbr_core.stages import REVISION
+from sbr_core.revisions import REVISION
 
 if TYPE_CHECKING:
     from sbr_core.config import PrepareOptions

@@ -32,18 +32,18 @@ from sbr_core.algorithms.reassembly import (
     fill_slab,
     slabs,
 )
+from sbr_core.artifacts.receipts import file_of, read_table
+from sbr_core.artifacts.section_signal import read_signal
 from sbr_core.errors import ConfigError, ImageError, ReceiptError, StorageError, storage_fault
 from sbr_core.geometry import LPS_FROM_RAS, PlaneGrid
 from sbr_core.io.images import read_labels
 from sbr_core.io.provenance import write_provenance
-from sbr_core.io.receipts import file_of, read_table
 from sbr_core.io.transforms import (
     STACK_TRANSFORM,
     read_section_transform,
     read_stack_from_world,
 )
 from sbr_core.io.volumes import Volume, read_plane, read_volume, write_volume
-from sbr_core.stages.source import read_signal
 
 if TYPE_CHECKING:
     from sbr_core.config import ReassembleOptions

@@ -13,24 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbr_core import geometry, plotting
-from sbr_core.errors import ReceiptError
-from sbr_core.io.manifests import SIMULATED, read_tsv
-from sbr_core.io.provenance import read_json
-from sbr_core.io.receipts import file_of, read_table
+from sbr_core import geometry
+from sbr_core.artifacts.receipts import file_of, read_table
+from sbr_core.errors import ReceiptError, some_of
+from sbr_core.io.files import read_json
+from sbr_core.io.manifests import SIMULATED
+from sbr_core.io.tables import read_tsv
 from sbr_core.io.transforms import PlaneField, read_section_transform
 from sbr_core.io.volumes import Volume, read_cuts, read_plane, read_volume
+from sbr_core.report import pictures
+from sbr_core.report.page import comparison_of, jpeg, number, png_uri, simulated_from, write_page
 from sbr_core.stages.doctor import CONTACT_SHEET, FINDINGS
 from sbr_core.stages.evaluate import PROVENANCE
-from sbr_core.stages.manifest import some_of
-from sbr_core.stages.page import (
-    comparison_of,
-    jpeg,
-    number,
-    png_uri,
-    simulated_from,
-    write_page,
-)
 
 if TYPE_CHECKING:
     from sbr_core.config import ReportOptions
@@ -98,7 +92,7 @@ def run(
         losses=_losses(results_dir, methods),
         doctor=doctor,
         comparison=comparison_of(results_dir / "compare"),
-        mri_colour=plotting.MRI_COLOUR,
+        mri_colour=pictures.MRI_COLOUR,
         sections=_sections(tables, rows, measured, results_dir, options),
     )
 
@@ -378,24 +372,24 @@ def _volume_cuts(
     cuts = {method: read_cuts(path, middle) for method, path in found.items()}
     rows = []
     for index, title in enumerate(_CUT_NAMES[space]):
-        pictures = []
+        drawn = []
         some = next(iter(cuts.values()))[index]
-        shape = plotting.display_shape(some.image.shape, options.max_width_px, some.pixel_mm)
+        shape = pictures.display_shape(some.image.shape, options.max_width_px, some.pixel_mm)
         fixed = None
         if mri_cuts is not None:
-            fixed = plotting.resized(plotting.window(mri_cuts[index].image), shape)
-            pictures.append(jpeg(plotting.rgb(fixed), "MRI", options.jpeg_quality))
+            fixed = pictures.resized(pictures.window(mri_cuts[index].image), shape)
+            drawn.append(jpeg(pictures.rgb(fixed), "MRI", options.jpeg_quality))
         for method, three in cuts.items():
             image = three[index].image
             if space == "stack":  # as the sections lie, columns and rows growing to the right
                 image = image[:, ::-1]
-            image = plotting.resized(image, shape)
-            grey = plotting.window(image, None if fixed is None else fixed > _BRAIN)
-            pictures.append(jpeg(plotting.rgb(grey), method, options.jpeg_quality))
+            image = pictures.resized(image, shape)
+            grey = pictures.window(image, None if fixed is None else fixed > _BRAIN)
+            drawn.append(jpeg(pictures.rgb(grey), method, options.jpeg_quality))
             if fixed is not None:
-                edges = plotting.overlay(grey, fixed)
-                pictures.append(jpeg(edges, f"{method}, edges of the MRI", options.jpeg_quality))
-        rows.append({"title": title, "pictures": pictures})
+                edges = pictures.overlay(grey, fixed)
+                drawn.append(jpeg(edges, f"{method}, edges of the MRI", options.jpeg_quality))
+        rows.append({"title": title, "pictures": drawn})
     return rows
 
 
@@ -420,7 +414,7 @@ def _sections(
         ours = {method: table[section] for method, table in rows.items() if section in table}
         failures = [f"{m}: {r['message']}" for m, r in ours.items() if r["status"] != "ok"]
         done = {method: row for method, row in ours.items() if row["status"] == "ok"}
-        facts, pictures = [], []
+        facts, drawn = [], []
         if done:
             facts.append(f"at {next(iter(done.values()))['position_mm']:g} mm")
         for method, row in done.items():
@@ -432,13 +426,13 @@ def _sections(
         facts += measured.of_section(section)
         if done and section in planes:
             mri, _ = read_plane(_existing(planes_table, planes[section], "_mri.nii.gz"))
-            pictures = _section_pictures(mri, done, tables, options)
+            drawn = _section_pictures(mri, done, tables, options)
         found.append(
             {
                 "name": section,
                 "facts": " · ".join(facts),
                 "message": "; ".join(dict.fromkeys(failures)),
-                "pictures": pictures,
+                "pictures": drawn,
             }
         )
     return found
@@ -464,28 +458,28 @@ def _section_pictures(
     mri : (rows, columns), its MRI plane.
     done : its rows in the tables of the methods.
     """
-    shape = plotting.display_shape(mri.shape, options.max_width_px)
-    fixed = plotting.resized(plotting.window(mri), shape)
-    edges = plotting.edges(fixed)
-    pictures = []
+    shape = pictures.display_shape(mri.shape, options.max_width_px)
+    fixed = pictures.resized(pictures.window(mri), shape)
+    edges = pictures.edges(fixed)
+    drawn = []
     for method, row in done.items():
         image, _ = read_plane(_existing(tables[method], row, "_registered.nii.gz"))
-        moving = plotting.window(plotting.resized(image, shape), fixed > _BRAIN)
-        overlay = plotting.painted(plotting.rgb(moving), edges, plotting.MRI_COLOUR)
-        pictures.append(jpeg(overlay, f"{method}, edges of the MRI", options.jpeg_quality))
+        moving = pictures.window(pictures.resized(image, shape), fixed > _BRAIN)
+        overlay = pictures.painted(pictures.rgb(moving), edges, pictures.MRI_COLOUR)
+        drawn.append(jpeg(overlay, f"{method}, edges of the MRI", options.jpeg_quality))
         if row["disp_max_mm"] == 0 and len(done) > 1:
             continue  # a trained method shows the rest
-        board = plotting.checkerboard(moving, fixed)
-        pictures.append(jpeg(board, f"{method} and MRI", options.jpeg_quality))
+        board = pictures.checkerboard(moving, fixed)
+        drawn.append(jpeg(board, f"{method} and MRI", options.jpeg_quality))
         if any(name.endswith("_synthesised.nii.gz") for name in row["files"]):
             made, _ = read_plane(_existing(tables[method], row, "_synthesised.nii.gz"))
-            grey = plotting.rgb(plotting.resized(np.clip(made, 0, 1), shape))
-            pictures.append(jpeg(grey, f"{method}, synthesised", options.jpeg_quality))
+            grey = pictures.rgb(pictures.resized(np.clip(made, 0, 1), shape))
+            drawn.append(jpeg(grey, f"{method}, synthesised", options.jpeg_quality))
         disp_px = _displacement_px(tables[method], row, shape)
         if disp_px is not None:
-            lines = plotting.grid(disp_px, 0.35 * fixed + 0.65, max(shape) / _GRID_LINES)
-            pictures.append(jpeg(lines, f"{method}, deformation", options.jpeg_quality))
-    return pictures
+            lines = pictures.grid(disp_px, 0.35 * fixed + 0.65, max(shape) / _GRID_LINES)
+            drawn.append(jpeg(lines, f"{method}, deformation", options.jpeg_quality))
+    return drawn
 
 
 def _displacement_px(

@@ -15,15 +15,15 @@ import numpy as np
 
 from sbr_core.algorithms.planes import prefiltered_volume, resample_plane
 from sbr_core.algorithms.sections import area_vote, grid_px, prefilter, resample_section
+from sbr_core.artifacts.receipts import SectionResult, run_sections
 from sbr_core.errors import ConfigError, ImageError
 from sbr_core.geometry import PlaneGrid, scaling, similarity_scale
+from sbr_core.io.files import read_json, sha256_file, sha256_of
 from sbr_core.io.images import read_labels, read_section
 from sbr_core.io.manifests import SectionRow
-from sbr_core.io.provenance import read_json, sha256_file, sha256_of
-from sbr_core.io.receipts import SectionResult, run_sections
 from sbr_core.io.transforms import STACK_TRANSFORM, read_stack_from_world
 from sbr_core.io.volumes import read_volume, write_plane
-from sbr_core.stages import REVISION
+from sbr_core.revisions import REVISION
 
 if TYPE_CHECKING:
     from sbr_core.config import ResampleOptions

@@ -21,16 +21,18 @@ import numpy as np
 
 from sbr_core.algorithms import appearance, simulated_pairs
 from sbr_core.algorithms.simulation import FAMILY
+from sbr_core.artifacts.label_pairs import LabelPairs, on_grid_of_plane, read_label_volume
+from sbr_core.artifacts.receipts import file_of, read_table
 from sbr_core.errors import ImageError
 from sbr_core.geometry import PlaneGrid
+from sbr_core.io.files import write_json
 from sbr_core.io.images import write_png
-from sbr_core.io.manifests import SectionRow, simulated_rows, write_tsv
-from sbr_core.io.provenance import versions, write_json, write_provenance
-from sbr_core.io.receipts import file_of, read_table
+from sbr_core.io.manifests import SectionRow, simulated_rows
+from sbr_core.io.provenance import versions, write_provenance
+from sbr_core.io.tables import write_tsv
 from sbr_core.io.transforms import STACK_TRANSFORM, read_stack_from_world
 from sbr_core.io.volumes import read_plane
-from sbr_core.stages import REVISION
-from sbr_core.stages.labels import LabelPairs, on_grid_of_plane, read_label_volume
+from sbr_core.revisions import REVISION
 
 if TYPE_CHECKING:
     from sbr_core.config import SimulateOptions

@@ -11,6 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from sbr_core.artifacts.label_pairs import LabelPairs, read_label_volume
+from sbr_core.artifacts.networks import (
+    generator_architecture,
+    load_registrar,
+    read_planes,
+    registrar_architecture,
+    stacked,
+    start_from,
+    weights_header,
+)
+from sbr_core.artifacts.receipts import matrix_of, read_table
 from sbr_core.config import (
     LABEL_METHODS,
     SHARED_REGISTRAR_METHODS,
@@ -21,27 +32,17 @@ from sbr_core.config import (
 )
 from sbr_core.errors import ConfigError, TrainingError, WeightsError
 from sbr_core.geometry import PlaneGrid
+from sbr_core.io.files import sha256_file, sha256_of
 from sbr_core.io.manifests import SectionRow
-from sbr_core.io.provenance import sha256_file, sha256_of, write_provenance
-from sbr_core.io.receipts import matrix_of, read_table
+from sbr_core.io.provenance import write_provenance
 from sbr_core.io.transforms import STACK_TRANSFORM, read_stack_from_world
 from sbr_core.io.weights import save_weights
 from sbr_core.nn.discriminator import Discriminator
 from sbr_core.nn.generator import Generator
 from sbr_core.nn.projection import Projection
 from sbr_core.nn.registrar import Registrar, build_registrar
-from sbr_core.stages import REVISION
-from sbr_core.stages.labels import LabelPairs, read_label_volume
-from sbr_core.stages.networks import (
-    generator_architecture,
-    load_registrar,
-    read_planes,
-    registrar_architecture,
-    stacked,
-    start_from,
-    weights_header,
-    write_losses,
-)
+from sbr_core.report.losses import write_losses
+from sbr_core.revisions import REVISION
 from sbr_core.training.cgan import CganTask
 from sbr_core.training.loop import (
     Task,

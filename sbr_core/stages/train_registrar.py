@@ -13,22 +13,23 @@ from typing import get_args
 
 import torch
 
-from sbr_core.config import RegistrarOptions, RegistrarSource
-from sbr_core.errors import ConfigError, TrainingError
-from sbr_core.io.manifests import read_tsv
-from sbr_core.io.provenance import write_provenance
-from sbr_core.io.receipts import read_table
-from sbr_core.io.weights import load_weights, save_weights
-from sbr_core.nn.registrar import build_registrar
-from sbr_core.stages import REVISION, SHIPPED_REGISTRAR
-from sbr_core.stages.networks import (
+from sbr_core.artifacts.names import SHIPPED_REGISTRAR
+from sbr_core.artifacts.networks import (
     load_registrar,
     read_planes,
     registrar_architecture,
     stacked,
     weights_header,
-    write_losses,
 )
+from sbr_core.artifacts.receipts import read_table
+from sbr_core.config import RegistrarOptions, RegistrarSource
+from sbr_core.errors import ConfigError, TrainingError
+from sbr_core.io.provenance import write_provenance
+from sbr_core.io.tables import read_tsv
+from sbr_core.io.weights import load_weights, save_weights
+from sbr_core.nn.registrar import build_registrar
+from sbr_core.report.losses import write_losses
+from sbr_core.revisions import REVISION
 from sbr_core.training.loop import (
     checkpoint_key,
     fingerprint,

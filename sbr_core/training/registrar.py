@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sbr_core import augment
 from sbr_core.functional.regularity import gradient_smoothness
 from sbr_core.functional.similarity import lncc
 from sbr_core.functional.warp import warp
 from sbr_core.nn.registrar import Registrar
+from sbr_core.training import augment
 
 if TYPE_CHECKING:
     from sbr_core.config import RegistrarOptions

@@ -14,7 +14,8 @@ import torch
 from sbr_core.cli import main
 from sbr_core.io.images import write_png
 from sbr_core.io.manifests import read_manifest as read_rows
-from sbr_core.io.manifests import read_tsv, rows_to_json
+from sbr_core.io.manifests import rows_to_json
+from sbr_core.io.tables import read_tsv
 from sbr_core.io.weights import save_weights
 
 COLUMNS = "section\timage\tposition_mm\tpixel_size_mm"
@@ -246,8 +247,8 @@ def test_faults_of_the_mri_mask(tmp_path, capsys, mask, words):
 @pytest.fixture
 def brain(tmp_path):
     """Tables and the alignment of a brain with one section, as far as a fault lets them be read."""
-    from sbr_core.io.manifests import write_tsv
-    from sbr_core.io.provenance import sha256_file, write_text
+    from sbr_core.io.files import sha256_file, write_text
+    from sbr_core.io.tables import write_tsv
     from sbr_core.io.transforms import write_stack_from_world
 
     tables = {}
@@ -282,10 +283,10 @@ def _infer(brain, out, registrar, weights):
 @pytest.fixture
 def networks(tmp_path):
     """Weights files of a small registrar and a small generator that fit together."""
+    from sbr_core.artifacts.networks import weights_header
     from sbr_core.config import RegistrarOptions, SbrOptions
     from sbr_core.nn.generator import Generator
     from sbr_core.nn.registrar import UNetRegistrar
-    from sbr_core.stages.networks import weights_header
 
     built = {
         "registrar": (

@@ -16,7 +16,7 @@ import torch
 
 from sbr_core import cli
 from sbr_core.errors import ConfigError, SbrError
-from sbr_core.io.provenance import atomic_path
+from sbr_core.io.files import atomic_path
 from sbr_core.io.weights import load_weights
 from sbr_core.stages import collect
 from sbr_core.training import shapes
@@ -41,7 +41,7 @@ def test_help_imports_nothing_heavy():
 
 @pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
 def test_flags_are_the_keywords_of_the_stage(command):
-    stage = importlib.import_module("sbr_core.stages." + command.name.replace("-", "_"))
+    stage = importlib.import_module(cli.module_of(command.name))
     first, *others = inspect.signature(stage.run).parameters.values()
     assert first.name == "options"
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in others)

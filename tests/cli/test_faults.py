@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sbr_core.io.images import write_png
-from sbr_core.io.manifests import read_tsv, write_tsv
+from sbr_core.io.tables import read_tsv, write_tsv
 
 SECTIONS = ["a", "b", "c", "d"]
 

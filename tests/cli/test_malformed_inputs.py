@@ -20,8 +20,8 @@ import pytest
 import tifffile
 from PIL import Image
 
+from sbr_core.artifacts.receipts import read_table
 from sbr_core.cli import main
-from sbr_core.io.receipts import read_table
 from sbr_core.io.volumes import read_plane
 
 PIXEL_MM = 0.5
@@ -609,8 +609,8 @@ def test_a_disk_that_is_full_is_one_line_wherever_it_is_noticed(tmp_path, monkey
 
 
 def test_a_full_disk_stops_the_stage_and_not_only_the_section(tmp_path):
+    from sbr_core.artifacts.receipts import run_sections
     from sbr_core.errors import StorageError
-    from sbr_core.io.receipts import run_sections
 
     def process(item):
         raise StorageError("full")

@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from sbr_core.io.manifests import write_tsv
+from sbr_core.io.tables import write_tsv
 
 LINEAR = {
     ("in_plane_mm", "", "mean"): 3.0,

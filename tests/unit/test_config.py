@@ -27,7 +27,7 @@ from sbr_core.config import (
 )
 from sbr_core.errors import ConfigError
 from sbr_core.io.manifests import BrainRow, SectionRow
-from sbr_core.stages import REVISION
+from sbr_core.revisions import REVISION
 
 STAGES = {
     name: field.annotation

@@ -11,10 +11,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from sbr_core.artifacts.receipts import SectionResult, read_table, run_sections
 from sbr_core.cli import _rows, build_parser, options_of
+from sbr_core.io.files import write_text
 from sbr_core.io.manifests import simulated_rows
-from sbr_core.io.provenance import write_text
-from sbr_core.io.receipts import SectionResult, read_table, run_sections
 from sbr_core.stages import collect
 
 

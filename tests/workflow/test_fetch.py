@@ -4,7 +4,7 @@ import pytest
 from paper_data import allen_files, allen_files_of, bigbrain_files, write_list
 
 from sbr_core.cli import main
-from sbr_core.stages import fetch
+from sbr_core.tools import fetch
 
 
 def planned(lab, serve, monkeypatch, dataset, files):

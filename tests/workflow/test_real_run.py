@@ -27,10 +27,10 @@ from scipy import ndimage
 from sbr_core.algorithms import simulation
 from sbr_core.algorithms.planes import resample_plane
 from sbr_core.algorithms.sections import grid_px, resample_section
+from sbr_core.artifacts.receipts import read_table
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.images import read_section, write_png
-from sbr_core.io.manifests import read_tsv, write_tsv
-from sbr_core.io.receipts import read_table
+from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.transforms import (
     read_section_transform,
     read_stack_from_world,

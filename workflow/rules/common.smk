@@ -10,11 +10,14 @@ from pathlib import Path
 
 from snakemake.logging import logger
 
-from sbr_core import chunks, config as sbr_config
+from sbr_core import config as sbr_config
+from sbr_core.artifacts.names import SHIPPED_REGISTRAR
 from sbr_core.errors import ManifestError, SbrError
 from sbr_core.io import manifests
-from sbr_core.io.provenance import sha256_file, sha256_of
-from sbr_core.stages import REVISION, SHIPPED_REGISTRAR
+from sbr_core.io.files import sha256_file, sha256_of
+from sbr_core.io.tables import read_tsv
+from sbr_core.planning import chunks
+from sbr_core.revisions import REVISION
 
 REPOSITORY = Path(workflow.basedir).parent
 DEMO_DIR = Path("data/demo")
@@ -67,7 +70,7 @@ def read_rows(brain):
         rows = [manifests.parse_section(row, str(path), DEMO_DIR) for row in DEMO_ROWS]
         return rows, [row.section for row in rows]
     rows = manifests.read_manifest(path, prealigned=brain.prealigned)
-    return rows, [row["section"] for row in manifests.read_tsv(path)[1]]
+    return rows, [row["section"] for row in read_tsv(path)[1]]
 
 
 def check_files(brain):

@@ -41,7 +41,7 @@ def first_missing_file(receipt, is_there):
     """The first file a receipt lists that is not there, or the receipt itself if damaged."""
     folder = receipt.parents[1]
     try:
-        for row in manifests.read_tsv(receipt)[1]:
+        for row in read_tsv(receipt)[1]:
             for name in json.loads(row.get("files") or "{}"):
                 if not is_there(folder / name):
                     return folder / name

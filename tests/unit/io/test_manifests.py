@@ -12,13 +12,12 @@ from sbr_core.io.manifests import (
     read_brains,
     read_landmarks,
     read_manifest,
-    read_tsv,
     rows_from,
     rows_to_json,
     weights_donor,
     weights_start,
-    write_tsv,
 )
+from sbr_core.io.tables import read_tsv, write_tsv
 
 HEADER = "section\timage\tposition_mm\tpixel_size_mm"
 

@@ -5,15 +5,8 @@ import json
 import pytest
 
 from sbr_core.errors import ReceiptError
-from sbr_core.io.provenance import (
-    atomic_path,
-    read_json,
-    sha256_file,
-    sha256_of,
-    write_json,
-    write_provenance,
-    write_text,
-)
+from sbr_core.io.files import atomic_path, read_json, sha256_file, sha256_of, write_json, write_text
+from sbr_core.io.provenance import write_provenance
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path):

@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from sbr_core import geometry
+from sbr_core.artifacts.networks import weights_header
+from sbr_core.artifacts.receipts import matrix_columns
 from sbr_core.config import RegistrarOptions, SbrOptions
 from sbr_core.geometry import PlaneGrid
+from sbr_core.io.files import sha256_file
 from sbr_core.io.images import write_png
-from sbr_core.io.manifests import write_tsv
-from sbr_core.io.provenance import sha256_file
-from sbr_core.io.receipts import matrix_columns
+from sbr_core.io.tables import write_tsv
 from sbr_core.io.transforms import write_stack_from_world
 from sbr_core.io.volumes import Volume, write_plane, write_volume
 from sbr_core.io.weights import save_weights
 from sbr_core.nn.generator import Generator
 from sbr_core.nn.registrar import UNetRegistrar
-from sbr_core.stages.networks import weights_header
 
 # centre (RAS mm), width (mm) and height of the blobs the brain is made of; no symmetry at all
 _BLOBS = (

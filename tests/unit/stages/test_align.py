@@ -22,6 +22,7 @@ from sbr_core.algorithms import pose_search, simulation
 from sbr_core.algorithms.alignment import Brain, StackSection, centred_affines, coarse_scenes
 from sbr_core.algorithms.brain_size import enlargement_of, resized, size_mm
 from sbr_core.algorithms.section_affine import stretch_of
+from sbr_core.artifacts.receipts import matrix_of, read_table
 from sbr_core.config import AlignOptions, AlignSectionsOptions, PrepareOptions, ResampleOptions
 from sbr_core.errors import AlignmentError, ConfigError, ImageError
 from sbr_core.geometry import (
@@ -32,8 +33,8 @@ from sbr_core.geometry import (
     similarity_scale,
 )
 from sbr_core.io.images import read_section, write_png
-from sbr_core.io.manifests import SectionRow, read_manifest, read_tsv, write_tsv
-from sbr_core.io.receipts import matrix_of, read_table
+from sbr_core.io.manifests import SectionRow, read_manifest
+from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.transforms import read_stack_from_world
 from sbr_core.io.volumes import Volume, read_plane, read_volume, write_volume
 from sbr_core.stages import align, align_sections, collect, prepare, prepare_mri, resample

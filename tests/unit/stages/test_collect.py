@@ -3,7 +3,7 @@
 import pytest
 
 from sbr_core.cli import main
-from sbr_core.io.manifests import read_tsv, write_tsv
+from sbr_core.io.tables import read_tsv, write_tsv
 
 
 @pytest.fixture

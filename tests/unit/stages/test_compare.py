@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sbr_core.artifacts.receipts import read_table
 from sbr_core.config import CompareOptions, InferOptions, ReportOptions
 from sbr_core.errors import ConfigError
-from sbr_core.io.manifests import read_tsv, write_tsv
-from sbr_core.io.provenance import sha256_file
-from sbr_core.io.receipts import read_table
+from sbr_core.io.files import sha256_file
+from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.volumes import write_plane
 from sbr_core.stages import compare, infer, report
 

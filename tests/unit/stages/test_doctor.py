@@ -10,8 +10,10 @@ from sbr_core import geometry
 from sbr_core.config import DoctorOptions, PrepareOptions
 from sbr_core.errors import ConfigError, ManifestError
 from sbr_core.io.images import write_png
-from sbr_core.io.manifests import read_manifest, read_tsv, rows_from, write_tsv
-from sbr_core.stages import apply_findings, collect, doctor, prepare
+from sbr_core.io.manifests import read_manifest, rows_from
+from sbr_core.io.tables import read_tsv, write_tsv
+from sbr_core.stages import collect, doctor, prepare
+from sbr_core.tools import apply_findings
 
 N = 26
 FLIPPED_LR, FLIPPED_UD, TURNED, TURNED_AND_FLIPPED = 4, 5, 9, 13

@@ -14,9 +14,10 @@ from sbr_core.algorithms.planes import resample_plane
 from sbr_core.config import EvaluateOptions
 from sbr_core.errors import ImageError, ManifestError
 from sbr_core.geometry import PlaneGrid
+from sbr_core.io.files import sha256_file
 from sbr_core.io.images import image_shape, read_labels, write_png
-from sbr_core.io.manifests import SectionRow, read_manifest, write_tsv
-from sbr_core.io.provenance import sha256_file
+from sbr_core.io.manifests import SectionRow, read_manifest
+from sbr_core.io.tables import write_tsv
 from sbr_core.io.transforms import (
     PlaneField,
     SectionTransform,

@@ -13,12 +13,12 @@ from sbr_core import geometry
 from sbr_core.algorithms import deformation as flow
 from sbr_core.algorithms.sections import prefilter
 from sbr_core.algorithms.staining import find_channel
+from sbr_core.artifacts.receipts import file_of, matrix_of, read_table
 from sbr_core.config import InferOptions, SynOptions
 from sbr_core.errors import ConfigError, ImageError, WeightsError
+from sbr_core.io.files import sha256_file
 from sbr_core.io.images import read_section, write_png
-from sbr_core.io.manifests import read_tsv, write_tsv
-from sbr_core.io.provenance import sha256_file
-from sbr_core.io.receipts import file_of, matrix_of, read_table
+from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.transforms import (
     SectionTransform,
     read_section_transform,
@@ -372,9 +372,9 @@ def test_weights_are_shown_the_channel_they_were_trained_on(fake_brain, save_net
 
 def test_a_file_much_finer_than_the_plane_lies_on_it_where_it_should(tmp_path):
     """Read at 1 : 5, through an affine with a shift, by `infer` and by `align_sections`."""
+    from sbr_core.artifacts.section_signal import read_signal
     from sbr_core.io.transforms import SectionTransform
     from sbr_core.stages import align_sections
-    from sbr_core.stages.source import read_signal
 
     rows, columns = np.mgrid[:403, :521] * 0.05
 

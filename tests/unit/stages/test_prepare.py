@@ -10,14 +10,14 @@ from scipy import ndimage
 from skimage.color import rgb_from_hed
 
 from sbr_core import geometry
+from sbr_core.artifacts.receipts import matrix_of, read_table
+from sbr_core.artifacts.section_signal import read_signal
 from sbr_core.config import PrepareOptions
 from sbr_core.errors import ImageError, ManifestError
 from sbr_core.io.images import read_labels, write_png
 from sbr_core.io.manifests import SectionRow
-from sbr_core.io.receipts import matrix_of, read_table
 from sbr_core.io.volumes import read_plane
 from sbr_core.stages import prepare
-from sbr_core.stages.source import read_signal
 
 OPTIONS = PrepareOptions(working_pixel_mm=0.6, min_tissue_mm2=20.0)
 

@@ -11,11 +11,11 @@ import pytest
 import SimpleITK as sitk
 
 from sbr_core import geometry
+from sbr_core.artifacts.receipts import read_table
 from sbr_core.config import InferOptions, ReassembleOptions
 from sbr_core.errors import ConfigError, ReceiptError, StorageError
 from sbr_core.io.images import read_section, write_png
-from sbr_core.io.manifests import read_tsv, write_tsv
-from sbr_core.io.receipts import read_table
+from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.volumes import read_volume
 from sbr_core.stages import infer, reassemble
 

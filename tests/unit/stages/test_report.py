@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from sbr_core.config import InferOptions, ReassembleOptions, ReportOptions
+from sbr_core.io.files import write_json
 from sbr_core.io.images import write_png
-from sbr_core.io.manifests import read_tsv, write_tsv
-from sbr_core.io.provenance import write_json
+from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.volumes import Volume, read_cuts, write_volume
+from sbr_core.report.page import number
 from sbr_core.stages import infer, reassemble, report
-from sbr_core.stages.page import number
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
 from sbr_core.algorithms import simulation
+from sbr_core.artifacts.label_pairs import LabelPairs
 from sbr_core.config import (
     AlignSectionsOptions,
     EvaluateOptions,
@@ -22,19 +23,12 @@ from sbr_core.config import (
     SimulateOptions,
 )
 from sbr_core.errors import ConfigError, ImageError
+from sbr_core.io.files import sha256_file
 from sbr_core.io.images import read_labels, read_section, write_png
-from sbr_core.io.manifests import (
-    SectionRow,
-    read_landmarks,
-    read_manifest,
-    read_tsv,
-    simulated_rows,
-    write_tsv,
-)
-from sbr_core.io.provenance import sha256_file
+from sbr_core.io.manifests import SectionRow, read_landmarks, read_manifest, simulated_rows
+from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.volumes import Volume, write_plane, write_volume
 from sbr_core.stages import align_sections, collect, evaluate, infer, prepare, resample, simulate
-from sbr_core.stages.labels import LabelPairs
 
 PIXEL_MM = 0.5
 SHAPE = (90, 100)

@@ -11,21 +11,22 @@ import pytest
 import torch
 
 from sbr_core import cli
-from sbr_core.config import RegistrarOptions, SbrOptions
-from sbr_core.errors import ConfigError, TrainingError, WeightsError
-from sbr_core.io.manifests import read_tsv, write_tsv
-from sbr_core.io.provenance import sha256_file
-from sbr_core.io.volumes import write_plane
-from sbr_core.io.weights import load_weights, save_weights
-from sbr_core.nn.projection import Projection
-from sbr_core.stages import SHIPPED_REGISTRAR, train, train_registrar
-from sbr_core.stages.networks import (
+from sbr_core.artifacts.names import SHIPPED_REGISTRAR
+from sbr_core.artifacts.networks import (
     PADDING_MULTIPLE,
     load_method,
     load_registrar,
     read_planes,
     stacked,
 )
+from sbr_core.config import RegistrarOptions, SbrOptions
+from sbr_core.errors import ConfigError, TrainingError, WeightsError
+from sbr_core.io.files import sha256_file
+from sbr_core.io.tables import read_tsv, write_tsv
+from sbr_core.io.volumes import write_plane
+from sbr_core.io.weights import load_weights, save_weights
+from sbr_core.nn.projection import Projection
+from sbr_core.stages import train, train_registrar
 from sbr_core.training import loop
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
@@ -327,7 +328,7 @@ def test_a_pickle_is_refused(tmp_path, registrar):
 
 
 def test_planes_are_normalised_in_their_masks_and_padded(planes):
-    from sbr_core.io.receipts import read_table
+    from sbr_core.artifacts.receipts import read_table
 
     rows = read_table(planes)
     images, masks, kept, skipped = read_planes(

@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 from small_training import OPTIONS, blobs, small_task
 
-from sbr_core import augment
 from sbr_core.config import SbrOptions
 from sbr_core.functional.warp import compose, warp
 from sbr_core.nn.generator import Generator
 from sbr_core.nn.projection import Projection
 from sbr_core.nn.registrar import UNetRegistrar
+from sbr_core.training import augment
 from sbr_core.training import predict as prediction
 from sbr_core.training.loop import open_checkpoints, train
 from sbr_core.training.pairs import Pairs

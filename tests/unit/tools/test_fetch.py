@@ -14,12 +14,14 @@ from paper_data import (
     write_list,
 )
 
+from sbr_core.artifacts.receipts import read_table
 from sbr_core.cli import main
 from sbr_core.config import PrepareOptions, ResampleOptions
 from sbr_core.io.images import read_labels
-from sbr_core.io.manifests import read_brains, read_manifest, read_tsv
-from sbr_core.io.receipts import read_table
-from sbr_core.stages import fetch, prepare, resample
+from sbr_core.io.manifests import read_brains, read_manifest
+from sbr_core.io.tables import read_tsv
+from sbr_core.stages import prepare, resample
+from sbr_core.tools import fetch
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from sbr_core.io.files import read_json, write_text
 from sbr_core.io.manifests import SIMULATED
-from sbr_core.io.provenance import read_json, versions, write_text
+from sbr_core.io.provenance import versions
 
 FOUND = "comparison.json"
 """What `compare` writes beside its tables for pages to show."""
@@ -27,7 +28,7 @@ def write_page(out: Path, template: str, **values: Any) -> None:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("sbr_core", "stages"),
+        loader=PackageLoader("sbr_core", "report/templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

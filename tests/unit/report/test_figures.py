@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.contour import ContourSet
 
-from sbr_core import figures
 from sbr_core.config import METHODS
+from sbr_core.report import figures
 
 
 def lines_of(axes) -> list[np.ndarray]:

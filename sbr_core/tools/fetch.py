@@ -33,7 +33,7 @@ import numpy as np
 from sbr_core.errors import ConfigError, DownloadError, ImageError
 from sbr_core.io.downloads import RemoteFile, fetch_files
 from sbr_core.io.images import read_colours, read_labels, write_png
-from sbr_core.io.manifests import read_tsv, write_tsv
+from sbr_core.io.tables import read_tsv, write_tsv
 
 FILE_LIST = Path(__file__).with_name("synthbyreg_files.tsv")
 BASE_URL = (

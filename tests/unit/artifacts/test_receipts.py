@@ -5,10 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from sbr_core.errors import ImageError, ReceiptError
-from sbr_core.io import receipts
-from sbr_core.io.provenance import write_text
-from sbr_core.io.receipts import (
+from sbr_core.artifacts import receipts
+from sbr_core.artifacts.receipts import (
     SectionResult,
     file_of,
     matrix_columns,
@@ -18,6 +16,8 @@ from sbr_core.io.receipts import (
     stage_dir,
     unfinished,
 )
+from sbr_core.errors import ImageError, ReceiptError
+from sbr_core.io.files import write_text
 
 
 class Toy:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sbr_core import plotting
+from sbr_core.report import pictures
 
 
 def disc(radius, centre=(40, 50), shape=(80, 100)):
@@ -15,52 +15,52 @@ def disc(radius, centre=(40, 50), shape=(80, 100)):
 
 def test_overlay_draws_the_fixed_edge_and_leaves_the_rest_grey():
     moving = 0.5 * disc(30)
-    picture = plotting.overlay(moving, disc(20), colour=(255, 0, 0))
+    picture = pictures.overlay(moving, disc(20), colour=(255, 0, 0))
     assert picture.shape == (80, 100, 3) and picture.dtype == np.uint8
     red = (picture == [255, 0, 0]).all(axis=-1)
     rows, columns = np.nonzero(red)
     distance = np.hypot(rows - 40, columns - 50)
     assert red.sum() > 100 and distance.min() > 17 and distance.max() < 23
-    assert (picture[~red] == plotting.rgb(moving)[~red]).all()
+    assert (picture[~red] == pictures.rgb(moving)[~red]).all()
 
 
 def test_nothing_to_see_draws_nothing():
     empty = np.zeros((30, 40), np.float32)
-    assert not plotting.overlay(empty, empty).any()
-    assert not plotting.window(empty).any()
+    assert not pictures.overlay(empty, empty).any()
+    assert not pictures.window(empty).any()
 
 
 def test_checkerboard_alternates():
-    picture = plotting.checkerboard(np.zeros((40, 80)), np.ones((40, 80)), tiles=8)
+    picture = pictures.checkerboard(np.zeros((40, 80)), np.ones((40, 80)), tiles=8)
     assert (picture[:10, :10] == 0).all() and (picture[:10, 10:20] == 255).all()
     assert (picture[10:20, :10] == 255).all() and (picture[10:20, 10:20] == 0).all()
 
 
 def test_grid_of_no_deformation_is_straight_and_of_a_shift_is_shifted():
-    still = plotting.grid(np.zeros((64, 64, 2)), spacing=16, colour=(0, 0, 0))
+    still = pictures.grid(np.zeros((64, 64, 2)), spacing=16, colour=(0, 0, 0))
     dark = (still == 0).all(axis=-1)
     assert dark[32].all() and dark[:, 16].all() and not dark[8, 8] and not dark[24, 40]
     shift = np.zeros((64, 64, 2))
     shift[..., 0] = 4  # found 4 px to the right, so a line appears 4 px to the left
-    moved = (plotting.grid(shift, spacing=16, colour=(0, 0, 0)) == 0).all(axis=-1)
+    moved = (pictures.grid(shift, spacing=16, colour=(0, 0, 0)) == 0).all(axis=-1)
     assert moved[:, 12].all() and not moved[8, 16]
 
 
 def test_window_and_size():
     image = np.linspace(0, 50, 1000)
-    shown = plotting.window(image)
+    shown = pictures.window(image)
     assert shown[0] == 0 and shown.max() == 1 and np.mean(shown == 1) < 0.01
     inked = np.append(image, np.full(500, 400.0))
     tissue = np.append(np.ones(1000), np.zeros(500))
-    np.testing.assert_allclose(plotting.window(inked, tissue)[:1000], shown)
-    assert plotting.window(inked, 0 * tissue).max() == 1
-    assert plotting.display_shape((100, 200), 320) == (160, 320)
-    assert plotting.display_shape((50, 60), 320) == (150, 180)  # at most three times
-    assert plotting.display_shape((100, 100), 300, (2.0, 1.0)) == (300, 150)
-    assert plotting.resized(np.ones((10, 20)), (15, 30)).shape == (15, 30)
+    np.testing.assert_allclose(pictures.window(inked, tissue)[:1000], shown)
+    assert pictures.window(inked, 0 * tissue).max() == 1
+    assert pictures.display_shape((100, 200), 320) == (160, 320)
+    assert pictures.display_shape((50, 60), 320) == (150, 180)  # at most three times
+    assert pictures.display_shape((100, 100), 300, (2.0, 1.0)) == (300, 150)
+    assert pictures.resized(np.ones((10, 20)), (15, 30)).shape == (15, 30)
 
 
 @pytest.mark.parametrize("rows", [[], [{"step": 1, "learning_rate": 1e-3, "loss": 0.5}]])
 def test_loss_curve_is_written_whatever_the_length(tmp_path, rows):
-    plotting.loss_curve(rows, tmp_path / "loss.png")
+    pictures.loss_curve(rows, tmp_path / "loss.png")
     assert (tmp_path / "loss.png").stat().st_size > 500

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from sbr_core.errors import ConfigError, ManifestError
-from sbr_core.io.manifests import PATH_COLUMNS, is_excluded, parse_section, read_tsv, write_tsv
+from sbr_core.io.manifests import PATH_COLUMNS, is_excluded, parse_section
+from sbr_core.io.tables import read_tsv, write_tsv
 
 EDITABLE = ("flip", "rotate_deg", "position_mm", "exclude")
 

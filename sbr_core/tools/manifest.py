@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from sbr_core.errors import ConfigError, ImageError, ManifestError
+from sbr_core.errors import ConfigError, ImageError, ManifestError, some_of
 from sbr_core.geometry import orientation_matrix
 from sbr_core.io.images import image_shape
-from sbr_core.io.manifests import check_id, write_tsv
+from sbr_core.io.manifests import check_id
 from sbr_core.io.pixel_size import stated_pixel_size
+from sbr_core.io.tables import write_tsv
 from sbr_core.io.volumes import read_volume, write_plane
 
 SUFFIXES = (
@@ -334,9 +335,3 @@ def of_volume(
     else:
         said.append("orientation: the header does not say it; auto finds it")
     return rows, said
-
-
-def some_of(items: Sequence[str], most: int = 5) -> str:
-    """A few of them, and how many more."""
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more

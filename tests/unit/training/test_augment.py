@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from sbr_core import augment
 from sbr_core.config import AugmentOptions
+from sbr_core.training import augment
 
 NO_FIELD = {"field_sigma_px": (0.0, 0.0)}
 STILL = AugmentOptions(rotation_deg=0, scale=0, translation_px=0, **NO_FIELD)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sbr_core.chunks import MOST_CHUNKS, chunk_of, chunks_of, number_of_chunks
+from sbr_core.planning.chunks import MOST_CHUNKS, chunk_of, chunks_of, number_of_chunks
 
 ids = st.lists(st.from_regex(r"[a-z0-9]{1,6}", fullmatch=True), min_size=1, unique=True)
 

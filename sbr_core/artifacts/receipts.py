@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from sbr_core.errors import ReceiptError, SbrError, StorageError
-from sbr_core.io.manifests import read_tsv, write_tsv
-from sbr_core.io.provenance import read_json, sha256_file, sha256_of, versions, write_json
+from sbr_core.io.files import read_json, sha256_file, sha256_of, write_json
+from sbr_core.io.provenance import versions
+from sbr_core.io.tables import read_tsv, write_tsv
 
 FIRST_COLUMNS = ("section", "status", "message", "position_mm")
 _TEXT = {

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
+from sbr_core.artifacts.networks import registrar_architecture, weights_header
 from sbr_core.config import ShapesOptions
 from sbr_core.io.weights import save_weights
 from sbr_core.nn.registrar import build_registrar
-from sbr_core.stages import REVISION
-from sbr_core.stages.networks import registrar_architecture, weights_header, write_losses
+from sbr_core.report.losses import write_losses
+from sbr_core.revisions import REVISION
 from sbr_core.training.loop import checkpoint_key, open_checkpoints, pick_device, train
 from sbr_core.training.shapes import ShapesTask
 

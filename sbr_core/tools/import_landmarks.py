@@ -16,7 +16,8 @@ from typing import Any
 from sbr_core.errors import ConfigError, ManifestError
 from sbr_core.io.images import image_shape
 from sbr_core.io.landmarks import Mark, named, read_image_marks, read_world_marks
-from sbr_core.io.manifests import SectionRow, write_tsv
+from sbr_core.io.manifests import SectionRow
+from sbr_core.io.tables import write_tsv
 
 _SECTION_COLUMNS = ("x_section_mm", "y_section_mm")
 _MRI_COLUMNS = ("mri_x_mm", "mri_y_mm", "mri_z_mm")

@@ -8,8 +8,9 @@ import tifffile
 from sbr_core.cli import main
 from sbr_core.errors import ManifestError
 from sbr_core.io.images import read_picture, write_png
-from sbr_core.io.manifests import read_manifest, read_tsv
-from sbr_core.stages import manifest
+from sbr_core.io.manifests import read_manifest
+from sbr_core.io.tables import read_tsv
+from sbr_core.tools import manifest
 
 GREY = np.full((20, 30), 200, np.uint8)
 

@@ -8,7 +8,8 @@ from scipy import ndimage
 
 from sbr_core.cli import main
 from sbr_core.io.images import write_png
-from sbr_core.io.manifests import read_landmarks, read_tsv, write_tsv
+from sbr_core.io.manifests import read_landmarks
+from sbr_core.io.tables import read_tsv, write_tsv
 
 PIXEL_MM = 0.02
 SHAPE = 120, 160

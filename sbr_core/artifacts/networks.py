@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from sbr_core import plotting
+from sbr_core.artifacts.receipts import file_of
 from sbr_core.config import GeneratorNetwork, IntensityOptions, RegistrarNetwork, TrainOptions
 from sbr_core.errors import WeightsError
 from sbr_core.functional.intensity import normalise
-from sbr_core.io.manifests import write_tsv
-from sbr_core.io.provenance import atomic_path
-from sbr_core.io.receipts import file_of
 from sbr_core.io.volumes import read_plane
 from sbr_core.io.weights import load_weights
 from sbr_core.nn.generator import Generator
@@ -97,13 +94,6 @@ def weights_header(
         "fingerprint": fingerprint,
         "revision": revision,
     }
-
-
-def write_losses(history: Sequence[Mapping[str, Any]], out_dir: Path) -> None:
-    """``loss.tsv`` and ``loss.png`` of a training: one row per step, and their curves."""
-    write_tsv(out_dir / "loss.tsv", history, ("step", "loss"))
-    with atomic_path(out_dir / "loss.png") as temporary:
-        plotting.loss_curve(history, temporary)
 
 
 def load_registrar(path: Path) -> tuple[Registrar, dict[str, Any]]:

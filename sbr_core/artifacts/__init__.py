@@ -1,0 +1,1 @@
+"""What stages hand on to each other: names of files, rows of tables, receipts, networks."""

@@ -1,0 +1,1 @@
+"""Commands without a rule: what users run by hand, before a run or after it."""
