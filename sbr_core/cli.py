@@ -12,18 +12,21 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import logging
 import os
 import shlex
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sbr_core.errors import TERMINATED, ConfigError, SbrError, StorageError, storage_fault
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -440,9 +443,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     # threads that wait soon go to sleep: on a machine that has other work as well, spinning ones
     # use up the turns that the one they wait for needs; idle it costs nothing
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    with _log_lines_on_stderr():
+        return _run(name, arguments, "$ " + shlex.join(["sbr", *argv]), debug)
+
+
+@contextmanager
+def _log_lines_on_stderr() -> Iterator[None]:
+    """Write what the package logs to stderr, line by line as it is.
+
+    The handler exists for one call only and is the only one, whatever a library sets up for its
+    own messages.
+    """
+    package = logging.getLogger("sbr_core")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    before = package.level, package.propagate
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    package.propagate = False
     try:
-        # the one line that reproduces this run when it is pasted
-        print("$ " + shlex.join(["sbr", *argv]), flush=True)
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(before[0])
+        package.propagate = before[1]
+
+
+def _run(name: str, arguments: dict[str, Any], line: str, debug: bool) -> int:
+    """Print the one line that reproduces this run when it is pasted, and run it; the exit code."""
+    try:
+        print(line, flush=True)
         with _signals_as_exceptions():
             _dispatch(name, arguments)
     except SbrError as error:
@@ -456,12 +486,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _fault(name, StorageError(f"{where}{reason}"))
     except KeyboardInterrupt:
-        print(f"sbr {name}: interrupted; the same command goes on", file=sys.stderr)
+        logger.error(f"sbr {name}: interrupted; the same command goes on")
         return 130
     except _Terminated:
-        print(
-            f"sbr {name}: SIGTERM: stopped; what is finished is kept, the same command goes on",
-            file=sys.stderr,
+        logger.error(
+            f"sbr {name}: SIGTERM: stopped; what is finished is kept, the same command goes on"
         )
         return TERMINATED
     # anything else is a bug: Python shows its traceback and exits with 1
@@ -469,9 +498,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fault(name: str, error: SbrError) -> int:
-    """Say what was wrong with what was given; its exit code."""
-    with suppress(OSError):  # where the disk is full, the log may lie on it
-        print(f"sbr {name}: {error}", file=sys.stderr)
+    """Log what was wrong with what was given; its exit code."""
+    logger.error(f"sbr {name}: {error}")
     return error.exit_code
 
 

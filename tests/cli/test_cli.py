@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import logging
 import os
 import shlex
 import signal
@@ -112,6 +113,19 @@ def test_exit_codes(monkeypatch, capsys):
     assert run_as(monkeypatch, interrupted) == 130
     with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback; Python exits with 1
         run_as(monkeypatch, broken)
+
+
+def test_each_log_line_is_on_stderr_once_and_as_it_is(monkeypatch, capsys):
+    """Also after several calls in one process, and where a library set up the root logger."""
+
+    def logs(options, **_):
+        logging.getLogger("sbr_core.stages.collect").info("collect: 50% done")
+        logging.getLogger("sbr_core.stages.collect").debug("not shown")
+
+    monkeypatch.setattr(logging.root, "handlers", [logging.StreamHandler(sys.stderr)])
+    for _ in range(2):
+        assert run_as(monkeypatch, logs) == 0
+        assert capsys.readouterr().err == "collect: 50% done\n"
 
 
 def test_sigterm_ends_a_stage_with_a_line_and_nothing_half_written(tmp_path, monkeypatch, capsys):

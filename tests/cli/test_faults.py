@@ -21,7 +21,7 @@ SECTIONS = ["a", "b", "c", "d"]
 HIT = """\
 import os, resource, signal, sys
 from sbr_core import cli
-from sbr_core.io import receipts
+from sbr_core.artifacts import receipts
 
 written, write = [], receipts.write_json
 

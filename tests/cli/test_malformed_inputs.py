@@ -594,13 +594,13 @@ def test_a_disk_that_is_full_is_one_line_wherever_it_is_noticed(tmp_path, monkey
     import SimpleITK as sitk
 
     from sbr_core.errors import StorageError, storage_fault
-    from sbr_core.io import provenance
+    from sbr_core.io.files import atomic_path
 
     # ITK tells only that it could not write
     usage = type("usage", (), {"free": 0})
     monkeypatch.setattr("sbr_core.errors.shutil.disk_usage", lambda path: usage)
     with pytest.raises(StorageError, match="a.tfm: cannot be written: no space left"):  # noqa: SIM117
-        with provenance.atomic_path(tmp_path / "a.tfm") as temporary:
+        with atomic_path(tmp_path / "a.tfm") as temporary:
             sitk.WriteTransform(sitk.AffineTransform(2), str(temporary.parent / "no" / "a.tfm"))
     assert list(tmp_path.iterdir()) == []
     said = ValueError("Error while serializing: I/O error: No space left on device (os error 28)")
