@@ -1,4 +1,8 @@
-"""Names of files, stated once."""
+"""Names of published files and folders, stated once.
+
+A file of a section is ``{section}{ending}`` in its stage's folder `SECTIONS`, its transforms in
+`TRANSFORMS`; see `section_file`.
+"""
 
 from __future__ import annotations
 
@@ -6,3 +10,68 @@ from pathlib import Path
 
 SHIPPED_REGISTRAR = Path(__file__).with_name("shipped_registrar.safetensors")
 """Trained by `sbr train-shapes` with its defaults; no image of any brain went into it."""
+SHIPPED_LOSSES = Path(__file__).with_name("shipped_registrar_loss.tsv")
+"""The losses of that training."""
+
+TABLE = "sections.tsv"
+"""A brain's table of a stage, in its folder; also a manifest, and the values of `evaluate`."""
+CHUNKS, SECTIONS, TRANSFORMS, VOLUME = "chunks", "sections", "transforms", "volume"
+"""Folders of receipts, of sections' files, of a method's transforms and of its volumes."""
+
+# prepare
+IMAGE, MASK = "_image.nii.gz", "_mask.nii.gz"
+MRI_VOLUME, MRI_MASK_VOLUME, MRI_FACTS = "mri.nii.gz", "mri_mask.nii.gz", "mri.json"
+
+# doctor
+FINDINGS, CONTACT_SHEET, DOCTOR = "findings.tsv", "contact_sheet.png", "doctor.json"
+
+# align
+STACK_TRANSFORM = "from-stack_to-mri_mode-image_xfm.txt"
+"""The 3D similarity."""
+PLANE_GRID, INITIAL_AFFINES = "plane_grid.json", "sections_initial.tsv"
+QUALITY, OVERVIEW = "quality.json", "overview.png"
+
+# resample
+MRI, MRI_MASK = "_mri.nii.gz", "_mrimask.nii.gz"
+
+# align-sections
+LINEAR, LINEAR_MASK = "_linear.nii.gz", "_linearmask.nii.gz"
+
+# train-registrar, train
+WEIGHTS, TRAINING = "weights.safetensors", "weights.json"
+LOSSES, LOSS_PLOT = "loss.tsv", "loss.png"
+
+# infer
+SECTION_TO_STACK = "_from-section_to-stack_mode-image_xfm.h5"
+"""Resamples the section onto the stack's plane: maps points plane -> section."""
+STACK_TO_SECTION = "_from-stack_to-section_mode-image_xfm.h5"
+"""Its inverse: maps points section -> plane."""
+REGISTERED, SYNTHESISED, VELOCITY = (
+    "_registered.nii.gz",
+    "_synthesised.nii.gz",
+    "_velocity.nii.gz",
+)
+
+# evaluate, compare
+SUMMARY, EVALUATION, TESTS = "summary.tsv", "evaluation.json", "tests.tsv"
+
+# demo, simulate
+LANDMARKS, TRUTH, SIMULATION = "landmarks.tsv", "truth.json", "simulate.json"
+
+
+def section_file(stage_dir: Path, section: str, ending: str) -> Path:
+    """A section's file in the folder of its stage or method."""
+    folder = TRANSFORMS if ending in (SECTION_TO_STACK, STACK_TO_SECTION) else SECTIONS
+    return Path(stage_dir) / folder / f"{section}{ending}"
+
+
+def volume_file(folder: Path, brain: str, space: str, kind: str) -> Path:
+    """A reassembled volume.
+
+    Parameters
+    ----------
+    folder : `VOLUME` of a method.
+    space : ``mri``, or ``stack`` for a prealigned brain.
+    kind : ``histology``, ``coverage`` or ``labels``.
+    """
+    return Path(folder) / f"{brain}_space-{space}_{kind}.nii.gz"

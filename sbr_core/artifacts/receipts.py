@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sbr_core.artifacts.rows import stage_dir, write_columns
 from sbr_core.errors import ReceiptError, SbrError, StorageError
 from sbr_core.io.files import read_json, sha256_file, sha256_of, write_json
 from sbr_core.io.provenance import versions
-from sbr_core.io.tables import read_tsv, write_tsv
+from sbr_core.io.tables import read_tsv
 
-FIRST_COLUMNS = ("section", "status", "message", "position_mm")
 _TEXT = {
     "section",
     "status",
@@ -103,8 +103,7 @@ def run_sections(
         rows.append(row)
         print(f"{stage}: {number}/{len(sections)} section {section} {state}", file=sys.stderr)
     _sweep(out_dir, receipt.stem, set(sections))
-    # sorted, so that the same content is the same file whether computed or kept
-    write_tsv(receipt, rows, [*FIRST_COLUMNS, *sorted({key for row in rows for key in row})])
+    write_columns(receipt, rows)
     return rows
 
 
@@ -161,12 +160,6 @@ def _sweep(out_dir: Path, chunk: str, sections: set[str]) -> None:
             continue
         if ours:
             _forget(sidecar, out_dir)
-
-
-def stage_dir(table: Path) -> Path:
-    """The folder that a receipt's or a collected table's file names are relative to."""
-    table = Path(table)
-    return table.parent.parent if table.parent.name == "chunks" else table.parent
 
 
 def read_table(

@@ -1,0 +1,354 @@
+"""What the stages that work section by section hand on: a row for each section, typed.
+
+A receipt is a table of such rows, and so is the table of a brain that `collect` makes of receipts.
+Field names are the tables' columns, except that a 3x3 matrix is six columns (``g00`` … ``g12`` for
+the letter ``g``), and a `PlaneGrid` the columns ``rows``, ``columns`` and ``spacing_mm``. A field
+without a default must be in every row; one with a default came later, or may be empty.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints, overload
+
+import numpy as np
+
+from sbr_core.artifacts.names import IMAGE, MASK
+from sbr_core.errors import ReceiptError
+from sbr_core.geometry import PlaneGrid
+from sbr_core.io.files import sha256_file, sha256_of
+from sbr_core.io.tables import read_tsv, write_tsv
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+FIRST_COLUMNS = ("section", "status", "message", "position_mm")
+"""What a reader of the table looks for first; the others follow in alphabetical order."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Row:
+    """One section in a stage's table. Sections that failed have nothing beyond these fields.
+
+    Attributes
+    ----------
+    status : ``ok`` or ``failed``.
+    message : why it failed, or a warning.
+    files : names relative to the stage's folder -> sha256.
+    fingerprint : digest of everything the section's result depends on.
+    table : the file that the row was read from; no column.
+    """
+
+    section: str
+    status: str = "ok"
+    message: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+    fingerprint: str = ""
+    table: Path = Path()
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+    def has(self, ending: str) -> bool:
+        """Whether the row lists a file whose name ends with `ending`."""
+        return any(name.endswith(ending) for name in self.files)
+
+    def file(self, ending: str) -> Path:
+        """The one file of the row whose name ends with `ending`; else ReceiptError."""
+        names = [name for name in self.files if name.endswith(ending)]
+        if len(names) != 1:
+            raise ReceiptError(f"{self.table}: section {self.section!r} lists no file …{ending}")
+        return inside(stage_dir(self.table), names[0])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared(Row):
+    """A section as `prepare` left it: image and mask at working resolution.
+
+    Attributes
+    ----------
+    position_mm : along the stack.
+    pixel_size_mm, working_pixel_mm : of the section's file, and of what was made of it.
+    file_rows, file_columns : shape of the file.
+    image, image_channel, labels, stain : of the manifest.
+    channel, polarity, background, white, padding : see `algorithms.staining.Channel`; rows of
+        before there were channels are of luminance, ``grey``.
+    light, staining : `SmoothField` as a table's cell, or empty.
+    read_step : file pixels per pixel that was read.
+    section_mm_from_working_mm : (3, 3).
+    tissue_mm2 : area of the mask.
+    """
+
+    position_mm: float
+    pixel_size_mm: float
+    working_pixel_mm: float
+    file_rows: int
+    file_columns: int
+    read_step: float = 1.0
+    channel: str = "grey"
+    polarity: str
+    background: float
+    white: tuple[float, ...] | None = None
+    padding: float | None = None
+    light: str = ""
+    staining: str = ""
+    section_mm_from_working_mm: np.ndarray = field(metadata={"letter": "g"})
+    tissue_mm2: float
+    image: str
+    image_channel: str = ""
+    labels: str = ""
+    stain: str = ""
+
+    @property
+    def file_shape(self) -> tuple[int, int]:
+        """(rows, columns) of the section's file."""
+        return self.file_rows, self.file_columns
+
+    @property
+    def pixels_digest(self) -> str:
+        """What the section looks like, as a digest: its image, mask and place in the file.
+
+        Unlike the fingerprint it stays the same when only labels, stain or the like are edited.
+        """
+        pixels = {n: sha256 for n, sha256 in self.files.items() if n.endswith((IMAGE, MASK))}
+        return sha256_of([pixels, self.section_mm_from_working_mm.tolist()])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plane(Row):
+    """The MRI plane of a section, as `resample` cut it out; its mask beside it."""
+
+    position_mm: float
+    grid: PlaneGrid
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Affine(Row):
+    """The affine of a section to its MRI plane, and the section through it (`align-sections`).
+
+    Attributes
+    ----------
+    working_mm_from_plane_mm : (3, 3).
+    cost, prior_cost : see `algorithms.section_affine`; None for a prealigned section.
+    moved_mm : by the fit, mean over the plane's tissue.
+    stain, channel : of the prepared section.
+    """
+
+    position_mm: float
+    working_mm_from_plane_mm: np.ndarray = field(metadata={"letter": "a"})
+    cost: float | None = None
+    prior_cost: float | None = None
+    moved_mm: float
+    stain: str = ""
+    channel: str = "grey"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inferred(Row):
+    """A section's transforms and registered image by one method.
+
+    Attributes
+    ----------
+    grid : of the plane.
+    folding_percent : share of the tissue where the deformation folds.
+    disp_mean_mm, disp_max_mm : length of the deformation's displacement, over the tissue.
+    inverse_mean_px, inverse_p99_px : how far from where it started a point is, there and back.
+    seconds : that it took; None in rows of before it was recorded.
+    """
+
+    position_mm: float
+    grid: PlaneGrid
+    folding_percent: float
+    disp_mean_mm: float
+    disp_max_mm: float
+    inverse_mean_px: float
+    inverse_p99_px: float
+    seconds: float | None = None
+
+
+R = TypeVar("R", bound=Row)
+
+
+@overload
+def read_rows(
+    table: Path,
+    kind: type[R],
+    *,
+    only_ok: Literal[True] = True,
+    verify: Iterable[str] | bool = True,
+) -> list[R]: ...
+
+
+@overload
+def read_rows(
+    table: Path, kind: type[R], *, only_ok: bool, verify: Iterable[str] | bool = True
+) -> list[R | Row]: ...
+
+
+def read_rows(
+    table: Path, kind: type[R], *, only_ok: bool = True, verify: Iterable[str] | bool = True
+) -> list[Any]:
+    """Rows of a receipt or a collected table.
+
+    Parameters
+    ----------
+    kind : of the rows; sections that failed are plain `Row`.
+    only_ok : leave out sections that failed.
+    verify : check that the files exist and have the recorded sha256; an iterable of name
+        endings checks only those files.
+
+    Raises
+    ------
+    ReceiptError
+        A listed file is missing or is not what the table lists; a column is missing.
+    """
+    table = Path(table)
+    endings = "" if verify is True else tuple(verify or ())
+    rows = []
+    for cells in read_tsv(table)[1]:
+        if only_ok and cells["status"] != "ok":
+            continue
+        row = _row(cells, kind if cells["status"] == "ok" else Row, table)
+        rows.append(row)
+        for name, sha256 in row.files.items():
+            if name.endswith(endings):
+                _check(inside(stage_dir(table), name), sha256, table)
+    return rows
+
+
+def write_rows(table: Path, rows: Sequence[Row]) -> None:
+    """Write a table that `read_rows` reads, whole or not at all."""
+    write_columns(table, [columns_of(row) for row in rows])
+
+
+def write_columns(table: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """As `write_rows`, of rows as `columns_of` makes them."""
+    # sorted, so that the same content is the same file whether computed or kept
+    write_tsv(table, rows, [*FIRST_COLUMNS, *sorted({key for row in rows for key in row})])
+
+
+def columns_of(row: Row) -> dict[str, Any]:
+    """A row's columns, JSON-able."""
+    columns: dict[str, Any] = {}
+    for each in fields(row):
+        value = getattr(row, each.name)
+        if each.name == "table":
+            continue
+        if isinstance(value, PlaneGrid):
+            names, values = _GRID, (*value.shape, value.spacing_mm)
+            columns |= dict(zip(names, values, strict=True))
+        elif "letter" in each.metadata:
+            names = _matrix_columns(each.metadata["letter"])
+            columns |= dict(zip(names, value[:2].ravel().tolist(), strict=True))
+        else:
+            columns[each.name] = "" if value is None else value
+    return columns
+
+
+def _row(cells: Mapping[str, str], kind: type[R], table: Path) -> R:
+    """A row of a table's text."""
+    values: dict[str, Any] = {"table": table}
+    try:
+        for name, read, optional in _readers(kind):
+            if not optional or cells.get(name):
+                values[name] = read(cells)
+        return kind(**values)
+    except KeyError as error:
+        what = f"has no column {error}"
+    except (ValueError, TypeError) as error:
+        what = str(error)
+    raise ReceiptError(f"{table}: section {cells.get('section')!r}: {what}")
+
+
+_GRID = ("rows", "columns", "spacing_mm")
+
+_CELLS: dict[Any, Callable[[str], Any]] = {
+    str: str,
+    int: lambda cell: int(float(cell)),
+    float: float,
+    float | None: float,
+    tuple[float, ...] | None: lambda cell: tuple(json.loads(cell)),
+    Mapping[str, str]: json.loads,
+}
+"""How a field of a type is read from its cell."""
+
+
+@cache
+def _readers(kind: type[Row]) -> list[tuple[str, Callable[[Mapping[str, str]], Any], bool]]:
+    """(name, how to read it from a table's line, whether it may be missing) of each field."""
+    hints = get_type_hints(kind)
+    return [
+        (
+            each.name,
+            _reader(each.name, hints[each.name], each.metadata.get("letter", "")),
+            (each.default, each.default_factory) != (MISSING, MISSING),
+        )
+        for each in fields(kind)
+        if each.name != "table"
+    ]
+
+
+def _reader(name: str, hint: Any, letter: str) -> Callable[[Mapping[str, str]], Any]:
+    if hint is PlaneGrid:
+        rows, columns, spacing_mm = _GRID
+        return lambda cells: PlaneGrid(
+            (int(float(cells[rows])), int(float(cells[columns]))), float(cells[spacing_mm])
+        )
+    if letter:
+        return lambda cells: read_matrix(cells, letter)
+    return lambda cells: _CELLS[hint](cells[name])
+
+
+def _matrix_columns(letter: str) -> list[str]:
+    return [f"{letter}{i}{j}" for i in range(2) for j in range(3)]
+
+
+def read_matrix(cells: Mapping[str, str], letter: str) -> np.ndarray:
+    """The (3, 3) affine in the columns ``{letter}00`` … ``{letter}12`` of a table's line."""
+    values = [float(cells[name]) for name in _matrix_columns(letter)]
+    return np.array([values[:3], values[3:], [0.0, 0.0, 1.0]])
+
+
+def fingerprint(
+    revision: int | Sequence[int], options: BaseModel | None = None, **inputs: Any
+) -> str:
+    """Everything the result of one section depends on, as a digest.
+
+    Parameters
+    ----------
+    revision : of the stage, and of the method.
+    options : of the stage; None where `inputs` contain what counts of them.
+    inputs : JSON-able values, by name; see `digest_of_file`.
+    """
+    if options is not None:
+        inputs["options"] = options.model_dump(mode="json")
+    return sha256_of({"revision": revision, **inputs})
+
+
+def digest_of_file(path: Path | str) -> str:
+    """A file's sha256 for a fingerprint; empty where there is none, which `process` reports."""
+    return sha256_file(Path(path)) if Path(path).is_file() else ""
+
+
+def stage_dir(table: Path) -> Path:
+    """The folder that a receipt's or a collected table's file names are relative to."""
+    table = Path(table)
+    return table.parent.parent if table.parent.name == "chunks" else table.parent
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file that a table or a sidecar in `folder` lists."""
+    return folder / name
+
+
+def _check(path: Path, sha256: str, table: Path) -> None:
+    """ReceiptError where a file is missing, or another than its table lists."""
+    if not path.is_file():
+        raise ReceiptError(f"{path}: missing, although {table} lists it")
+    if sha256_file(path) != sha256:
+        raise ReceiptError(f"{path}: is not the file that {table} lists (sha256 differs)")
