@@ -84,7 +84,8 @@ class Command:
         """
         if method is None or self.section is None:
             return self.section
-        from sbr_core.config import METHODS, Config
+        from sbr_core.config import Config
+        from sbr_core.methods import METHODS
 
         if method not in METHODS:
             known = ", ".join(METHODS)

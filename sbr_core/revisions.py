@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sbr_core.methods import WITH_OPTIONS
+
 REVISION = {
     "demo": 1,
     "prepare": 5,
@@ -12,15 +14,7 @@ REVISION = {
     "align_sections": 3,
     "train_registrar": 1,
     "train_shapes": 1,
-    "train_sbr": 3,
-    "train_sbr_n": 1,
-    "train_sbr_r": 2,
-    "train_sbr_g": 2,
-    "train_nmi": 2,
-    "train_nmiw": 2,
-    "train_cgan": 1,
-    "train_rot": 1,
-    "syn_mi": 1,
+    **{method.section: method.revision for method in WITH_OPTIONS},
     "infer": 3,
     "reassemble": 2,
     "evaluate": 2,
@@ -28,5 +22,5 @@ REVISION = {
     "report": 4,
     "simulate": 2,
 }
-"""Raise the number of a stage, or of a method's section of the configuration, when its results
-change, and the workflow reruns it and what follows."""
+"""Raise the number of a stage, or that of a method in `sbr_core.methods`, when its results change,
+and the workflow reruns it and what follows."""

@@ -1,8 +1,7 @@
 """Figures that compare methods, fit for a paper; matplotlib is imported when a figure is drawn.
 
-Every method has one name, one place and one colour in all of them. The colours are those of Okabe
-and Ito, which colour-blind readers tell apart, and two greys for the methods that train nothing.
-Each function returns a matplotlib figure; whoever calls it writes the files.
+Every method has one name, one place and one colour in all of them (`sbr_core.methods`). Each
+function returns a matplotlib figure; whoever calls it writes the files.
 """
 
 from __future__ import annotations
@@ -14,23 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sbr_core.methods import REGISTRY
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STYLES = {
-    "linear": ("Linear", "#B3B3B3"),
-    "syn_mi": ("SyN-MI", "#666666"),
-    "nmi": ("NMI", "#F0E442"),
-    "nmiw": ("NMIw", "#E69F00"),
-    "cgan": ("cGAN", "#CC79A7"),
-    "rot": ("RoT", "#D55E00"),
-    "sbr": ("SbR", "#0072B2"),
-    "sbr_n": ("SbR-N", "#56B4E9"),
-    "sbr_r": ("SbR-R", "#009E73"),
-    "sbr_g": ("SbR-G", "#000000"),
-}
-"""Method -> its name and colour in figures, in the order in which methods are shown."""
 CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00")
 _PAGE_INCH = 7.1
 """A page's width of text; figures are no wider, so that their letters keep their size."""
@@ -49,14 +37,19 @@ _FONT = {
 
 
 def in_order(methods: Sequence[str]) -> list[str]:
-    """Methods as they are shown: those of `STYLES` first, in its order."""
-    known = [method for method in STYLES if method in methods]
-    return known + [method for method in methods if method not in STYLES]
+    """Methods as they are shown: known ones first, in the order of `REGISTRY`."""
+    known = [method for method in REGISTRY if method in methods]
+    return known + [method for method in methods if method not in REGISTRY]
 
 
 def name_of(method: str) -> str:
     """A method's name in text and figures."""
-    return STYLES[method][0] if method in STYLES else method
+    return REGISTRY[method].title if method in REGISTRY else method
+
+
+def colour_of(method: str) -> str:
+    """A method's colour in figures; white for one that is not known."""
+    return REGISTRY[method].colour if method in REGISTRY else "#FFFFFF"
 
 
 def box_plots(
@@ -88,7 +81,7 @@ def box_plots(
             axes = figure.add_subplot(rows, columns, number)
             for place, method in enumerate(methods):
                 if np.size(values.get(method, ())):
-                    _box(axes, place, values[method], STYLES.get(method, ("", "#FFFFFF"))[1])
+                    _box(axes, place, values[method], colour_of(method))
                 axes.annotate(
                     (marks or {}).get((title, method), ""),
                     (place, 1.0),

@@ -26,7 +26,7 @@ from scipy import stats
 from sbr_core import metrics
 from sbr_core.artifacts.label_pairs import LabelPairs, read_label_volume
 from sbr_core.artifacts.receipts import file_of, read_table
-from sbr_core.config import LABEL_METHODS, CompareOptions
+from sbr_core.config import CompareOptions
 from sbr_core.errors import ConfigError, ReceiptError
 from sbr_core.io.files import atomic_path, write_json
 from sbr_core.io.manifests import SectionRow
@@ -39,6 +39,7 @@ from sbr_core.io.transforms import (
     section_to_stack_path,
 )
 from sbr_core.io.volumes import read_plane
+from sbr_core.methods import LABEL_METHODS
 from sbr_core.report import figures, pictures
 from sbr_core.report.page import FOUND, PRINT_DPI, comparison_of, number, simulated_from, write_page
 from sbr_core.stages.evaluate import unit_of

@@ -42,7 +42,7 @@ from sbr_core.artifacts.receipts import (
     unfinished,
 )
 from sbr_core.artifacts.section_signal import Source, read_for, read_signal
-from sbr_core.config import TRAINED_METHODS, InferOptions, SynOptions
+from sbr_core.config import InferOptions, SynOptions
 from sbr_core.errors import ConfigError, ImageError, ReceiptError, SbrError, WeightsError
 from sbr_core.functional.intensity import normalise
 from sbr_core.functional.warp import upsample_velocity
@@ -57,6 +57,7 @@ from sbr_core.io.transforms import (
     write_section_transform,
 )
 from sbr_core.io.volumes import read_plane, write_plane
+from sbr_core.methods import TRAINED_METHODS
 from sbr_core.revisions import REVISION
 from sbr_core.training.loop import pick_device
 from sbr_core.training.predict import as_batch, crop, predict, without_medium

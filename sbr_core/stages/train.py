@@ -22,14 +22,7 @@ from sbr_core.artifacts.networks import (
     weights_header,
 )
 from sbr_core.artifacts.receipts import matrix_of, read_table
-from sbr_core.config import (
-    LABEL_METHODS,
-    SHARED_REGISTRAR_METHODS,
-    GeneratorNetwork,
-    PairOptions,
-    ThroughRegistrarOptions,
-    takes_registrar,
-)
+from sbr_core.config import GeneratorNetwork, PairOptions, ThroughRegistrarOptions, takes_registrar
 from sbr_core.errors import ConfigError, TrainingError, WeightsError
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.files import sha256_file, sha256_of
@@ -37,6 +30,7 @@ from sbr_core.io.manifests import SectionRow
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.transforms import STACK_TRANSFORM, read_stack_from_world
 from sbr_core.io.weights import save_weights
+from sbr_core.methods import LABEL_METHODS, SHARED_REGISTRAR_METHODS
 from sbr_core.nn.discriminator import Discriminator
 from sbr_core.nn.generator import Generator
 from sbr_core.nn.projection import Projection

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from sbr_core.config import METHODS, TRAINED_METHODS
+from sbr_core.methods import METHODS, TRAINED_METHODS
 
 SOME = "compare: {methods: [linear, syn_mi, nmi, sbr], minutes: 3}\n"
 PAGE = "results/one/compare/index.html"

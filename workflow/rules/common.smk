@@ -11,6 +11,7 @@ from pathlib import Path
 from snakemake.logging import logger
 
 from sbr_core import config as sbr_config
+from sbr_core import methods as sbr_methods
 from sbr_core.artifacts.names import SHIPPED_REGISTRAR
 from sbr_core.errors import ManifestError, SbrError
 from sbr_core.io import manifests
@@ -99,7 +100,7 @@ def has_labels(brain):
 
 def check_labels(brain):
     """Refuse a method that learns from labels where there are none, before hours of training."""
-    wanted = [method for method in METHODS if method in sbr_config.LABEL_METHODS]
+    wanted = [method for method in METHODS if method in sbr_methods.LABEL_METHODS]
     if wanted and trained_here(brain) and not has_labels(brain):
         raise ManifestError(
             f"{CONFIG.brains}: brain '{brain}': method '{wanted[0]}' learns from labels:"
@@ -233,17 +234,17 @@ CONFIG = checked(sbr_config.resolve, config, REPOSITORY / "config" / "presets")
 ENVIRONMENT_OF_NETWORKS = f"../../envs/sbr{'_cuda' if CONFIG.gpus else ''}.yaml"
 METHODS = tuple(dict.fromkeys(("linear", *CONFIG.methods)))
 # simulated pairs are also given to the classical reference
-REFERENCES = tuple(method for method in ("syn_mi",) if method in sbr_config.METHODS)
+REFERENCES = tuple(method for method in ("syn_mi",) if method in sbr_methods.METHODS)
 EVERY_METHOD = tuple(dict.fromkeys((*METHODS, *REFERENCES)))
-TRAINED = tuple(method for method in METHODS if method in sbr_config.TRAINED_METHODS)
+TRAINED = tuple(method for method in METHODS if method in sbr_methods.TRAINED_METHODS)
 TRAININGS = (
     *(["registrar"] if any(CONFIG.takes_registrar(method) for method in TRAINED) else []),
     *TRAINED,
 )
 """Folders of the networks that are trained: the shared registrar's and those of the methods."""
 METHOD_FOLDERS = (
-    *sbr_config.METHODS,
-    *(f"compare/{method}" for method in sbr_config.TRAINED_METHODS),
+    *sbr_methods.METHODS,
+    *(f"compare/{method}" for method in sbr_methods.TRAINED_METHODS),
 )
 """Values of the wildcard `method`: a comparison trains its own networks, in folders apart."""
 SHEET = checked(manifests.read_brains, CONFIG.brains)
@@ -311,7 +312,7 @@ def methods_of(brain):
 
 def lacks_labels(brain, method, target):
     """Whether a method learns from labels that a brain has not, which is said once."""
-    lacking = method in sbr_config.LABEL_METHODS and not has_labels(brain)
+    lacking = method in sbr_methods.LABEL_METHODS and not has_labels(brain)
     if lacking:
         logger.info(f"{target}: {brain}: without {method}, which needs labels to train with")
     return lacking
@@ -358,7 +359,7 @@ def compared_folders(brain):
     for method in dict.fromkeys(("linear", *CONFIG.compare.methods)):
         if lacks_labels(brain, method, "compare"):
             continue
-        trained = method in sbr_config.TRAINED_METHODS
+        trained = method in sbr_methods.TRAINED_METHODS
         folders[method] = f"compare/{method}" if trained else method
     return folders
 
@@ -467,11 +468,11 @@ def network_inputs(wildcards):
     In a comparison every brain trains networks of its own.
     """
     brain, method = wildcards.brain, method_of(wildcards.method)
-    if method not in sbr_config.TRAINED_METHODS:
+    if method not in sbr_methods.TRAINED_METHODS:
         return {}
     folder = wildcards.method
     givers = {folder: brain if is_compared(folder) else donor(brain)}
-    if method not in sbr_config.OWN_REGISTRAR_METHODS:
+    if method not in sbr_methods.OWN_REGISTRAR_METHODS:
         givers["registrar"] = registrar_of(brain, folder)
     paths = {
         "registrar" if network == "registrar" else "weights": (
@@ -498,7 +499,7 @@ def training_inputs(wildcards):
     if (giver := start_of(brain, wildcards.method)) is not None:
         start = of_brain(giver, wildcards.method, "weights.safetensors")
         inputs["start"] = borrowed(brain, giver, start, made)
-    if method in sbr_config.LABEL_METHODS:
+    if method in sbr_methods.LABEL_METHODS:
         inputs["prepared"] = steady("train", "prepare", "sections.tsv")(wildcards)
         if labels_of_mri(brain):
             inputs["mri_labels"] = labels_of_mri(brain)

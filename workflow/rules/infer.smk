@@ -25,7 +25,7 @@ rule infer:
     resources:
         **cards(
             lambda wildcards: (
-                gpus("infer") if method_of(wildcards.method) in sbr_config.TRAINED_METHODS else 0
+                gpus("infer") if method_of(wildcards.method) in sbr_methods.TRAINED_METHODS else 0
             )
         ),
         mem_mb=8000,

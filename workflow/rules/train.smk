@@ -21,7 +21,7 @@ rule train:
     benchmark:
         "<results>/{brain}/benchmarks/train/{method}.tsv"
     wildcard_constraints:
-        method=one_of(m for m in METHOD_FOLDERS if method_of(m) in sbr_config.TRAINED_METHODS),
+        method=one_of(m for m in METHOD_FOLDERS if method_of(m) in sbr_methods.TRAINED_METHODS),
     conda:
         ENVIRONMENT_OF_NETWORKS
     threads: 16

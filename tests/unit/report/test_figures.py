@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.contour import ContourSet
 
-from sbr_core.config import METHODS
+from sbr_core.methods import METHODS
 from sbr_core.report import figures
 
 
@@ -17,9 +17,9 @@ def lines_of(axes) -> list[np.ndarray]:
 
 
 def test_every_method_has_a_name_and_a_colour_of_its_own_and_a_fixed_place():
-    assert set(figures.STYLES) == set(METHODS)
-    names, colours = zip(*figures.STYLES.values(), strict=True)
-    assert len(set(names)) == len(set(colours)) == len(METHODS)
+    names = {figures.name_of(method) for method in METHODS}
+    colours = {figures.colour_of(method) for method in METHODS}
+    assert len(names) == len(colours) == len(METHODS)
     assert figures.in_order(["sbr", "mine", "nmi", "linear"]) == ["linear", "nmi", "sbr", "mine"]
     assert figures.name_of("sbr_n") == "SbR-N" and figures.name_of("mine") == "mine"
 

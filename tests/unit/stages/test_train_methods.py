@@ -12,13 +12,7 @@ from sbr_core import geometry
 from sbr_core.artifacts.names import SHIPPED_REGISTRAR
 from sbr_core.artifacts.networks import load_method, load_registrar
 from sbr_core.artifacts.receipts import file_of, read_table
-from sbr_core.config import (
-    OWN_REGISTRAR_METHODS,
-    SHARED_REGISTRAR_METHODS,
-    TRAINED_METHODS,
-    Config,
-    InferOptions,
-)
+from sbr_core.config import Config, InferOptions
 from sbr_core.errors import ConfigError, ImageError, TrainingError
 from sbr_core.io.files import sha256_file
 from sbr_core.io.images import write_png
@@ -26,6 +20,7 @@ from sbr_core.io.manifests import SectionRow
 from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.volumes import Volume, read_plane, write_volume
 from sbr_core.io.weights import load_weights
+from sbr_core.methods import OWN_REGISTRAR_METHODS, SHARED_REGISTRAR_METHODS, TRAINED_METHODS
 from sbr_core.stages import infer, train
 
 SMALL = {

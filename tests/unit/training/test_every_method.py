@@ -6,17 +6,10 @@ import pytest
 import torch
 from small_training import blobs
 
-from sbr_core.config import (
-    OWN_REGISTRAR_METHODS,
-    SHARED_REGISTRAR_METHODS,
-    TRAINED_METHODS,
-    AugmentOptions,
-    Config,
-    PairOptions,
-    takes_registrar,
-)
+from sbr_core.config import AugmentOptions, Config, PairOptions, takes_registrar
 from sbr_core.functional.similarity import l1
 from sbr_core.functional.warp import warp
+from sbr_core.methods import OWN_REGISTRAR_METHODS, SHARED_REGISTRAR_METHODS, TRAINED_METHODS
 from sbr_core.stages.train import build_task
 from sbr_core.training.loop import open_checkpoints, train
 from sbr_core.training.pairs import Pairs

@@ -1,0 +1,244 @@
+"""What a method is, in one place.
+
+A new method is an entry here, a class of options in `sbr_core.config.training`, a task in
+`sbr_core.training`, and its lines in the presets; configuration, planning, command line, report
+and comparison find it here. Classes are named by dotted paths, so that this module imports
+neither torch nor the configuration.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inheritance:
+    """Keys that a section of the configuration takes from another one, unless it has its own.
+
+    Attributes
+    ----------
+    section : the other section.
+    groups : option classes of `sbr_core.config.training`; all of their keys are inherited.
+    but : keys that are not: the inheriting section has defaults of its own for them.
+    """
+
+    section: str
+    groups: tuple[str, ...]
+    but: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One way to register sections to the MRI.
+
+    Attributes
+    ----------
+    name : in the configuration, on the command line and in paths.
+    title : in text and figures.
+    description : one line.
+    place : its rank where methods are listed or drawn, from 0.
+    colour : in figures, ``#RRGGBB``.
+    options : its class of options, ``module:class``; none: nothing to choose.
+    task : the class of what it trains, ``module:class`` (`sbr_core.training.tasks`); none: it is
+        not trained.
+    through_shared_registrar : its synthesis is trained through the brain's registrar of
+        `train_registrar`.
+    trains_registrar : its weights contain the registrar that inference uses, which may start as a
+        copy of the shared one; methods that train none use the shared one.
+    needs_labels : it learns from labels of the sections and of the MRI.
+    inherits : what its section of the configuration takes from others; these come earlier.
+    revision : raised when the results of its own section change (`sbr_core.revisions`).
+    """
+
+    name: str
+    title: str
+    description: str
+    place: int
+    colour: str
+    options: str | None = None
+    task: str | None = None
+    through_shared_registrar: bool = False
+    trains_registrar: bool = False
+    needs_labels: bool = False
+    inherits: tuple[Inheritance, ...] = ()
+    revision: int = 1
+
+    @property
+    def trained(self) -> bool:
+        """Whether networks are trained for it."""
+        return self.task is not None
+
+    @property
+    def section(self) -> str | None:
+        """Its section of the configuration."""
+        if self.options is None:
+            return None
+        return f"train_{self.name}" if self.trained else self.name
+
+
+_ENTRIES = (
+    Method(
+        name="linear",
+        title="Linear",
+        description="the affine of each section alone, the baseline",
+        place=0,
+        colour="#B3B3B3",
+    ),
+    Method(
+        name="sbr",
+        title="SbR",
+        description="Synth-by-Reg: a synthesis trained through the shared registrar",
+        place=6,
+        colour="#0072B2",
+        options="sbr_core.config.training:SbrOptions",
+        task="sbr_core.training.sbr:SbrTask",
+        through_shared_registrar=True,
+        revision=3,
+    ),
+    Method(
+        name="sbr_n",
+        title="SbR-N",
+        description="SbR without the contrastive term",
+        place=7,
+        colour="#56B4E9",
+        options="sbr_core.config.training:SbrNOptions",
+        task="sbr_core.training.sbr:SbrTask",
+        through_shared_registrar=True,
+        inherits=(
+            Inheritance(section="train_sbr", groups=("SbrOptions",), but=("contrastive_weight",)),
+        ),
+    ),
+    Method(
+        name="sbr_r",
+        title="SbR-R",
+        description="SbR whose registrar is trained too, at the end",
+        place=8,
+        colour="#009E73",
+        options="sbr_core.config.training:SbrROptions",
+        task="sbr_core.training.sbr:SbrRTask",
+        through_shared_registrar=True,
+        trains_registrar=True,
+        inherits=(Inheritance(section="train_sbr", groups=("SbrOptions",)),),
+        revision=2,
+    ),
+    Method(
+        name="sbr_g",
+        title="SbR-G",
+        description="SbR with a discriminator",
+        place=9,
+        colour="#000000",
+        options="sbr_core.config.training:SbrGOptions",
+        task="sbr_core.training.sbr:SbrGTask",
+        through_shared_registrar=True,
+        inherits=(Inheritance(section="train_sbr", groups=("SbrOptions",)),),
+        revision=2,
+    ),
+    Method(
+        name="nmi",
+        title="NMI",
+        description="a registrar trained by normalised mutual information, without synthesis",
+        place=2,
+        colour="#F0E442",
+        options="sbr_core.config.training:NmiOptions",
+        task="sbr_core.training.nmi:NmiTask",
+        trains_registrar=True,
+        inherits=(
+            Inheritance(
+                section="train_sbr",
+                groups=("PairOptions",),
+                but=("batch_size", "learning_rate", "beta1"),
+            ),
+            Inheritance(section="train_registrar", groups=("RegistrarNetwork",)),
+        ),
+        revision=2,
+    ),
+    Method(
+        name="nmiw",
+        title="NMIw",
+        description="NMI and the overlap of labels",
+        place=3,
+        colour="#E69F00",
+        options="sbr_core.config.training:NmiwOptions",
+        task="sbr_core.training.nmi:NmiwTask",
+        trains_registrar=True,
+        needs_labels=True,
+        inherits=(Inheritance(section="train_nmi", groups=("NmiOptions",)),),
+        revision=2,
+    ),
+    Method(
+        name="cgan",
+        title="cGAN",
+        description="CycleGAN and the registration loss through the shared registrar",
+        place=4,
+        colour="#CC79A7",
+        options="sbr_core.config.training:CganOptions",
+        task="sbr_core.training.cgan:CganTask",
+        through_shared_registrar=True,
+        inherits=(Inheritance(section="train_sbr", groups=("ThroughRegistrarOptions",)),),
+    ),
+    Method(
+        name="rot",
+        title="RoT",
+        description="translation and registration trained together to commute",
+        place=5,
+        colour="#D55E00",
+        options="sbr_core.config.training:RotOptions",
+        task="sbr_core.training.rot:RotTask",
+        trains_registrar=True,
+        inherits=(
+            Inheritance(
+                section="train_sbr",
+                groups=("PairOptions", "GeneratorNetwork"),
+                but=("batch_size",),
+            ),
+            Inheritance(section="train_registrar", groups=("RegistrarNetwork",)),
+        ),
+    ),
+    Method(
+        name="syn_mi",
+        title="SyN-MI",
+        description="SyN with Mattes mutual information by ANTs, the classical reference",
+        place=1,
+        colour="#666666",
+        options="sbr_core.config.training:SynOptions",
+    ),
+)
+"""In the order of their sections of the configuration. The colours are those of Okabe and Ito,
+which colour-blind readers tell apart, and two greys for the methods that train nothing."""
+
+REGISTRY: Mapping[str, Method] = {
+    method.name: method for method in sorted(_ENTRIES, key=lambda method: method.place)
+}
+"""Name -> method, in the order in which methods are listed and drawn."""
+WITH_OPTIONS = tuple(method for method in _ENTRIES if method.section is not None)
+"""Methods with a section of the configuration, in the order of the sections."""
+
+
+def _names(**facts: bool) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, method in REGISTRY.items()
+        if all(getattr(method, fact) == value for fact, value in facts.items())
+    )
+
+
+METHODS = _names()
+"""Methods that can be asked for; `linear` is always computed, as the baseline."""
+UNTRAINED_METHODS = _names(trained=False)
+TRAINED_METHODS = _names(trained=True)
+SHARED_REGISTRAR_METHODS = _names(through_shared_registrar=True)
+"""Trained through the brain's registrar of `train_registrar`; the others train their own, which
+may start as a copy of it (`config.takes_registrar`)."""
+OWN_REGISTRAR_METHODS = _names(trains_registrar=True)
+"""Their weights contain the registrar that inference uses; the others use the shared one."""
+LABEL_METHODS = _names(needs_labels=True)
+"""Need labels of sections and of the MRI to train."""
+
+
+def imported(path: str) -> Any:
+    """The object that a dotted path, ``module:name``, is of."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,46 @@
+"""The registry of methods: whole, and in agreement with the options and tasks it names."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+from sbr_core.config import Config, inherited_keys
+from sbr_core.methods import METHODS, REGISTRY, WITH_OPTIONS, imported
+from sbr_core.revisions import REVISION
+
+
+def test_places_follow_each_other_and_a_section_comes_after_those_it_inherits_from():
+    assert [method.place for method in REGISTRY.values()] == list(range(len(METHODS)))
+    order = list(Config.model_fields)
+    for method in WITH_OPTIONS:
+        for inheritance in method.inherits:
+            assert order.index(inheritance.section) < order.index(method.section), method.name
+
+
+@pytest.mark.parametrize("method", WITH_OPTIONS, ids=lambda method: method.name)
+def test_what_a_method_names_is_there(method):
+    assert type(getattr(Config(), method.section)) is imported(method.options)
+    assert REVISION[method.section] == method.revision
+    if method.trained:
+        assert callable(imported(method.task))
+
+
+@pytest.mark.parametrize("method", WITH_OPTIONS, ids=lambda method: method.name)
+def test_a_default_of_a_methods_own_is_not_overruled_by_another_section(method):
+    """A key that the method's class declares itself has its own default, so none is inherited."""
+    for inheritance in method.inherits:
+        keys = inherited_keys(inheritance)
+        assert keys <= set(imported(method.options).model_fields)
+        assert not keys & set(inspect.get_annotations(imported(method.options)))
+
+
+def test_the_registry_imports_neither_torch_nor_the_configuration():
+    code = (
+        "import sys, sbr_core.methods;"
+        "assert not {'torch', 'pydantic', 'sbr_core.config'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
