@@ -71,11 +71,18 @@ def run(
     working_pixel_mm: float,
     out_dir: Path,
 ) -> None:
-    """Write the similarity, the plane grid, the sections' affines, quality and overview.
+    """Fit the 3D similarity between stack and MRI.
+
+    Writes it, the plane grid, the sections' affines, quality and overview.
 
     Parameters
     ----------
-    orientation : three letters, or ``auto``.
+    sections : table written by prepare.
+    mri : MRI written by prepare-mri.
+    mri_mask : mask written by prepare-mri.
+    orientation : direction of column, row and position, e.g. LIA, or auto.
+    working_pixel_mm : pixel size of the prepared sections, mm.
+    out_dir : folder the results go to.
 
     Raises
     ------

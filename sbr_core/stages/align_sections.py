@@ -62,13 +62,18 @@ def run(
     prealigned: bool = False,
     strict: bool = False,
 ) -> None:
-    """Fit the sections of one chunk and write its receipt.
+    """Fit one 2D affine per section: the linear result.
 
     Parameters
     ----------
-    prepared, planes : receipts of `prepare` and `resample`, same chunk.
-    align_dir : folder of `align`; not needed with `prealigned`, whose affines only undo what
-        `prepare` did to the file's grid.
+    prepared : receipt of prepare.
+    planes : receipt of resample, same chunk.
+    out_dir : folder the results go to.
+    receipt : table to write: each section, its files and their sha256.
+    align_dir : folder written by align; not needed with `prealigned`, whose affines only undo what
+        prepare did to the file's grid.
+    prealigned : the sections lie on their MRI planes already.
+    strict : stop at the first section that cannot be used.
 
     Raises
     ------

@@ -13,9 +13,14 @@ _MIN_SECTIONS = 2
 
 
 def run(options: None, *, receipts: list[Path], table: Path) -> None:
-    """Write `table`: every row of every receipt, sorted by position, then by id.
+    """Gather receipts of one stage into one table, sorted by position, then by id.
 
     A section that failed early may have no position; those rows come last.
+
+    Parameters
+    ----------
+    receipts : receipts of the chunks.
+    table : table to write.
 
     Raises
     ------

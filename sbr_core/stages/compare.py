@@ -98,15 +98,20 @@ def run(
     mri_labels: Path | None = None,
     rows: list[SectionRow] | None = None,
 ) -> None:
-    """Write tables, tests, figures and page of one brain's comparison.
+    """Compare all methods: tables, tests, figures.
 
     Parameters
     ----------
-    methods : method -> its folder of results; `linear` is among them.
-    measured : ``sections.tsv`` of `evaluate`, for these methods.
-    prepared, planes : collected tables of `prepare` and `resample`.
-    registrar : loss table of the registrar that methods share, for the time its training took.
-    align_dir, mri_labels, rows : as in `evaluate`, for outlines of anatomy.
+    brain : name of the brain.
+    methods : one or more METHOD=FOLDER, the folders of their results; linear is among them.
+    measured : sections.tsv written by evaluate, for these methods.
+    prepared : table written by prepare.
+    planes : table written by resample.
+    out_dir : folder the results go to.
+    registrar : loss.tsv written by train-registrar, for the time that training took.
+    align_dir : folder written by align.
+    mri_labels : labels of the MRI, on its grid, for outlines of anatomy.
+    rows : manifest rows, for the mri_labels of a prealigned brain.
 
     Raises
     ------

@@ -23,12 +23,12 @@ from sbr_core.io.volumes import Volume, write_volume
 
 
 def run(options: DemoOptions, *, out_dir: Path) -> None:
-    """Make the demo brain.
+    """Make the demo brain and the truth behind it.
 
     Parameters
     ----------
     options : how many sections, how coarse, how deformed.
-    out_dir : made if needed; files of the same names are replaced.
+    out_dir : folder the results go to; made if needed, files of the same names are replaced.
 
     Raises
     ------

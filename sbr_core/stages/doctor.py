@@ -59,12 +59,14 @@ class Finding:
 
 
 def run(options: DoctorOptions, *, prepared: Path, out_dir: Path, prealigned: bool = False) -> None:
-    """Write the findings, the contact sheet and their provenance.
+    """List what seems wrong with the sections: a table of findings and a contact sheet.
 
     Parameters
     ----------
-    prepared : table of `prepare`, all sections of a brain.
-    prealigned : the sections lie on their MRI planes; then no flip, turn or place is suggested.
+    prepared : table written by prepare, all sections of a brain.
+    out_dir : folder the results go to.
+    prealigned : the sections lie on their MRI planes already; then no flip, turn or place is
+        suggested.
 
     Raises
     ------

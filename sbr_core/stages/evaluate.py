@@ -69,16 +69,21 @@ def run(
     excluded: Sequence[str] | None = None,
     strict: bool = False,
 ) -> None:
-    """Write ``summary.tsv`` and ``sections.tsv`` of one brain.
+    """Write tables of accuracy.
+
+    These are ``summary.tsv`` and ``sections.tsv`` of one brain.
 
     Parameters
     ----------
-    methods : method -> its folder of results.
-    prepared, planes : collected tables of `prepare` and `resample`.
-    align_dir : folder of `align`; None for a prealigned brain, whose landmarks are in plane mm.
+    brain : name of the brain.
+    methods : one or more METHOD=FOLDER, the folders of their results.
+    prepared : table written by prepare.
+    planes : table written by resample.
+    out_dir : folder the results go to.
+    align_dir : folder written by align; not of a prealigned brain, whose landmarks are in plane mm.
     landmarks : table of landmarks.
-    mri_labels : labels on the MRI's grid; for a prealigned brain those named in `rows` are used.
-    rows : the manifest's rows.
+    mri_labels : labels of the MRI, on its grid.
+    rows : manifest rows, for the mri_labels of a prealigned brain.
     excluded : ids of excluded sections; their landmarks are passed over.
     strict : stop at the first label image that cannot be used, instead of leaving it out.
 

@@ -80,16 +80,21 @@ def run(
     weights: Path | None = None,
     strict: bool = False,
 ) -> None:
-    """Infer the sections of one chunk and write its receipt.
+    """Compute deformations and pictures of each section.
 
     Parameters
     ----------
     options : `SynOptions` for ``syn_mi``, `InferOptions` for every other method.
-    method : its name.
-    prepared, planes, affines : receipts of `prepare`, `resample` and `align-sections`.
-    out_dir : the method's folder; gets ``transforms/`` and ``sections/``.
-    registrar, weights : weights files of the shared R and of a trained method's own networks; the
-        first is not needed where the second holds a registrar.
+    method : name of the method.
+    prepared : receipt of prepare.
+    planes : receipt of resample.
+    affines : receipt of align-sections.
+    out_dir : folder of the method, which gets ``transforms/`` and ``sections/``.
+    receipt : table to write: each section, its files and their sha256.
+    registrar : weights of the registration network; not needed where those of the method contain
+        one.
+    weights : weights of the method's own networks.
+    strict : stop at the first section that cannot be used.
 
     Raises
     ------

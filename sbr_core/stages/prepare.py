@@ -46,7 +46,14 @@ def run(
     receipt: Path,
     strict: bool = False,
 ) -> None:
-    """Prepare the sections of one chunk and write its receipt.
+    """Reduce section images to working-resolution intensities and tissue masks.
+
+    Parameters
+    ----------
+    rows : manifest rows: a JSON list, its path (.json), or a manifest (.tsv).
+    out_dir : folder the results go to.
+    receipt : table to write: each section, its files and their sha256.
+    strict : stop at the first section that cannot be used.
 
     Raises
     ------

@@ -22,7 +22,15 @@ _QUANTILES = (0.0, 0.01, 0.5, 0.99, 0.999, 1.0)
 
 
 def run(options: PrepareOptions, *, mri: Path, out_dir: Path, mri_mask: Path | None = None) -> None:
-    """Write ``mri.nii.gz`` (float32), ``mri_mask.nii.gz`` (uint8) and the facts in ``mri.json``.
+    """Check the MRI and its mask.
+
+    Writes ``mri.nii.gz`` (float32), ``mri_mask.nii.gz`` (uint8) and the facts in ``mri.json``.
+
+    Parameters
+    ----------
+    mri : the MRI, 3D NIfTI.
+    out_dir : folder the results go to.
+    mri_mask : its brain mask, on the same grid.
 
     Raises
     ------

@@ -62,13 +62,19 @@ def run(
     align_dir: Path | None = None,
     mri: Path | None = None,
 ) -> None:
-    """Write the volume, its coverage, its labels if the sections have any, and provenance.
+    """Build the 3D histology volume in the space of the MRI.
+
+    Writes the volume, its coverage, its labels if the sections have any, and provenance.
 
     Parameters
     ----------
-    sections : table of `infer`; sections that failed leave a gap.
-    prepared : table of `prepare`.
-    align_dir, mri : of `align` and `prepare-mri`; both absent for a prealigned brain.
+    brain : name of the brain.
+    method : name of the method.
+    sections : table of infer; sections that failed leave a gap.
+    prepared : table written by prepare.
+    out_dir : folder the results go to.
+    align_dir : folder written by align; not of a prealigned brain.
+    mri : MRI written by prepare-mri; not of a prealigned brain.
 
     Raises
     ------

@@ -57,13 +57,14 @@ def run(
     results_dir: Path,
     out: Path,
 ) -> None:
-    """Write the page.
+    """Write one self-contained HTML page.
 
     Parameters
     ----------
-    methods : method -> its folder of results, `linear` first if it is there.
-    results_dir : the brain's folder of results.
-    out : the page.
+    brain : name of the brain.
+    methods : one or more METHOD=FOLDER, the folders of their results; linear first if it is there.
+    results_dir : folder of the brain's results.
+    out : page to write.
     """
     results_dir = Path(results_dir)
     doctor = _doctor(results_dir / "doctor", options)

@@ -52,12 +52,20 @@ def run(
     working_pixel_mm: float | None = None,
     strict: bool = False,
 ) -> None:
-    """Write the MRI plane and its mask for each section of one chunk, and the receipt.
+    """Compute the MRI plane and its mask of every section.
+
+    The brain has a 3D MRI, with an alignment, or it is prealigned: its rows name ``mri_image``.
 
     Parameters
     ----------
-    align_dir, mri, mri_mask : of a brain with a 3D MRI: all three.
-    working_pixel_mm : of a prealigned brain, whose rows name ``mri_image``.
+    rows : manifest rows: a JSON list, its path (.json), or a manifest (.tsv).
+    out_dir : folder the results go to.
+    receipt : table to write: each section, its files and their sha256.
+    align_dir : folder written by align; not of a prealigned brain.
+    mri : MRI written by prepare-mri; not of a prealigned brain.
+    mri_mask : mask written by prepare-mri; not of a prealigned brain.
+    working_pixel_mm : pixel size of a prealigned brain, mm.
+    strict : stop at the first section that cannot be used.
 
     Raises
     ------

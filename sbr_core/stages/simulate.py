@@ -56,15 +56,17 @@ def run(
     mri_labels: Path | None = None,
     strict: bool = False,
 ) -> None:
-    """Make the simulated brain.
+    """Make pairs with a known deformation, from a brain's own sections and MRI planes.
 
     Parameters
     ----------
-    rows : the brain's manifest.
-    prepared, planes, sections : collected tables of `prepare`, `resample` and `align-sections`.
-    out_dir : made if needed; files of the same names are replaced.
-    align_dir, mri_labels : folder of `align` and labels on the MRI's grid, if it has some; those
-        of a prealigned brain's planes are named in `rows`.
+    rows : the brain's manifest (.tsv), or its rows as a JSON list.
+    prepared : table written by prepare.
+    planes : table written by resample.
+    sections : table written by align-sections.
+    out_dir : folder the results go to; made if needed, files of the same names are replaced.
+    align_dir : folder written by align; not of a prealigned brain.
+    mri_labels : labels of the MRI, on its grid; those of a prealigned brain are in `rows`.
     strict : stop at the first label image that cannot be used, instead of leaving it empty.
 
     Raises

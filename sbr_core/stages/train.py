@@ -72,21 +72,26 @@ def run(
     fresh: bool = False,
     strict: bool = False,
 ) -> None:
-    """Train the networks of one method.
+    """Train the networks of a method on sections and their MRI planes.
+
+    Sections that one of the two tables does not contain are left out.
 
     Parameters
     ----------
-    method : its name; `out_dir` is its folder.
-    planes, sections : tables written by `resample` and `align-sections`; sections that one of
-        them does not have are left out.
-    registrar : weights written by `train-registrar`, for the methods that train through it or
+    method : name of the method.
+    planes : table written by resample.
+    sections : table written by align-sections.
+    out_dir : folder the results go to.
+    checkpoint_root : folder of the checkpoints of all trainings.
+    registrar : weights of the shared registration network, for the methods that train through it or
         whose own registrar starts as a copy of it.
-    prepared, align_dir, mri_labels, rows : where the labels are, for a method that learns from
-        them: the table of `prepare`; of a brain with a 3D MRI the folder of `align` and the
-        labels of the MRI; of a prealigned one the manifest's rows.
-    start : weights of the same method on another brain, to train on from: for `finetune_steps` at
+    prepared : table written by prepare, for labels of sections.
+    align_dir : folder written by align, for labels of a 3D MRI.
+    mri_labels : labels of the MRI, on its grid.
+    rows : manifest rows, for the mri_labels of a prealigned brain.
+    start : weights of the method on another brain, to train on from: for `finetune_steps` at
         `finetune_learning_rate`, without warming up.
-    out_dir, checkpoint_root, fresh : as in `train_registrar`.
+    fresh : forget the checkpoints and start anew.
     strict : stop at the first label image that cannot be used, instead of training on its section
         without labels.
 

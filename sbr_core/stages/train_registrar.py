@@ -53,17 +53,20 @@ def run(
     source: RegistrarSource | None = None,
     fresh: bool = False,
 ) -> None:
-    """Train the registrar on all pairs of neighbouring MRI planes of a stack, or take the shipped.
+    """Train the intra-modality registration network on MRI planes.
+
+    On all pairs of neighbouring planes of a stack; or take the shipped network.
 
     Parameters
     ----------
-    planes : table written by `resample`.
-    source : where the registrar comes from (None: ``train``). With ``finetune`` the network is the
-        shipped one, the steps and the learning rate are the options `finetune_steps` and
+    planes : table written by resample.
+    out_dir : folder of ``weights.safetensors``, ``loss.tsv``, ``loss.png`` and their provenance.
+    checkpoint_root : folder of the checkpoints of all trainings; an interrupted training is found
+        again below it.
+    source : shipped, finetune or train (default: train). With finetune the network is the shipped
+        one, the steps and the learning rate are the options `finetune_steps` and
         `finetune_learning_rate`.
-    out_dir : gets ``weights.safetensors``, ``loss.tsv``, ``loss.png`` and their provenance.
-    checkpoint_root : an interrupted training is found again below it.
-    fresh : forget its checkpoints first.
+    fresh : forget the checkpoints and start anew.
 
     Raises
     ------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Annotated
 
 from sbr_core.errors import ConfigError, ManifestError
 from sbr_core.io.manifests import PATH_COLUMNS, is_excluded, parse_section
@@ -15,22 +16,23 @@ EDITABLE = ("flip", "rotate_deg", "position_mm", "exclude")
 
 def run(
     options: None,
-    *,
     findings: Path,
+    *,
     manifest: Path,
-    out: Path,
+    out: Annotated[Path, "-o"],
     min_confidence: float | None = None,
 ) -> None:
-    """Write the copy; the manifest itself stays as it is.
+    """Write an edited copy of a manifest, with what the doctor suggests.
 
-    Where two findings want another value for the same cell, the surer one has its way. What was
+    Where two findings suggest different values for one cell, the surer one is applied. What was
     changed, and why, is added to `notes`.
 
     Parameters
     ----------
-    findings : table of `sbr doctor`, whose lines may have been deleted or edited.
-    out : the copy; if it lies in another folder, relative paths are written anew.
-    min_confidence : leave out what is less sure; everything in the table unless given.
+    findings : findings.tsv written by doctor, whose lines may have been deleted or edited.
+    manifest : the manifest; it stays as it is.
+    out : manifest to write; in another folder, relative paths are written anew.
+    min_confidence : leave out what is less sure, from 0 to 1 (default: 0).
 
     Raises
     ------

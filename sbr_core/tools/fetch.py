@@ -66,16 +66,18 @@ class _DataSet:
 
 
 def run(
-    options: None, *, dataset: str, out_dir: Path | None = None, base_url: str | None = None
+    options: None, dataset: str, *, out_dir: Path | None = None, base_url: str | None = None
 ) -> None:
-    """Download a data set and write its manifest and sheet.
+    """Download a data set of the paper and write its manifest.
+
+    Also its sheet of brains, for the workflow.
 
     Parameters
     ----------
-    dataset : ``allen`` or ``bigbrain``.
-    out_dir : folder it comes to; ``data/{dataset}`` unless given. Files that are right already are
-        neither downloaded nor written again.
-    base_url : address of the repository's root folder; GitHub's unless given.
+    dataset : allen or bigbrain.
+    out_dir : folder it comes to (default: data/DATASET). Files that are right already are neither
+        downloaded nor written again.
+    base_url : where the repository's files are (default: GitHub).
 
     Raises
     ------

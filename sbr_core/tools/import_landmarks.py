@@ -36,17 +36,17 @@ def run(
     plane_scale: float | None = None,
     by_order: bool = False,
 ) -> None:
-    """Write the table of landmarks.
+    """Convert points of napari, QuPath and 3D Slicer to a table of landmarks.
 
     Parameters
     ----------
-    rows : the manifest's rows.
-    points : files of points on the sections.
-    out : the table, whose columns `sbr evaluate` reads; ``landmark`` beside them is the name.
-    mri_points : files of the same points in the MRI; or, of a prealigned brain,
-    plane_points : files of the same points on its MRI planes.
-    scale, plane_scale : pixels of the file that one pixel of the annotated image spans along each
-        side; 1 unless given.
+    rows : manifest rows: a JSON list, its path (.json), or a manifest (.tsv).
+    points : points on the sections, a file each, named SECTION.…
+    out : table to write, as `sbr evaluate` reads it; its column ``landmark`` is the name.
+    mri_points : the same points in the MRI (3D Slicer).
+    plane_points : prealigned: the same points on the MRI planes.
+    scale : file pixels per pixel of the annotated sections, along each side (default: 1).
+    plane_scale : file pixels per pixel of the annotated planes, along each side (default: 1).
     by_order : pair by the order in the files, not by name.
 
     Raises

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -38,28 +38,30 @@ COLUMNS = ("section", "image", "position_mm", "pixel_size_mm")
 
 def run(
     options: None,
-    *,
     source: Path,
-    out: Path | None = None,
+    *,
+    out: Annotated[Path | None, "-o"] = None,
     section_spacing_mm: float | None = None,
     thickness_mm: float | None = None,
     pixel_size_mm: float | None = None,
     slice_axis: str | None = None,
     image_channel: str | None = None,
 ) -> None:
-    """Write the manifest, and print what it could not know.
+    """Write the manifest of a folder of section images, or of a stack in a 3D NIfTI.
+
+    And print what it could not know.
 
     Parameters
     ----------
-    source : folder of section images, in the natural order of their names; or a 3D NIfTI, whose
-        slices are written beside the manifest as files.
-    out : manifest to write; ``sections.tsv`` in the folder unless given, or beside the NIfTI.
-    section_spacing_mm : distance from one section to the next. Where numbers in the names skip
-        some, there is a gap.
-    thickness_mm : distance that 1 in those numbers stands for, instead.
-    pixel_size_mm : of all files, instead of what they say.
-    slice_axis : ``i``, ``j`` or ``k``, along which a NIfTI is cut.
-    image_channel : of all files of a folder, by its number from 1 or its name in them.
+    source : the folder, whose images are taken in the natural order of their names; or the NIfTI,
+        whose slices are written beside the manifest as files.
+    out : manifest to write (default: sections.tsv beside them).
+    section_spacing_mm : from one section to the next, mm. Where numbers in the names skip some,
+        there is a gap.
+    thickness_mm : what 1 in the names' numbers stands for, mm, instead.
+    pixel_size_mm : pixel of all files, instead of what they contain.
+    slice_axis : i, j or k: the axis a NIfTI is cut along.
+    image_channel : which channel of all files of a folder: number from 1, or name.
 
     Raises
     ------

@@ -22,12 +22,15 @@ STAGE = "train_shapes"
 def run(
     options: ShapesOptions, *, out_dir: Path, checkpoint_root: Path, fresh: bool = False
 ) -> None:
-    """Train a registrar on shapes.
+    """Train the registration network that ships, on synthetic shapes only.
+
+    The same command goes on from its last checkpoint.
 
     Parameters
     ----------
-    out_dir : gets ``weights.safetensors``, ``loss.tsv`` and ``loss.png``.
-    checkpoint_root, fresh : as in `train_registrar`.
+    out_dir : folder of ``weights.safetensors``, ``loss.tsv`` and ``loss.png``.
+    checkpoint_root : folder of the checkpoints of all trainings.
+    fresh : forget the checkpoints and start anew.
 
     Raises
     ------

@@ -11,11 +11,13 @@ import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from sbr_core import cli
+from sbr_core import cli, commands
+from sbr_core.commands import COMMANDS, KINDS, command_of
 from sbr_core.errors import ConfigError, SbrError
 from sbr_core.io.files import atomic_path
 from sbr_core.io.weights import load_weights
@@ -40,17 +42,50 @@ def test_help_imports_nothing_heavy():
     assert loaded.returncode == 0 and not heavy & set(loaded.stdout.split())
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
-def test_flags_are_the_keywords_of_the_stage(command):
-    stage = importlib.import_module(cli.module_of(command.name))
-    first, *others = inspect.signature(stage.run).parameters.values()
-    assert first.name == "options"
-    assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in others)
-    keywords = {p.name for p in others}
-    assert {flag.keyword for flag in command.flags} == keywords
-    for p in others:  # what the command line always gives needs no default, and the reverse
-        flag = next(f for f in command.flags if f.keyword == p.name)
-        assert not (flag.required and p.default is None), p.name
+def test_every_stage_and_every_tool_is_a_command():
+    package = Path(cli.__file__).parent
+    modules = [p.stem for room in ("stages", "tools") for p in (package / room).glob("[!_]*.py")]
+    assert sorted(modules) == sorted(name.replace("-", "_") for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_read_as_text_is_what_python_reads(name):
+    """Flags, defaults and annotations are those of the imported `run`, and each has its help."""
+    command = command_of(name)
+    run = importlib.import_module(command.module).run
+    first, *parameters = inspect.signature(run).parameters.values()
+    assert first.name == "options" and (first.annotation != "None") == bool(command.options)
+    assert [flag.keyword for flag in command.flags] == [p.name for p in parameters]
+    for p, flag in zip(parameters, command.flags, strict=True):
+        assert flag.by_place == (p.kind is p.POSITIONAL_OR_KEYWORD)
+        assert flag.required == (p.default is p.empty)
+        assert p.default in ((False,) if flag.kind == "bool" else (p.empty, None))
+        assert flag.help, f"{name}: no help for {flag.keyword}"
+        known = flag.kind in KINDS or flag.kind in ("str", "RegistrarSource")
+        assert known, f"{name}: {flag.keyword}: {flag.kind}"
+    assert command.summary and inspect.getdoc(run).startswith(command.summary)
+
+
+def test_a_command_is_read_from_the_signature_and_docstring(monkeypatch, tmp_path):
+    """A word by its place, a short name, a keyword of Python, a help of two lines."""
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "copy_all.py").write_text(
+        "import torch\n\n\ndef run(\n    options: None, source: Path, *, from_: str,\n"
+        '    out: Annotated[Path | None, "-o"] = None, fast: bool = False\n) -> None:\n'
+        '    """Copy `all`.\n\n    Or less.\n\n    Parameters\n    ----------\n'
+        "    source, from_ : what is copied,\n        100% of it.\n    out : where to.\n"
+        "    fast : at once.\n\n    Raises\n    ------\n    OSError : never.\n"
+        '    """\n    return torch\n'
+    )
+    monkeypatch.setattr(commands, "__file__", str(tmp_path / "commands.py"))
+    monkeypatch.setattr(cli, "COMMANDS", ("copy-all",))
+    assert command_of("copy-all").description == "Copy all. Or less."
+    said = " ".join(cli.build_parser().format_help().split())
+    assert "copy-all Copy all" in said
+    read = cli.build_parser().parse_args(["copy-all", "a", "--from", "b", "-o", "c"])
+    values = {"source": Path("a"), "from_": "b", "out": Path("c"), "fast": False, "debug": False}
+    assert vars(read) == {"command": "copy-all"} | values
+    assert command_of("copy-all").flags[0].help == "what is copied, 100% of it"
 
 
 def test_each_method_has_the_options_of_its_own_section():

@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sbr_core.artifacts.receipts import SectionResult, read_table, run_sections
-from sbr_core.cli import _rows, build_parser, options_of
+from sbr_core.cli import build_parser, options_of
 from sbr_core.io.files import write_text
-from sbr_core.io.manifests import simulated_rows
+from sbr_core.io.manifests import rows_from, simulated_rows
 from sbr_core.stages import collect
 
 
@@ -55,7 +55,7 @@ def rows(arguments):
     """Rows with the content of their files."""
     return [
         asdict(row) | {"content": [digest(Path(f)) for f in row.files()]}
-        for row in _rows(arguments["rows"])
+        for row in rows_from(arguments["rows"])
     ]
 
 
@@ -113,7 +113,7 @@ def run(command, arguments):
             write_text(out_dir / name, digest(options, sorted(arguments["methods"])))
     elif command == "simulate":
         made = simulated_rows(
-            _rows(arguments["rows"]),
+            rows_from(arguments["rows"]),
             json.loads(options)["n_sections"],
             0.5,
             out_dir,
