@@ -4,7 +4,7 @@
 # make test-slurm    install, then the demo on a SLURM of this machine alone (as root, on Debian)
 # make lint          the checks only
 # make requirements  pin requirements.txt anew (UPGRADE=--upgrade for the newest versions)
-# make schema        write workflow/schemas/config.schema.json anew
+# make schema        write workflow/schemas/config.schema.json and the tables of config/README.md anew
 
 PYTHON ?= python3
 CORES ?= all
@@ -52,4 +52,4 @@ requirements: $(INSTALLED)
 	sed -i '1i # Pinned by `make requirements` from requirements.in.' requirements.txt
 
 schema: $(INSTALLED)
-	python -m sbr_core.config > workflow/schemas/config.schema.json
+	python -m sbr_core.config

@@ -1,16 +1,11 @@
 """Every option of every stage, with its default, its limits and what it does.
 
-The classes here are the only list of options: the JSON schema in ``workflow/schemas`` is made
-from them, and unknown keys are refused by name. This package imports no torch, so that planning a
-workflow stays fast.
+The classes here are the only list of options: the JSON schema in ``workflow/schemas`` and the
+tables of ``config/README.md`` are made from them (``make schema``), and unknown keys are refused
+by name. This package imports no torch, so that planning a workflow stays fast.
 """
 
-from sbr_core.config.base import (
-    Options,
-)
-from sbr_core.config.schema import (
-    json_schema,
-)
+from sbr_core.config.base import Options
 from sbr_core.config.stages import (
     AlignOptions,
     AlignSectionsOptions,
@@ -53,6 +48,7 @@ from sbr_core.config.training import (
 from sbr_core.config.whole import (
     UNLIMITED_STEPS,
     Config,
+    GeneralOptions,
     canonical_json,
     has_card,
     inherited_keys,
@@ -76,6 +72,7 @@ __all__ = [
     "DemoOptions",
     "DoctorOptions",
     "EvaluateOptions",
+    "GeneralOptions",
     "GeneratorNetwork",
     "InferOptions",
     "IntensityOptions",
@@ -106,7 +103,6 @@ __all__ = [
     "canonical_json",
     "has_card",
     "inherited_keys",
-    "json_schema",
     "load_yaml",
     "merged",
     "parse_options",

@@ -1,8 +1,14 @@
-"""``python -m sbr_core.config``: write the JSON schema of the configuration to stdout."""
+"""``python -m sbr_core.config``, in the repository's folder: make what is generated anew."""
 
 from __future__ import annotations
 
-from sbr_core.config.schema import json_schema
+from pathlib import Path
+
+from sbr_core.config.generated import json_schema, with_tables
+
+README = Path("config/README.md")
+SCHEMA = Path("workflow/schemas/config.schema.json")
 
 if __name__ == "__main__":
-    print(json_schema(), end="")
+    SCHEMA.write_text(json_schema(), encoding="utf-8")
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")

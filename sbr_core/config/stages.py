@@ -11,148 +11,331 @@ from sbr_core.methods import METHODS
 
 MethodName = Literal[METHODS]
 Stain = Literal["auto", "nissl", "hematoxylin", "h&e", "dab", "myelin", "fluorescence", "grey"]
+Automatic = Literal["auto", "always", "never"]
 
 
 class DemoOptions(Options):
-    """The simulated brain made from the MNI152 maps that ship inside nilearn.
+    """The simulated brain made from the MNI152 maps that ship inside nilearn."""
 
-    `deformation_mm` is about what the best affine of each section leaves between true points.
-    """
-
-    n_sections: Annotated[int, Field(ge=8)] = 48
-    section_spacing_mm: Positive = 3.0
-    seed: int = Field(default=1, ge=0)
-    pixel_size_mm: Positive = 0.5
-    mri_spacing_mm: Positive = 1.2
-    affine_jitter: Annotated[float, Field(ge=0, le=3)] = 1.0
-    deformation_mm: Annotated[float, Field(gt=0, le=4)] = 2.2
+    n_sections: Annotated[int, Field(ge=8)] = Field(48, description="Number of sections.")
+    section_spacing_mm: Positive = Field(
+        3.0, description="Mean distance between neighbouring sections, mm."
+    )
+    seed: int = Field(1, ge=0, description="Random seed: another one gives another brain.")
+    pixel_size_mm: Positive = Field(0.5, description="Pixel of the section images, mm.")
+    mri_spacing_mm: Positive = Field(1.2, description="Voxel of the MRI, mm.")
+    affine_jitter: Annotated[float, Field(ge=0, le=3)] = Field(
+        1.0,
+        description=(
+            "How far sections are turned, shifted, stretched and sheared, as a factor; 0 leaves"
+            " them in place."
+        ),
+    )
+    deformation_mm: Annotated[float, Field(gt=0, le=4)] = Field(
+        2.2,
+        description=(
+            "How far the tissue is bent, mm: about what the best affine of each section leaves"
+            " between true points."
+        ),
+    )
 
 
 class PrepareOptions(Options):
-    """From image files to working-resolution intensity and tissue mask.
+    """From image files to working-resolution intensity and tissue mask."""
 
-    `contradicted_pixel_size`: of sections whose file states a pixel size about 1000 times theirs,
-    or a thousandth.
-    """
-
-    working_pixel_mm: Positive = 1.25
-    contradicted_pixel_size: Literal["refuse", "warn"] = "refuse"
-    polarity: Literal["auto", "bright_background", "dark_background"] = "auto"
-    stain: Stain = "auto"
-    even_light: Literal["auto", "always", "never"] = "auto"
-    even_staining: Literal["auto", "always", "never"] = "auto"
-    min_tissue_mm2: NonNegative = 20.0
+    working_pixel_mm: Positive = Field(
+        1.25,
+        description=(
+            "Pixel at which everything but the final volume is computed, mm; finer is better, and"
+            " slower by its square."
+        ),
+    )
+    contradicted_pixel_size: Literal["refuse", "warn"] = Field(
+        "refuse",
+        description=(
+            "A section whose file states a pixel size about 1000 times `pixel_size_mm`, or a"
+            " thousandth of it, is refused; `warn` where it is the file that is wrong."
+        ),
+    )
+    polarity: Literal["auto", "bright_background", "dark_background"] = Field(
+        "auto", description="`bright_background` (the glass is white) or `dark_background`."
+    )
+    stain: Stain = Field(
+        "auto",
+        description=(
+            "How a colour image becomes one signal: `nissl`, `myelin` (optical density), `h&e`,"
+            " `hematoxylin`, `dab` (one dye, separated from the other), `fluorescence`, `grey`"
+            " (luminance). `auto` goes by the colours; grey images are taken as they are."
+        ),
+    )
+    even_light: Automatic = Field(
+        "auto",
+        description=(
+            "Correct uneven light across a section, estimated from the glass: `auto` where it is"
+            " clearly uneven, `always`, `never`."
+        ),
+    )
+    even_staining: Automatic = Field(
+        "auto",
+        description=(
+            "Correct uneven staining across a section, estimated from its tissue: `auto` where it"
+            " is clearly uneven, `always`, `never`."
+        ),
+    )
+    min_tissue_mm2: NonNegative = Field(
+        20.0, description="A section with less tissue, mm², counts as empty and is reported."
+    )
 
 
 class DoctorOptions(Options):
-    """What seems wrong with the sections, judged by their neighbours.
+    """What seems wrong with the sections, judged by their neighbours."""
 
-    `expected_share` is that of sections expected to be flipped, and to be turned: how much
-    evidence it takes to believe it.
-    """
-
-    neighbours: Annotated[int, Field(ge=3, le=12)] = 4
-    min_turn_deg: Annotated[float, Field(ge=5, le=90)] = 12.0
-    min_confidence: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    expected_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    picture_px: Annotated[int, Field(ge=40, le=400)] = 110
+    neighbours: Annotated[int, Field(ge=3, le=12)] = Field(
+        4, description="Sections on either side with which each is compared."
+    )
+    min_turn_deg: Annotated[float, Field(ge=5, le=90)] = Field(
+        12.0, description="Smaller turns in the plane, degrees, are not reported."
+    )
+    min_confidence: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="Findings of a lower confidence, 0 to 1, are not reported."
+    )
+    expected_share: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.05,
+        description=(
+            "Share of the sections expected to be flipped, and to be turned: the smaller, the more"
+            " evidence a finding takes."
+        ),
+    )
+    picture_px: Annotated[int, Field(ge=40, le=400)] = Field(
+        110, description="Side of a section on the contact sheet, pixels."
+    )
 
 
 class AlignOptions(Options):
-    """The 3D similarity of the stack to the MRI, alternated with per-section affines.
+    """The 3D similarity of the stack to the MRI, alternated with per-section affines."""
 
-    Below `min_explained` and `min_margin` of the start, `align` refuses. With `positions: order`
-    positions are known only as an order, and `align` proposes millimetres. Where `spacing_mm` is
-    not given, it is 1.5 mm in a human brain, and less in a smaller one.
-    """
-
-    positions: Literal["mm", "order"] = "mm"
-    rounds: Count = 2
-    spacing_mm: Positive | None = None
-    max_rotation_deg: Positive = 45.0
-    min_explained: Fraction = 0.5
-    min_margin: NonNegative = 3.0
-    seed: int = Field(default=0, ge=0)
+    positions: Literal["mm", "order"] = Field(
+        "mm",
+        description=(
+            "`order` where `position_mm` of the manifest is only an order (1, 2, 3, …, with gaps"
+            " where sections are missing): then `align` ends by proposing millimetres."
+        ),
+    )
+    rounds: Count = Field(
+        2,
+        description=(
+            "How many times the 3D fit of ANTs and the affines of the sections are fitted in turn,"
+            " before the joint steps."
+        ),
+    )
+    spacing_mm: Positive | None = Field(
+        None,
+        description=(
+            "Resolution of the fit of ANTs, mm; none is 1.5 mm in a human brain, 0.75 mm in a"
+            " macaque's, 0.19 mm in a mouse's."
+        ),
+    )
+    max_rotation_deg: Positive = Field(
+        45.0,
+        description=(
+            "How far the stack may be turned against the MRI beyond what `orientation` states,"
+            " degrees; not used with `auto`."
+        ),
+    )
+    min_explained: Fraction = Field(
+        0.5,
+        description=(
+            "Share of the stack's variance that its pose in the MRI must explain, or `align`"
+            " refuses it."
+        ),
+    )
+    min_margin: NonNegative = Field(
+        3.0,
+        description=(
+            "How clearly that pose, and its handedness, must be better than any other, in standard"
+            " errors, or `align` refuses it and asks."
+        ),
+    )
+    seed: int = Field(0, ge=0, description="Random seed of the samples that the fit draws.")
 
 
 class ResampleOptions(Options):
     """The MRI plane of every section position."""
 
-    order: Literal[1, 3] = 1
+    order: Literal[1, 3] = Field(1, description="Interpolation of the MRI: 1 linear, 3 cubic.")
 
 
 class AlignSectionsOptions(Options):
     """One 2D affine per section."""
 
-    max_scale_change: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    max_shear: NonNegative = 0.3
-    prior_weight: NonNegative = 1.0
+    max_scale_change: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.3, description="Largest change of scale against the 3D fit, as a share."
+    )
+    max_shear: NonNegative = Field(
+        0.3,
+        description="Largest logarithmic stretch of one direction against the one across it.",
+    )
+    prior_weight: NonNegative = Field(
+        1.0,
+        description=(
+            "Cost of reaching one of these limits, in units of the whole misfit: how strongly a"
+            " section is held to its first affine; 0 leaves it free."
+        ),
+    )
 
 
 class InferOptions(Options):
     """Deformations and pictures of each section from trained weights."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch_size: Count = 8
-    symmetric: bool = False
-    refine_steps: Steps = 0
-    refine_learning_rate: Positive = 0.1
-    refine_smoothness: NonNegative = 10.0
-    refine_window_px: Window = 13
-    refine_edge_px: Annotated[int, Field(ge=0)] = 2
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="`cpu`, `cuda`, or `auto`: `cuda` where there is one."
+    )
+    batch_size: Count = Field(8, description="Sections at a time; no result depends on it.")
+    symmetric: bool = Field(
+        False,
+        description=(
+            "Register both ways and take (R(T, S) − R(S, T)) / 2, which costs a second pass of the"
+            " registrar; `false` is the paper."
+        ),
+    )
+    refine_steps: Steps = Field(
+        0,
+        description=(
+            "Steps that improve each section's own velocity after the networks, towards LNCC with"
+            " the MRI plane through the synthesised image; 0 is the paper. `nmi` and `nmiw`"
+            " synthesise nothing and are not refined."
+        ),
+    )
+    refine_learning_rate: Positive = Field(
+        0.1, description="Learning rate of these steps, pixels of the half-resolution grid."
+    )
+    refine_smoothness: NonNegative = Field(
+        10.0, description="Weight of the velocity's smoothness in these steps."
+    )
+    refine_window_px: Window = Field(
+        13, description="Side of the LNCC's window in these steps, pixels, odd."
+    )
+    refine_edge_px: Annotated[int, Field(ge=0)] = Field(
+        2,
+        description=(
+            "Of planes cut to their section's tissue (`medium_share`): width of the band along the"
+            " cut that these steps leave out, pixels."
+        ),
+    )
 
 
 class ReassembleOptions(Options):
     """The 3D histology volume."""
 
-    even_sections: Literal["auto", "always", "never"] = "auto"
-    spacing_mm: Positive | None = None
-    interpolation: Literal["linear", "nearest"] = "linear"
-    max_gap_mm: NonNegative = 0.0
-    slab_voxels: Annotated[int, Field(ge=10_000)] = 2_000_000
-    cache_mib: Count = 512
+    even_sections: Automatic = Field(
+        "auto",
+        description=(
+            "Even the staining from section to section, by one factor each: `auto` where it"
+            " clearly jumps, `always`, `never`."
+        ),
+    )
+    spacing_mm: Positive | None = Field(
+        None, description="Voxel of the volume, mm; none takes the MRI's grid."
+    )
+    interpolation: Literal["linear", "nearest"] = Field(
+        "linear", description="Between two neighbouring sections: `linear` or `nearest`."
+    )
+    max_gap_mm: NonNegative = Field(
+        0.0, description="How far beyond half the local gap a section still reaches, mm."
+    )
+    slab_voxels: Annotated[int, Field(ge=10_000)] = Field(
+        2_000_000, description="Voxels computed at a time; bounds the memory."
+    )
+    cache_mib: Count = Field(
+        512, description="Memory for sections that are kept while slabs need them, MiB."
+    )
 
 
 class EvaluateOptions(Options):
     """Tables of accuracy."""
 
-    percentiles: tuple[Annotated[float, Field(ge=0, le=100)], ...] = (50, 90, 95)
+    percentiles: tuple[Annotated[float, Field(ge=0, le=100)], ...] = Field(
+        (50, 90, 95), description="Percentiles of the landmark error, 0 to 100."
+    )
 
 
 class CompareOptions(Options):
-    """All methods on one brain, each trained one for the same time.
+    """All methods on one brain, each trained one for the same time."""
 
-    `section` is the example that figures show; none takes the one of median rank.
-    """
-
-    methods: tuple[MethodName, ...] = METHODS
-    minutes: Positive = 10.0
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    section: str | None = None
+    methods: tuple[MethodName, ...] = Field(
+        METHODS,
+        description=(
+            "Methods to compare, all if not given; `linear` is always among them. Without labels"
+            " of sections and MRI `nmiw` is left out."
+        ),
+    )
+    minutes: Positive = Field(
+        10.0,
+        description=(
+            "Training of each method, minutes on the machine it runs on; time before an"
+            " interruption counts."
+        ),
+    )
+    alpha: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.05, description="Differences with a smaller adjusted p are marked as significant."
+    )
+    section: str | None = Field(
+        None, description="The section that figures show; none takes the one of median rank."
+    )
 
 
 class SimulateOptions(Options):
-    """Pairs with a known deformation, made of a brain's own MRI planes and sections.
+    """Pairs with a known deformation, made of a brain's own MRI planes and sections."""
 
-    `deformation_mm` is the mean true displacement, which is Linear's error; None takes 1.2 % of
-    the tissue's extent.
-    """
-
-    n_sections: Annotated[int, Field(ge=4)] | None = None
-    deformation_mm: Positive | None = None
-    affine_share: Fraction = 0.15
-    tears: Annotated[float, Field(ge=0, le=0.5)] = 0.15
-    missing_pieces: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    uneven_staining: Annotated[float, Field(ge=0, le=5)] = 1.0
-    texture: Annotated[float, Field(ge=0, le=3)] = 1.0
-    blur_px: Annotated[float, Field(ge=0, le=5)] = 0.4
-    noise: Annotated[float, Field(ge=0, le=0.5)] = 0.02
-    n_landmarks: Annotated[int, Field(ge=10)] = 150
-    seed: int = Field(default=1, ge=0)
+    n_sections: Annotated[int, Field(ge=4)] | None = Field(
+        None, description="How many sections, spread evenly; none takes all."
+    )
+    deformation_mm: Positive | None = Field(
+        None,
+        description=(
+            "Mean displacement of the tissue over the sections, mm, which is the error of"
+            " `linear`; none takes 1.2 % of the tissue's extent, about 1.5 mm for a human brain."
+        ),
+    )
+    affine_share: Fraction = Field(
+        0.15,
+        description=(
+            "Share of it that is a small turn, shift and stretch, as after `align_sections`."
+        ),
+    )
+    tears: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.15, description="Share of the sections with a tear."
+    )
+    missing_pieces: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.1, description="Share of the sections with a piece missing."
+    )
+    uneven_staining: Annotated[float, Field(ge=0, le=5)] = Field(
+        1.0, description="How uneven the stain is, in multiples of the sections' own."
+    )
+    texture: Annotated[float, Field(ge=0, le=3)] = Field(
+        1.0, description="How strong the texture is, in multiples of the sections' own."
+    )
+    blur_px: Annotated[float, Field(ge=0, le=5)] = Field(
+        0.4, description="Blur of the camera, standard deviation, pixels."
+    )
+    noise: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.02,
+        description="Noise of the camera, standard deviation, as a share of the tissue's median.",
+    )
+    n_landmarks: Annotated[int, Field(ge=10)] = Field(
+        150, description="Points per section at which the error is measured."
+    )
+    seed: int = Field(
+        1, ge=0, description="Random seed: another one gives another deformation of this brain."
+    )
 
 
 class ReportOptions(Options):
     """The HTML page of one brain."""
 
-    max_width_px: Annotated[int, Field(ge=100)] = 320
-    jpeg_quality: Annotated[int, Field(ge=10, le=95)] = 70
+    max_width_px: Annotated[int, Field(ge=100)] = Field(
+        320, description="Longer side of its pictures, pixels."
+    )
+    jpeg_quality: Annotated[int, Field(ge=10, le=95)] = Field(
+        70, description="Quality of its JPEG pictures, 10 to 95."
+    )

@@ -28,7 +28,7 @@ from sbr_core.config.stages import (
 )
 from sbr_core.config.training import PairOptions, RegistrarOptions, RegistrarSource
 from sbr_core.errors import ConfigError
-from sbr_core.methods import SHARED_REGISTRAR_METHODS, WITH_OPTIONS, Inheritance, imported
+from sbr_core.methods import METHODS, SHARED_REGISTRAR_METHODS, WITH_OPTIONS, Inheritance, imported
 
 UNLIMITED_STEPS = 10**9
 """Steps of a training that ends by its minutes."""
@@ -42,22 +42,71 @@ def has_card() -> bool:
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
 
 
-class _UpToRegistrar(Options):
-    """The keys above the sections, and the sections before those of the methods."""
+class GeneralOptions(Options):
+    """The keys above the sections."""
 
-    preset: str = "demo"
-    brains: str = "config/brains.tsv"
-    results: str = "results"
-    methods: tuple[MethodName, ...] = ("linear", "sbr")
-    registrar: RegistrarSource = "shipped"
-    strict: bool = False
-    chunk_size: Count = 16
-    # None: one, where this machine has one
-    gpus: Annotated[int, Field(ge=0)] | None = None
-    # what a cluster that gives cards by `--gres` only calls them
-    gres: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(:[A-Za-z0-9_.]+)?$")] | None = None
-    # with --software-deployment-method apptainer
-    container: str | None = None
+    preset: str = Field(
+        "demo",
+        description="`demo`, `cpu`, `paper`, or the path of a `.yaml` file of your own.",
+    )
+    brains: str = Field("config/brains.tsv", description="The sheet of brains, tab-separated.")
+    results: str = Field("results", description="Folder of all results.")
+    methods: tuple[MethodName, ...] = Field(
+        ("linear", "sbr"),
+        description=(
+            f"Methods to run, of {', '.join(f'`{method}`' for method in METHODS)}"
+            " (`docs/method.md`); `linear` is always computed, as the baseline."
+        ),
+    )
+    registrar: RegistrarSource = Field(
+        "shipped",
+        description=(
+            "Where the registration network comes from: `shipped` is in the package, was trained on"
+            " synthetic shapes and serves any brain at once; `finetune` trains it for a short time"
+            " on the brain's own MRI planes; `train` is the paper's way, from nothing."
+        ),
+    )
+    strict: bool = Field(
+        False,
+        description=(
+            "Stop at the first section that cannot be used, instead of leaving it out and"
+            " reporting it; likewise at the first labels of a plane (`mri_labels` in the manifest)."
+        ),
+    )
+    chunk_size: Count = Field(
+        16,
+        description=(
+            "Sections that one job works on, about; more where a brain would otherwise have more"
+            " than 128 jobs in a stage."
+        ),
+    )
+    gpus: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description=(
+            "Graphics cards that a training or inference job takes, 0 for none; none given: one"
+            " where the machine that plans has one. On a cluster, whose login node may have none,"
+            " write `1`. Locally only one such job runs at a time."
+        ),
+    )
+    gres: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(:[A-Za-z0-9_.]+)?$")] | None = Field(
+        None,
+        description=(
+            "On a cluster that gives cards by `--gres` only: what they are called there, `gpu` or"
+            " `gpu:a100` (`docs/cluster.md`)."
+        ),
+    )
+    container: str | None = Field(
+        None,
+        description=(
+            "Image in which jobs run with `--software-deployment-method apptainer`: a `.sif` file"
+            " or `docker://…` (`docs/cluster.md#software`)."
+        ),
+    )
+
+
+class _UpToRegistrar(GeneralOptions):
+    """With the sections before those of the methods."""
+
     demo: DemoOptions = DemoOptions()
     prepare: PrepareOptions = PrepareOptions()
     doctor: DoctorOptions = DoctorOptions()

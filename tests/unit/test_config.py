@@ -11,7 +11,17 @@ import pytest
 import yaml
 
 from sbr_core import config
-from sbr_core.config import Config, NmiOptions, Options, ShapesOptions, parse_options, resolve
+from sbr_core.config import (
+    Config,
+    GeneralOptions,
+    GeneratorNetwork,
+    NmiOptions,
+    Options,
+    TrainOptions,
+    parse_options,
+    resolve,
+)
+from sbr_core.config.generated import json_schema, table, with_tables
 from sbr_core.errors import ConfigError
 from sbr_core.io.manifests import BrainRow, SectionRow
 from sbr_core.methods import (
@@ -231,7 +241,7 @@ def test_every_stage_has_a_revision():
 
 def test_schema_in_the_workflow_is_that_of_the_options(repository):
     written = (repository / "workflow/schemas/config.schema.json").read_text()
-    assert written == config.json_schema(), "run `make schema`"
+    assert written == json_schema(), "run `make schema`"
 
 
 def test_presets_and_config_file_fit_the_schema(repository):
@@ -257,46 +267,39 @@ def test_table_schemas_name_the_columns_that_are_read(repository):
     }
 
 
-def documented(text: str) -> dict[str, str]:
-    """Key -> its cell of defaults, of the tables in a part of config/README.md."""
-    found = {}
-    for keys, default in re.findall(r"^\| (`[^|]*`) \| ([^|]*?) \|", text, re.M):
-        for key in re.findall(r"`([^`]+)`", keys):
-            found[key] = default.strip("`")
-    return found
+def option_classes(model: type[Options] = Options) -> list[type[Options]]:
+    """All classes with options of their own; those that make up `Config` are private but one."""
+    classes = [cls for child in model.__subclasses__() for cls in (child, *option_classes(child))]
+    return [cls for cls in dict.fromkeys(classes) if cls.__name__ in config.__all__]
 
 
-def test_readme_teaches_every_key_with_its_default(repository):
+@pytest.mark.parametrize("model", option_classes(), ids=lambda model: model.__name__)
+def test_every_option_has_a_description(model):
+    for key, field in model.model_fields.items():
+        section = isinstance(field.default, Options) and model is Config
+        meaning = type(field.default).__doc__ if section else field.description
+        assert meaning and meaning.endswith("."), f"{model.__name__}.{key}"
+
+
+def test_readme_has_a_table_of_every_option_class(repository):
     text = (repository / "config/README.md").read_text()
-    top, *parts = text.split("## `config/config.yaml`")[1].split("\n### ")
-    taught = documented(top)
-    assert set(taught) == set(Config.model_fields) - set(STAGES)
-    for stage, model in STAGES.items():
-        heads = [f"`{stage}`", *(["`train_…`"] if stage.startswith("train_") else [])]
-        here = "".join(p for p in parts if any(head in p.splitlines()[0] for head in heads))
-        cells = documented(here)
-        for key, field in model.model_fields.items():
-            default = field.default
-            if isinstance(default, Options):
-                missing = {f"{key}.{k}" for k in type(default).model_fields} - set(cells)
-                assert not missing, missing
-                continue
-            assert key in cells, f"config/README.md: {stage}.{key} is not explained"
-            if isinstance(default, int | float) and not isinstance(default, bool):
-                cell = cells[key].split(" / ")
-                value = float(cell[0] if stage == "train_registrar" else cell[-1])
-                assert value == default, f"config/README.md: {stage}.{key}: default {default}"
+    assert with_tables(text) == text, "run `make schema`"
+    tables = re.findall(r"^<!-- options: (\w+) -->$", text, re.M)
+    part_of_others = {"Config", "IntensityOptions", "AugmentOptions"}
+    assert sorted(tables) == sorted({c.__name__ for c in option_classes()} - part_of_others)
 
 
-def test_readme_teaches_every_option_of_train_shapes(repository):
-    text = (repository / "config/README.md").read_text()
-    (part,) = [p for p in text.split("\n### ") if p.startswith("`sbr train-shapes`")]
-    cells = documented(part.split("\n## ")[0])
-    # no image is deformed or scaled by these
-    assert set(cells) == set(ShapesOptions.model_fields) - {"intensity", "augment"}
-    for key, field in ShapesOptions.model_fields.items():
-        if key in cells and isinstance(field.default, float):
-            assert float(cells[key]) == field.default, key
+def test_a_table_has_what_its_class_declares_and_the_sections_that_have_it():
+    lines = table(GeneratorNetwork).splitlines()
+    assert lines[1].startswith("In `train_sbr`, ") and "`train_rot`" in lines[1]
+    assert [line.split(" | ")[0] for line in lines[5:-1]] == [
+        f"| `{key}`" for key in GeneratorNetwork.model_fields
+    ]
+    assert "| `generator_skips` | `false` | " in table(GeneratorNetwork)
+    training = table(TrainOptions)
+    assert "| `augment.field_sigma_px` | [3, 5] | " in training
+    assert "| `minutes` | none | " in training and "| `steps` | below | " in training
+    assert "([docs/cluster.md](../docs/cluster.md#software)) |" in table(GeneralOptions)
 
 
 def test_readme_teaches_every_column(repository):
