@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from sbr_core import geometry
+from sbr_core.algorithms.doctor.findings import corrected, pose_of
 from sbr_core.config import DoctorOptions, PrepareOptions
 from sbr_core.errors import ConfigError, ManifestError
 from sbr_core.io.images import write_png
@@ -244,8 +245,7 @@ def test_corrected_is_the_one_map_after_the_other(now, correction):
 
     file_from_working, _ = geometry.file_px_from_working_px((40, 50), 0.5, 0.5, *now)
     section_from_working = geometry.section_mm_from_working_mm(file_from_working, 0.5, 0.5)
-    row = {f"g{i}{j}": section_from_working[i, j] for i in range(2) for j in range(3)}
-    flip, rotate_deg = doctor.corrected(doctor.pose_of(row), correction)
+    flip, rotate_deg = corrected(pose_of(section_from_working), correction)
     wanted = linear("lr" if correction[0] else "none", correction[1]) @ linear(*now)
     np.testing.assert_allclose(linear(flip, rotate_deg), wanted, atol=1e-9)
     assert abs(rotate_deg) <= 90 or flip == "none"
