@@ -45,6 +45,7 @@ from sbr_core.artifacts.section_signal import Source, read_for, read_signal
 from sbr_core.config import InferOptions, SynOptions
 from sbr_core.errors import ConfigError, ImageError, ReceiptError, SbrError, WeightsError
 from sbr_core.functional.intensity import normalise
+from sbr_core.functional.masks import dilate, without_medium
 from sbr_core.functional.warp import upsample_velocity
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.blocks import Picture
@@ -60,9 +61,8 @@ from sbr_core.io.volumes import read_plane, write_plane
 from sbr_core.methods import TRAINED_METHODS
 from sbr_core.revisions import REVISION
 from sbr_core.training.loop import pick_device
-from sbr_core.training.predict import as_batch, crop, predict, without_medium
+from sbr_core.training.predict import as_batch, crop, predict
 from sbr_core.training.refine import refine
-from sbr_core.training.registrar import dilate
 
 STAGE = "infer"
 

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sbr_core.functional.masks import dilate, tissue_box, without_medium
 from sbr_core.nn.generator import Generator
 from sbr_core.training import augment
-from sbr_core.training.predict import tissue_box, without_medium
-from sbr_core.training.registrar import dilate
 
 if TYPE_CHECKING:
     from sbr_core.config import PairOptions

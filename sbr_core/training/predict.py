@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sbr_core.functional.masks import tissue_box
 from sbr_core.nn.generator import Generator
 from sbr_core.nn.registrar import Registrar
-from sbr_core.training.registrar import dilate
 
 
 def padding_px(shape: tuple[int, int], multiple: int) -> tuple[int, int, int, int]:
@@ -55,74 +55,6 @@ def crop(images: Tensor, shape: tuple[int, int], multiple: int) -> Tensor:
 def as_batch(arrays: Sequence[np.ndarray], multiple: int) -> Tensor:
     """Arrays (H, W) of one shape as a padded float32 tensor (N, 1, H', W')."""
     return pad(torch.from_numpy(np.stack(arrays).astype(np.float32))[:, None], multiple)
-
-
-def tissue_box(masks: Tensor, multiple: int = 8, margin_px: int = 8) -> tuple[slice, slice]:
-    """The part of an image that a generator looks at: all tissue, and a margin.
-
-    Empty background costs as much to synthesise as tissue does, and its amount would shift what
-    instance normalisation takes for the mean.
-
-    Parameters
-    ----------
-    masks : (B, M, H, W), tissue where nonzero in any of B and M; H, W multiples of `multiple`.
-
-    Returns
-    -------
-    (rows, columns), as long as a multiple of `multiple`, at least 2; everything if there is none.
-    """
-    tissue = (masks > 0).flatten(0, 1).any(0)
-    if not tissue.any():
-        return slice(0, masks.shape[-2]), slice(0, masks.shape[-1])
-    box = []
-    for n, occupied in zip(masks.shape[-2:], (tissue.any(1), tissue.any(0)), strict=True):
-        places = occupied.nonzero()
-        first = max(int(places[0]) - margin_px, 0)
-        length = min(int(places[-1]) + 1 + margin_px, n) - first
-        length = min(max(-(-length // multiple), 2) * multiple, n)
-        first = min(first, n - length)
-        box.append(slice(first, first + length))
-    return tuple(box)
-
-
-def without_medium(
-    planes: Tensor,
-    plane_masks: Tensor,
-    section_masks: Tensor,
-    *,
-    share: float,
-    margin_px: int,
-    edge_px: int = 0,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Planes that show medium or fluid around the brain, cut to the tissue of their section.
-
-    What an MRI shows around a brain is in no section, and a registrar draws the tissue out to
-    fill it where it is bright; dark fluid is as good as background. Such a plane is told by its
-    mask, which reaches beyond the section's tissue, and by what it shows there, which is brighter
-    than most of the tissue; any other plane stays as it is.
-
-    Parameters
-    ----------
-    planes, plane_masks : (N, 1, H, W), background 0.
-    section_masks : (N, 1, H, W), tissue of the sections, roughly aligned.
-    share : of the plane's mask that may be bright and farther than `margin_px` from the tissue,
-        in [0, 1].
-    edge_px : width of a cut plane's outermost tissue that is not to be compared: its edge was put
-        there by the cut, and a loss would hold the section's own edge to it.
-
-    Returns
-    -------
-    planes, plane_masks : new tensors.
-    compared : (N, 1, H, W), the masks without the edges of the cut ones.
-    """
-    tissue = torch.where(plane_masks * section_masks > 0, planes, torch.nan)
-    bright = planes > tissue.flatten(1).nanmedian(1).values.view(-1, 1, 1, 1)  # NaN: none
-    beyond = bright * plane_masks * (1 - dilate(section_masks, margin_px))
-    cut = (beyond.sum((1, 2, 3)) > share * plane_masks.sum((1, 2, 3))).view(-1, 1, 1, 1)
-    kept = torch.where(cut, section_masks, torch.ones_like(section_masks))
-    masks = plane_masks * kept
-    inner = 1 - dilate(1 - masks, edge_px)
-    return planes * kept, masks, torch.where(cut, inner, masks)
 
 
 @torch.no_grad()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sbr_core.functional.masks import tissue_box
 from sbr_core.functional.regularity import gradient_smoothness
 from sbr_core.functional.similarity import lncc
 from sbr_core.functional.warp import warp
 from sbr_core.nn.registrar import Registrar
-from sbr_core.training.predict import tissue_box
 
 
 def refine(

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from sbr_core.functional.masks import dilate
 from sbr_core.functional.regularity import gradient_smoothness
 from sbr_core.functional.similarity import lncc
 from sbr_core.functional.warp import warp
@@ -34,16 +34,6 @@ def neighbour_pairs(positions_mm: Sequence[float], neighbours: int) -> Tensor:
     rank = torch.argsort(order)
     apart = (rank[:, None] - rank[None, :]).abs()
     return torch.nonzero((apart <= neighbours) & ((apart > 0) | (neighbours == 0)))
-
-
-def dilate(masks: Tensor, radius_px: int) -> Tensor:
-    """Masks (B, 1, H, W) of 0 and 1, grown by a square of side 2 r + 1."""
-    if radius_px == 0:
-        return masks
-    side, r = 2 * radius_px + 1, radius_px
-    # a square is rows, then columns; for a wide rim that is hundreds of times faster
-    along_rows = F.max_pool2d(masks, (1, side), stride=1, padding=(0, r))
-    return F.max_pool2d(along_rows, (side, 1), stride=1, padding=(r, 0))
 
 
 class RegistrarTask:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sbr_core.functional.masks import dilate_octagon
 from sbr_core.functional.similarity import masked_mean
 from sbr_core.functional.warp import (
     compose,
@@ -53,18 +54,6 @@ def smooth_noise(
     return field[..., : shape[0], : shape[1]] * 1.4
 
 
-def _grown(inside: Tensor, radius_px: int) -> Tensor:
-    """A mask (1, 1, H, W) grown by an octagon: squares and crosses in turn."""
-    for step in range(radius_px):
-        if step % 2:
-            inside = F.max_pool2d(inside, 3, 1, 1)
-        else:
-            inside = torch.maximum(
-                F.max_pool2d(inside, (3, 1), 1, (1, 0)), F.max_pool2d(inside, (1, 3), 1, (0, 1))
-            )
-    return inside
-
-
 def draw_label_map(shape: tuple[int, int], rng: torch.Generator) -> Tensor:
     """One label map, (1, 1, H, W) int64 in [0, N_LABELS)."""
     rows, columns = shape
@@ -90,8 +79,8 @@ def draw_label_map(shape: tuple[int, int], rng: torch.Generator) -> Tensor:
     reach_px = thickness_px * _uniform(rng, 1.5, 6.0)
     reach_px = reach_px * (1 + 0.5 * smooth_noise(shape, 4 * wavelength_px, rng))
     white = (depth_px > thickness_px + reach_px * valley).float()
-    inner = _grown(white, max(1, round(thickness_px * _uniform(rng, 0.3, 0.6))))
-    cortex = _grown(inner, max(1, round(thickness_px * 0.5)))
+    inner = dilate_octagon(white, max(1, round(thickness_px * _uniform(rng, 0.3, 0.6))))
+    cortex = dilate_octagon(inner, max(1, round(thickness_px * 0.5)))
     tissue = cortex * (depth_px > 0)
     labels = torch.zeros(1, 1, *shape, dtype=torch.int64)
     labels[tissue > 0] = 2
@@ -198,7 +187,7 @@ def draw_pairs(batch: int, shape: tuple[int, int], rng: torch.Generator) -> Shap
         seen_f, seen_m = tissue, (m[:, 2:] > 0.5).float()
         f, m = f[:, :1], m[:, 1:2]
         if _chance(rng, 0.3):  # medium around the brain, which the section does not have
-            seen_f = _grown(tissue, int(torch.randint(1, 10, (), generator=rng)))
+            seen_f = dilate_octagon(tissue, int(torch.randint(1, 10, (), generator=rng)))
             f = f + (seen_f - tissue) * _uniform(rng, 0, 1.2)
         if _chance(rng, 0.2):  # pieces of the section are missing
             seen_m = seen_m * (smooth_noise(shape, _uniform(rng, 10, 40), rng) < 2.0)

@@ -20,10 +20,8 @@ from sbr_core.training.predict import (
     pad,
     padding_px,
     predict,
-    tissue_box,
-    without_medium,
 )
-from sbr_core.training.registrar import dilate, neighbour_pairs
+from sbr_core.training.registrar import neighbour_pairs
 from sbr_core.training.sbr import SbrTask, draw_places, take
 
 CPU = torch.device("cpu")
@@ -44,13 +42,6 @@ def test_neighbours_are_neighbours_in_position_whatever_the_order_of_the_list():
 
 def test_without_neighbours_each_plane_is_paired_with_itself():
     assert neighbour_pairs([30.0, 0.0, 20.5], 0).tolist() == [[0, 0], [1, 1], [2, 2]]
-
-
-def test_dilation_grows_by_its_radius():
-    mask = torch.zeros(1, 1, 11, 11)
-    mask[..., 5, 5] = 1
-    assert dilate(mask, 2).sum() == 25
-    assert torch.equal(dilate(mask, 0), mask)
 
 
 def test_a_registrar_learns_to_undo_a_known_shift(recovered):
@@ -174,40 +165,6 @@ def test_while_warming_up_the_registration_of_the_synthesis_takes_over(start):
         torch.testing.assert_close(found, share * whole + (1 - share) * first)
 
 
-def medium(level):
-    """Two planes of 0.7 and their sections; the second shows `level` 5 px wide around its brain."""
-    sections = torch.zeros(2, 1, 32, 32)
-    sections[..., 8:24, 8:24] = 1
-    masks = sections.clone()
-    masks[1, :, 3:29, 3:29] = 1
-    planes = torch.where(sections > 0, 0.7, level) * masks
-    return planes, masks, sections
-
-
-def test_medium_around_a_brain_is_cut_away_and_a_fitting_plane_stays():
-    planes, masks, sections = medium(0.9)
-    cut, cut_masks, _ = without_medium(planes, masks, sections, share=0.1, margin_px=2)
-    assert torch.equal(cut_masks, sections)
-    assert torch.equal(cut, 0.7 * sections)
-    kept, kept_masks, _ = without_medium(planes, masks, sections, share=1.0, margin_px=2)
-    assert torch.equal(kept, planes) and torch.equal(kept_masks, masks)
-
-
-def test_dark_fluid_around_a_brain_stays():
-    planes, masks, sections = medium(0.2)
-    kept, kept_masks, _ = without_medium(planes, masks, sections, share=0.1, margin_px=2)
-    assert torch.equal(kept, planes) and torch.equal(kept_masks, masks)
-
-
-def test_the_edge_that_a_cut_made_is_not_compared_and_a_real_edge_is():
-    planes, masks, sections = medium(0.9)
-    *_, compared = without_medium(planes, masks, sections, share=0.1, margin_px=2, edge_px=3)
-    assert torch.equal(compared[0], sections[0])
-    inner = torch.zeros(1, 32, 32)
-    inner[:, 11:21, 11:21] = 1
-    assert torch.equal(compared[1], inner)
-
-
 def test_without_contrast_only_the_l1_is_left_and_the_encoder_is_not_run_again():
     task = small_sbr(contrastive_weight=0.0)
     calls = []
@@ -301,20 +258,6 @@ def test_nothing_is_synthesised_outside_the_tissue():
     _, synthesised = predict(task.registrar, task.generator, planes, sections, masks)
     assert (synthesised[masks == 0] == 0).all()
     assert (synthesised[masks > 0] > 0).all()
-
-
-def test_the_box_holds_all_tissue_and_a_margin():
-    masks = torch.zeros(2, 1, 64, 96)
-    masks[0, :, 20:30, 40:50] = 1
-    masks[1, :, 25:33, 44:60] = 1
-    rows, columns = tissue_box(masks, 8, 8)
-    assert rows.start <= 12 and rows.stop >= 41 and columns.start <= 32 and columns.stop >= 68
-    assert (rows.stop - rows.start) % 8 == (columns.stop - columns.start) % 8 == 0
-    assert rows.stop - rows.start < 40
-    masks[:] = 0
-    masks[0, :, -1, 0] = 1  # in a corner: two times the multiple, inside the image
-    assert tissue_box(masks, 8, 8) == (slice(48, 64), slice(0, 16))
-    assert tissue_box(torch.zeros(1, 1, 64, 96)) == (slice(0, 64), slice(0, 96))
 
 
 def test_more_empty_background_changes_nothing():
