@@ -35,13 +35,16 @@ from bigbrain_alignment import section_errors
 from machine import heading
 from scipy.spatial.transform import Rotation
 
-from sbr_core.algorithms import pose_search, simulation
-from sbr_core.algorithms.alignment import StackSection, centred_affines, coarse_scenes
-from sbr_core.artifacts.receipts import matrix_of
+from sbr_core.algorithms import simulation
+from sbr_core.algorithms.alignment.pose_search import search
+from sbr_core.algorithms.alignment.scenes import coarse_scenes, turned_world
+from sbr_core.algorithms.alignment.stack import Stack, centred_affines
+from sbr_core.algorithms.alignment.verdict import judge
+from sbr_core.artifacts.rows import Prepared
 from sbr_core.config import AlignOptions
 from sbr_core.geometry import apply
 from sbr_core.io.volumes import Volume, read_volume, write_volume
-from sbr_core.stages.align import read_brain, read_stack
+from sbr_core.stages.align import read_mri, read_stack
 
 
 @dataclass(frozen=True)
@@ -111,27 +114,22 @@ def prepare(data: Path, work: Path, pixel_mm: float) -> Path:
     return out
 
 
-def true_points(
-    rows: list[dict], stack: list[StackSection], truth: dict
-) -> tuple[np.ndarray, np.ndarray]:
+def true_points(rows: list[Prepared], stack: Stack, truth: dict) -> tuple[np.ndarray, np.ndarray]:
     """Tissue pixels of all sections: in the stack as it is centred, and in the world."""
-    pixel_mm = rows[0]["working_pixel_mm"]
     centred, world = [], []
-    for row, section, affine in zip(rows, stack, centred_affines(stack, pixel_mm), strict=True):
-        working_mm = np.argwhere(section.mask)[::7, ::-1] * pixel_mm
-        section_mm = apply(np.array(matrix_of(row, "g")), working_mm)
-        z = np.full((len(working_mm), 1), row["position_mm"])
+    for row, section, affine in zip(rows, stack.sections, centred_affines(stack), strict=True):
+        working_mm = section.tissue_mm(stack.pixel_mm, 7)
+        section_mm = apply(row.section_mm_from_working_mm, working_mm)
+        z = np.full((len(working_mm), 1), row.position_mm)
         centred.append(np.hstack([apply(np.linalg.inv(affine), working_mm), z]))
         if "section_from_plane_px" in truth:
             section_from_plane_px = np.eye(3)
-            section_from_plane_px[:2] = truth["section_from_plane_px"][row["section"]]
-            plane_px = apply(
-                np.linalg.inv(section_from_plane_px), section_mm / row["pixel_size_mm"]
-            )
+            section_from_plane_px[:2] = truth["section_from_plane_px"][row.section]
+            plane_px = apply(np.linalg.inv(section_from_plane_px), section_mm / row.pixel_size_mm)
             plane = np.hstack([truth["pixel_mm"] * plane_px, z])
             world.append(apply(np.array(truth["world_from_stack"]), plane))
         else:
-            world.append(simulation.true_world_from_section_mm(truth, row["section"], section_mm))
+            world.append(simulation.true_world_from_section_mm(truth, row.section, section_mm))
     return np.concatenate(centred), np.concatenate(world)
 
 
@@ -195,15 +193,15 @@ def main() -> None:
     pixel_mm = asked.working_pixel_mm
     prepared = prepare(asked.data, asked.work, pixel_mm)
     rows, stack = read_stack(prepared / "sections.tsv", pixel_mm)
-    brain = read_brain(prepared / "mri.nii.gz", prepared / "mri_mask.nii.gz")
+    brain = read_mri(prepared / "mri.nii.gz", prepared / "mri_mask.nii.gz")
     centred, world = true_points(rows, stack, truth)
     with_one = np.hstack([centred, np.ones((len(centred), 1))])
     best_affine = np.linalg.lstsq(with_one, world, rcond=None)[0]
     floor = float(np.linalg.norm(with_one @ best_affine - world, axis=1).mean())
-    scenes = coarse_scenes(stack, pixel_mm, brain)
+    scenes = coarse_scenes(stack, brain)
     least = AlignOptions().min_margin
 
-    print(heading(f"The search, {asked.data.name}: {len(stack)} sections"))
+    print(heading(f"The search, {asked.data.name}: {len(rows)} sections"))
     print(f"floor {floor:.1f} mm\n")
     columns = ("case", "error mm", "angle", "handedness", "margin of it", "of place", "s", "CPU s")
     print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
@@ -212,8 +210,8 @@ def main() -> None:
     reached, errors, angles, seconds, cpu = 0, [], [], [], []
     for case in chosen:
         begin, cpu_begin = time.monotonic(), time.process_time()
-        moved = pose_search.turned_world(scenes[1], case.change)
-        verdict = pose_search.judge(pose_search.search(scenes[0], moved))
+        moved = turned_world(scenes[1], case.change)
+        verdict = judge(search(scenes[0], moved))
         seconds.append(time.monotonic() - begin)
         cpu.append(time.process_time() - cpu_begin)
         true = case.change @ true_world_from_stack

@@ -33,17 +33,20 @@ from bigbrain_alignment import section_errors, tell
 from machine import heading
 from scipy.ndimage import binary_erosion, gaussian_filter
 
-from sbr_core.algorithms.alignment import normalised_mutual_information
+from sbr_core.algorithms.alignment.section_affine import (
+    AffineLimits,
+    MaskedImage,
+    fit_section_affine,
+)
+from sbr_core.algorithms.alignment.volume_fit import normalised_mutual_information
 from sbr_core.algorithms.planes import prefiltered_volume, resample_plane, sample_volume
-from sbr_core.algorithms.section_affine import AffineLimits, fit_section_affine
 from sbr_core.algorithms.sections import grid_px, prefilter, resample_section
-from sbr_core.artifacts.receipts import matrix_of
 from sbr_core.geometry import PlaneGrid, apply, scaling, similarity_scale
 from sbr_core.io.images import image_shape, write_png
 from sbr_core.io.manifests import read_manifest
 from sbr_core.io.tables import write_tsv
 from sbr_core.io.volumes import read_volume
-from sbr_core.stages.align import read_brain, read_stack
+from sbr_core.stages.align import read_mri, read_stack
 
 _INSIDE_MM = 3.0
 _WINDOW_MM = 2.5
@@ -177,7 +180,7 @@ def main() -> None:
         return
     prepared = prepare(asked.data, asked.work, pixel_mm)
     rows, stack = read_stack(prepared / "sections.tsv", pixel_mm)
-    brain = read_brain(prepared / "mri.nii.gz", prepared / "mri_mask.nii.gz")
+    brain = read_mri(prepared / "mri.nii.gz", prepared / "mri_mask.nii.gz")
     truth = json.loads((asked.data / "truth.json").read_text(encoding="utf-8"))
     stack_from_world = np.linalg.inv(np.array(truth["world_from_stack"]))
     grid = PlaneGrid((303, 348), truth["pixel_mm"]).at_spacing(pixel_mm)
@@ -193,14 +196,14 @@ def main() -> None:
         return [gaussian_filter(a, 1.0) for a, _ in pairs], [b for _, b in pairs]
 
     along, sizes, names, names_of_sizes = [], [], [], []
-    for row, section in list(zip(rows, stack, strict=True))[::4]:
+    for row, section in list(zip(rows, stack.sections, strict=True))[::4]:
         section_from_plane_px = np.eye(3)
-        section_from_plane_px[:2] = truth["section_from_plane_px"][row["section"]]
+        section_from_plane_px[:2] = truth["section_from_plane_px"][row.section]
         # plane mm -> section mm -> working mm
         section_from_plane = (
-            scaling(row["pixel_size_mm"]) @ section_from_plane_px @ scaling(1 / truth["pixel_mm"])
+            scaling(row.pixel_size_mm) @ section_from_plane_px @ scaling(1 / truth["pixel_mm"])
         )
-        working_from_plane = np.linalg.inv(np.array(matrix_of(row, "g"))) @ section_from_plane
+        working_from_plane = np.linalg.inv(row.section_mm_from_working_mm) @ section_from_plane
         image = np.minimum(section.image / np.median(section.image[section.mask]), 3)
 
         def drawn(matrix: np.ndarray, image=image, mask=section.mask) -> tuple:
@@ -210,21 +213,24 @@ def main() -> None:
             return found, resample_section(mask.astype(float), px) > 0.5
 
         still = drawn(working_from_plane)
-        planes = [mri_at(row["position_mm"] + shift) for shift in _SHIFTS_MM]
+        planes = [mri_at(row.position_mm + shift) for shift in _SHIFTS_MM]
         found = agreement(*smooth([still] * len(planes)), *smooth(planes), pixel_mm)
         if found is not None:
             explained = [
                 1
                 - fit_section_affine(
-                    section.image, section.mask, pixel_mm, *plane, pixel_mm, working_from_plane,
-                    limits=AffineLimits(), sigmas_mm=(_FIT_SIGMA_MM,),
+                    MaskedImage(section.image, section.mask, pixel_mm),
+                    MaskedImage(*plane, pixel_mm),
+                    working_from_plane,
+                    limits=AffineLimits(),
+                    sigmas_mm=(_FIT_SIGMA_MM,),
                 ).prior_cost
                 for plane in planes
-            ]  # fmt: skip
+            ]
             along.append(np.column_stack([found, explained]))
-            names.append(row["section"])
+            names.append(row.section)
         # sizes at the place along the stack that the inside says
-        here = mri_at(row["position_mm"] + 1.1)
+        here = mri_at(row.position_mm + 1.1)
         if not here[1].any():
             continue
         centre = np.argwhere(here[1])[:, ::-1].mean(axis=0) * pixel_mm
@@ -236,7 +242,7 @@ def main() -> None:
         found = agreement(*smooth(drawings), *smooth([here] * len(_SIZES)), pixel_mm)
         if found is not None:
             sizes.append(found)
-            names_of_sizes.append(row["section"])
+            names_of_sizes.append(row.section)
     print(heading(f"The truth of {asked.data.name}, {len(names)} sections"))
     table(
         "MRI plane from further up the stack, stack mm",

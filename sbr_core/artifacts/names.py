@@ -30,6 +30,8 @@ STACK_TRANSFORM = "from-stack_to-mri_mode-image_xfm.txt"
 """The 3D similarity."""
 PLANE_GRID, INITIAL_AFFINES = "plane_grid.json", "sections_initial.tsv"
 QUALITY, OVERVIEW = "quality.json", "overview.png"
+CANDIDATES, POSITIONS = "candidates.png", "positions.tsv"
+"""What is drawn where the pose is not sure, and proposed where positions are an order."""
 
 # resample
 MRI, MRI_MASK = "_mri.nii.gz", "_mrimask.nii.gz"

@@ -134,7 +134,7 @@ class Affine(Row):
     Attributes
     ----------
     working_mm_from_plane_mm : (3, 3).
-    cost, prior_cost : see `algorithms.section_affine`; None for a prealigned section.
+    cost, prior_cost : see `algorithms.alignment.section_affine`; None for a prealigned section.
     moved_mm : by the fit, mean over the plane's tissue.
     stain, channel : of the prepared section.
     """

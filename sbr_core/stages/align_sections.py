@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbr_core.algorithms.alignment import tissue_centre_mm
-from sbr_core.algorithms.brain_size import resized
-from sbr_core.algorithms.section_affine import (
+from sbr_core.algorithms.alignment.brain_size import resized
+from sbr_core.algorithms.alignment.section_affine import (
     AffineLimits,
+    MaskedImage,
     fit_section_affine,
-    stretch_of,
-    with_stretch,
 )
+from sbr_core.algorithms.alignment.stack import tissue_centre_mm
+from sbr_core.algorithms.alignment.stretch import stretch_of, with_stretch
 from sbr_core.algorithms.sections import (
     area_vote,
     grid_px,
@@ -260,12 +260,8 @@ def _fit(
     sigmas_px = _SEEN_SIGMAS_PX if own else _UNSEEN_SIGMAS_PX
     spacing_mm = grid.spacing_mm * enlargement
     fit = fit_section_affine(
-        image,
-        mask,
-        working_pixel_mm * enlargement,
-        mri,
-        mri_mask,
-        spacing_mm,
+        MaskedImage(image, mask, working_pixel_mm * enlargement),
+        MaskedImage(mri, mri_mask, spacing_mm),
         resized(start, enlargement),
         limits=AffineLimits(options.max_scale_change, options.max_shear, options.prior_weight),
         sigmas_mm=tuple(max(s * spacing_mm, _SMALLEST_SIGMA_MM) for s in sigmas_px),

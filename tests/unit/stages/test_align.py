@@ -18,16 +18,20 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from sbr_core import cli
-from sbr_core.algorithms import pose_search, simulation
-from sbr_core.algorithms.alignment import Brain, StackSection, centred_affines, coarse_scenes
-from sbr_core.algorithms.brain_size import enlargement_of, resized, size_mm
-from sbr_core.algorithms.section_affine import stretch_of
+from sbr_core.algorithms import simulation
+from sbr_core.algorithms.alignment import start
+from sbr_core.algorithms.alignment.brain_size import resized
+from sbr_core.algorithms.alignment.poses import nearest_orientation
+from sbr_core.algorithms.alignment.stack import centred_affines
+from sbr_core.algorithms.alignment.stretch import stretch_of
+from sbr_core.artifacts import names
 from sbr_core.artifacts.receipts import matrix_of, read_table
 from sbr_core.config import AlignOptions, AlignSectionsOptions, PrepareOptions, ResampleOptions
 from sbr_core.errors import AlignmentError, ConfigError, ImageError
 from sbr_core.geometry import (
     PlaneGrid,
     apply,
+    orientation_letters,
     orientation_matrix,
     scaling,
     similarity_scale,
@@ -189,7 +193,7 @@ def _align_sections(results: Path) -> None:
 
 
 def _found(phantom: Phantom) -> np.ndarray:
-    return read_stack_from_world(phantom.results / "align" / align.STACK_TRANSFORM)
+    return read_stack_from_world(phantom.results / "align" / names.STACK_TRANSFORM)
 
 
 def _world_errors(phantom: Phantom) -> dict[str, np.ndarray]:
@@ -265,7 +269,7 @@ def test_a_mouses_brain_is_aligned_like_a_large_one(phantom, tmp_path):
     for one, other in zip(*(q["rounds"] for q in of_both("quality.json")), strict=True):
         assert one["moved_mm"] * times_smaller == pytest.approx(other["moved_mm"])
         assert one["section_cost"] == pytest.approx(other["section_cost"])
-    found = read_stack_from_world(small / "align" / align.STACK_TRANSFORM)
+    found = read_stack_from_world(small / "align" / names.STACK_TRANSFORM)
     np.testing.assert_allclose(found, resized(_found(phantom), 1 / times_smaller), rtol=1e-9)
     tables = [r / "align_sections" / "chunks" / "000.tsv" for r in (small, phantom.results)]
     for row, large in zip(*map(read_table, tables), strict=True):
@@ -274,63 +278,12 @@ def test_a_mouses_brain_is_aligned_like_a_large_one(phantom, tmp_path):
         assert row["moved_mm"] * times_smaller == pytest.approx(large["moved_mm"], rel=1e-4)
 
 
-def _ball_brain(radius_mm: float, voxel_mm: float, keep_mm: float | None = None) -> Brain:
-    """A ball in an MRI, or the slab of it within `keep_mm` of its middle."""
-    n = int(2 * radius_mm / voxel_mm) + 3
-    index = np.moveaxis(np.indices((n, n, n)), 0, -1) - (n - 1) / 2
-    mask = np.linalg.norm(index, axis=-1) * voxel_mm < radius_mm
-    if keep_mm is not None:
-        mask &= np.abs(index[..., 0]) * voxel_mm < keep_mm
-    return Brain(mask.astype(np.float32), mask, np.diag([*[voxel_mm] * 3, 1.0]))
-
-
-def _discs(width_mm: float, pixel_mm: float, positions_mm: list[float]) -> list[StackSection]:
-    n = round(width_mm / pixel_mm)
-    mask = np.linalg.norm(np.moveaxis(np.indices((n, n)), 0, -1) - (n - 1) / 2, axis=-1) < n / 2
-    return [StackSection(str(z), mask.astype(np.float32), mask, z) for z in positions_mm]
-
-
-@pytest.mark.parametrize(
-    ("radius_mm", "voxel_mm", "keep_mm", "width_mm", "pixel_mm", "enlargement"),
-    [
-        (66, 3, None, 140, 1.25, 1),  # human
-        (66, 3, 15, 140, 1.25, 1),  # a slab of its MRI: the sections are as large as ever
-        (66, 3, None, 25, 0.25, 1),  # a piece of its sections: the MRI is
-        (90, 4, None, 180, 1.25, 1),  # with the skull on: nothing is made smaller
-        (25, 1, None, 25, 0.25, 2),  # a block of both, as a macaque's brain
-        (28, 1, None, 60, 0.5, 2),  # macaque
-        (7.5, 0.3, None, 15, 0.1, 8),  # rat
-        (4.8, 0.2, None, 11, 0.06, 8),  # mouse
-    ],
-)
-def test_how_large_a_brain_is_its_mri_or_its_sections_say(
-    radius_mm, voxel_mm, keep_mm, width_mm, pixel_mm, enlargement
-):
-    brain = _ball_brain(radius_mm, voxel_mm, keep_mm)
-    stack = _discs(width_mm, pixel_mm, [0.0, radius_mm / 2, radius_mm])
-    align.check_sizes(stack, pixel_mm, brain)  # all of these can be
-    assert enlargement_of(size_mm(stack, pixel_mm, brain)) == enlargement
-
-
-def test_lengths_that_cannot_belong_together_are_named():
-    """A mouse of which one length is in the wrong unit."""
-    brain, positions = _ball_brain(4.8, 0.2), [0.0, 4.0, 8.0]
-    in_um = [1000 * z for z in positions]
-    with pytest.raises(ImageError, match="pixel_size_mm"):
-        align.check_sizes(_discs(11000, 60, positions), 60, brain)
-    with pytest.raises(ImageError, match="position_mm"):
-        align.check_sizes(_discs(11, 0.06, in_um), 0.06, brain)
-    align.check_sizes(_discs(11, 0.06, [1, 80, 160]), 0.06, brain, in_order=True)
-    with pytest.raises(ConfigError, match="working_pixel_mm 1.25 .* 11.2 mm wide; 0.07 is usual"):
-        align.check_sizes(_discs(11.25, 1.25, positions), 1.25, brain)
-
-
 def test_what_was_found_and_how_surely_is_told(phantom):
     quality = json.loads((phantom.results / "align" / "quality.json").read_text())
     assert (quality["orientation"], quality["orientation_found"]) == ("LIA", "LIA")
     assert quality["start_explained"] > 0.7
     assert quality["handedness_margin"] is None  # the letters say it, and no other was tried
-    assert not (phantom.results / "align" / align.CANDIDATES).exists()
+    assert not (phantom.results / "align" / names.CANDIDATES).exists()
 
 
 def test_a_left_handed_stack_is_not_mirrored(phantom):
@@ -347,7 +300,7 @@ def test_a_left_handed_stack_is_not_mirrored(phantom):
 def test_the_stored_affine_has_equal_singular_values(phantom):
     import SimpleITK as sitk
 
-    transform = sitk.ReadTransform(str(phantom.results / "align" / align.STACK_TRANSFORM))
+    transform = sitk.ReadTransform(str(phantom.results / "align" / names.STACK_TRANSFORM))
     matrix = np.array(sitk.AffineTransform(transform).GetMatrix()).reshape(3, 3)
     singular = np.linalg.svd(matrix, compute_uv=False)
     assert singular.max() - singular.min() < 1e-9
@@ -462,7 +415,7 @@ def test_another_brain_is_refused_and_nothing_is_written_but_the_picture(phantom
             working_pixel_mm=WORKING_MM,
             out_dir=tmp_path / "align",
         )
-    assert [f.name for f in (tmp_path / "align").iterdir()] == [align.CANDIDATES]
+    assert [f.name for f in (tmp_path / "align").iterdir()] == [names.CANDIDATES]
 
 
 def test_positions_that_are_an_order_get_a_proposal(phantom, tmp_path):
@@ -484,49 +437,67 @@ def test_positions_that_are_an_order_get_a_proposal(phantom, tmp_path):
             working_pixel_mm=WORKING_MM,
             out_dir=tmp_path / "align",
         )
-    assert [f.name for f in (tmp_path / "align").iterdir()] == [align.POSITIONS]
-    proposed = [float(r["position_mm"]) for r in read_tsv(tmp_path / "align" / align.POSITIONS)[1]]
+    assert [f.name for f in (tmp_path / "align").iterdir()] == [names.POSITIONS]
+    proposed = [float(r["position_mm"]) for r in read_tsv(tmp_path / "align" / names.POSITIONS)[1]]
     true = 1.07 * (np.array(positions) - positions[0])  # of the MRI
     assert np.allclose(proposed, true, rtol=0.05, atol=0.01)
 
 
-def _demo_scenes(folder: Path, out: Path):
-    """The demo brain as `align` would search it, and where its tissue pixels are."""
+def _prepare_demo(folder: Path, out: Path, change: np.ndarray) -> None:
+    """The demo brain prepared, the world of its MRI changed afterwards."""
     rows = read_manifest(folder / "sections.tsv")
     options = PrepareOptions(working_pixel_mm=WORKING_MM)
     prepare.run(options, rows=rows, out_dir=out, receipt=out / "chunks" / "0.tsv")
     mri = {"mri": folder / "mri.nii.gz", "mri_mask": folder / "mri_mask.nii.gz"}
     prepare_mri.run(PrepareOptions(), out_dir=out, **mri)
     collect.run(None, receipts=[out / "chunks" / "0.tsv"], table=out / "sections.tsv")
-    table, stack = align.read_stack(out / "sections.tsv", WORKING_MM)
-    brain = align.read_brain(out / "mri.nii.gz", out / "mri_mask.nii.gz")
-    truth = json.loads((folder / "truth.json").read_text())
+    for name in ("mri.nii.gz", "mri_mask.nii.gz"):
+        volume = read_volume(out / name)
+        write_volume(out / name, Volume(volume.data, change @ volume.world_from_voxel))
+
+
+def _true_points(prepared: Path, truth: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Tissue pixels of all sections: in the stack as it is centred, and in the demo's world."""
+    rows, stack = align.read_stack(prepared / "sections.tsv", WORKING_MM)
     centred, world = [], []
-    for row, section, affine in zip(table, stack, centred_affines(stack, WORKING_MM), strict=True):
-        working = np.argwhere(section.mask)[::5, ::-1] * WORKING_MM
+    for row, section, affine in zip(rows, stack.sections, centred_affines(stack), strict=True):
+        working = section.tissue_mm(WORKING_MM, 5)
         z = np.full((len(working), 1), section.position_mm)
         centred.append(np.hstack([apply(np.linalg.inv(affine), working), z]))
-        world.append(
-            simulation.true_world_from_section_mm(
-                truth, row["section"], apply(matrix_of(row, "g"), working)
-            )
-        )
-    scenes = coarse_scenes(stack, WORKING_MM, brain)
-    return scenes, np.concatenate(centred), np.concatenate(world), truth
+        in_section = apply(row.section_mm_from_working_mm, working)
+        world.append(simulation.true_world_from_section_mm(truth, row.section, in_section))
+    return np.concatenate(centred), np.concatenate(world)
 
 
 def test_the_demo_is_found_in_a_turned_and_mirrored_world_and_its_handedness_is_asked_for(
-    small_demo, tmp_path, capsys
+    small_demo, tmp_path, capsys, monkeypatch
 ):
     """The small version of benchmarks/any_start.py; the demo's brain is symmetric."""
-    scenes, centred, world, truth = _demo_scenes(small_demo, tmp_path / "prepare")
     change = np.eye(4)
     turn = Rotation.random(random_state=1).as_matrix()
     change[:3, :3] = 1.13 * turn @ np.diag([-1.0, 1, 1])
     change[:3, 3] = 20.0, -30.0, 10.0
-    moved = pose_search.turned_world(scenes[1], change)
-    verdict = pose_search.judge(pose_search.search(scenes[0], moved))
+    prepared = tmp_path / "prepare"
+    _prepare_demo(small_demo, prepared, change)
+    verdicts = []
+    judge = start.judge
+
+    def keep(poses):
+        verdicts.append(judge(poses))
+        return verdicts[-1]
+
+    monkeypatch.setattr(start, "judge", keep)
+    command = ["align", "--sections", prepared / "sections.tsv"]
+    command += ["--mri", prepared / "mri.nii.gz", "--mri-mask", prepared / "mri_mask.nii.gz"]
+    command += ["--orientation", "auto", "--working-pixel-mm", WORKING_MM]
+    command += ["--out-dir", tmp_path / "align"]
+    assert cli.main([str(part) for part in command]) == 2
+    message = capsys.readouterr().err
+
+    truth = json.loads((small_demo / "truth.json").read_text())
+    centred, world = _true_points(prepared, truth)
     true = change @ np.array(truth["world_from_stack"])
+    (verdict,) = verdicts
     poses = verdict.best, verdict.mirror
     (pose,) = (p for p in poses if p.mirrored == (np.linalg.det(true[:3, :3]) < 0))
     errors = apply(pose.world_from_stack, centred) - apply(change, world)
@@ -536,17 +507,12 @@ def test_the_demo_is_found_in_a_turned_and_mirrored_world_and_its_handedness_is_
     assert np.trace(u @ vt) > 1 + 2 * np.cos(np.deg2rad(10))
     assert verdict.place_margin > AlignOptions().min_margin
     assert verdict.handedness_margin < AlignOptions().min_margin
-
-    command = ["align", "--sections", tmp_path / "prepare" / "sections.tsv"]
-    command += ["--mri", tmp_path / "prepare" / "mri.nii.gz"]
-    command += ["--mri-mask", tmp_path / "prepare" / "mri_mask.nii.gz", "--orientation", "auto"]
-    command += ["--working-pixel-mm", WORKING_MM, "--out-dir", tmp_path / "align"]
-    assert cli.main([str(part) for part in command]) == 2
-    said = capsys.readouterr().err
-    assert "handedness undetermined" in said
-    assert "LIA" in said
-    assert "RIA" in said
-    assert [f.name for f in (tmp_path / "align").iterdir()] == [align.CANDIDATES]
+    assert "handedness undetermined" in message
+    assert orientation_letters(nearest_orientation(true)) in message
+    assert all(
+        orientation_letters(nearest_orientation(p.world_from_stack)) in message for p in poses
+    )
+    assert [f.name for f in (tmp_path / "align").iterdir()] == [names.CANDIDATES]
 
 
 def test_prealigned_planes_and_affines_keep_the_files_place(phantom, tmp_path):

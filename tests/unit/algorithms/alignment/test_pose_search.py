@@ -1,4 +1,4 @@
-"""The search for a stack in an MRI: laws, a phantom whose place is known, and the demo brain."""
+"""The search for a stack in an MRI: phantoms whose place is known."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from sbr_core.algorithms import pose_search
-from sbr_core.algorithms.pose_search import Scene, judge, mri_scene, preference, search
+from sbr_core.algorithms.alignment.correlation_ratio import Level
+from sbr_core.algorithms.alignment.pose_search import search
+from sbr_core.algorithms.alignment.poses import angle_deg, distance_mm, linear_about
+from sbr_core.algorithms.alignment.scenes import Scene, mri_scene
+from sbr_core.algorithms.alignment.stack import Mri
+from sbr_core.algorithms.alignment.verdict import judge
 from sbr_core.geometry import apply
 
 _SPACING_MM = 3.0
@@ -52,7 +56,7 @@ def _mri(change: np.ndarray, symmetric: bool, y_mm: tuple[float, float] = (-90, 
     points = apply(affine, np.stack(np.indices(shape), axis=-1))
     noise = 0.02 * np.random.default_rng(0).standard_normal(shape)
     data = (500 * (_render(points, 0, symmetric) + noise)).astype(np.float32)
-    return mri_scene(data, _tissue(points, symmetric), change @ affine, _SPACING_MM)
+    return mri_scene(Mri(data, _tissue(points, symmetric), change @ affine), _SPACING_MM)
 
 
 def _stack(world_from_stack: np.ndarray, symmetric: bool, z_mm: tuple[float, float]) -> Scene:
@@ -87,16 +91,7 @@ def _change(seed: int, mirrored: bool) -> np.ndarray:
 
 
 def _angle_deg(a: np.ndarray, b: np.ndarray) -> float:
-    return pose_search._angle_deg(a[:3, :3] @ np.linalg.inv(b[:3, :3]))
-
-
-def test_rotations_leave_none_far_away():
-    every = pose_search.rotations(600)
-    assert np.allclose(every @ every.transpose(0, 2, 1), np.eye(3))
-    assert np.allclose(np.linalg.det(every), 1)
-    wanted = Rotation.random(200, random_state=0).as_matrix()
-    traces = np.einsum("aij,bij->ab", wanted, every).max(axis=1)
-    assert np.rad2deg(np.arccos((traces - 1) / 2)).max() < 25
+    return angle_deg(a[:3, :3] @ np.linalg.inv(b[:3, :3]))
 
 
 @pytest.mark.parametrize(("seed", "mirrored"), [(1, False), (2, True)])
@@ -106,7 +101,7 @@ def test_a_stack_is_found_in_any_world_and_so_is_its_handedness(seed, mirrored):
     verdict = judge(search(stack, _mri(change, False)))
     true = change @ _true_pose()
     assert verdict.best.mirrored == (np.linalg.det(true[:3, :3]) < 0) == (not mirrored)
-    assert pose_search.distance_mm(verdict.best.world_from_stack, true, stack) < 3
+    assert distance_mm(verdict.best.world_from_stack, true, stack) < 3
     assert _angle_deg(verdict.best.world_from_stack, true) < 2
     assert verdict.explained > 0.9
     assert min(verdict.place_margin, verdict.handedness_margin) > 3
@@ -119,7 +114,7 @@ def test_of_a_symmetric_brain_the_place_is_found_and_the_handedness_is_not():
     assert verdict.handedness_margin < 3
     poses = [verdict.best, verdict.mirror]
     (right,) = (p for p in poses if p.mirrored)
-    assert pose_search.distance_mm(right.world_from_stack, _true_pose(), stack) < 3
+    assert distance_mm(right.world_from_stack, _true_pose(), stack) < 3
 
 
 @pytest.mark.parametrize(
@@ -132,7 +127,7 @@ def test_a_part_is_found_in_a_whole(stack_z_mm, mri_y_mm, n_cuts):
     assert len(mri.cuts) == n_cuts
     best = search(stack, mri)[0]
     assert best.mirrored
-    assert pose_search.distance_mm(best.world_from_stack, _true_pose(), stack) < 3
+    assert distance_mm(best.world_from_stack, _true_pose(), stack) < 3
     assert _angle_deg(best.world_from_stack, _true_pose()) < 3
 
 
@@ -141,7 +136,7 @@ def test_letters_keep_their_handedness_and_their_neighbourhood():
     mri = _mri(np.eye(4), False)
     near = np.array([[-1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]])
     (found, *others) = search(stack, mri, near=near, max_rotation_deg=45)
-    assert pose_search.distance_mm(found.world_from_stack, _true_pose(), stack) < 3
+    assert distance_mm(found.world_from_stack, _true_pose(), stack) < 3
     for pose in (found, *others):
         assert pose.mirrored
         assert _angle_deg(pose.world_from_stack, near) <= 45
@@ -153,8 +148,8 @@ def test_letters_keep_their_handedness_and_their_neighbourhood():
 def test_a_step_downhill_is_the_one_that_differences_give():
     """Gauss-Newton's gradient against finite differences of the cost."""
     stack, mri = _stack(_true_pose(), False, (-40.0, 40.0)), _mri(np.eye(4), False)
-    level = pose_search._Level(stack, mri, 8.0)
-    pose = _true_pose() @ pose_search._about(
+    level = Level(stack, mri, 8.0)
+    pose = _true_pose() @ linear_about(
         np.array([1.0, 2.0, 3.0]), Rotation.from_rotvec([0.05, -0.04, 0.06]).as_matrix()
     )
     gradient, _ = level._equations(level.evaluate(pose[None]), np.zeros((1, 6)), affine=True)
@@ -167,21 +162,3 @@ def test_a_step_downhill_is_the_one_that_differences_give():
         assert (there[0] - there[1]) / (4 * size) == pytest.approx(
             gradient[0, k], rel=0.25, abs=0.05 * np.abs(gradient).max()
         )
-
-
-def test_preference_counts_blocks_that_agree():
-    rng = np.random.default_rng(0)
-    left = np.full(40, 0.01)
-    better = pose_search.Pose(np.eye(4), left.sum(), left)
-    alike = left + 0.002 * rng.standard_normal(40)
-    assert abs(preference(better, pose_search.Pose(np.eye(4), alike.sum(), alike))) < 2.5
-    worse = alike + 0.003
-    assert preference(better, pose_search.Pose(np.eye(4), worse.sum(), worse)) > 6
-    # one torn section, in two blocks, is no proof, and evidence in a part of the stack is
-    torn = alike.copy()
-    torn[3:5] += 0.2
-    assert preference(better, pose_search.Pose(np.eye(4), torn.sum(), torn)) < 2.5
-    part = alike.copy()
-    part[3:11] += 0.02
-    assert preference(better, pose_search.Pose(np.eye(4), part.sum(), part)) > 6
-    assert preference(better, better) == 0

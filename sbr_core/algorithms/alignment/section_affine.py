@@ -16,13 +16,73 @@ shear of the stack come in through the prior.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates
 
+from sbr_core.algorithms.alignment.stretch import stretch_of, with_stretch
+
 _KNOTS = 9
+"""Of the function of the MRI's intensity, background included: fluid, grey and white matter and
+nuclei are a few levels each; with many more, noise of a small plane would be fitted too."""
 _ITERATIONS = 15
+"""Gauss-Newton steps of a level at most; they end where one gains less than `_LEAST_GAIN`."""
+_LEAST_GAIN = 1e-5
+"""Share of the cost."""
+_FIRST_DAMPING, _DAMPING_UP, _DAMPING_DOWN, _DAMPING_TRIALS = 1e-3, 10, 5, 5
+"""Levenberg-Marquardt: damping relative to the Hessian's diagonal, raised where a step does not
+help (so often, then the fit has ended), lowered where it does."""
 _DOMAIN_MARGIN_MM = 4.0
+"""Around the tissue of section and plane that is compared too: a section must leave background
+where the MRI has some. A wide margin would let the easy background outweigh the tissue."""
+_CUT_OUT_PX = 2
+"""Kept around a mask, see `_cut_out`."""
+_LEAST_TISSUE_PX = 30
+"""Of section and plane, below which there is nothing to compare: six unknowns and a function of
+intensity are to be determined."""
+_RAMP_MM = 50.0
+"""Unit of the coordinates by which the function may change across a section: about a third of a
+human section's width, so that coefficients of the ramp are of the size of the others."""
+_RIDGE, _RIDGE_OF_LEVELS = 1e-3, 1e-3
+"""What a coefficient of the ramp costs, in units of all points; a level costs a thousandth of it,
+only enough to be solvable. The ramp explains staining and must not explain displaced tissue."""
+_LEAST_SCALE = 0.05
+"""Of residuals, in medians of the tissue: a section of no contrast at all has one too."""
+_REWEIGHTINGS = 3
+"""Passes in which the intensity function and the residuals' weights follow each other."""
+
+
+@dataclass(frozen=True)
+class MaskedImage:
+    """A section, or a plane of the MRI.
+
+    Attributes
+    ----------
+    data : (rows, columns), background 0, any positive scale.
+    mask : the same shape; above 0 in tissue, or brain.
+    pixel_mm : side of a pixel.
+    """
+
+    data: np.ndarray
+    mask: np.ndarray
+    pixel_mm: float
+
+    @cached_property
+    def tissue(self) -> np.ndarray:
+        """The mask as bool."""
+        return self.mask > 0
+
+    @property
+    def too_small(self) -> bool:
+        """Whether there is too little tissue to compare."""
+        return bool(self.tissue.sum() < _LEAST_TISSUE_PX)
+
+    def normalised(self) -> tuple[np.ndarray, float]:
+        """The image cut out (`_cut_out`), and the median of its tissue, by which it is divided."""
+        image = _cut_out(self.data, self.tissue)
+        unit = max(np.median(image[self.tissue]), 1e-6)
+        return image / unit, unit
 
 
 @dataclass(frozen=True)
@@ -61,31 +121,9 @@ class SectionFit:
     moved_mm: float
 
 
-def stretch_of(linear: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Polar decomposition of a 2x2 matrix: linear = rotation @ expm(log_stretch).
-
-    Returns
-    -------
-    rotation : (2, 2) orthogonal.
-    log_stretch : (2, 2) symmetric, the logarithm of the stretch.
-    """
-    u, s, vt = np.linalg.svd(linear)
-    return u @ vt, vt.T @ np.diag(np.log(s)) @ vt
-
-
-def with_stretch(rotation: np.ndarray, log_stretch: np.ndarray) -> np.ndarray:
-    """The inverse of `stretch_of`."""
-    w, v = np.linalg.eigh(log_stretch)
-    return rotation @ (v * np.exp(w)) @ v.T
-
-
 def fit_section_affine(
-    section: np.ndarray,
-    section_mask: np.ndarray,
-    working_pixel_mm: float,
-    mri: np.ndarray,
-    mri_mask: np.ndarray,
-    plane_spacing_mm: float,
+    section: MaskedImage,
+    plane: MaskedImage,
     prior: np.ndarray,
     *,
     limits: AffineLimits,
@@ -95,10 +133,7 @@ def fit_section_affine(
 
     Parameters
     ----------
-    section : (rows, columns), background 0, any positive scale.
-    section_mask : the same shape, tissue.
-    mri : (rows, columns) of the MRI plane, any positive scale.
-    mri_mask : the same shape as `mri`, brain.
+    section, plane : the section at the working pixel, and the MRI where it should lie.
     prior : (3, 3) working_from_plane_mm to start from and stay near.
     sigmas_mm : Gaussian smoothing of each level, coarse to fine.
 
@@ -107,36 +142,29 @@ def fit_section_affine(
     SectionFit; the prior itself where the cost does not improve, or where there is too little
     tissue to compare.
     """
-    section_mask, mri_mask = section_mask > 0, mri_mask > 0
-    if section_mask.sum() < 30 or mri_mask.sum() < 30:
+    if section.too_small or plane.too_small:
         return SectionFit(prior, np.nan, np.nan, 0.0)
-    problem = _Problem(
-        _cut_out(section, section_mask), section_mask, working_pixel_mm,
-        _cut_out(mri, mri_mask), mri_mask, plane_spacing_mm, prior, limits,
-    )  # fmt: skip
-    motion = _Motion(np.eye(2), np.zeros(2))
+    misfit = _Misfit(section, plane, prior, limits)
+    motion = _STILL
     for sigma_mm in sigmas_mm:
-        problem.set_level(sigma_mm, motion)
-        motion = problem.descend(motion)
+        misfit.set_level(sigma_mm, motion)
+        motion = misfit.descend(motion)
     # both judged by the last level's scale of residuals
-    cost = problem.evaluate(motion).cost
-    start = problem.evaluate(_Motion(np.eye(2), np.zeros(2))).cost
+    cost = misfit.evaluate(motion).cost
+    start = misfit.evaluate(_STILL).cost
     if not cost < start:
         return SectionFit(prior, start, start, 0.0)
-    fitted = prior @ motion.matrix(problem.centre_mm)
-    tissue = np.argwhere(mri_mask)[:, ::-1] * plane_spacing_mm
+    fitted = prior @ motion.matrix(misfit.centre_mm)
+    tissue = np.argwhere(plane.tissue)[:, ::-1] * plane.pixel_mm
     shift = tissue @ (fitted - prior)[:2, :2].T + (fitted - prior)[:2, 2]
     return SectionFit(fitted, cost, start, float(np.linalg.norm(shift, axis=1).mean()))
 
 
 def plane_equations(
-    section: np.ndarray,
-    section_mask: np.ndarray,
-    working_pixel_mm: float,
-    planes: tuple[np.ndarray, np.ndarray, np.ndarray],
+    section: MaskedImage,
+    plane: MaskedImage,
+    sides: tuple[np.ndarray, np.ndarray],
     distance_mm: float,
-    mri_mask: np.ndarray,
-    plane_spacing_mm: float,
     working_from_plane_mm: np.ndarray,
     *,
     limits: AffineLimits,
@@ -149,9 +177,9 @@ def plane_equations(
 
     Parameters
     ----------
-    planes : MRI `distance_mm` / 2 below the plane, on it, and as far above it; else as in
-        `fit_section_affine`.
-    distance_mm : from the first of the planes to the last, stack mm.
+    section, plane : as in `fit_section_affine`.
+    sides : (rows, columns) the MRI `distance_mm` / 2 below the plane and as far above it.
+    distance_mm : between both, stack mm.
     working_from_plane_mm : the fitted affine.
 
     Returns
@@ -159,16 +187,11 @@ def plane_equations(
     hessian, gradient : (3, 3), (3,) of the cost in (q0, q1, q2); None where section or plane is
         empty.
     """
-    section_mask, mri_mask = section_mask > 0, mri_mask > 0
-    if section_mask.sum() < 30 or mri_mask.sum() < 30:
+    if section.too_small or plane.too_small:
         return None
-    below, middle, above = planes
-    problem = _Problem(
-        _cut_out(section, section_mask), section_mask, working_pixel_mm,
-        _cut_out(middle, mri_mask), mri_mask, plane_spacing_mm, working_from_plane_mm, limits,
-    )  # fmt: skip
+    misfit = _Misfit(section, plane, working_from_plane_mm, limits)
     # tissue that only a neighbouring plane has is part of how the plane changes: no mask on it
-    return problem.plane_equations(sigma_mm, below, above, distance_mm)
+    return misfit.plane_equations(sigma_mm, *sides, distance_mm)
 
 
 def _cut_out(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -177,7 +200,7 @@ def _cut_out(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     Cut at the mask itself, edges would lose the outer half of their blur, and a section would
     seem smaller (1 % for a brain of 60 pixels).
     """
-    return image * binary_dilation(mask, iterations=2)
+    return image * binary_dilation(mask, iterations=_CUT_OUT_PX)
 
 
 @dataclass(frozen=True)
@@ -217,6 +240,9 @@ class _Motion:
         return _Motion(with_stretch(rotation, log), self.shift + self.linear @ delta[4:])
 
 
+_STILL = _Motion(np.eye(2), np.zeros(2))
+
+
 @dataclass(frozen=True)
 class _Evaluation:
     """Cost at a motion, and what a Gauss-Newton step from it needs."""
@@ -241,21 +267,19 @@ def _add_size(gradient: np.ndarray, hessian: np.ndarray, loss: float) -> None:
     hessian[1, 1] += loss / 2
 
 
-class _Problem:
-    """The images of one section and its plane, smoothed to one level at a time."""
+class _Misfit:
+    """What a plane of the MRI leaves unexplained of a section, at one level of smoothing."""
 
-    def __init__(self, section, section_mask, section_px_mm, mri, mri_mask, plane_px_mm, prior,
-                 limits):  # fmt: skip
+    def __init__(
+        self, section: MaskedImage, plane: MaskedImage, prior: np.ndarray, limits: AffineLimits
+    ) -> None:
         # the median of tissue becomes 1, so that costs compare between sections
-        self.section = section / max(np.median(section[section_mask]), 1e-6)
-        self.section = np.minimum(self.section, 3.0)
-        self.mri_unit = max(np.median(mri[mri_mask]), 1e-6)
-        self.mri = mri / self.mri_unit
-        self.mri_mask = mri_mask
-        self.section_mask = section_mask
-        self.section_px_mm, self.plane_px_mm = section_px_mm, plane_px_mm
+        self.section = np.minimum(section.normalised()[0], 3.0)
+        self.mri, self.mri_unit = plane.normalised()
+        self.section_mask, self.mri_mask = section.tissue, plane.tissue
+        self.section_px_mm, self.plane_px_mm = section.pixel_mm, plane.pixel_mm
         self.prior, self.limits = prior, limits
-        self.centre_mm = np.argwhere(mri_mask)[:, ::-1].mean(axis=0) * plane_px_mm
+        self.centre_mm = np.argwhere(plane.tissue)[:, ::-1].mean(axis=0) * plane.pixel_mm
 
     def set_level(self, sigma_mm: float, motion: _Motion) -> None:
         """Smooth both images, choose the points, and fix the scale of residuals."""
@@ -274,7 +298,7 @@ class _Problem:
         reach = max(1, round(_DOMAIN_MARGIN_MM / (stride * self.plane_px_mm)))
         domain = binary_dilation(tissue, iterations=reach).ravel()
         self.points = points[domain]
-        self.take = lambda plane: plane[::stride, ::stride].ravel()[domain]
+        self.stride, self.domain = stride, domain
         # Between the background and the darker tissue the function is a straight line, as partial
         # volume is in both images. Were it free there, it could take a rim of tissue for
         # background, and a section would fit while it is too small.
@@ -282,9 +306,11 @@ class _Problem:
         self.knots = np.unique(np.concatenate([[0.0], levels]))
         self.basis = self._basis_of(self.mri, sigma_mm)
         # the ramp is held back, so that it explains staining and not displaced tissue
-        self.ridge = 1e-3 * len(self.points) * np.repeat([1e-3, 1.0, 1.0], len(self.knots))
+        self.ridge = (
+            _RIDGE * len(self.points) * np.repeat([_RIDGE_OF_LEVELS, 1.0, 1.0], len(self.knots))
+        )
         # half the contrast of the tissue itself, so that costs compare between planes and poses
-        self.scale = max(0.5 * float(np.std(smooth[self.section_mask])), 0.05)
+        self.scale = max(0.5 * float(np.std(smooth[self.section_mask])), _LEAST_SCALE)
 
     def _basis_of(self, mri: np.ndarray, sigma_mm: float) -> np.ndarray:
         """Hat functions over a plane's intensity, smoothed, times 1, x and y, at the points.
@@ -297,16 +323,14 @@ class _Problem:
         sigma_px = sigma_mm / self.plane_px_mm
         hats = np.stack(
             [
-                self.take(
-                    gaussian_filter(
-                        np.interp(mri, self.knots, row).astype(np.float32), sigma_px, truncate=3.0
-                    )
-                )
+                gaussian_filter(
+                    np.interp(mri, self.knots, row).astype(np.float32), sigma_px, truncate=3.0
+                )[:: self.stride, :: self.stride].ravel()[self.domain]
                 for row in rows
             ],
             axis=1,
         ).astype(float)
-        xy = (self.points - self.centre_mm) / 50.0
+        xy = (self.points - self.centre_mm) / _RAMP_MM
         return np.concatenate([hats, hats * xy[:, :1], hats * xy[:, 1:]], axis=1)
 
     def _section_px(self, points_mm: np.ndarray, motion: _Motion) -> np.ndarray:
@@ -321,7 +345,7 @@ class _Problem:
         px = self._section_px(self.points, motion)
         values = map_coordinates(self.smooth, px.T[::-1], order=1)
         weight = np.ones(len(values))
-        for _ in range(3):
+        for _ in range(_REWEIGHTINGS):
             weighted = self.basis * weight[:, None]
             normal = weighted.T @ self.basis
             normal[np.diag_indices_from(normal)] += self.ridge
@@ -346,21 +370,21 @@ class _Problem:
     def descend(self, motion: _Motion) -> _Motion:
         """Damped Gauss-Newton steps while the cost falls."""
         current = self.evaluate(motion)
-        damping = 1e-3
+        damping = _FIRST_DAMPING
         for _ in range(_ITERATIONS):
             gradient, hessian = self._linearise(motion, current)
-            for _ in range(5):
+            for _ in range(_DAMPING_TRIALS):
                 damped = hessian + damping * np.diag(np.diag(hessian) + 1e-12)
                 trial = motion.step(-np.linalg.solve(damped, gradient), self.limits)
                 there = self.evaluate(trial)
                 if there.cost < current.cost:
                     break
-                damping *= 10
+                damping *= _DAMPING_UP
             else:
                 return motion
             gain = current.cost - there.cost
-            motion, current, damping = trial, there, damping / 5
-            if gain < 1e-5 * current.cost:
+            motion, current, damping = trial, there, damping / _DAMPING_DOWN
+            if gain < _LEAST_GAIN * current.cost:
                 break
         return motion
 
@@ -400,14 +424,13 @@ class _Problem:
         self, sigma_mm: float, below: np.ndarray, above: np.ndarray, distance_mm: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """What `plane_equations` returns, at the prior."""
-        still = _Motion(np.eye(2), np.zeros(2))
-        self.set_level(sigma_mm, still)
-        at = self.evaluate(still)
+        self.set_level(sigma_mm, _STILL)
+        at = self.evaluate(_STILL)
         sides = [self._basis_of(m / self.mri_unit, sigma_mm) for m in (below, above)]
         # a plane further up predicts another section
         per_mm = -(sides[1] - sides[0]) @ at.coefficients / distance_mm
         plane = per_mm[:, None] * np.column_stack([np.ones(len(per_mm)), self.points])
-        jacobian = np.concatenate([self._jacobian(still, at), plane], axis=1)
+        jacobian = np.concatenate([self._jacobian(_STILL, at), plane], axis=1)
         gradient, hessian = self._normal_equations(jacobian, at)
         _add_size(gradient, hessian, at.loss)
         own, shared = slice(0, 6), slice(6, 9)

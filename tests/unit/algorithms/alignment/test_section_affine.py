@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from sbr_core.algorithms import section_affine
-from sbr_core.algorithms.section_affine import (
+from sbr_core.algorithms.alignment import section_affine
+from sbr_core.algorithms.alignment.section_affine import (
     AffineLimits,
+    MaskedImage,
+    SectionFit,
     fit_section_affine,
-    stretch_of,
-    with_stretch,
 )
+from sbr_core.algorithms.alignment.stretch import stretch_of, with_stretch
 from sbr_core.geometry import apply
 
 PIXEL_MM = 1.0
@@ -65,11 +66,17 @@ def _error_mm(found: np.ndarray, true: np.ndarray) -> float:
     return float(np.linalg.norm(apply(found, points) - apply(true, points), axis=1).mean())
 
 
-def _fit(section: np.ndarray, prior: np.ndarray | None = None, limits=LIMITS):
+def _masked(section: np.ndarray) -> MaskedImage:
+    return MaskedImage(section, section > 0.1, PIXEL_MM)
+
+
+PLANE = MaskedImage(MRI, MRI_MASK, PIXEL_MM)
+
+
+def _fit(section: np.ndarray, limits: AffineLimits = LIMITS) -> SectionFit:
     return fit_section_affine(
-        section, section > 0.1, PIXEL_MM, MRI, MRI_MASK, PIXEL_MM,
-        np.eye(3) if prior is None else prior, limits=limits, sigmas_mm=SIGMAS_MM,
-    )  # fmt: skip
+        _masked(section), PLANE, np.eye(3), limits=limits, sigmas_mm=SIGMAS_MM
+    )
 
 
 def test_an_affine_is_recovered_although_the_contrast_is_another():
@@ -89,10 +96,16 @@ def test_uneven_staining_does_not_move_a_section():
 
 def test_the_scale_of_intensity_does_not_matter():
     section = _render((0, 0.9, 0.4, 0.7), TRUE)
-    one, other = _fit(section), fit_section_affine(
-        250 * section, section > 0.1, PIXEL_MM, 1000 * MRI, MRI_MASK, PIXEL_MM, np.eye(3),
-        limits=LIMITS, sigmas_mm=SIGMAS_MM,
-    )  # fmt: skip
+    one, other = (
+        _fit(section),
+        fit_section_affine(
+            MaskedImage(250 * section, section > 0.1, PIXEL_MM),
+            MaskedImage(1000 * MRI, MRI_MASK, PIXEL_MM),
+            np.eye(3),
+            limits=LIMITS,
+            sigmas_mm=SIGMAS_MM,
+        ),
+    )
     assert np.allclose(one.working_from_plane_mm, other.working_from_plane_mm, atol=1e-3)
 
 
@@ -109,17 +122,15 @@ def test_a_torn_section_does_not_run_away():
 def test_steps_go_down_the_cost_that_is_reported():
     """Slopes along the six small motions, of the size among them, against differences of costs."""
     section = _render((0, 0.9, 0.4, 0.7), TRUE)
-    problem = section_affine._Problem(
-        section, section > 0.1, PIXEL_MM, MRI, MRI_MASK, PIXEL_MM, TRUE, LIMITS
-    )
+    misfit = section_affine._Misfit(_masked(section), PLANE, TRUE, LIMITS)
     off = np.array([-0.02, -0.03, -0.03, 0.03, 1.0, -1.0])
-    at = section_affine._Motion(np.eye(2), np.zeros(2)).step(off, LIMITS)
-    problem.set_level(1.5, at)
-    slopes = 2 * problem._linearise(at, problem.evaluate(at))[0]
+    at = section_affine._STILL.step(off, LIMITS)
+    misfit.set_level(1.5, at)
+    slopes = 2 * misfit._linearise(at, misfit.evaluate(at))[0]
     measured = np.empty(6)
     for which, size in enumerate([5e-4] * 4 + [0.02] * 2):
         step = size * np.eye(6)[which]
-        there, back = (problem.evaluate(at.step(s, LIMITS)).cost for s in (step, -step))
+        there, back = (misfit.evaluate(at.step(s, LIMITS)).cost for s in (step, -step))
         measured[which] = (there - back) / (2 * size)
     # nearly: the intensity function is solved for in a few passes
     for part in (slice(0, 4), slice(4, 6)):
@@ -140,17 +151,11 @@ def test_the_prior_is_kept_where_there_is_nothing_to_compare(empty):
     section = _render((0, 0.9, 0.4, 0.7), TRUE)
     prior = _true_affine(2.0, np.zeros((2, 2)), (1.0, 1.0))
     fit = fit_section_affine(
-        section, (section > 0.1) & (empty != "section"), PIXEL_MM,
-        MRI, MRI_MASK & (empty != "plane"), PIXEL_MM, prior,
-        limits=LIMITS, sigmas_mm=SIGMAS_MM,
-    )  # fmt: skip
+        MaskedImage(section, (section > 0.1) & (empty != "section"), PIXEL_MM),
+        MaskedImage(MRI, MRI_MASK & (empty != "plane"), PIXEL_MM),
+        prior,
+        limits=LIMITS,
+        sigmas_mm=SIGMAS_MM,
+    )
     assert np.array_equal(fit.working_from_plane_mm, prior)
     assert np.isnan(fit.cost)
-
-
-def test_stretch_and_rotation_make_the_matrix_again():
-    matrix = np.array([[0.9, 0.3], [-0.2, 1.1]])
-    rotation, log = stretch_of(matrix)
-    assert np.allclose(rotation @ rotation.T, np.eye(2))
-    assert np.allclose(log, log.T)
-    assert np.allclose(with_stretch(rotation, log), matrix)
