@@ -16,17 +16,15 @@ class FileServer:
     Attributes
     ----------
     files : path, as after the first slash -> content.
-    faults : path -> what happens to the next requests for it, first to last: ``drop`` (half of what
-        is left, then the connection ends), ``corrupt`` (the right number of other bytes),
-        ``shift`` (another range than was asked for), or an HTTP status.
-    ranges : whether HTTP Range is understood.
-    requests : (path, first byte) of every request, in order.
+    faults : path -> what happens to the next requests for it, first to last: ``drop`` (half of it,
+        then the connection ends), ``corrupt`` (the right number of other bytes), or an HTTP
+        status; 429 asks to wait an hour.
+    requests : path of every request, in order.
     """
 
     files: Mapping[str, bytes]
     faults: dict[str, list[str | int]] = field(default_factory=dict)
-    ranges: bool = True
-    requests: list[tuple[str, int]] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
     def __enter__(self) -> FileServer:
         self._server = _QuietServer(("127.0.0.1", 0), _handler(self))
@@ -61,38 +59,28 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             path = unquote(self.path).lstrip("/")
-            asked = self.headers.get("Range")
-            start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
-            server.requests.append((path, start))
+            server.requests.append(path)
             faults = server.faults.get(path, [])
             fault = faults.pop(0) if faults else None
             content = server.files.get(path)
             if isinstance(fault, int) or content is None:
                 self._answer(404 if content is None else fault)
                 return
-            ranged = server.ranges and asked is not None
-            if ranged and start >= len(content):
-                self._answer(416)
-                return
-            if fault == "shift":
-                start -= 1
-            body = content[start if ranged else 0 :]
             if fault == "corrupt":
-                body = bytes(255 - b for b in body)
-            self.send_response(206 if ranged else 200)
-            self.send_header("Content-Length", str(len(body)))
-            if ranged:
-                last, size = len(content) - 1, len(content)
-                self.send_header("Content-Range", f"bytes {start}-{last}/{size}")
+                content = bytes(255 - b for b in content)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             if fault == "drop":
-                body = body[: len(body) // 2]
+                content = content[: len(content) // 2]
                 self.close_connection = True
-            self.wfile.write(body)
+            self.wfile.write(content)
 
         def _answer(self, status: int) -> None:
             self.send_response(status)
             self.send_header("Content-Length", "0")
+            if status == 429:
+                self.send_header("Retry-After", "3600")
             self.end_headers()
 
     return Handler

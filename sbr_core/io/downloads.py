@@ -1,80 +1,65 @@
-"""Files from the web: gone on with where they stopped, tried again, checked, and whole or absent.
+"""Files from the web by pooch: checked, tried again, and whole or absent.
 
-A file grows as ``NAME.part`` beside its place and is renamed when its size and sha256 are those
-it should have. What an interrupted run left is gone on with by HTTP Range (RFC 9110, section 14),
-or begun again where the server knows no ranges.
+A file is written under another name and renamed once its sha256 is right, so that an interrupted
+call goes on with the files that are missing.
 """
 
 from __future__ import annotations
 
-import os
+import logging
 import shutil
-import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+import pooch
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from sbr_core.errors import DownloadError
 from sbr_core.io.files import sha256_file
 
-_BLOCK_BYTES = 1 << 10  # of a block that a dropped connection cuts short, nothing is kept
-_LATER = {408, 425, 429, 500, 502, 503, 504}
+logger = logging.getLogger(__name__)
+pooch.get_logger().setLevel(logging.WARNING)  # it has two lines for each file
+
+_TRIES = 5
+"""For one file. The waits between them are 10 s in all: a router that starts anew takes longer,
+but who waits before the screen sees the reason soon, and the same command goes on."""
+_TIMEOUT_S = 30.0
+"""Silence after which a connection counts as dropped; GitHub answers within a second."""
+_LONGEST_WAIT_S = 60
+"""No wait is longer, whatever the server asks for; GitHub's limit is counted by the minute."""
+_PASSING_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 """Answers that may be another one soon (RFC 9110, sections 15.5 and 15.6; RFC 6585; RFC 8470)."""
+_PASSING_FAULTS = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+)
+"""What a connection that drops raises; other exceptions of `requests` are faults of the address."""
 _REPORT_EVERY_S = 2.0
+"""Between two lines of progress: seldom enough for a log, often enough to see that it goes on."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file: where it comes from, where it goes, and what it must be."""
+    """Where a file comes from, and what it must be."""
 
     url: str
-    path: Path
     size_bytes: int
     sha256: str
 
 
-@dataclass(frozen=True)
-class Patience:
-    """How often and how long to wait for a server.
-
-    Attributes
-    ----------
-    tries : times in a row that a file may fail without one more byte of it arriving.
-    backoff_s : wait after the first failure; doubled after each further one.
-    longest_wait_s : no wait is longer, whatever the server asks for.
-    timeout_s : silence after which a connection counts as dropped.
-    """
-
-    tries: int = 5
-    backoff_s: float = 0.5
-    longest_wait_s: float = 60.0
-    timeout_s: float = 30.0
-
-
-class _Later(Exception):
-    """A failure that may pass; `wait_s` is what the server asked for, if anything."""
-
-    def __init__(self, message: str, wait_s: float | None = None) -> None:
-        super().__init__(message)
-        self.wait_s = wait_s
-
-
-class _Stopped(Exception):
-    """Another file's fault, or the user, ended the whole."""
-
-
-def fetch_files(
-    files: Sequence[RemoteFile], *, connections: int = 4, patience: Patience = Patience()
-) -> int:
+def fetch_files(files: Mapping[str, RemoteFile], folder: Path, *, connections: int = 4) -> int:
     """Bring every file to its place; those that are there and right are left alone.
 
     Parameters
     ----------
+    files : path below `folder` -> file.
     connections : files under way at once, each on a connection that is kept open.
 
     Returns
@@ -84,193 +69,126 @@ def fetch_files(
     Raises
     ------
     DownloadError
-        A file that the server does not have, that arrives twice with another content than it
-        should have, or that no patience brings; a disk that takes no more. What had arrived stays,
-        and the same call goes on from there.
+        A file that the server does not have, that does not arrive, or that has another content
+        than it should have, each time it is tried; a disk that is full or not writable. Files that
+        have arrived stay.
     """
-    missing = [file for file in files if not _is_right(file)]
+    missing = {name: file for name, file in files.items() if not _is_right(folder / name, file)}
     if not missing:
         return 0
-    _require_space(missing)
-    progress = _Progress(files, missing)
-    fetcher = _Fetcher(patience, progress)
+    _require_space(folder, sum(file.size_bytes for file in missing.values()))
+    left = dict(missing)
+    downloader = _Downloader(connections)
+    fetcher = pooch.Pooch(
+        folder,
+        base_url="",
+        registry={name: f"sha256:{file.sha256}" for name, file in missing.items()},
+        urls={name: file.url for name, file in missing.items()},
+        retry_if_failed=_TRIES - 1,
+    )
+    reported_s = time.monotonic()
     with ThreadPoolExecutor(connections) as pool:
-        futures = [pool.submit(fetcher.fetch, file) for file in missing]
+        futures = {pool.submit(_fetch, fetcher, name, downloader): name for name in missing}
         try:
             for future in as_completed(futures):
                 future.result()
+                del left[futures[future]]
+                if time.monotonic() - reported_s > _REPORT_EVERY_S:
+                    reported_s = time.monotonic()
+                    _report(files, left)
         except BaseException:
-            fetcher.stop.set()
+            downloader.stop.set()
             pool.shutdown(cancel_futures=True)
             raise
         finally:
-            fetcher.close()
-            progress.say()
+            downloader.session.close()
+            _report(files, left)
     return len(missing)
 
 
-def _is_right(file: RemoteFile) -> bool:
+def _is_right(path: Path, file: RemoteFile) -> bool:
     return (
-        file.path.is_file()
-        and file.path.stat().st_size == file.size_bytes
-        and sha256_file(file.path) == file.sha256
+        path.is_file()
+        and path.stat().st_size == file.size_bytes
+        and sha256_file(path) == file.sha256
     )
 
 
-def _part(file: RemoteFile) -> Path:
-    return file.path.with_name(file.path.name + ".part")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _require_space(files: Sequence[RemoteFile]) -> None:
-    """Refuse at once what cannot end well."""
-    wanted = sum(max(0, file.size_bytes - _size(_part(file))) for file in files)
-    folder = next(p for p in (files[0].path, *files[0].path.parents) if p.is_dir())
-    free = shutil.disk_usage(folder).free
-    if free < wanted:
+def _require_space(folder: Path, size_bytes: int) -> None:
+    """Refuse at once what would fill the disk."""
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
+    free = shutil.disk_usage(existing).free
+    if free < size_bytes:
         raise DownloadError(
-            f"{folder}: {wanted / 1e6:.1f} MB are to be written, {free / 1e6:.1f} MB are free"
+            f"{existing}: {size_bytes / 1e6:.1f} MB are to be written, {free / 1e6:.1f} MB are free"
         )
 
 
-class _Progress:
-    """How far the whole is, said on stderr every other second."""
-
-    def __init__(self, files: Sequence[RemoteFile], missing: Sequence[RemoteFile]) -> None:
-        self._total, self._total_bytes = len(files), sum(f.size_bytes for f in files)
-        self._files = self._total - len(missing)
-        self._bytes = self._total_bytes - sum(f.size_bytes for f in missing)
-        self._lock, self._said_s = threading.Lock(), time.monotonic()
-
-    def done(self, file: RemoteFile) -> None:
-        """Count a file that is in its place."""
-        with self._lock:
-            self._files += 1
-            self._bytes += file.size_bytes
-            if time.monotonic() - self._said_s > _REPORT_EVERY_S:
-                self.say()
-
-    def say(self) -> None:
-        """Print the numbers."""
-        self._said_s = time.monotonic()
-        print(
-            f"fetch: {self._files}/{self._total} files,"
-            f" {self._bytes / 1e6:.1f} of {self._total_bytes / 1e6:.1f} MB",
-            file=sys.stderr,
-        )
+def _report(files: Mapping[str, RemoteFile], left: Mapping[str, RemoteFile]) -> None:
+    total, missing = (sum(file.size_bytes for file in some.values()) for some in (files, left))
+    logger.info(
+        f"fetch: {len(files) - len(left)}/{len(files)} files,"
+        f" {(total - missing) / 1e6:.1f} of {total / 1e6:.1f} MB"
+    )
 
 
-class _Fetcher:
-    """Fetches one file at a time in each of several threads, until told to stop."""
+class _Downloader:
+    """What pooch downloads with, in several threads: it keeps connections open between files.
 
-    def __init__(self, patience: Patience, progress: _Progress) -> None:
+    A status that may pass is asked for again here, after the wait that the server names; a dropped
+    connection and a wrong file are tried again by pooch.
+    """
+
+    def __init__(self, connections: int) -> None:
         self.stop = threading.Event()
-        self._patience, self._progress = patience, progress
-        self._own = threading.local()
-        self._sessions: list[requests.Session] = []
+        self.session = requests.Session()
+        statuses = Retry(
+            total=_TRIES - 1,
+            connect=0,
+            read=False,
+            status_forcelist=_PASSING_STATUSES,
+            backoff_factor=0.5,
+            backoff_max=_LONGEST_WAIT_S,
+            retry_after_max=_LONGEST_WAIT_S,
+            raise_on_status=False,
+        )
+        adapter = HTTPAdapter(pool_maxsize=connections, max_retries=statuses)
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, adapter)
 
-    def close(self) -> None:
-        """Close every connection that was kept open."""
-        for session in self._sessions:
-            session.close()
-
-    def fetch(self, file: RemoteFile) -> None:
-        """Bring one file to its place."""
-        part = _part(file)
-        failures = wrong = furthest = 0
-        while True:
-            try:
-                if _size(part) != file.size_bytes:
-                    self._receive(file, part)
-                if sha256_file(part) == file.sha256:
-                    os.replace(part, file.path)
-                    self._progress.done(file)
-                    return
-                part.unlink()
-            except _Later as fault:
-                arrived = _size(part)
-                # a connection that drops every so often still brings the file to its end
-                failures = 1 if arrived > furthest else failures + 1
-                furthest = max(furthest, arrived)
-                if failures >= self._patience.tries:
-                    raise DownloadError(
-                        f"{file.url}: {fault}, {failures} times in a row; the same command goes on"
-                        " from here"
-                    ) from None
-                self._pause(fault.wait_s or self._patience.backoff_s * 2 ** (failures - 1))
-            except OSError as error:
-                raise DownloadError(f"{part}: not writable: {error.strerror}") from None
-            else:
-                wrong += 1
-                if wrong > 1:
-                    raise DownloadError(
-                        f"{file.url}: came twice with another sha256 than {file.sha256}: damaged on"
-                        " its way, or not the file it was"
-                    )
-
-    def _receive(self, file: RemoteFile, part: Path) -> None:
-        """Append to `part` what is missing of it, or write it anew; `_Later` if it stays short."""
-        if _size(part) > file.size_bytes:
-            part.unlink()
-        part.parent.mkdir(parents=True, exist_ok=True)
-        start = _size(part)
-        # ranges count the bytes that travel, so these must be the file's own
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    def __call__(self, url: str, output_file: str, pooch: object) -> None:
+        """Write one file; an exception of `requests` where another try may bring it."""
+        if self.stop.is_set():
+            raise DownloadError(f"{url}: stopped")
         try:
-            with self._session().get(
-                file.url, headers=headers, stream=True, timeout=self._patience.timeout_s
-            ) as reply:
-                continues = self._continues(file, part, reply, start)
-                with open(part, "ab" if continues else "wb") as stream:
-                    for block in reply.iter_content(_BLOCK_BYTES):
-                        if self.stop.is_set():
-                            raise _Stopped
-                        stream.write(block)
-                        if stream.tell() > file.size_bytes:
-                            return  # too long already, so its sha256 will be another one
-        except (
-            requests.exceptions.ConnectionError,
-            requests.exceptions.ChunkedEncodingError,
-            requests.exceptions.Timeout,
-        ) as error:
-            raise _Later(f"no connection, or it dropped ({type(error).__name__})") from None
-        except requests.exceptions.RequestException as error:
-            raise DownloadError(f"{file.url}: {error}") from None
-        if (arrived := _size(part)) < file.size_bytes:
-            raise _Later(f"ended after {arrived} of {file.size_bytes} bytes")
-
-    def _continues(
-        self, file: RemoteFile, part: Path, reply: requests.Response, start: int
-    ) -> bool:
-        """Whether the reply begins where `part` ends; an exception if it is not the file at all."""
-        code = reply.status_code
-        if code in _LATER:
-            raise _Later(f"the server answers {code} {reply.reason}", _retry_after_s(reply))
-        if code == 206 and reply.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            return True
-        if code in (206, 416):  # another range than was asked for, or none that it has
-            part.unlink(missing_ok=True)
-            raise _Later(f"the server answers {code} {reply.reason} to a range")
-        if code != 200:
-            raise DownloadError(f"{file.url}: the server answers {code} {reply.reason}")
-        return False
-
-    def _session(self) -> requests.Session:
-        """This thread's own session, so that its connection is kept open from file to file."""
-        if not hasattr(self._own, "session"):
-            self._own.session = requests.Session()
-            self._sessions.append(self._own.session)
-        return self._own.session
-
-    def _pause(self, seconds: float) -> None:
-        if self.stop.wait(min(seconds, self._patience.longest_wait_s)):
-            raise _Stopped
+            reply = self.session.get(url, timeout=_TIMEOUT_S)
+        except _PASSING_FAULTS:
+            raise
+        except requests.RequestException as error:
+            raise DownloadError(f"{url}: {error}") from None
+        if reply.status_code != requests.codes.ok:
+            raise DownloadError(f"{url}: the server answers {reply.status_code} {reply.reason}")
+        Path(output_file).unlink()  # pooch made it for its owner alone to read
+        Path(output_file).write_bytes(reply.content)
 
 
-def _retry_after_s(reply: requests.Response) -> float | None:
-    """Seconds of the reply's Retry-After; None where it has none, or a date."""
-    text = reply.headers.get("Retry-After", "")
-    return float(text) if text.isdecimal() else None
+def _fetch(fetcher: pooch.Pooch, name: str, downloader: _Downloader) -> None:
+    """Bring one file to its place."""
+    url, path = fetcher.get_url(name), Path(fetcher.path) / name
+    try:
+        # pooch would, but fails where another thread made the folder at the same time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fetcher.fetch(name, downloader=downloader)
+    except requests.RequestException as error:
+        raise DownloadError(
+            f"{url}: no connection, or it dropped ({type(error).__name__}), {_TRIES} times in a"
+            " row; the same command goes on from here"
+        ) from None
+    except ValueError:
+        raise DownloadError(
+            f"{url}: came {_TRIES} times with another sha256 than"
+            f" {fetcher.registry[name].removeprefix('sha256:')}: damaged on its way, or not the"
+            " file it was"
+        ) from None
+    except OSError as error:
+        raise DownloadError(f"{path}: not writable: {error.strerror}") from None

@@ -5,7 +5,7 @@ Below its folder come the data set's files in their own layout, and what is made
 brain as its one row. ``synthbyreg_files.tsv`` beside this file lists path, size and sha256 of every
 file of the repository named here, at one commit of it.
 
-What stands in the data set (the same for each section ``slice_NNN``):
+Contents of the data set (the same for each section ``slice_NNN``):
 
 ===========================  ==================================================================
 ``histo/images``             raw section; its crop differs from section to section
@@ -21,7 +21,7 @@ What stands in the data set (the same for each section ``slice_NNN``):
 from __future__ import annotations
 
 import csv
-import sys
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,18 +35,26 @@ from sbr_core.io.downloads import RemoteFile, fetch_files
 from sbr_core.io.images import read_colours, read_labels, write_png
 from sbr_core.io.tables import read_tsv, write_tsv
 
+logger = logging.getLogger(__name__)
+
 FILE_LIST = Path(__file__).with_name("synthbyreg_files.tsv")
 BASE_URL = (
     "https://raw.githubusercontent.com/acasamitjana/SynthByReg/"
     "1b67b630fc4e8e03be210d6fb39210b722296902/"
 )
+"""The authors' repository at the commit whose files `FILE_LIST` lists."""
 _ALLEN_SPACING_MM = 0.05
+"""Unit of SLICE_ID_MM in Allen's ``slice_id.txt``: distance of the atlas's numbered sections."""
+_ALLEN_PIXEL_MM = 0.25
+"""Pixel of the grids of Allen's MRI planes, and of the sections resampled to them."""
 _BIGBRAIN_SPACING_MM = 0.4
-
-# 0 none, 1 cerebellar grey matter (red), 2 white matter (green), 3 grey matter (blue), 4 cerebellar
-# white matter (white); the place in the table is that of the channels that are not 0, as bits from
-# red to blue, and of two such channels no class is made
+"""From one numbered section of BigBrain's folder to the next: its volume in voxels of 0.4 mm."""
+_BIGBRAIN_PIXEL_MM = 0.4
+"""Pixel of BigBrain's grids, as its slices are cut from the volume."""
 _CLASS_OF_CHANNELS = np.array([0, 1, 2, 0, 3, 0, 0, 4], np.uint8)
+"""Class of a label's colour: 0 none, 1 cerebellar grey matter (red), 2 white matter (green), 3 grey
+matter (blue), 4 cerebellar white matter (white). The place in the table is that of the channels
+that are not 0, as bits from red to blue; two such channels make no class."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +99,9 @@ def run(
     chosen = DATA_SETS[dataset]
     print(f"{dataset}: {chosen.terms}", flush=True)
     out_dir = Path(out_dir or Path("data") / dataset)
-    files = _listed(chosen.folder, out_dir, base_url or BASE_URL)
+    files = _listed(chosen.folder, base_url or BASE_URL)
     try:
-        fetched = fetch_files(list(files.values()))
+        fetched = fetch_files(files, out_dir)
         rows = chosen.rows(out_dir, set(files))
         write_tsv(out_dir / "sections.tsv", rows)
         brain = {
@@ -107,21 +115,21 @@ def run(
         raise DownloadError(
             f"{error.filename or out_dir}: not writable: {error.strerror}"
         ) from None
-    print(f"fetch: {fetched} of {len(files)} files downloaded, the rest was there", file=sys.stderr)
+    logger.info(f"fetch: {fetched} of {len(files)} files downloaded, the rest was there")
     print(
         f"{len(rows)} sections in {out_dir / 'sections.tsv'}; to run them:\n"
         f"snakemake --cores all --config brains={out_dir / 'brain.tsv'} preset=cpu"
     )
 
 
-def _listed(folder: str, out_dir: Path, base_url: str) -> dict[str, RemoteFile]:
+def _listed(folder: str, base_url: str) -> dict[str, RemoteFile]:
     """The files of a data set, by their names in its folder."""
     files = {}
     for row in read_tsv(FILE_LIST)[1]:
         if row["path"].startswith(f"{folder}/"):
             name = row["path"].removeprefix(f"{folder}/")
             url = f"{base_url.rstrip('/')}/{quote(row['path'])}"
-            files[name] = RemoteFile(url, out_dir / name, int(row["bytes"]), row["sha256"])
+            files[name] = RemoteFile(url, int(row["bytes"]), row["sha256"])
     return files
 
 
@@ -142,7 +150,7 @@ def _allen_rows(folder: Path, names: set[str]) -> list[dict[str, Any]]:
             {
                 "section": section,
                 "position_mm": round(int(line["SLICE_ID_MM"]) * _ALLEN_SPACING_MM, 2),
-                "pixel_size_mm": 0.25,
+                "pixel_size_mm": _ALLEN_PIXEL_MM,
                 "image": f"histo/images_affine/{image}",
                 "mri_image": f"mri/images/{image}",
                 **labels,
@@ -161,7 +169,7 @@ def _bigbrain_rows(folder: Path, names: set[str]) -> list[dict[str, Any]]:
             {
                 "section": section,
                 "position_mm": round(int(section) * _BIGBRAIN_SPACING_MM, 1),
-                "pixel_size_mm": 0.4,
+                "pixel_size_mm": _BIGBRAIN_PIXEL_MM,
                 "image": f"histo/images_affine/{image}",
                 "mask": f"histo/labels_affine/{image}",
                 "mri_image": f"mri/images/{image}",

@@ -122,12 +122,15 @@ def test_a_second_fetch_downloads_and_writes_nothing_that_a_run_would_see(reposi
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*.png")} == dates
 
 
-def test_what_fails_on_the_way_is_one_line_and_writes_no_manifest(repository_of, tmp_path, capsys):
+def test_what_fails_on_the_way_is_one_line_and_writes_no_manifest(
+    repository_of, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
     path = f"{ALLEN}/mri/images/slice_003.png"
-    server = repository_of(allen_files(), faults={path: ["corrupt", "corrupt"]})
+    server = repository_of(allen_files(), faults={path: ["corrupt"] * 5})
     assert run("allen", server) == 2
     (line,) = (s for s in capsys.readouterr().err.splitlines() if s.startswith("sbr "))
-    assert line.startswith(f"sbr fetch: {server.url}{path}: came twice with another sha256")
+    assert line.startswith(f"sbr fetch: {server.url}{path}: came 5 times with another sha256")
     assert not list(tmp_path.rglob("sections.tsv")) and not list(tmp_path.rglob("brain.tsv"))
     assert run("allen", server) == 0  # and the next time it goes on
     assert len(ready_rows(tmp_path / "data" / "allen", "allen")) == 3
@@ -156,20 +159,20 @@ def test_each_colour_is_its_class_and_a_mixture_is_none():
     assert not fetch.classes_of_colours(mixed).any()
 
 
-def test_the_list_has_both_data_sets_and_what_their_manifests_name(tmp_path):
+def test_the_list_has_both_data_sets_and_what_their_manifests_name():
     counts = {}
     for dataset, chosen in fetch.DATA_SETS.items():
-        files = fetch._listed(chosen.folder, tmp_path, fetch.BASE_URL)
+        files = fetch._listed(chosen.folder, fetch.BASE_URL)
         assert files["slice_id.txt"].url == f"{fetch.BASE_URL}{chosen.folder}/slice_id.txt"
         assert all(f.size_bytes > 0 and len(f.sha256) == 64 for f in files.values())
         counts[dataset] = len(files), sum(f.size_bytes for f in files.values())
     assert counts == {"allen": (1038, 18635632), "bigbrain": (2502, 32249880)}
 
 
-def test_real_files_are_those_of_the_list(shared_data, tmp_path):
+def test_real_files_are_those_of_the_list(shared_data):
     """What was repackaged byte for byte stands in the list where the layout says."""
     sections = [r["section"] for r in read_tsv(shared_data / "allen" / "sections.tsv")[1]]
-    listed = fetch._listed("data", tmp_path, fetch.BASE_URL)
+    listed = fetch._listed("data", fetch.BASE_URL)
     for name, content in allen_files_of(shared_data, sections).items():
         if "/labels" not in name:
             expected = listed[name.removeprefix("data/")].sha256
