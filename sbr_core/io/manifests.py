@@ -195,52 +195,6 @@ def read_manifest(
     return sorted(rows, key=lambda r: r.position_mm)
 
 
-def simulated_rows(
-    rows: Sequence[SectionRow],
-    n_sections: int | None,
-    pixel_size_mm: float,
-    folder: Path,
-    *,
-    labelled: bool = False,
-) -> list[SectionRow]:
-    """The manifest of a brain's simulated pairs, cheap and without making them.
-
-    Parameters
-    ----------
-    rows : of the brain itself, sorted by position.
-    n_sections : how many of them, as evenly as can be; None or more than there are for all.
-    pixel_size_mm : of the brain's MRI planes.
-    folder : of the manifest, which the paths go through.
-    labelled : whether a 3D MRI of the brain has labels; otherwise the rows say whose plane has.
-
-    Returns
-    -------
-    Rows in the same order, with the names and positions of their sections.
-    """
-    count = min(n_sections or len(rows), len(rows))
-    last, steps = len(rows) - 1, max(count - 1, 1)
-    chosen = [rows[round(i * last / steps)] for i in range(count)]
-
-    def file(folder_name: str, row: SectionRow, there: object = True) -> str:
-        return str(folder / folder_name / f"{row.section}.png") if there else ""
-
-    return [
-        SectionRow(
-            section=row.section,
-            image=file("images", row),
-            position_mm=row.position_mm,
-            pixel_size_mm=pixel_size_mm,
-            mask=file("masks", row, row.mask),
-            labels=file("labels", row, labelled or row.mri_labels),
-            stain=row.stain,
-            mri_image=file("mri", row),
-            mri_mask=file("mri_masks", row),
-            mri_labels=file("mri_labels", row, labelled or row.mri_labels),
-        )
-        for row in chosen
-    ]
-
-
 def rows_to_json(rows: Sequence[SectionRow]) -> str:
     """Rows as the JSON list a rule hands to the command line; defaults are left out."""
     default = {f.name: f.default for f in fields(SectionRow)}
@@ -319,12 +273,12 @@ def read_brains(path: Path) -> dict[str, BrainRow]:
     if not brains:
         raise ManifestError(f"{path}: has no brain")
     for name in brains:
-        _weights_chain(brains, name, path)
+        _check_weights_from(path, brains, name)
     return brains
 
 
-def _weights_chain(brains: Mapping[str, BrainRow], brain: str, path: Path) -> list[str]:
-    """A brain and those its `weights_from` leads to, one after the other."""
+def _check_weights_from(path: Path, brains: Mapping[str, BrainRow], brain: str) -> None:
+    """Raise where the `weights_from` of a brain, followed, names no brain or goes in a circle."""
     seen = [brain]
     while (donor := brains[seen[-1]].weights_from) != "":
         if donor not in brains:
@@ -336,24 +290,6 @@ def _weights_chain(brains: Mapping[str, BrainRow], brain: str, path: Path) -> li
                 f"{path}: weights_from goes in a circle: {' <- '.join([*seen, donor])}"
             )
         seen.append(donor)
-    return seen
-
-
-def weights_donor(brains: Mapping[str, BrainRow], brain: str, path: Path) -> str:
-    """The brain whose networks `brain` uses: the first in its `weights_from` chain that trains.
-
-    That is itself, where it trains from nothing or on from the networks of another one.
-    """
-    chain = _weights_chain(brains, brain, path)
-    return next(b for b in chain if b == chain[-1] or brains[b].weights_use == "finetune")
-
-
-def weights_start(brains: Mapping[str, BrainRow], brain: str, path: Path) -> str | None:
-    """The brain whose networks the training of `brain` starts from; None: from nothing."""
-    row = brains[brain]
-    if not row.weights_from or row.weights_use != "finetune":
-        return None
-    return weights_donor(brains, row.weights_from, path)
 
 
 @dataclass(frozen=True)

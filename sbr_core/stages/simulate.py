@@ -27,11 +27,12 @@ from sbr_core.errors import ImageError
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.files import write_json
 from sbr_core.io.images import write_png
-from sbr_core.io.manifests import SectionRow, simulated_rows
+from sbr_core.io.manifests import SectionRow
 from sbr_core.io.provenance import versions, write_provenance
 from sbr_core.io.tables import write_tsv
 from sbr_core.io.transforms import STACK_TRANSFORM, read_stack_from_world
 from sbr_core.io.volumes import read_plane
+from sbr_core.planning.sheet import simulated_rows
 from sbr_core.revisions import REVISION
 
 if TYPE_CHECKING:

@@ -254,19 +254,6 @@ def test_presets_and_config_file_fit_the_schema(repository):
         jsonschema.validate({"nonsense": 1}, schema)
 
 
-def test_table_schemas_name_the_columns_that_are_read(repository):
-    def columns(name):
-        return set(
-            yaml.safe_load((repository / f"workflow/schemas/{name}").read_text())["properties"]
-        )
-
-    assert columns("brains.schema.yaml") == {f.name for f in fields(BrainRow)} | {"notes"}
-    assert columns("sections.schema.yaml") == {f.name for f in fields(SectionRow)} | {
-        "notes",
-        "exclude",
-    }
-
-
 def option_classes(model: type[Options] = Options) -> list[type[Options]]:
     """All classes with options of their own; those that make up `Config` are private but one."""
     classes = [cls for child in model.__subclasses__() for cls in (child, *option_classes(child))]

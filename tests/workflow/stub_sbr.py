@@ -14,7 +14,8 @@ from pathlib import Path
 from sbr_core.artifacts.receipts import SectionResult, read_table, run_sections
 from sbr_core.cli import build_parser, options_of
 from sbr_core.io.files import write_text
-from sbr_core.io.manifests import rows_from, simulated_rows
+from sbr_core.io.manifests import rows_from
+from sbr_core.planning.sheet import simulated_rows
 from sbr_core.stages import collect
 
 

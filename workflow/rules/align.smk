@@ -6,8 +6,12 @@
 
 rule align:
     input:
+        unpack(
+            lambda wildcards: marked(
+                inputs.align(STUDY, wildcards.brain, forced=is_forced("align"))
+            )
+        ),
         plan="<results>/{brain}/plan/align.json",
-        sections=steady("align", "prepare", "sections.tsv"),
         mri="<results>/{brain}/prepare/mri.nii.gz",
         mri_mask="<results>/{brain}/prepare/mri_mask.nii.gz",
     output:
@@ -27,10 +31,10 @@ rule align:
         mem_mb=8000,
         runtime=120,
     params:
-        options=options("align"),
-        orientation=lambda wildcards: BRAINS[wildcards.brain].orientation,
+        options=CONFIG.section_json("align"),
+        orientation=lambda wildcards: STUDY.brains[wildcards.brain].row.orientation,
         working_pixel_mm=CONFIG.prepare.working_pixel_mm,
-        out_dir=lambda wildcards, output: parent(output.similarity),
+        out_dir=lambda wildcards, output: folder_of(output.similarity),
     shell:
         "sbr align --options {params.options:q} --sections {input.sections:q}"
         " --mri {input.mri:q} --mri-mask {input.mri_mask:q}"

@@ -6,7 +6,7 @@
 
 rule align_sections:
     input:
-        unpack(fit_inputs),
+        unpack(lambda wildcards: inputs.fit(STUDY, wildcards.brain)),
         plan="<results>/{brain}/plan/align_sections.json",
         prepared="<results>/{brain}/prepare/chunks/{chunk}.tsv",
         planes="<results>/{brain}/resample/chunks/{chunk}.tsv",
@@ -22,13 +22,13 @@ rule align_sections:
         mem_mb=4000,
         runtime=60,
     params:
-        options=options("align_sections"),
-        out_dir=lambda wildcards, output: parent(output.receipt, 2),
+        options=CONFIG.section_json("align_sections"),
+        out_dir=lambda wildcards, output: folder_of(output.receipt, 2),
         flags=lambda wildcards, input: flags(
             **(
                 {"prealigned": True}
-                if BRAINS[wildcards.brain].prealigned
-                else {"align_dir": parent(input.similarity)}
+                if STUDY.brains[wildcards.brain].prealigned
+                else {"align_dir": folder_of(input.similarity)}
             ),
             strict=CONFIG.strict,
         ),

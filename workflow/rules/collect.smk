@@ -11,7 +11,7 @@ localrules:
 rule collect:
     input:
         plan="<results>/{brain}/plan/collect.json",
-        receipts=lambda wildcards: receipts(wildcards.brain, wildcards.table),
+        receipts=lambda wildcards: STUDY.receipts(wildcards.brain, wildcards.table),
     output:
         table="<results>/{brain}/{table}/sections.tsv",
     log:

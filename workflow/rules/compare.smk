@@ -10,7 +10,11 @@
 
 use rule evaluate as evaluate_compared with:
     input:
-        unpack(evaluation_inputs(compared_folders)),
+        unpack(
+            lambda wildcards: inputs.evaluate(
+                STUDY, wildcards.brain, compared_folders(STUDY, wildcards.brain).values()
+            )
+        ),
         plan="<results>/{brain}/plan/evaluate.json",
         prepared="<results>/{brain}/prepare/sections.tsv",
         planes="<results>/{brain}/resample/sections.tsv",
@@ -22,12 +26,14 @@ use rule evaluate as evaluate_compared with:
     benchmark:
         "<results>/{brain}/benchmarks/compare/evaluate.tsv"
     params:
-        methods=method_folders(compared_folders),
+        methods=lambda wildcards: method_folders(
+            STUDY, wildcards.brain, compared_folders(STUDY, wildcards.brain)
+        ),
 
 
 rule compare_methods:
     input:
-        unpack(comparison_inputs),
+        unpack(lambda wildcards: inputs.compare(STUDY, wildcards.brain)),
         plan="<results>/{brain}/plan/compare.json",
         measured="<results>/{brain}/compare/evaluation/sections.tsv",
         prepared="<results>/{brain}/prepare/sections.tsv",
@@ -51,14 +57,20 @@ rule compare_methods:
         mem_mb=8000,
         runtime=30,
     params:
-        options=options("compare"),
-        methods=method_folders(compared_folders),
-        out_dir=lambda wildcards, output: parent(output.summary),
+        options=CONFIG.section_json("compare"),
+        methods=lambda wildcards: method_folders(
+            STUDY, wildcards.brain, compared_folders(STUDY, wildcards.brain)
+        ),
+        out_dir=lambda wildcards, output: folder_of(output.summary),
         flags=lambda wildcards, input: flags(
             registrar=input.get("registrar"),
-            align_dir=parent(input.similarity) if "similarity" in input.keys() else None,
+            align_dir=folder_of(input.similarity) if "similarity" in input.keys() else None,
             mri_labels=input.get("mri_labels"),
-            rows=BRAINS[wildcards.brain].sections if "plane_labels" in input.keys() else None,
+            rows=(
+                STUDY.brains[wildcards.brain].row.sections
+                if "plane_labels" in input.keys()
+                else None
+            ),
         ),
     shell:
         "sbr compare --options {params.options:q} --brain {wildcards.brain:q}"

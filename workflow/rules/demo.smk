@@ -8,8 +8,8 @@
 rule demo:
     output:
         manifest="data/demo/sections.tsv",
-        images=expand("data/demo/{image}", image=[row["image"] for row in DEMO_ROWS]),
-        labels=expand("data/demo/{labels}", labels=[row["labels"] for row in DEMO_ROWS]),
+        images=expand("data/demo/{image}", image=[row["image"] for row in STUDY.demo.rows]),
+        labels=expand("data/demo/{labels}", labels=[row["labels"] for row in STUDY.demo.rows]),
         mri="data/demo/mri.nii.gz",
         mri_mask="data/demo/mri_mask.nii.gz",
         mri_labels="data/demo/mri_labels.nii.gz",
@@ -25,8 +25,8 @@ rule demo:
         mem_mb=4000,
         runtime=20,
     params:
-        options=options("demo"),
+        options=CONFIG.section_json("demo"),
         revision=REVISION["demo"],
-        out_dir=lambda wildcards, output: parent(output.manifest),
+        out_dir=lambda wildcards, output: folder_of(output.manifest),
     shell:
         "sbr demo --options {params.options:q} --out-dir {params.out_dir:q} > {log:q} 2>&1"

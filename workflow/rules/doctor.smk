@@ -24,9 +24,9 @@ rule doctor:
         mem_mb=4000,
         runtime=60,
     params:
-        options=options("doctor"),
-        out_dir=lambda wildcards, output: parent(output.findings),
-        flags=lambda wildcards, input: flags(prealigned=BRAINS[wildcards.brain].prealigned),
+        options=CONFIG.section_json("doctor"),
+        out_dir=lambda wildcards, output: folder_of(output.findings),
+        flags=lambda wildcards, input: flags(prealigned=STUDY.brains[wildcards.brain].prealigned),
     shell:
         "sbr doctor --options {params.options:q} --prepared {input.prepared:q} {params.flags:q}"
         " --out-dir {params.out_dir:q} 2>&1 | tee {log:q}"

@@ -6,7 +6,11 @@
 
 rule evaluate:
     input:
-        unpack(evaluation_inputs(own_folders)),
+        unpack(
+            lambda wildcards: inputs.evaluate(
+                STUDY, wildcards.brain, own_folders(STUDY, wildcards.brain).values()
+            )
+        ),
         plan="<results>/{brain}/plan/evaluate.json",
         prepared="<results>/{brain}/prepare/sections.tsv",
         planes="<results>/{brain}/resample/sections.tsv",
@@ -24,16 +28,26 @@ rule evaluate:
         mem_mb=8000,
         runtime=60,
     params:
-        options=options("evaluate"),
-        methods=method_folders(own_folders),
-        out_dir=lambda wildcards, output: parent(output.summary),
+        options=CONFIG.section_json("evaluate"),
+        methods=lambda wildcards: method_folders(
+            STUDY, wildcards.brain, own_folders(STUDY, wildcards.brain)
+        ),
+        out_dir=lambda wildcards, output: folder_of(output.summary),
         flags=lambda wildcards, input: flags(
-            align_dir=parent(input.similarity) if "similarity" in input.keys() else None,
+            align_dir=folder_of(input.similarity) if "similarity" in input.keys() else None,
             landmarks=input.get("landmarks"),
             # their landmarks are passed over; any other section without a row is a fault
-            excluded=excluded_sections(wildcards) if "landmarks" in input.keys() else None,
+            excluded=(
+                list(STUDY.brains[wildcards.brain].excluded)
+                if "landmarks" in input.keys()
+                else None
+            ),
             mri_labels=input.get("mri_labels"),
-            rows=BRAINS[wildcards.brain].sections if "plane_labels" in input.keys() else None,
+            rows=(
+                STUDY.brains[wildcards.brain].row.sections
+                if "plane_labels" in input.keys()
+                else None
+            ),
             strict=CONFIG.strict and "plane_labels" in input.keys(),
         ),
     shell:

@@ -6,8 +6,8 @@
 
 rule infer:
     input:
-        unpack(network_inputs),
-        plan=lambda wildcards: of_brain(
+        unpack(lambda wildcards: marked(inputs.infer(STUDY, wildcards.brain, wildcards.method))),
+        plan=lambda wildcards: STUDY.path(
             wildcards.brain, "plan", f"{inference_section(wildcards.method)}.json"
         ),
         prepared="<results>/{brain}/prepare/chunks/{chunk}.tsv",
@@ -23,17 +23,18 @@ rule infer:
         ENVIRONMENT_OF_NETWORKS
     threads: 1
     resources:
-        **cards(
+        **card_resources(
+            CONFIG,
             lambda wildcards: (
-                gpus("infer") if method_of(wildcards.method) in sbr_methods.TRAINED_METHODS else 0
-            )
+                cards(CONFIG, "infer") if method_of(wildcards.method) in TRAINED_METHODS else 0
+            ),
         ),
         mem_mb=8000,
         runtime=60,
     params:
         method=lambda wildcards: method_of(wildcards.method),
-        options=lambda wildcards: options(inference_section(wildcards.method)),
-        out_dir=lambda wildcards, output: parent(output.receipt, 2),
+        options=lambda wildcards: CONFIG.section_json(inference_section(wildcards.method)),
+        out_dir=lambda wildcards, output: folder_of(output.receipt, 2),
         flags=lambda wildcards, input: flags(
             registrar=input.get("registrar"),
             weights=input.get("weights"),

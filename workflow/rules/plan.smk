@@ -19,6 +19,6 @@ rule plan:
     conda:
         "../../envs/sbr.yaml"
     params:
-        plan=plan_text,
+        plan=lambda wildcards: plan_text(STUDY, wildcards.brain, wildcards.plan),
     shell:
         "printf '%s\\n' {params.plan:q} > {output.plan:q} 2> {log:q}"

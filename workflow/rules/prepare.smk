@@ -9,7 +9,7 @@
 
 rule prepare:
     input:
-        images=image_files,
+        images=lambda wildcards: inputs.prepare(STUDY, wildcards.brain, wildcards.chunk),
     output:
         receipt="<results>/{brain}/prepare/chunks/{chunk}.tsv",
     log:
@@ -22,11 +22,11 @@ rule prepare:
         mem_mb=4000,
         runtime=60,
     params:
-        options=options("prepare"),
+        options=CONFIG.section_json("prepare"),
         revision=REVISION["prepare"],
-        rows=chunk_rows,
-        rows_file=rows_file,
-        out_dir=lambda wildcards, output: parent(output.receipt, 2),
+        rows=lambda wildcards: chunk_json(STUDY, wildcards.brain, wildcards.chunk),
+        rows_file=lambda wildcards, output: rows_file(output.receipt),
+        out_dir=lambda wildcards, output: folder_of(output.receipt, 2),
         flags=lambda wildcards, input: flags(strict=CONFIG.strict),
     shell:
         "printf '%s\\n' {params.rows:q} > {params.rows_file:q};"
@@ -37,7 +37,7 @@ rule prepare:
 
 rule prepare_mri:
     input:
-        unpack(mri_inputs),
+        unpack(lambda wildcards: inputs.prepare_mri(STUDY, wildcards.brain)),
     output:
         mri="<results>/{brain}/prepare/mri.nii.gz",
         mri_mask="<results>/{brain}/prepare/mri_mask.nii.gz",
@@ -52,9 +52,9 @@ rule prepare_mri:
         mem_mb=8000,
         runtime=30,
     params:
-        options=options("prepare"),
+        options=CONFIG.section_json("prepare"),
         revision=REVISION["prepare_mri"],
-        out_dir=lambda wildcards, output: parent(output.mri),
+        out_dir=lambda wildcards, output: folder_of(output.mri),
         flags=lambda wildcards, input: flags(mri_mask=input.get("mri_mask")),
     shell:
         "sbr prepare-mri --options {params.options:q} --mri {input.mri:q} {params.flags:q}"

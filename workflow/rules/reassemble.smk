@@ -7,7 +7,7 @@
 
 rule reassemble:
     input:
-        unpack(frame_inputs),
+        unpack(lambda wildcards: inputs.mri_frame(STUDY, wildcards.brain)),
         plan="<results>/{brain}/plan/reassemble.json",
         sections="<results>/{brain}/{method}/sections.tsv",
         prepared="<results>/{brain}/prepare/sections.tsv",
@@ -26,10 +26,10 @@ rule reassemble:
         runtime=120,
     params:
         method=lambda wildcards: method_of(wildcards.method),
-        options=options("reassemble"),
-        out_dir=lambda wildcards, output: parent(output.histology),
+        options=CONFIG.section_json("reassemble"),
+        out_dir=lambda wildcards, output: folder_of(output.histology),
         flags=lambda wildcards, input: (
-            flags(align_dir=parent(input.similarity), mri=input.mri)
+            flags(align_dir=folder_of(input.similarity), mri=input.mri)
             if "similarity" in input.keys()
             else []
         ),

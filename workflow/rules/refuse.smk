@@ -13,11 +13,11 @@ rule refuse:
     log:
         "<results>/{brain}/logs/refuse.log",
     wildcard_constraints:
-        brain=one_of(FAULTS),
+        brain=one_of(STUDY.faults),
     priority: 100
     conda:
         "../../envs/sbr.yaml"
     params:
-        why=lambda wildcards: FAULTS[wildcards.brain],
+        why=lambda wildcards: STUDY.faults[wildcards.brain],
     shell:
         "printf 'sbr workflow: %s\\n' {params.why:q} 2>&1 | tee {log:q}; exit 2"

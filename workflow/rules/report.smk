@@ -6,7 +6,7 @@
 
 rule report:
     input:
-        unpack(report_inputs),
+        unpack(lambda wildcards: inputs.report(STUDY, wildcards.brain)),
         plan="<results>/{brain}/plan/report.json",
         summary="<results>/{brain}/evaluation/summary.tsv",
         sections="<results>/{brain}/evaluation/sections.tsv",
@@ -27,9 +27,11 @@ rule report:
         mem_mb=4000,
         runtime=30,
     params:
-        options=options("report"),
-        methods=method_folders(own_folders),
-        results_dir=lambda wildcards, output: parent(output.page, 2),
+        options=CONFIG.section_json("report"),
+        methods=lambda wildcards: method_folders(
+            STUDY, wildcards.brain, own_folders(STUDY, wildcards.brain)
+        ),
+        results_dir=lambda wildcards, output: folder_of(output.page, 2),
     shell:
         "sbr report --options {params.options:q} --brain {wildcards.brain:q}"
         " --methods {params.methods:q} --results-dir {params.results_dir:q}"

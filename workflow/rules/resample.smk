@@ -6,7 +6,7 @@
 
 rule resample:
     input:
-        unpack(plane_inputs),
+        unpack(lambda wildcards: inputs.resample(STUDY, wildcards.brain, wildcards.chunk)),
         plan="<results>/{brain}/plan/resample.{chunk}.json",
     output:
         receipt="<results>/{brain}/resample/chunks/{chunk}.tsv",
@@ -20,17 +20,17 @@ rule resample:
         mem_mb=8000,
         runtime=30,
     params:
-        options=options("resample"),
-        rows=plane_rows,
-        rows_file=rows_file,
-        out_dir=lambda wildcards, output: parent(output.receipt, 2),
+        options=CONFIG.section_json("resample"),
+        rows=lambda wildcards: plane_json(STUDY, wildcards.brain, wildcards.chunk),
+        rows_file=lambda wildcards, output: rows_file(output.receipt),
+        out_dir=lambda wildcards, output: folder_of(output.receipt, 2),
         working_pixel_mm=CONFIG.prepare.working_pixel_mm,
         flags=lambda wildcards, input: flags(
             **(
                 {"working_pixel_mm": CONFIG.prepare.working_pixel_mm}
-                if BRAINS[wildcards.brain].prealigned
+                if STUDY.brains[wildcards.brain].prealigned
                 else {
-                    "align_dir": parent(input.similarity),
+                    "align_dir": folder_of(input.similarity),
                     "mri": input.mri,
                     "mri_mask": input.mri_mask,
                 }

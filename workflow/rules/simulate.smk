@@ -12,18 +12,19 @@
 
 rule simulate:
     input:
-        REFUSALS,
-        expand("<results>/{brain}/report/index.html", brain=SOURCE_OF),
-        lambda wildcards: [path for brain in SOURCE_OF for path in results_of(brain)],
+        STUDY.refusals,
+        expand("<results>/{brain}/report/index.html", brain=STUDY.simulated),
+        lambda wildcards: [path for brain in STUDY.simulated for path in STUDY.results(brain)],
 
 
 rule simulate_pairs:
     input:
-        unpack(simulation_inputs),
+        unpack(
+            lambda wildcards: marked(
+                inputs.simulate_pairs(STUDY, wildcards.brain, forced=is_forced("simulate_pairs"))
+            )
+        ),
         plan="<results>/{brain}-simulated/plan/simulate.json",
-        prepared=steady("simulate_pairs", "prepare", "sections.tsv"),
-        planes=steady("simulate_pairs", "resample", "sections.tsv"),
-        sections=steady("simulate_pairs", "align_sections", "sections.tsv"),
     output:
         manifest="<results>/{brain}-simulated/data/sections.tsv",
         landmarks="<results>/{brain}-simulated/data/landmarks.tsv",
@@ -39,11 +40,11 @@ rule simulate_pairs:
         mem_mb=8000,
         runtime=60,
     params:
-        options=options("simulate"),
-        rows=lambda wildcards: BRAINS[wildcards.brain].sections,
-        out_dir=lambda wildcards, output: parent(output.manifest),
+        options=CONFIG.section_json("simulate"),
+        rows=lambda wildcards: STUDY.brains[wildcards.brain].row.sections,
+        out_dir=lambda wildcards, output: folder_of(output.manifest),
         flags=lambda wildcards, input: flags(
-            align_dir=parent(input.similarity) if "mri_labels" in input.keys() else None,
+            align_dir=folder_of(input.similarity) if "mri_labels" in input.keys() else None,
             mri_labels=input.get("mri_labels"),
             strict=CONFIG.strict and "plane_labels" in input.keys(),
         ),

@@ -3,42 +3,45 @@
 
 rule prepare_all:
     input:
-        REFUSALS,
-        [receipts(brain, "prepare") for brain in SHEET],
-        expand("<results>/{brain}/doctor/findings.tsv", brain=SHEET),
+        STUDY.refusals,
+        [STUDY.receipts(brain, "prepare") for brain in STUDY.of_sheet],
+        expand("<results>/{brain}/doctor/findings.tsv", brain=STUDY.of_sheet),
 
 
 rule align_all:
     input:
-        REFUSALS,
-        [receipts(brain, "align_sections") for brain in SHEET],
+        STUDY.refusals,
+        [STUDY.receipts(brain, "align_sections") for brain in STUDY.of_sheet],
 
 
 rule train_all:
     input:
-        REFUSALS,
-        [weights_of(brain) for brain in SHEET],
+        STUDY.refusals,
+        [
+            [STUDY.weights(brain, folder) for folder in STUDY.trainings(brain)]
+            for brain in STUDY.of_sheet
+        ],
 
 
 rule infer_all:
     input:
-        REFUSALS,
-        [receipts(brain, method) for brain in SHEET for method in METHODS],
+        STUDY.refusals,
+        [STUDY.receipts(brain, method) for brain in STUDY.of_sheet for method in STUDY.methods],
 
 
 rule reassemble_all:
     input:
-        REFUSALS,
-        [volume(brain, method) for brain in SHEET for method in METHODS],
+        STUDY.refusals,
+        [STUDY.volume(brain, method) for brain in STUDY.of_sheet for method in STUDY.methods],
 
 
 rule evaluate_all:
     input:
-        REFUSALS,
-        expand("<results>/{brain}/evaluation/summary.tsv", brain=SHEET),
+        STUDY.refusals,
+        expand("<results>/{brain}/evaluation/summary.tsv", brain=STUDY.of_sheet),
 
 
 rule compare:
     input:
-        REFUSALS,
-        expand("<results>/{brain}/compare/index.html", brain=SHEET),
+        STUDY.refusals,
+        expand("<results>/{brain}/compare/index.html", brain=STUDY.of_sheet),

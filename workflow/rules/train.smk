@@ -8,10 +8,12 @@
 
 rule train:
     input:
-        unpack(training_inputs),
-        plan=training_plan,
-        planes=steady("train", "resample", "sections.tsv"),
-        sections=steady("train", "align_sections", "sections.tsv"),
+        unpack(
+            lambda wildcards: marked(
+                inputs.train(STUDY, wildcards.brain, wildcards.method, forced=is_forced("train"))
+            )
+        ),
+        plan=lambda wildcards: inputs.training_plan(STUDY, wildcards.brain, wildcards.method),
     output:
         weights="<results>/{brain}/{method}/weights.safetensors",
         losses="<results>/{brain}/{method}/loss.tsv",
@@ -21,26 +23,32 @@ rule train:
     benchmark:
         "<results>/{brain}/benchmarks/train/{method}.tsv"
     wildcard_constraints:
-        method=one_of(m for m in METHOD_FOLDERS if method_of(m) in sbr_methods.TRAINED_METHODS),
+        method=one_of(m for m in METHOD_FOLDERS if method_of(m) in TRAINED_METHODS),
     conda:
         ENVIRONMENT_OF_NETWORKS
     threads: 16
     resources:
-        **cards(lambda wildcards: gpus(f"train_{method_of(wildcards.method)}")),
+        **card_resources(
+            CONFIG, lambda wildcards: cards(CONFIG, f"train_{method_of(wildcards.method)}")
+        ),
         mem_mb=16000,
         runtime=2880,
     params:
         method=lambda wildcards: method_of(wildcards.method),
-        options=lambda wildcards: training_options(wildcards.brain, wildcards.method),
-        out_dir=lambda wildcards, output: parent(output.weights),
-        checkpoints=lambda wildcards, output: checkpoint_root(wildcards.brain, wildcards.method),
+        options=lambda wildcards: training_options(STUDY, wildcards.brain, wildcards.method),
+        out_dir=lambda wildcards, output: folder_of(output.weights),
+        checkpoints=lambda wildcards, output: STUDY.checkpoints(wildcards.brain, wildcards.method),
         flags=lambda wildcards, input: flags(
             registrar=input.get("registrar"),
             start=input.get("start"),
             prepared=input.get("prepared"),
-            align_dir=parent(input.similarity) if "mri_labels" in input.keys() else None,
+            align_dir=folder_of(input.similarity) if "mri_labels" in input.keys() else None,
             mri_labels=input.get("mri_labels"),
-            rows=BRAINS[wildcards.brain].sections if "plane_labels" in input.keys() else None,
+            rows=(
+                STUDY.brains[wildcards.brain].row.sections
+                if "plane_labels" in input.keys()
+                else None
+            ),
             strict=CONFIG.strict and "prepared" in input.keys(),
         ),
     shell:

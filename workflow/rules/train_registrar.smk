@@ -6,9 +6,12 @@
 
 rule train_registrar:
     input:
-        unpack(fit_inputs),
+        unpack(
+            lambda wildcards: marked(
+                inputs.train_registrar(STUDY, wildcards.brain, forced=is_forced("train_registrar"))
+            )
+        ),
         plan="<results>/{brain}/plan/train_registrar.json",
-        planes=steady("train_registrar", "resample", "sections.tsv"),
     output:
         weights="<results>/{brain}/registrar/weights.safetensors",
         losses="<results>/{brain}/registrar/loss.tsv",
@@ -21,13 +24,13 @@ rule train_registrar:
         ENVIRONMENT_OF_NETWORKS
     threads: 16
     resources:
-        **cards(lambda wildcards: gpus("train_registrar")),
+        **card_resources(CONFIG, lambda wildcards: cards(CONFIG, "train_registrar")),
         mem_mb=16000,
         runtime=1440,
     params:
-        options=options("train_registrar"),
-        out_dir=lambda wildcards, output: parent(output.weights),
-        checkpoints=lambda wildcards, output: checkpoint_root(wildcards.brain, "registrar"),
+        options=CONFIG.section_json("train_registrar"),
+        out_dir=lambda wildcards, output: folder_of(output.weights),
+        checkpoints=lambda wildcards, output: STUDY.checkpoints(wildcards.brain, "registrar"),
         source=CONFIG.registrar,
     shell:
         "sbr train-registrar --options {params.options:q} --planes {input.planes:q}"

@@ -14,8 +14,6 @@ from sbr_core.io.manifests import (
     read_manifest,
     rows_from,
     rows_to_json,
-    weights_donor,
-    weights_start,
 )
 from sbr_core.io.tables import read_tsv, write_tsv
 
@@ -199,34 +197,31 @@ def _brains(tmp_path, *rows, header="brain\tsections\tmri\torientation\tweights_
     return path
 
 
-def test_brains_are_read_and_donors_followed(tmp_path):
-    path = _brains(
-        tmp_path, "a\ta.tsv\ta.nii\tLIA", "b\tb.tsv\tb.nii\tRAS\ta", "c\tc.tsv\t\t\tb\ttrue"
-    )
-    brains = read_brains(path)
-    assert brains["c"].prealigned
-    assert [weights_donor(brains, b, path) for b in "abc"] == ["a", "a", "a"]
+HOW_WEIGHTS_ARE_USED = "brain\tsections\tmri\torientation\tweights_from\tweights_use"
 
 
-def test_a_brain_that_trains_on_gives_its_own_networks(tmp_path):
-    header = "brain\tsections\tmri\torientation\tweights_from\tweights_use"
-    rows = [
-        f"{name}\t{name}.tsv\tm.nii\tLIA\t{giver}\t{use}"
-        for name, giver, use in (
-            *(("a", "", ""), ("b", "a", "reuse"), ("c", "b", "finetune"), ("d", "c", "")),
-        )
-    ]
-    path = _brains(tmp_path, *rows, header=header)
-    brains = read_brains(path)
-    assert [weights_donor(brains, b, path) for b in "abcd"] == ["a", "a", "c", "c"]
-    assert [weights_start(brains, b, path) for b in "abcd"] == [None, None, "a", None]
-    for use, giver, message in (
-        ("copy", "a", "weights_use: expected one of reuse, finetune, found 'copy'"),
-        ("finetune", "", "weights_use: finetune, but weights_from names no brain"),
-    ):
-        wrong = f"e\te.tsv\tm.nii\tLIA\t{giver}\t{use}"
-        with pytest.raises(ManifestError, match=message):
-            read_brains(_brains(tmp_path, *rows, wrong, header=header))
+def test_brains_are_read(tmp_path):
+    rows = ["a\ta.tsv\ta.nii\tLIA", "b\tb.tsv\tb.nii\tRAS\ta", "c\tc.tsv\t\t\tb\ttrue"]
+    brains = read_brains(_brains(tmp_path, *rows))
+    assert [row.weights_from for row in brains.values()] == ["", "a", "b"]
+    assert [row.weights_use for row in brains.values()] == ["reuse"] * 3
+    assert [row.prealigned for row in brains.values()] == [False, False, True]
+    rows = ["a\ta.tsv\tm.nii\tLIA\t\t", "b\tb.tsv\tm.nii\tLIA\ta\tfinetune"]
+    brains = read_brains(_brains(tmp_path, *rows, header=HOW_WEIGHTS_ARE_USED))
+    assert [row.weights_use for row in brains.values()] == ["reuse", "finetune"]
+
+
+@pytest.mark.parametrize(
+    ("giver", "use", "message"),
+    [
+        ("a", "copy", "weights_use: expected one of reuse, finetune, found 'copy'"),
+        ("", "finetune", "weights_use: finetune, but weights_from names no brain"),
+    ],
+)
+def test_a_wrong_use_of_weights_is_named(tmp_path, giver, use, message):
+    rows = ["a\ta.tsv\tm.nii\tLIA\t\t", f"e\te.tsv\tm.nii\tLIA\t{giver}\t{use}"]
+    with pytest.raises(ManifestError, match=message):
+        read_brains(_brains(tmp_path, *rows, header=HOW_WEIGHTS_ARE_USED))
 
 
 @pytest.mark.parametrize(

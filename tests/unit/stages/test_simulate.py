@@ -25,9 +25,10 @@ from sbr_core.config import (
 from sbr_core.errors import ConfigError, ImageError
 from sbr_core.io.files import sha256_file
 from sbr_core.io.images import read_labels, read_section, write_png
-from sbr_core.io.manifests import SectionRow, read_landmarks, read_manifest, simulated_rows
+from sbr_core.io.manifests import SectionRow, read_landmarks, read_manifest
 from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.volumes import Volume, write_plane, write_volume
+from sbr_core.planning.sheet import simulated_rows
 from sbr_core.stages import align_sections, collect, evaluate, infer, prepare, resample, simulate
 
 PIXEL_MM = 0.5

@@ -1,0 +1,276 @@
+"""Input files of each rule, by name.
+
+An input of type `Ancient` counts for Snakemake only by being there: a change of it, or of what it
+is made from, does not start the rule. `with_ancient` hands that on to Snakemake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sbr_core.artifacts import names
+from sbr_core.io.manifests import SIMULATED
+from sbr_core.methods import LABEL_METHODS, OWN_REGISTRAR_METHODS, TRAINED_METHODS
+from sbr_core.planning.study import (
+    Study,
+    compared_folders,
+    is_compared,
+    method_of,
+    methods_of,
+)
+
+Inputs = dict[str, str | list[str]]
+"""Name of an input -> its path or paths."""
+
+
+class Ancient(str):
+    """A path whose time stamp does not count: `ancient` in Snakemake's words."""
+
+    __slots__ = ()
+
+
+def with_ancient(paths: Any, ancient: Callable[[str], Any]) -> Any:
+    """`paths`, one or a list or a dictionary of them, with `ancient` applied to each `Ancient`."""
+    if isinstance(paths, dict):
+        return {name: with_ancient(path, ancient) for name, path in paths.items()}
+    if isinstance(paths, list):
+        return [with_ancient(path, ancient) for path in paths]
+    return ancient(str(paths)) if isinstance(paths, Ancient) else paths
+
+
+# --------------------------------------------------------------------------------------------
+# Sections, chunk by chunk
+# --------------------------------------------------------------------------------------------
+
+
+def prepare(study: Study, brain: str, chunk: str) -> list[str]:
+    """Images, masks and labels of the sections of one chunk.
+
+    A simulated brain's manifest stands for them: it is written when all of them are there.
+    """
+    if study.brains[brain].is_simulated:
+        return [study.brains[brain].row.sections]
+    rows = study.brains[brain].chunks[chunk]
+    return [f for row in rows for f in (row.image, row.mask, row.labels) if f]
+
+
+def prepare_mri(study: Study, brain: str) -> Inputs:
+    """The MRI as the user gave it, and its mask where there is one."""
+    row = study.brains[brain].row
+    return {"mri": row.mri} | ({"mri_mask": row.mri_mask} if row.mri_mask else {})
+
+
+def resample(study: Study, brain: str, chunk: str) -> Inputs:
+    """Where the MRI planes of a chunk come from: the fitted MRI, or a plane of each row."""
+    if study.brains[brain].is_simulated:
+        return {"images": [study.brains[brain].row.sections]}
+    if study.brains[brain].prealigned:
+        rows = study.brains[brain].chunks[chunk]
+        return {"images": [f for row in rows for f in (row.mri_image, row.mri_mask) if f]}
+    return {
+        "similarity": study.similarity(brain),
+        "plane_grid": study.fit(brain)["plane_grid"],
+        "mri": study.path(brain, "prepare", names.MRI_VOLUME),
+        "mri_mask": study.path(brain, "prepare", names.MRI_MASK_VOLUME),
+    }
+
+
+def fit(study: Study, brain: str) -> Inputs:
+    """The global fit of a brain, or the truth of a simulated one in its place.
+
+    Another prealigned brain has none.
+    """
+    if study.brains[brain].is_simulated:
+        return {"truth": study.simulated_data(brain)["truth"]}
+    return {} if study.brains[brain].prealigned else study.fit(brain)
+
+
+def infer(study: Study, brain: str, folder: str) -> Inputs:
+    """Trained networks that a method's inference uses; another brain's are ancient."""
+    method = method_of(folder)
+    if method not in TRAINED_METHODS:
+        return {}
+
+    def of(giver: str, network: str) -> str:
+        path = study.weights(giver, network)
+        return path if giver == brain else Ancient(path)
+
+    inputs = {"weights": of(study.weights_donor(brain, folder), folder)}
+    if method not in OWN_REGISTRAR_METHODS:
+        inputs["registrar"] = of(study.registrar_of(brain, folder), "registrar")
+    return inputs
+
+
+# --------------------------------------------------------------------------------------------
+# Stages that look at the brain as a whole
+# --------------------------------------------------------------------------------------------
+
+
+def stage_table(study: Study, brain: str, stage: str, made: Iterable[str], *, forced: bool) -> str:
+    """The table of a per-section stage, for a stage that looks at the brain as a whole.
+
+    A section that changes must not start the global fit or a training again, so the table is
+    ancient. Only when the user forces the stage (`forced`), or something of `made`, what it makes,
+    is missing, does it wait for the newest table: behind an ancient file that is to be made anew
+    Snakemake looks for nothing that is missing, and it would take a second call to make it.
+    """
+    table = study.table(brain, stage)
+    is_made = all(Path(path).is_file() for path in made)
+    return Ancient(table) if is_made and not forced else table
+
+
+def align(study: Study, brain: str, *, forced: bool) -> Inputs:
+    """The table of `prepare`, for the global fit."""
+    made = study.fit(brain).values()
+    return {"sections": stage_table(study, brain, "prepare", made, forced=forced)}
+
+
+def made_by_training(study: Study, brain: str, folder: str) -> list[str]:
+    """What is asked for of a training: the weights in its folder, and its losses."""
+    return [study.weights(brain, folder), study.losses(brain, folder)]
+
+
+def train_registrar(study: Study, brain: str, *, forced: bool) -> Inputs:
+    """What the shared registrar is trained on: the fit, and the planes."""
+    made = made_by_training(study, brain, "registrar")
+    planes = stage_table(study, brain, "resample", made, forced=forced)
+    return fit(study, brain) | {"planes": planes}
+
+
+def train(study: Study, brain: str, folder: str, *, forced: bool) -> Inputs:
+    """What a method is trained with: pairs, the fit, and as it needs them, networks and labels.
+
+    Label images are ancient, as the sections are that they belong to: an edited one starts no
+    training. Networks of another brain are, once this training's own are there.
+    """
+    made = made_by_training(study, brain, folder)
+    table = partial(stage_table, study, brain, made=made, forced=forced)
+    inputs = fit(study, brain)
+    inputs |= {"planes": table("resample"), "sections": table("align_sections")}
+
+    def of_another(giver: str, network: str) -> str:
+        path = study.weights(giver, network)
+        is_made = giver != brain and Path(study.weights(brain, folder)).is_file()
+        return Ancient(path) if is_made else path
+
+    if study.config.takes_registrar(method_of(folder)):
+        inputs["registrar"] = of_another(study.registrar_of(brain, folder), "registrar")
+    if (start := study.weights_start(brain, folder)) is not None:
+        inputs["start"] = of_another(start, folder)
+    if method_of(folder) in LABEL_METHODS:
+        inputs["prepared"] = table("prepare")
+        if labels := study.brains[brain].mri_labels:
+            inputs["mri_labels"] = labels
+        if plane_labels := _plane_labels(study, brain):
+            inputs["plane_labels"] = [Ancient(path) for path in plane_labels]
+    return inputs
+
+
+def training_plan(study: Study, brain: str, folder: str) -> str:
+    """The plan of one training."""
+    part = ".compare" if is_compared(folder) else ""
+    return study.path(brain, "plan", f"train_{method_of(folder)}{part}.json")
+
+
+def simulate_pairs(study: Study, brain: str, *, forced: bool) -> Inputs:
+    """What the pairs of a simulated brain are made from; `brain` is its source.
+
+    Label images of planes are ancient, as the planes are: an edited one makes no pairs anew.
+    """
+    made = study.simulated_data(brain + SIMULATED).values()
+    table = partial(stage_table, study, brain, made=made, forced=forced)
+    inputs = fit(study, brain)
+    inputs |= {"prepared": table("prepare"), "planes": table("resample")}
+    inputs["sections"] = table("align_sections")
+    if labels := study.brains[brain].mri_labels:
+        inputs["mri_labels"] = labels
+    elif plane_labels := _plane_labels(study, brain):
+        inputs["plane_labels"] = [Ancient(path) for path in plane_labels]
+    return inputs
+
+
+# --------------------------------------------------------------------------------------------
+# Volumes, tables and pages
+# --------------------------------------------------------------------------------------------
+
+
+def mri_frame(study: Study, brain: str) -> Inputs:
+    """What a volume or a table in MRI space needs, of a brain that is not prealigned."""
+    if study.brains[brain].prealigned:
+        return {}
+    return {
+        "similarity": study.similarity(brain),
+        "mri": study.path(brain, "prepare", names.MRI_VOLUME),
+    }
+
+
+def _plane_labels(study: Study, brain: str) -> list[str]:
+    """Labels of the MRI planes of a prealigned brain's sections.
+
+    A simulated brain's manifest stands for them, as it does for its images.
+    """
+    labels = study.brains[brain].plane_labels
+    is_simulated = study.brains[brain].is_simulated
+    return [study.brains[brain].row.sections] if labels and is_simulated else list(labels)
+
+
+def _labels(study: Study, brain: str) -> Inputs:
+    """Labels of the MRI or of its planes, where the user gave some."""
+    inputs: Inputs = {}
+    if labels := study.brains[brain].mri_labels:
+        inputs["mri_labels"] = labels
+    if plane_labels := _plane_labels(study, brain):
+        inputs["plane_labels"] = plane_labels
+    return inputs
+
+
+def evaluate(study: Study, brain: str, folders: Iterable[str]) -> Inputs:
+    """Every method's transforms and volume, and whatever truth the user gave.
+
+    `folders` are those of the methods' results.
+    """
+    inputs = {
+        "tables": [study.table(brain, folder) for folder in folders],
+        "volumes": [study.volume(brain, folder) for folder in folders],
+        **mri_frame(study, brain),
+        **_labels(study, brain),
+    }
+    if landmarks := study.brains[brain].row.landmarks:
+        inputs["landmarks"] = landmarks
+    return inputs
+
+
+def compare(study: Study, brain: str) -> Inputs:
+    """Every compared method's sections and losses, and what outlines of anatomy are made from."""
+    folders = compared_folders(study, brain)
+    trained = {method: folder for method, folder in folders.items() if is_compared(folder)}
+    inputs = {
+        "tables": [study.table(brain, folder) for folder in folders.values()],
+        "losses": [study.losses(brain, folder) for folder in trained.values()],
+        **_labels(study, brain),
+    }
+    if any(study.config.takes_registrar(method) for method in trained):
+        inputs["registrar"] = study.losses(brain, "registrar")
+    if not study.brains[brain].prealigned:
+        inputs["similarity"] = study.similarity(brain)
+    return inputs
+
+
+def report(study: Study, brain: str) -> Inputs:
+    """Tables and pictures of a brain."""
+    methods = methods_of(study, brain)
+    inputs: Inputs = {
+        "tables": [study.table(brain, method) for method in methods],
+        "volumes": [study.volume(brain, method) for method in methods],
+    }
+    if not study.brains[brain].prealigned:
+        inputs["fit"] = study.path(brain, "align", names.QUALITY)
+    if not study.brains[brain].is_simulated:
+        inputs["findings"] = study.path(brain, "doctor", names.FINDINGS)
+        inputs["contact_sheet"] = study.path(brain, "doctor", names.CONTACT_SHEET)
+    if folders := study.trainings(brain):
+        inputs["losses"] = [study.losses(brain, folder) for folder in folders]
+    return inputs

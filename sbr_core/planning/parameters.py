@@ -1,0 +1,98 @@
+"""Parameters and resources of the rules: words of command lines, rows as JSON, graphics cards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sbr_core.config import Config, has_card
+from sbr_core.io.manifests import rows_to_json
+from sbr_core.planning.study import Study, is_compared, method_of
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Regular expression that matches exactly these names, to constrain a wildcard."""
+    return "|".join(re.escape(name) for name in names)
+
+
+def folder_of(path: str, levels: int = 1) -> str:
+    """The folder `levels` above a file."""
+    return str(Path(path).parents[levels - 1])
+
+
+def flags(**values: Any) -> list[str]:
+    """Words of a command line; a flag that is None, False or an empty list is left out."""
+    words: list[str] = []
+    for name, value in values.items():
+        if value is None or value is False or value == []:
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            words += [str(v) for v in value] if isinstance(value, list) else [str(value)]
+    return words
+
+
+@cache
+def chunk_json(study: Study, brain: str, chunk: str) -> str:
+    """The rows of a chunk as JSON; without notes, which change nothing."""
+    return rows_to_json(study.brains[brain].chunks[chunk])
+
+
+@cache
+def plane_json(study: Study, brain: str, chunk: str) -> str:
+    """The rows of a chunk as JSON, with only what decides their MRI planes."""
+    bare = {"mask": "", "labels": "", "mri_labels": "", "flip": "none", "rotate_deg": 0.0}
+    bare |= {"stain": "", "image_channel": ""}
+    return rows_to_json([replace(row, **bare) for row in study.brains[brain].chunks[chunk]])
+
+
+def rows_file(receipt: str) -> str:
+    """Where a job writes the rows it is given, beside its receipt.
+
+    On a command line they would outgrow what the system allows in one argument, 128 KiB.
+    """
+    return str(Path(receipt).with_suffix(".rows.json"))
+
+
+def method_folders(study: Study, brain: str, folders: Mapping[str, str]) -> list[str]:
+    """``METHOD=FOLDER`` of every method, given method -> name of its folder."""
+    return [f"{method}={study.path(brain, folder)}" for method, folder in folders.items()]
+
+
+def training_options(study: Study, brain: str, folder: str) -> str:
+    """A training's own section of the configuration as JSON; in a comparison with its budget."""
+    section = f"train_{method_of(folder)}"
+    if is_compared(folder):
+        return study.config.compared_json(section)
+    start = study.weights_start(brain, folder)
+    return study.config.training_json(section, start=start is not None)
+
+
+def inference_section(folder: str) -> str:
+    """The section of the configuration that a method's inference is given."""
+    return folder if folder == "syn_mi" else "infer"
+
+
+def cards(config: Config, section: str) -> int:
+    """Graphics cards that a job with these options asks for."""
+    asked = int(has_card()) if config.gpus is None else config.gpus
+    return {"cpu": 0, "cuda": max(1, asked)}.get(getattr(config, section).device, asked)
+
+
+def card_resources(
+    config: Config, cards_of_job: Callable[[Any], int]
+) -> dict[str, Callable[[Any], int | str]]:
+    """Resources of a rule whose job takes `cards_of_job(wildcards)` graphics cards.
+
+    `gpu` is also what two jobs on one workstation may not take at a time; `gres` is for clusters
+    that know nothing else.
+    """
+    if config.gres is None:
+        return {"gpu": cards_of_job}
+    return {
+        "gres": lambda wildcards: f"{config.gres}:{n}" if (n := cards_of_job(wildcards)) else ""
+    }

@@ -1,0 +1,159 @@
+"""Which brains can be used, whose networks each uses, and the simulated brain of each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sbr_core.config import DemoOptions
+from sbr_core.errors import ManifestError
+from sbr_core.io.manifests import BrainRow
+from sbr_core.planning.sheet import demo_of, weights_donor, weights_start
+
+
+def sheet_of(**weights: str) -> dict[str, BrainRow]:
+    """Brain -> the row that uses the weights of another, ``brain`` or ``brain finetune``."""
+    return {
+        name: BrainRow(name, f"{name}.tsv", **dict(zip(WEIGHTS, text.split(), strict=False)))
+        for name, text in weights.items()
+    }
+
+
+WEIGHTS = ("weights_from", "weights_use")
+
+
+def test_networks_are_those_of_the_first_brain_that_trains():
+    sheet = sheet_of(a="", b="a", c="b finetune", d="c", e="d finetune")
+    assert [weights_donor(sheet, brain) for brain in sheet] == ["a", "a", "c", "c", "e"]
+    assert [weights_start(sheet, brain) for brain in sheet] == [None, None, "a", None, "c"]
+
+
+def test_a_brain_has_its_kept_rows_in_chunks_and_the_ids_left_out(add_brain, study_of):
+    study = study_of(add_brain("one", "abcde", {"exclude": ["", "", "yes", "", "true"]}))
+    brain = study.brains["one"]
+    assert [row.section for row in brain.sections] == ["a", "b", "d"]
+    assert brain.excluded == ("c", "e")
+    chunked = [row.section for rows in brain.chunks.values() for row in rows]
+    assert sorted(chunked) == ["a", "b", "d"]
+    # the chunks are those of all five rows, so that excluding one never splits them anew
+    assert {name.split("of")[1] for name in brain.chunks} == {"4"}
+    assert brain.trains and not brain.has_labels and not brain.is_simulated
+
+
+@pytest.mark.parametrize("column", ["mri", "mri_mask", "mri_labels", "landmarks"])
+def test_a_file_of_the_sheet_that_is_missing_is_named(add_brain, study_of, column):
+    row = add_brain("one")
+    row[column] = "gone.nii.gz"
+    with pytest.raises(ManifestError) as caught:
+        study_of(row)
+    where = f"config/brains.tsv: brain 'one': {column}"
+    assert str(caught.value) == f"{where}: gone.nii.gz: no such file"
+
+
+def test_landmarks_of_excluded_sections_are_allowed_and_of_unknown_ones_not(add_brain, study_of):
+    row = add_brain("one", "ab", {"exclude": ["", "yes"]}, landmarks="marks.tsv")
+    columns = ("section", "x_section_mm", "y_section_mm", "mri_x_mm", "mri_y_mm", "mri_z_mm")
+    marks = "\t".join(columns) + "\n{}\t1\t2\t3\t4\t5\n"
+    Path("marks.tsv").write_text(marks.format("b"))
+    assert study_of(row).brains["one"].excluded == ("b",)
+    Path("marks.tsv").write_text(marks.format("c"))
+    with pytest.raises(ManifestError, match="landmark 1: no section 'c' in this brain"):
+        study_of(row)
+
+
+def test_one_brain_that_cannot_be_used_leaves_the_others(add_brain, study_of):
+    one, two = add_brain("one"), add_brain("two")
+    Path(two["mri"]).unlink()
+    study = study_of(two, one)
+    assert study.of_sheet == ["one"]
+    assert study.faults == {
+        "two": "config/brains.tsv: brain 'two': mri: raw/two/mri.nii.gz: no such file"
+    }
+    assert study.refusals == ["results/two/refused"]
+    with pytest.raises(ManifestError, match="raw/two/mri.nii.gz: no such file"):
+        study_of(two)
+
+
+def test_who_depends_on_a_faulty_brain_is_left_out_wherever_it_stands(add_brain, study_of):
+    faulty = add_brain("faulty", mri="gone.nii.gz")
+    Path("gone.nii.gz").unlink()
+    uses = add_brain("uses", weights_from="faulty")
+    starts = add_brain("starts", weights_from="faulty", weights_use="finetune")
+    behind = add_brain("behind", weights_from="starts")
+    study = study_of(behind, starts, uses, add_brain("one"), faulty)
+    assert study.of_sheet == ["one"]
+    assert list(study.faults) == ["behind", "starts", "uses", "faulty"]
+    assert study.faults["uses"].endswith("brain 'uses': weights_from: 'faulty' cannot be used")
+    assert study.faults["behind"].endswith("brain 'behind': weights_from: 'starts' cannot be used")
+
+
+def test_a_faulty_brain_that_trains_nothing_does_not_matter_to_those_behind_it(add_brain, study_of):
+    between = add_brain("between", weights_from="one", mri="gone.nii.gz")
+    Path("gone.nii.gz").unlink()
+    study = study_of(add_brain("one"), between, add_brain("two", weights_from="between"))
+    assert study.of_sheet == ["one", "two"]
+    assert study.brains["two"].weights_donor == "one"
+    assert study.trainings("two") == []
+
+
+def test_a_method_that_learns_from_labels_needs_some_where_it_is_trained(add_brain, study_of):
+    bare = add_brain("bare")
+    with pytest.raises(ManifestError, match="brain 'bare': method 'nmiw' learns from labels"):
+        study_of(bare, methods=["nmiw"])
+    labelled = add_brain("one", columns={"labels": ["a.png", "", ""]}, mri_labels="labels.nii.gz")
+    study = study_of(labelled, bare | {"weights_from": "one"}, methods=["nmiw"])
+    assert study.brains["one"].has_labels and not study.brains["bare"].has_labels
+    planes = {"labels": ["a.png", "", ""], "mri_labels": ["", "b.png", ""]}
+    study = study_of(add_brain("two", columns=planes, prealigned=True), methods=["nmiw"])
+    assert study.brains["two"].plane_labels == ("raw/two/b.png",)
+
+
+def test_labels_of_a_3d_mri_are_none_of_a_prealigned_brain(add_brain, study_of):
+    columns = {"labels": ["a.png", "", ""]}
+    row = add_brain("one", columns=columns, prealigned=True, mri_labels="labels.nii.gz")
+    brain = study_of(row).brains["one"]
+    assert brain.mri_labels == "" and not brain.has_labels
+
+
+def test_each_brain_has_a_simulated_one_that_trains_for_itself(add_brain, study_of):
+    columns = {"mask": ["", "b.png", ""]}
+    one = add_brain("one", columns=columns, mri_labels="labels.nii.gz")
+    study = study_of(one, add_brain("two", weights_from="one"), simulate={"n_sections": 4})
+    assert study.simulated == ["one-simulated", "two-simulated"]
+    brain = study.brains["one-simulated"]
+    assert brain.prealigned and brain.trains and brain.source == "one"
+    assert study.brains["two-simulated"].trains
+    folder = Path("results/one-simulated/data")
+    assert [Path(row.image) for row in brain.sections] == [
+        folder / "images" / f"{section}.png" for section in "abc"
+    ]
+    assert [bool(row.mask) for row in brain.sections] == [False, True, False]
+    assert brain.has_labels and not study.brains["two-simulated"].has_labels
+
+
+def test_the_demo_is_made_when_it_was_made_with_its_options(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = DemoOptions(n_sections=9)
+    sheet = {"demo": BrainRow("demo", "data/demo/sections.tsv")}
+    demo = demo_of(sheet, options)
+    assert len(demo.rows) == 9 and not demo.is_made
+    assert demo_of(sheet_of(a=""), options).rows == ()
+    Path("data/demo").mkdir(parents=True)
+    Path("data/demo/sections.tsv").touch()
+    truth = Path("data/demo/truth.json")
+    truth.write_text(json.dumps({"options": options.model_dump(mode="json")}))
+    assert demo_of(sheet, options).is_made
+    assert not demo_of(sheet, DemoOptions(n_sections=10)).is_made
+    truth.write_text("{")
+    assert not demo_of(sheet, options).is_made
+
+
+def test_the_demo_is_planned_before_it_is_made(study_of, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    row = {"brain": "demo", "sections": "data/demo/sections.tsv", "orientation": "LIA"}
+    row |= {"mri": "data/demo/mri.nii.gz", "landmarks": "data/demo/landmarks.tsv"}
+    study = study_of(row, demo={"n_sections": 8})
+    sections = study.brains["demo"].sections
+    assert [Path(section.image).parent.parent for section in sections] == [Path("data/demo")] * 8
