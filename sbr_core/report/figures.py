@@ -1,7 +1,7 @@
 """Figures that compare methods, fit for a paper; matplotlib is imported when a figure is drawn.
 
 Every method has one name, one place and one colour in all of them (`sbr_core.methods`). Each
-function returns a matplotlib figure; whoever calls it writes the files.
+function returns a matplotlib figure; `Drawing` writes the files.
 """
 
 from __future__ import annotations
@@ -9,21 +9,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sbr_core.io.files import atomic_path
 from sbr_core.methods import REGISTRY
+from sbr_core.report.page import PRINT_DPI
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00")
+"""Of outlines of anatomy: those of Okabe and Ito's that are bright enough to lie over grey."""
 _PAGE_INCH = 7.1
 """A page's width of text; figures are no wider, so that their letters keep their size."""
 _COLUMNS = 6
+"""Panels side by side: more would be less than 1.2 inches wide, too small to see the cortex in."""
 _PANEL_INCH = 1.7
+"""Width of a panel where there are few: a section need not fill the page."""
 _FONT = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -34,6 +40,22 @@ _FONT = {
     "ytick.major.width": 0.6,
     "pdf.fonttype": 42,  # text stays text
 }
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, the name of its files and its caption."""
+
+    name: str
+    figure: Figure
+    caption: str
+    title: str = ""
+
+    def save(self, folder: Path) -> None:
+        """Write it as PNG for the screen and as PDF for print."""
+        for suffix, facts in ((".png", {}), (".pdf", {"CreationDate": None})):
+            with atomic_path(folder / f"{self.name}{suffix}") as temporary:
+                self.figure.savefig(temporary, dpi=PRINT_DPI, metadata=facts)
 
 
 def in_order(methods: Sequence[str]) -> list[str]:
@@ -302,7 +324,7 @@ def classes_of_grey(grey: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def extent_of(mask: np.ndarray, spacing_mm: float, margin: float = 0.04) -> tuple[float, ...]:
-    """Left, right, bottom and top of what a mask holds and a little around it, plane mm."""
+    """Left, right, bottom and top of a mask's tissue and a little around it, plane mm."""
     rows, columns = (np.flatnonzero(np.asarray(mask).any(axis=axis)) for axis in (1, 0))
     if not rows.size:
         return Picture(np.asarray(mask, float), spacing_mm).extent_mm()

@@ -15,8 +15,8 @@ from sbr_core.io.files import read_json, write_text
 from sbr_core.io.manifests import SIMULATED
 from sbr_core.io.provenance import versions
 
-FOUND = "comparison.json"
-"""What `compare` writes beside its tables for pages to show."""
+COMPARISON = "comparison.json"
+"""The part of a comparison that pages show, which `compare` writes beside its tables."""
 
 PRINT_DPI = 250
 _SCREEN_DPI = 165
@@ -24,7 +24,7 @@ _SCREEN_DPI = 165
 
 
 def write_page(out: Path, template: str, **values: Any) -> None:
-    """Fill in a template of ``stages/`` and write the page."""
+    """Fill in a template of ``report/templates/`` and write the page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -68,12 +68,12 @@ def jpeg(picture: np.ndarray, caption: str, quality: int) -> dict[str, Any]:
 
 
 def comparison_of(folder: Path) -> Mapping[str, Any] | None:
-    """What `compare` found for a page to show, its figures inside; None where it found nothing."""
-    if not (folder / FOUND).is_file():
+    """A comparison with its figures inside, for a page to show; None if there is none."""
+    if not (folder / COMPARISON).is_file():
         return None
-    found = read_json(folder / FOUND)
-    figures = [f | _on_screen(folder / f["file"]) for f in found["figures"]]
-    return found | {"figures": figures}
+    comparison = read_json(folder / COMPARISON)
+    figures = [figure | _on_screen(folder / figure["file"]) for figure in comparison["figures"]]
+    return comparison | {"figures": figures}
 
 
 def _on_screen(figure: Path) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _on_screen(figure: Path) -> dict[str, Any]:
 
 
 def simulated_from(brain: str, results_dir: Path) -> dict[str, Any] | None:
-    """What to say of a simulated brain; None for a real one."""
+    """The real brain that a simulated one is made from, and how far; None for a real one."""
     if not brain.endswith(SIMULATED):
         return None
     truth = results_dir / "data" / "truth.json"

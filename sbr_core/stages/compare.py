@@ -41,7 +41,14 @@ from sbr_core.io.transforms import (
 from sbr_core.io.volumes import read_plane
 from sbr_core.methods import LABEL_METHODS
 from sbr_core.report import figures, pictures
-from sbr_core.report.page import FOUND, PRINT_DPI, comparison_of, number, simulated_from, write_page
+from sbr_core.report.page import (
+    COMPARISON,
+    PRINT_DPI,
+    comparison_of,
+    number,
+    simulated_from,
+    write_page,
+)
 from sbr_core.stages.evaluate import unit_of
 from sbr_core.stages.infer import plane_grid, registered
 
@@ -151,7 +158,7 @@ def run(
         print(f"compare: {drawing.name}", file=sys.stderr)
 
     write_json(
-        out_dir / FOUND,
+        out_dir / COMPARISON,
         {
             "methods": [figures.name_of(method) for method in methods],
             "lines": _lines(summary, tests, list(methods), options),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from sbr_core.report import pictures
 
@@ -60,7 +59,19 @@ def test_window_and_size():
     assert pictures.resized(np.ones((10, 20)), (15, 30)).shape == (15, 30)
 
 
-@pytest.mark.parametrize("rows", [[], [{"step": 1, "learning_rate": 1e-3, "loss": 0.5}]])
-def test_loss_curve_is_written_whatever_the_length(tmp_path, rows):
-    pictures.loss_curve(rows, tmp_path / "loss.png")
-    assert (tmp_path / "loss.png").stat().st_size > 500
+def test_a_sheet_has_its_pictures_in_rows_and_frames_those_with_marks():
+    tiles = [
+        pictures.Tile(np.full((20, 30, 3), grey, np.uint8), f"s{grey}", marks)
+        for grey, marks in ((60, ()), (90, ("torn",)), (120, ()))
+    ]
+    page = pictures.sheet(tiles, side_px=30, columns=2)
+    assert page.shape == (2 * 68, 2 * 40, 3)
+    for grey, row, column in ((60, 0, 0), (90, 0, 40), (120, 68, 0)):
+        rows, columns = np.nonzero((page == grey).all(axis=-1))
+        inside = (rows >= row) & (rows < row + 34) & (columns >= column) & (columns < column + 40)
+        assert inside.sum() >= 20 * 30 and (rows >= row).all()
+    marked = (page == pictures.MARK_COLOUR).all(axis=-1)
+    frame = np.argwhere(marked[:, 40:][:36])
+    assert frame.min(axis=0).tolist() == [2, 3] and frame.max(axis=0).tolist() == [35, 36]
+    assert not marked[:, :40].any()
+    assert pictures.sheet([], side_px=30).shape[2] == 3

@@ -15,7 +15,6 @@ from sbr_core.io.files import write_json
 from sbr_core.io.images import write_png
 from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.volumes import Volume, read_cuts, write_volume
-from sbr_core.report.page import number
 from sbr_core.stages import infer, reassemble, report
 
 
@@ -146,12 +145,6 @@ def test_page_shows_the_accuracy_on_simulated_pairs_and_calls_it_simulated(finis
     assert "in_plane_mm, simulated" in shown and "not how far its real sections are off" in shown
     # what the brain itself was measured at stands apart
     assert re.search(r'class="n good">1.25<', page.split(title)[0])
-
-
-def test_numbers_have_three_digits_and_counts_are_whole():
-    values = [None, float("nan"), 0.0, 1e-9, 1.0, 0.25, -2.5, 16.25, 99.96, 1234.5, 7, 250]
-    texts = ["–", "–", "0", "0", "1.00", "0.250", "-2.50", "16.2", "100", "1234", "7", "250"]
-    assert [number(value) for value in values] == texts
 
 
 def test_page_shows_what_the_doctor_said(finished_brain):

@@ -1,0 +1,51 @@
+"""What pages have in common."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sbr_core.io.files import write_json
+from sbr_core.io.images import write_png
+from sbr_core.report.page import comparison_of, jpeg, number, simulated_from
+
+
+def test_numbers_have_three_digits_and_counts_are_whole():
+    values = [None, float("nan"), 0.0, 1e-9, 1.0, 0.25, -2.5, 16.25, 99.96, 1234.5, 7, 250]
+    texts = ["–", "–", "0", "0", "1.00", "0.250", "-2.50", "16.2", "100", "1234", "7", "250"]
+    assert [number(value) for value in values] == texts
+
+
+def test_a_picture_is_inside_the_page(tmp_path):
+    grey = np.tile(np.linspace(0, 255, 60).astype(np.uint8), (40, 1))
+    picture = jpeg(np.stack([grey] * 3, axis=-1), "a ramp", 90)
+    assert (picture["caption"], picture["width"], picture["height"]) == ("a ramp", 60, 40)
+    kind, data = picture["uri"].split(",")
+    assert kind == "data:image/jpeg;base64"
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L"), float)
+    assert np.abs(shown - grey).max() < 10
+
+
+def test_a_comparison_s_figures_are_shown_at_the_size_of_the_page_s_letters(tmp_path):
+    assert comparison_of(tmp_path) is None
+    write_png(tmp_path / "figures" / "box.png", np.zeros((10, 250), np.uint8))
+    figure = {"title": "", "file": "figures/box.png", "caption": "boxes"}
+    write_json(tmp_path / "comparison.json", {"figures": [figure], "alpha": 0.05})
+    comparison = comparison_of(tmp_path)
+    assert comparison["alpha"] == 0.05
+    (shown,) = comparison["figures"]
+    # drawn at 250 dots an inch, shown at 165
+    assert shown["width"] == 165 and shown["uri"].startswith("data:image/png;base64,")
+    assert shown["caption"] == "boxes"
+
+
+@pytest.mark.parametrize(("moved", "text"), [(2.5, "2.50"), (None, "–")])
+def test_a_simulated_brain_is_named_after_its_real_one(tmp_path, moved, text):
+    if moved is not None:
+        write_json(tmp_path / "data" / "truth.json", {"in_plane_mm_of_linear": moved})
+    assert simulated_from("b-simulated", tmp_path) == {"source": "b", "moved_mm": text}
+    assert simulated_from("b", tmp_path) is None
