@@ -25,16 +25,28 @@ import numpy as np
 from scipy import ndimage
 
 N_FOLDS = 2
+"""Of the sections; each is guessed from those of the other folds. More take longer to learn."""
 REACH_PX = 4
 """How far beyond the mask of the MRI plane tissue may show."""
 
 _SCALES_PX = (1.0, 2.0, 4.0, 8.0)
+"""Sigmas of the intensity around a pixel, from an edge to a gyrus, each twice the one before."""
 _SLOPE_SCALES_PX = (1.0, 3.0)
+"""Sigmas of slopes and ridges: of an edge, and of the cortex across."""
 _DEEPEST_PX = 30.0
+"""Depth counts down to here, beyond the cortex; deeper, only the place does."""
 _TREES = {"max_leaf_nodes": 31, "min_samples_leaf": 100, "learning_rate": 0.12, "max_iter": 120}
+"""Of scikit-learn's histogram gradient boosting. A leaf of 100 pixels averages out grain and
+mottle, which are not to be learnt; few trees at a quick rate keep the learning short."""
 _ALIKE, _DRAWN = 36, 12
+"""Tiles that look most alike, and how many of them, the calmest, are drawn from. More alike ones
+are calmer but from places less alike; fewer drawn ones repeat visibly."""
 _ROUGH_PLACE = 0.1
+"""Standard deviation of the jitter of places, in half extents of the brain: trees would draw
+straight lines where the exact place decides."""
 _FLOW_PX = 6
+"""Radius of the window that optical flow moves as one. A smaller one follows noise, a larger one
+what bends within it not."""
 
 
 @dataclass(frozen=True)
@@ -86,19 +98,19 @@ def features(pair: Pair) -> np.ndarray:
     mask = pair.mri_mask
     top = float(np.quantile(pair.mri[mask], 0.99)) if mask.any() else 1.0
     mri = (np.where(pair.near, pair.mri, 0) / max(top, 1e-6)).astype(np.float32)
-    found = [mri, *(ndimage.gaussian_filter(mri, s) for s in _SCALES_PX)]
-    found += [ndimage.gaussian_gradient_magnitude(mri, s) for s in _SLOPE_SCALES_PX]
-    found += [ndimage.gaussian_laplace(mri, s) for s in _SLOPE_SCALES_PX]
+    maps = [mri, *(ndimage.gaussian_filter(mri, s) for s in _SCALES_PX)]
+    maps += [ndimage.gaussian_gradient_magnitude(mri, s) for s in _SLOPE_SCALES_PX]
+    maps += [ndimage.gaussian_laplace(mri, s) for s in _SLOPE_SCALES_PX]
     mean = ndimage.uniform_filter(mri, 5)
-    found.append(np.sqrt(np.maximum(ndimage.uniform_filter(mri * mri, 5) - mean**2, 0)))
+    maps.append(np.sqrt(np.maximum(ndimage.uniform_filter(mri * mri, 5) - mean**2, 0)))
     inside = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
-    found.append(np.clip(inside, -REACH_PX, _DEEPEST_PX))
+    maps.append(np.clip(inside, -REACH_PX, _DEEPEST_PX))
     rows, columns = np.nonzero(mask) if mask.any() else np.nonzero(np.ones_like(mask))
     half = max(np.ptp(rows), np.ptp(columns), 1) / 2
     y, x = np.indices(mask.shape, dtype=np.float32)
-    found += [(x - columns.mean()) / half, (y - rows.mean()) / half]
-    found.append(np.full(mask.shape, pair.height))
-    return np.stack(found, axis=-1).astype(np.float32)
+    maps += [(x - columns.mean()) / half, (y - rows.mean()) / half]
+    maps.append(np.full(mask.shape, pair.height))
+    return np.stack(maps, axis=-1).astype(np.float32)
 
 
 class Samples:
@@ -114,10 +126,9 @@ class Samples:
         """Draw `count` pixels of the plane's tissue and its surroundings."""
         at = np.flatnonzero(pair.near)
         at = rng.choice(at, min(count, at.size), replace=False)
-        found = features(pair)[np.unravel_index(at, pair.mri.shape)]
-        # the place roughly: trees would draw straight lines where it decides
-        found[:, -3:] += rng.normal(0, _ROUGH_PLACE, (len(found), 3))
-        self.features.append(found)
+        drawn = features(pair)[np.unravel_index(at, pair.mri.shape)]
+        drawn[:, -3:] += rng.normal(0, _ROUGH_PLACE, (len(drawn), 3))
+        self.features.append(drawn)
         self.tissue.append(pair.section_mask.ravel()[at])
         self.signal.append((pair.section.ravel()[at] / pair.level).astype(np.float32))
         self.fold.append(np.full(at.size, fold))
@@ -280,6 +291,8 @@ class Band:
 
 
 BANDS = (Band(0.0, 1.5, 12, False), Band(1.5, 6.0, 36, True))
+"""Grain, and mottle with what the look cannot guess, in tiles of several times their coarsest size;
+what is coarser is anatomy."""
 
 
 def _grid_of_tiles(shape: tuple[int, int], tile_px: int) -> tuple[np.ndarray, np.ndarray]:
@@ -303,7 +316,7 @@ def _describe(
     """What makes tiles alike, (n, 6), and the share of tissue in each, (n,).
 
     Alike are tiles of the same look (mean and spread), depth below the surface and part of the
-    brain; the scales say how much of each counts as a difference of one.
+    brain; the scales are how much of each counts as a difference of one.
     """
     inside = _cut(tissue.astype(np.float32), tile_px)
     share = inside.mean((1, 2))

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-_MAD_TO_SIGMA = 1.4826
+from sbr_core.algorithms.robust import MAD_TO_SIGMA
+
 _PADDING_TOLERANCE = 0.03
-"""Padding is one value up to this share of the image's range."""
+"""Padding is one value up to this share of the image's range: room for lossy compression."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def find_background(image: np.ndarray, polarity: str = "auto") -> Background:
     if polarity == "auto":
         middle = float(np.median(border))
         bright = middle - low > high - middle
-        if high == low:  # a flat image says nothing; bright or dark makes no difference
+        if high == low:  # flat: bright or dark makes no difference
             bright = True
         polarity = "bright_background" if bright else "dark_background"
     # tissue and ink that reach the border lie on the other side of the middle
@@ -66,7 +67,7 @@ def find_background(image: np.ndarray, polarity: str = "auto") -> Background:
     apart = np.abs(empty - level)
     if np.mean(apart > 0) > 0.25:  # noise clipped at black or white: half of it is exactly there
         apart = apart[apart > 0]
-    noise = float(_MAD_TO_SIGMA * np.median(apart))
+    noise = float(MAD_TO_SIGMA * np.median(apart))
     # what differs by less than half a percent of the brightest is no tissue, noise or not
     floor = 0.005 * float(np.quantile(np.abs(seen), 0.999))
     return Background(polarity, level, max(noise, floor), padding)

@@ -20,10 +20,13 @@ from sbr_core.functional.warp import compose, exponentiate, jacobian_determinant
 from sbr_core.geometry import PlaneGrid
 
 MIN_MARGIN_PX = 8
-"""Least width of the rim on which a velocity fades out."""
+"""Least width of the rim on which a velocity fades out; that of 2 px per unit time at a border."""
 _MARGIN_PER_PX = 4.0
-# a velocity v that fades over a margin m has a slope of at most (pi/2) v/m: 0.4 at this ratio
+"""Margin per px of velocity at the border. A velocity v that fades over a margin m has a slope of
+at most (pi/2) v/m: 0.4 at this ratio."""
 _FINEST_STEP_PX = 0.05
+"""Longest first step of scaling and squaring, which is taken straight: x + v(x). Its error is half
+of it times the slope of v there."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,8 @@ class Deformation:
     ----------
     canvas : their grid.
     velocity_px : (rows, columns, 2), what they are the flow of, faded out at the edge; None
-        where they were found without one.
-    disp_px : (rows, columns, 2), disp_fixed_to_moving: p of the plane is found at p + disp(p).
+        where they were made without one.
+    disp_px : (rows, columns, 2), disp_fixed_to_moving: p of the plane comes from p + disp(p).
     inverse_disp_px : (rows, columns, 2), disp_moving_to_fixed.
     """
 

@@ -1,11 +1,11 @@
 """Uneven light and uneven staining: across one section, and from section to section.
 
-Across a section the glass tells how the light falls off, where there is glass; how unevenly the
-dye was taken up only the tissue can tell, and there it is easily taken for anatomy. So both fields
-are of low order, and are believed only when they are larger than what ordinary sections show.
+Across a section the glass shows how the light falls off, where there is glass; how unevenly the
+dye was taken up only the tissue shows, and there it is easily taken for anatomy. So both fields
+are of low order, and are used only when they are larger than those of ordinary sections.
 
-From section to section, neighbours that lie on each other pixel by pixel tell how much darker one
-is than the next, whatever their anatomy, holes and tears.
+From section to section, neighbours that lie on each other are compared pixel by pixel, which gives
+how much darker one is than the next, whatever their anatomy, holes and tears.
 """
 
 from __future__ import annotations
@@ -19,14 +19,19 @@ import numpy as np
 from scipy import ndimage
 from scipy.optimize import linprog
 
+from sbr_core.algorithms.robust import MAD_TO_SIGMA
+
 LIGHT_ORDER, STAINING_ORDER = 2, 3
+"""Of the polynomials. Light falls off from one place, as a parabola does. Dye may lack at a side
+and in the middle at once; a higher order would follow lobes and ventricles."""
 CLEAR_LIGHT = 1.06
-"""Brightest light over faintest, across a section, from which on it counts as uneven."""
+"""Brightest light over faintest, across a section, from which on it counts as uneven. No
+light is evened in BigBrain's 160 raw sections, and one made to fall off by 1.3 is always found."""
 CLEAR_STAINING = 1.6
 """The same of staining. N4 finds up to 1.45 in BigBrain's sections."""
 CLEAR_JUMP = 0.03
-"""How far sections are from the mean of their neighbours, as a share, to count as uneven."""
-_MAD_TO_SIGMA = 1.4826
+"""How far sections are from the mean of their neighbours, as a share, to count as uneven. Evening
+leaves jumps of 2 % in BigBrain, of the 13 % there were."""
 
 
 # --------------------------------------------------------------------------------------------
@@ -179,7 +184,7 @@ def light_field(image: np.ndarray, *, always: bool = False) -> SmoothField | Non
         near = np.abs(off) < 0.06
         if near.mean() < 0.05:
             return None
-        width = max(0.004, 2.5 * _MAD_TO_SIGMA * float(np.median(np.abs(off[near]))))
+        width = max(0.004, 2.5 * MAD_TO_SIGMA * float(np.median(np.abs(off[near]))))
         glass = np.abs(off - np.median(off[near])) < width
         surface = SmoothField.fit(xy[glass], log[glass], LIGHT_ORDER, corners)
     found = surface.log_at(xy[glass])
@@ -267,7 +272,7 @@ def log_ratio(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     Returns
     -------
     median : of the logarithm of second over first.
-    error : of that median, as if a pixel in 25 told something new; infinite where fewer than 100
+    error : of that median, as if one pixel in 25 were independent; infinite where fewer than 100
         pixels have tissue in both.
     """
     smooth = [ndimage.gaussian_filter(np.asarray(s, np.float32), 1.5) for s in (first, second)]
@@ -284,7 +289,7 @@ def log_ratio(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
         return 0.0, np.inf
     logs = np.log(smooth[1][tissue]) - np.log(smooth[0][tissue])
     median = float(np.median(logs))
-    spread = _MAD_TO_SIGMA * float(np.median(np.abs(logs - median)))
+    spread = MAD_TO_SIGMA * float(np.median(np.abs(logs - median)))
     return median, max(spread, 0.01) / np.sqrt(n / 25)
 
 
@@ -372,7 +377,7 @@ def evening_gains(
             root = np.sqrt(near * trust)
             curve = np.linalg.lstsq(basis * root[:, None], levels[some] * root, rcond=None)[0]
             off = np.abs(levels[some] - basis @ curve)
-            sigma = max(_MAD_TO_SIGMA * float(np.median(off)), 0.01)
+            sigma = max(MAD_TO_SIGMA * float(np.median(off)), 0.01)
             trust = np.clip(1 - (off / (6 * sigma)) ** 2, 0, None) ** 2
         wanted[i] = curve[0]
     limit = np.log(most)

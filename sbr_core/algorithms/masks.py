@@ -13,6 +13,7 @@ from skimage.transform import hough_line, hough_line_peaks
 from sbr_core.algorithms.background import rectangularity
 
 _EIGHT = np.ones((3, 3), bool)
+"""Pixels that touch at a corner belong together, so that a thin gyrus stays one piece."""
 
 
 def tissue_mask(
@@ -20,7 +21,7 @@ def tissue_mask(
 ) -> np.ndarray:
     """Tissue of one section, without ink, lines, labels, bubbles and dust.
 
-    1. Tissue is what stands out from the background by 25 % of typical tissue and 4 sigma. Where
+    1. Tissue is what differs from the background by 25 % of typical tissue and 4 sigma. Where
        the background is one flat value and ends where tissue begins, as where tissue was cut out,
        5 % is enough off its edges: then nothing pale is glass.
     2. What is thinner than `feature_mm` (hairs, edges of the slide) is cut off, and so are
@@ -144,7 +145,7 @@ def _labels(generous: np.ndarray, tissue_px: int) -> np.ndarray:
     tissue_px : area of everything that may be tissue; a rectangle of half of it or more is one.
     """
     regions, count = ndimage.label(ndimage.binary_opening(generous, _EIGHT))
-    found = np.zeros(count + 1, bool)
+    is_label = np.zeros(count + 1, bool)
     to_border = _px_to_border(generous.shape)
     least_px = 0.002 * generous.size
     for region, box in enumerate(ndimage.find_objects(regions), 1):
@@ -152,8 +153,8 @@ def _labels(generous: np.ndarray, tissue_px: int) -> np.ndarray:
         area_px = np.count_nonzero(inside)
         near = to_border[box][inside].min() < 0.03 * min(generous.shape)
         if near and least_px < area_px < 0.5 * tissue_px:
-            found[region] = rectangularity(np.pad(inside, 1)) > 0.93
-    return found[regions]
+            is_label[region] = rectangularity(np.pad(inside, 1)) > 0.93
+    return is_label[regions]
 
 
 def _without_lines(mask: np.ndarray, radius_px: float) -> np.ndarray:

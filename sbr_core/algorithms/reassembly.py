@@ -100,7 +100,7 @@ class Level:
         # the outer edges of the first pixels are the same; exact where the file was read whole
         read_step = np.array(self.read_step)
         px = (section_mm / self.pixel_size_mm - (read_step - 1) / 2) / read_step / self.thinned
-        # the last pixels of the file may have been thinned out: the nearest kept one stands in
+        # the last pixels of the file may have been thinned out: the nearest kept one is taken
         px = np.minimum(px, np.array(self.image.shape[::-1]) - 1)
         return resample_section(self.image, px)
 
@@ -306,7 +306,7 @@ def fill_slab(
             value[voxels[nearer]] = sampled[nearer]
             weight[voxels[nearer]] = 1.0
         else:
-            # a section without any share still has the say where the other file ends
+            # a section without any share still counts where the other file ends
             share = np.maximum(share, 1e-9)
             value[voxels] += share * sampled
             weight[voxels] += share

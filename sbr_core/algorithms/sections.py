@@ -10,7 +10,9 @@ from scipy import ndimage
 from sbr_core.geometry import apply
 
 FWHM_PER_SIGMA = 2.355
+"""Full width at half maximum of a Gaussian over its sigma, 2 sqrt(2 ln 2)."""
 _SAMPLES_AT_ONCE = 20_000_000
+"""Points whose coordinates (16 bytes each) and labels are in memory together: some 0.5 GB."""
 
 
 def grid_px(shape: tuple[int, int]) -> np.ndarray:
@@ -106,15 +108,15 @@ def area_vote(
     centres = grid_px(shape)
     for start in range(0, shape[0], block):
         some = centres[start : start + block]
-        found = np.stack(
+        samples = np.stack(
             [
                 resample_section(labels, apply(file_px_from_output_px, some + offset), order=0)
                 for offset in grid_offsets
             ]
         )
         most = np.zeros(some.shape[:2], int)
-        for label in np.unique(found):
-            area = np.count_nonzero(found == label, axis=0)
+        for label in np.unique(samples):
+            area = np.count_nonzero(samples == label, axis=0)
             out[start : start + block][area > most] = label
             most = np.maximum(most, area)
     return out

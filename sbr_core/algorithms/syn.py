@@ -61,7 +61,7 @@ def register_syn(
     ]
     with tempfile.TemporaryDirectory() as folder:
         try:
-            found = ants.registration(
+            result = ants.registration(
                 *images,
                 type_of_transform="SyNOnly",
                 syn_metric="mattes",
@@ -74,8 +74,8 @@ def register_syn(
             )
         except RuntimeError as error:
             raise ImageError(f"ANTs gave up: {error}") from error
-        disp_px = _warp_px(found["fwdtransforms"], "1Warp.nii.gz", grid)
-        guess_px = _warp_px(found["invtransforms"], "1InverseWarp.nii.gz", grid)
+        disp_px = _warp_px(result["fwdtransforms"], "1Warp.nii.gz", grid)
+        guess_px = _warp_px(result["invtransforms"], "1InverseWarp.nii.gz", grid)
     inverse_px = centred_between_pixels(invert(disp_px, guess_px))
     return Deformation(Canvas(grid, 0), None, disp_px, inverse_px)
 

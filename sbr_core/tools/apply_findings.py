@@ -82,7 +82,7 @@ def run(
 def _edits(
     findings: Path, row_of: dict[str, dict[str, str]], manifest: Path, least: float
 ) -> dict[str, dict[str, tuple[str, float]]]:
-    """Section -> column -> (value, confidence of who says so)."""
+    """Section -> column -> (value, confidence of its finding)."""
     header, table = read_tsv(findings)
     for column in ("section", "confidence", "suggestion"):
         if column not in header:

@@ -10,11 +10,11 @@ from scipy import ndimage
 from sbr_core.algorithms.doctor.evidence import (
     MIN_SECTIONS,
     excess_confidence,
-    robust,
     without_itself,
 )
 from sbr_core.algorithms.doctor.pictures import CoarsePicture, StackPictures
 from sbr_core.algorithms.doctor.poses import Poses, registered_neighbour
+from sbr_core.algorithms.robust import median_and_spread
 
 _MISFIT = 0.07
 """Share of a section that must not fit its neighbours before it may count as damaged."""
@@ -99,7 +99,7 @@ def judge_damage(
 
 def _limit(share: np.ndarray, least: float) -> np.ndarray:
     """(n,) share from which damage is likely; higher where sections fit badly anyway."""
-    middle, spread = robust(share, 1e-6)
+    middle, spread = median_and_spread(share, 1e-6)
     around = [np.median(without_itself(share, i, _AROUND)) for i in range(len(share))]
     return np.maximum(max(least, middle + _SPREADS * spread), _TIMES_AROUND * np.array(around))
 

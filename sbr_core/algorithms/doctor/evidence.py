@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
+
+from sbr_core.algorithms.robust import median_and_spread
 
 MIN_SECTIONS = 5
 """Fewer have no usual value and no spread about it: nothing is claimed."""
@@ -13,8 +13,6 @@ MIN_SPREAD = 0.01
 _FREEDOM = 4
 """Degrees of freedom of Student's t: tails heavy enough that a single odd section is not accused
 beyond doubt, and a spread that is finite."""
-_MAD_TO_SIGMA = 1.4826
-"""Standard deviation of a normal distribution over its median absolute deviation."""
 _ENOUGH_NEIGHBOURS = 8
 """Fewer values have no median absolute deviation worth the name; the whole stack's is taken."""
 _MOST_EXPONENT = 60.0
@@ -69,18 +67,6 @@ def excess_confidence(value: np.ndarray, limit: np.ndarray) -> np.ndarray:
     return 1 / (1 + _bounded_exp(-_STEEPNESS * (value - limit) / limit))
 
 
-def robust(values: np.ndarray, floor: float) -> tuple[float, float]:
-    """(median, robust standard deviation of at least `floor`) of the finite values.
-
-    (0, inf) if there is none: then no value is odd.
-    """
-    values = values[np.isfinite(values)]
-    if values.size == 0:
-        return 0.0, math.inf
-    middle = float(np.median(values))
-    return middle, max(_MAD_TO_SIGMA * float(np.median(np.abs(values - middle))), floor)
-
-
 def along_stack(
     values: np.ndarray, reliable: np.ndarray, floor: float = MIN_SPREAD, reach: int = 20
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -102,13 +88,13 @@ def along_stack(
     """
     n = len(values)
     middle, spread = np.zeros(n), np.zeros(n)
-    whole = robust(values[reliable], floor)
+    whole = median_and_spread(values[reliable], floor)
     for i in range(n):
         near = np.arange(max(0, i - reach), min(n, i + reach + 1))
         near = near[reliable[near] & (near != i)]
         enough = near.size >= _ENOUGH_NEIGHBOURS
-        middle[i], spread[i] = robust(values[near], floor) if enough else whole
-    residual = robust((values - middle)[reliable], floor)[1]
+        middle[i], spread[i] = median_and_spread(values[near], floor) if enough else whole
+    residual = median_and_spread((values - middle)[reliable], floor)[1]
     return middle, np.maximum(spread, residual)
 
 

@@ -11,9 +11,9 @@ from scipy import ndimage
 from sbr_core.algorithms.doctor.evidence import (
     MIN_SECTIONS,
     excess_confidence,
-    robust,
     without_itself,
 )
+from sbr_core.algorithms.robust import median_and_spread
 
 _SPREADS = 5.0
 """Robust spreads of the stack that a difference must reach: chance alone hardly does."""
@@ -78,5 +78,5 @@ def outliers(values: np.ndarray, least: float, reach: int) -> tuple[np.ndarray, 
     difference = np.array(
         [values[i] - np.median(without_itself(values, i, reach)) for i in range(n)]
     )
-    limit = max(least, _SPREADS * robust(difference, 1e-6)[1])
+    limit = max(least, _SPREADS * median_and_spread(difference, 1e-6)[1])
     return difference, excess_confidence(np.abs(difference), limit)

@@ -13,19 +13,20 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from sbr_core.algorithms.doctor.evidence import MIN_SECTIONS, along_stack, confidence, robust
+from sbr_core.algorithms.doctor.evidence import MIN_SECTIONS, along_stack, confidence
 from sbr_core.algorithms.doctor.pictures import (
     StackPictures,
     best_correlations,
     spectra_of_poses,
 )
 from sbr_core.algorithms.doctor.poses import Poses, registered_neighbour
+from sbr_core.algorithms.robust import median_and_spread
 
 FLANKING = 2
 """Sections on either side that two neighbours are compared with; further ones hardly differ in how
 well they fit the one and the other."""
 _FINENESS = 2
-"""Of the pictures that show an order: what tells neighbours apart is finer than what shows a
+"""Of the pictures that show an order: what parts neighbours is finer than what shows a
 pose."""
 _BEND_PX = 3
 """Pixels of that finer grid (one in forty of a section) that tissue may be bent by; the time grows
@@ -38,7 +39,7 @@ _SAMPLED = 8
 """Sections in their places whose best fit elsewhere is measured; each costs as much as a
 suspect."""
 _MIN_PLACE_SPREAD = 0.03
-"""Least spread of how much better sections fit elsewhere, which few of them say little about."""
+"""Least spread of how much better sections fit elsewhere, of which few give a poor estimate."""
 _REGULAR_WITHIN, _REGULAR_SHARE = 0.2, 0.6
 """A stack is regular if this share of its distances is this near to the median."""
 _GAP_REGULAR, _GAP_UNEVEN = 1.5, 4.0
@@ -65,8 +66,8 @@ def local_fits(pictures: StackPictures, scores: np.ndarray, poses: Poses) -> np.
     """How alike sections and their next three neighbours are, bends of the tissue aside.
 
     The fine structure of both is compared about every point, after either has been moved by the
-    few pixels that suit it there best, and averaged over the tissue: what tells two neighbours from
-    the next is finer than what the bending of each section moves.
+    few pixels that suit it there best, and averaged over the tissue: the difference between
+    two neighbours and the next is finer than what the bending of each section moves.
 
     Parameters
     ----------
@@ -191,7 +192,7 @@ def judge_place(
     # how much worse a section fits elsewhere is seen on some that lie where they should
     sample = where[np.unique(np.linspace(0, len(where) - 1, _SAMPLED).round().astype(int))]
     gains = np.array([_best_elsewhere(pictures, i, where, reach)[0] for i in sample])
-    usual, spread = robust(gains, _MIN_PLACE_SPREAD)
+    usual, spread = median_and_spread(gains, _MIN_PLACE_SPREAD)
     places = []
     for i in suspects:
         gain, before, after = _best_elsewhere(pictures, i, where, reach)

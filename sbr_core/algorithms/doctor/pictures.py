@@ -53,7 +53,7 @@ class CoarsePicture:
 def coarse_picture(
     image: np.ndarray, mask: np.ndarray, step_px: float, centre: np.ndarray, size: int = SIZE_PX
 ) -> CoarsePicture:
-    """Bring a prepared section to a square grid, and take the band of it that tells poses apart.
+    """Bring a prepared section to a square grid, and take the band of it in which poses differ.
 
     Parameters
     ----------

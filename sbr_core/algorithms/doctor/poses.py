@@ -288,7 +288,7 @@ def registered_neighbour(
     Parameters
     ----------
     scores : of `pose_scores`, within whose reach both lie.
-    poses : both sections are taken to lie as these say, but for a few degrees.
+    poses : both sections are taken to lie in these, but for a few degrees.
     fineness : of the picture, as of `StackPictures.of`.
     """
     reach = scores.shape[1] // 2

@@ -11,9 +11,9 @@ from sbr_core.algorithms.doctor.evidence import (
     along_stack,
     confidence,
     excess_confidence,
-    robust,
     without_itself,
 )
+from sbr_core.algorithms.robust import median_and_spread
 
 USUAL, SPREAD = -0.3, 0.1
 
@@ -68,12 +68,12 @@ def test_excess_is_one_half_at_its_limit_and_grows():
 
 def test_robust_spread_is_that_of_a_normal_distribution_and_ignores_few_odd_values():
     values = np.random.default_rng(0).normal(3, 2, 20_000)
-    assert robust(values, 0.01) == pytest.approx((3, 2), abs=0.05)
+    assert median_and_spread(values, 0.01) == pytest.approx((3, 2), abs=0.05)
     values[:500] = 1e6
     values[500:600] = np.nan
-    assert robust(values, 0.01) == pytest.approx((3, 2), abs=0.15)
-    assert robust(np.ones(10), 0.01) == (1, 0.01)
-    assert robust(np.array([np.nan]), 0.01) == (0, math.inf)
+    assert median_and_spread(values, 0.01) == pytest.approx((3, 2), abs=0.15)
+    assert median_and_spread(np.ones(10), 0.01) == (1, 0.01)
+    assert median_and_spread(np.array([np.nan]), 0.01) == (0, math.inf)
 
 
 def test_usual_values_follow_the_stack_and_no_section_vouches_for_itself():
