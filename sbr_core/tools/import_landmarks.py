@@ -8,7 +8,7 @@ those of the same place in their files.
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from sbr_core.io.images import image_shape
 from sbr_core.io.landmarks import Mark, named, read_image_marks, read_world_marks
 from sbr_core.io.manifests import SectionRow
 from sbr_core.io.tables import write_tsv
+
+logger = logging.getLogger(__name__)
 
 _SECTION_COLUMNS = ("x_section_mm", "y_section_mm")
 _MRI_COLUMNS = ("mri_x_mm", "mri_y_mm", "mri_z_mm")
@@ -84,10 +86,7 @@ def run(
     if not landmarks:
         raise ManifestError(f"{points[0]}: no points in this file, nor in any other")
     write_tsv(out, landmarks, ("section", "landmark", *_SECTION_COLUMNS, *columns))
-    print(
-        f"import-landmarks: {len(landmarks)} landmarks on {len(section_marks)} sections",
-        file=sys.stderr,
-    )
+    logger.info(f"import-landmarks: {len(landmarks)} landmarks on {len(section_marks)} sections")
 
 
 def _on_images(
@@ -101,7 +100,7 @@ def _on_images(
     scale = 1.0 if scale is None else scale
     if not scale > 0:
         raise ConfigError(f"{flag}: expected a number above 0, found {scale:g}")
-    found: dict[str, list[Mark]] = {}
+    marks_of: dict[str, list[Mark]] = {}
     for path in paths:
         section = _section_of(path, row_of)
         if section is None:
@@ -120,13 +119,13 @@ def _on_images(
                     f" ({columns} x {rows} pixels): is {flag} right?"
                 )
             point = tuple((value - 0.5) * row.pixel_size_mm for value in (x, y))
-            found.setdefault(section, []).append(Mark(mark.name, point, mark.where))
-    return found
+            marks_of.setdefault(section, []).append(Mark(mark.name, point, mark.where))
+    return marks_of
 
 
 def _in_mri(paths: Iterable[Path], row_of: Mapping[str, SectionRow]) -> dict[str, list[Mark]]:
     """Section -> its marks in the MRI, RAS mm."""
-    found: dict[str, list[Mark]] = {}
+    marks_of: dict[str, list[Mark]] = {}
     for path in paths:
         section_of_file = _section_of(path, row_of)
         for mark in read_world_marks(path):
@@ -138,8 +137,8 @@ def _in_mri(paths: Iterable[Path], row_of: Mapping[str, SectionRow]) -> dict[str
                     f"{mark.where}: label {mark.name!r}: expected SECTION:NAME with a section of"
                     " the manifest, or a file named after its section"
                 )
-            found.setdefault(section, []).append(Mark(name, mark.point, mark.where))
-    return found
+            marks_of.setdefault(section, []).append(Mark(name, mark.point, mark.where))
+    return marks_of
 
 
 def _section_of(path: Path, sections: Iterable[str]) -> str | None:

@@ -1,16 +1,18 @@
 """`sbr manifest`: a manifest for a folder of images, or for a stack in one 3D NIfTI.
 
-It writes what names and metadata tell, and says what they do not.
+It writes what names and metadata contain, and logs what they do not.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
-import sys
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,19 +23,24 @@ from sbr_core.errors import ConfigError, ImageError, ManifestError, some_of
 from sbr_core.geometry import orientation_matrix
 from sbr_core.io.images import image_shape
 from sbr_core.io.manifests import check_id
-from sbr_core.io.pixel_size import stated_pixel_size
+from sbr_core.io.pixel_size import PixelSize, stated_pixel_size
 from sbr_core.io.tables import write_tsv
-from sbr_core.io.volumes import read_volume, write_plane
+from sbr_core.io.volumes import Volume, read_volume, write_plane
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".bmp", ".webp", ".jp2", ".nii", ".nii.gz"),
     *(".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn", ".bif", ".qptiff"),
 )
-"""Endings of files that are taken for sections."""
+"""Endings of files that are sections, whatever their case: what `sbr_core.io.images` reads."""
 COMPANIONS = {"_mask": "mask", "_labels": "labels"}
-"""What a file is that is named like a section and this."""
-CHOOSE = "--image-channel NUMBER or NAME chooses a channel of all files"
-COLUMNS = ("section", "image", "position_mm", "pixel_size_mm")
+"""Ending of a stem -> column of the manifest: ``a_mask.png`` is the mask of ``a.tif``."""
+_COLUMNS = ("section", "image", "position_mm", "pixel_size_mm")
+"""The columns that every manifest has; they are written first."""
+_THICKER = 1.2
+"""A NIfTI is cut along the axis whose voxels are longer than the others by this factor: sections
+are farther apart than their pixels; the sides of isotropic volumes differ by rounding only."""
 
 
 def run(
@@ -49,7 +56,7 @@ def run(
 ) -> None:
     """Write the manifest of a folder of section images, or of a stack in a 3D NIfTI.
 
-    And print what it could not know.
+    What it could not find out is listed on stderr.
 
     Parameters
     ----------
@@ -73,6 +80,50 @@ def run(
         A NIfTI that is no stack.
     """
     source = Path(source)
+    _check_flags(section_spacing_mm, thickness_mm, pixel_size_mm)
+    if out is None:
+        out = (source if source.is_dir() else source.parent) / "sections.tsv"
+    out = Path(out)
+    if out.exists():
+        raise ConfigError(f"{out}: is there already; -o FILE writes another one")
+    if source.is_dir():
+        files = _files_of(source, out.parent, pixel_size_mm, image_channel or "")
+        positions_mm, how = positions_of([f.stem for f in files], section_spacing_mm, thickness_mm)
+        notes = list(_notes_on(files))
+        hint = ""
+        if not image_channel and any("image_channel" in file.fault for file in files):
+            notes.append(hint := "--image-channel NUMBER or NAME chooses a channel of all files")
+        rows = [
+            file.row | {"position_mm": position_mm}
+            for file, position_mm in zip(files, positions_mm, strict=True)
+            if not file.fault
+        ]
+        if not rows:
+            why = some_of([file.fault for file in files]) + (hint and f" ({hint})")
+            raise ManifestError(f"{source}: no image in it can be read: {why}")
+        notes += [
+            f"position_mm: {how}",
+            "not known from files: the direction of the stack (orientation, in the sheet)",
+        ]
+    elif source.name.lower().endswith((".nii", ".nii.gz")):
+        if section_spacing_mm is not None or thickness_mm is not None:
+            flag = "--section-spacing-mm" if thickness_mm is None else "--thickness-mm"
+            raise ConfigError(f"{flag}: the header of {source} says how far slices are apart")
+        if image_channel is not None:
+            raise ConfigError(f"--image-channel: slices of {source} have one channel")
+        rows, notes = _of_volume(source, out.parent, slice_axis, pixel_size_mm)
+    elif source.exists():
+        raise ConfigError(f"{source}: expected a folder of section images, or one 3D NIfTI")
+    else:
+        raise ManifestError(f"{source}: no such file or folder")
+    write_tsv(out, rows, _COLUMNS)
+    for line in (f"{len(rows)} sections -> {out}", *notes):
+        logger.info(f"manifest: {line}")
+
+
+def _check_flags(
+    section_spacing_mm: float | None, thickness_mm: float | None, pixel_size_mm: float | None
+) -> None:
     for flag, value in (
         ("--section-spacing-mm", section_spacing_mm),
         ("--thickness-mm", thickness_mm),
@@ -82,39 +133,15 @@ def run(
             raise ConfigError(f"{flag}: expected a number above 0, found {value:g}")
     if section_spacing_mm is not None and thickness_mm is not None:
         raise ConfigError("--section-spacing-mm and --thickness-mm: expected one of them")
-    if out is None:
-        out = (source if source.is_dir() else source.parent) / "sections.tsv"
-    out = Path(out)
-    if out.exists():
-        raise ConfigError(f"{out}: is there already; -o FILE writes another one")
-    if source.is_dir():
-        rows, said = of_folder(
-            source, out.parent, section_spacing_mm, thickness_mm, pixel_size_mm, image_channel or ""
-        )
-    elif source.name.lower().endswith((".nii", ".nii.gz")):
-        if section_spacing_mm is not None or thickness_mm is not None:
-            said_of = "--section-spacing-mm" if thickness_mm is None else "--thickness-mm"
-            raise ConfigError(f"{said_of}: the header of {source} says how far slices are apart")
-        if image_channel is not None:
-            raise ConfigError(f"--image-channel: slices of {source} have one channel")
-        rows, said = of_volume(source, out.parent, slice_axis, pixel_size_mm)
-    elif source.exists():
-        raise ConfigError(f"{source}: expected a folder of section images, or one 3D NIfTI")
-    else:
-        raise ManifestError(f"{source}: no such file or folder")
-    write_tsv(out, rows, COLUMNS)
-    print(f"manifest: {len(rows)} sections -> {out}", file=sys.stderr)
-    for line in said:
-        print(f"manifest: {line}", file=sys.stderr)
 
 
-def natural(name: str) -> tuple[Any, ...]:
+def _natural(name: str) -> tuple[Any, ...]:
     """Key that sorts ``s2`` before ``s10``, and is the same whatever the case."""
     parts = re.split(r"(\d+)", name.casefold())
     return (*((int(p), p) if i % 2 else (p,) for i, p in enumerate(parts)), name)
 
 
-def stem_of(name: str) -> str:
+def _stem_of(name: str) -> str:
     """A file's name without its ending, ``a`` of ``a.nii.gz`` and of ``a.ome.tif``."""
     low = name.lower()
     for ending in (*(f".ome{s}" for s in (".tif", ".tiff", ".btf")), *SUFFIXES[::-1]):
@@ -123,7 +150,7 @@ def stem_of(name: str) -> str:
     return name
 
 
-def section_id(stem: str) -> str:
+def _section_id(stem: str) -> str:
     """An id like a name: letters, digits, ``.``, ``_`` and ``-``, beginning with one of the first.
 
     Accents are dropped, anything else becomes ``_``.
@@ -134,101 +161,109 @@ def section_id(stem: str) -> str:
     return plain or "section"
 
 
-def of_folder(
-    folder: Path,
-    beside: Path,
-    spacing_mm: float | None,
-    thickness_mm: float | None,
-    pixel_size_mm: float | None,
-    image_channel: str,
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """(rows, what is to be said) of a folder of images; `beside` is where the manifest goes."""
-    names = sorted(
-        (
-            p.name
-            for p in folder.iterdir()
-            if p.name.lower().endswith(tuple(SUFFIXES)) and not p.name.startswith(".")
-        ),
-        key=natural,
-    )
-    stems = {name: stem_of(name) for name in names}
-    known = set(stems.values())
+def _rounded(value: float) -> float:
+    """Without the last digits, which are of the computation: 0.3, not 0.30000000000000004."""
+    return float(f"{value:.9g}")
+
+
+@dataclass(frozen=True)
+class _SectionFile:
+    """One section image of a folder.
+
+    Attributes
+    ----------
+    row : of the manifest, without its position; its id is made of the file's name.
+    stated : pixel size that the file contains, if it states one and none is given.
+    fault : why the file cannot be read, or empty.
+    """
+
+    name: str
+    stem: str
+    row: dict[str, Any]
+    stated: PixelSize | None
+    fault: str
+
+
+def _files_of(
+    folder: Path, beside: Path, pixel_size_mm: float | None, image_channel: str
+) -> list[_SectionFile]:
+    """The section images of a folder in their natural order; `beside` is the manifest's folder.
+
+    Raises
+    ------
+    ManifestError
+        There is none.
+    """
+    names = (p.name for p in folder.iterdir() if p.name.lower().endswith(SUFFIXES))
+    names = sorted((name for name in names if not name.startswith(".")), key=_natural)
+    stems = {name: _stem_of(name) for name in names}
     companions: dict[str, dict[str, str]] = {}
     for name, stem in stems.items():
         for ending, column in COMPANIONS.items():
-            if stem.endswith(ending) and stem.removesuffix(ending) in known:
-                companions.setdefault(stem.removesuffix(ending), {})[column] = name
-    taken = {name for some in companions.values() for name in some.values()}
-    names = [name for name in names if name not in taken]
-    if not names:
-        within = next((p for p in sorted(folder.iterdir()) if p.is_dir()), None)
-        hint = f"; images in folders below, as {within}, take a manifest each" if within else ""
+            if stem.endswith(ending) and (of := stem.removesuffix(ending)) in stems.values():
+                companions.setdefault(of, {})[column] = name
+    images = set(names).difference(*(some.values() for some in companions.values()))
+    if not images:
+        below = next((p for p in sorted(folder.iterdir()) if p.is_dir()), None)
+        hint = f"; images in folders below, as {below}, take a manifest each" if below else ""
         raise ManifestError(f"{folder}: no image in it ({', '.join(SUFFIXES)}){hint}")
-
-    said: list[str] = []
-    unknown, odd, broken, sources = [], [], [], {}
-    rows: list[dict[str, Any] | None] = []
-    ids: dict[str, str] = {}
-    for name in names:
-        section = section_id(stems[name])
-        number = 2
-        while section in ids:
-            section, number = f"{section_id(stems[name])}_{number}", number + 1
-        ids[check_id(section, name)] = name
-        row: dict[str, Any] = {"section": section, "image": os.path.relpath(folder / name, beside)}
-        for column, other in companions.get(stems[name], {}).items():
-            row[column] = os.path.relpath(folder / other, beside)
+    files, ids = [], set()
+    for name in (name for name in names if name in images):
+        section = _new_id(name, stems[name], ids)
+        ids.add(section)
+        row = {"section": section, "image": os.path.relpath(folder / name, beside)}
+        for column, companion in companions.get(stems[name], {}).items():
+            row[column] = os.path.relpath(folder / companion, beside)
+        if image_channel:
+            row["image_channel"] = image_channel
+        stated, fault = None, ""
         try:
             image_shape(folder / name, image_channel)
             stated = None if pixel_size_mm else stated_pixel_size(folder / name)
         except ImageError as error:
-            broken.append(str(error))
-            rows.append(None)
-            continue
-        if stated is not None and not stated.is_square:
-            odd.append(f"{section} ({stated.x_mm:g} x {stated.y_mm:g} mm)")
-            stated = None
-        elif stated is not None:
-            sources[stated.source] = sources.get(stated.source, 0) + 1
-        elif pixel_size_mm is None:
-            unknown.append(section)
-        if image_channel:
-            row["image_channel"] = image_channel
-        row["pixel_size_mm"] = pixel_size_mm or (stated and float(f"{stated.x_mm:.9g}"))
-        rows.append(row)
-    renamed = [f"{name} -> {section}" for section, name in ids.items() if section != stems[name]]
+            fault = str(error)
+        is_square = stated is not None and stated.is_square
+        row["pixel_size_mm"] = _rounded(stated.x_mm) if is_square else pixel_size_mm
+        files.append(_SectionFile(name, stems[name], row, stated, fault))
+    return files
+
+
+def _new_id(name: str, stem: str, used: Collection[str]) -> str:
+    """The id of a file; where the same is used already, it ends with ``_2``, ``_3``, …"""
+    section, number = _section_id(stem), 2
+    while section in used:
+        section, number = f"{_section_id(stem)}_{number}", number + 1
+    return check_id(section, name)
+
+
+def _notes_on(files: Sequence[_SectionFile]) -> Iterator[str]:
+    """What the user should look at or fill in."""
+    renamed = [f"{f.name} -> {f.row['section']}" for f in files if f.row["section"] != f.stem]
     if renamed:
-        said.append(f"section: {len(renamed)} names written otherwise: {some_of(renamed)}")
-    for source, count in sources.items():
-        said.append(f"pixel_size_mm: of {count} from their metadata ({source}): check one")
-    if unknown:
-        said.append(
+        yield f"section: {len(renamed)} names written otherwise: {some_of(renamed)}"
+    stated = {f.row["section"]: f.stated for f in files if f.stated is not None}
+    for source, n in Counter(size.source for size in stated.values() if size.is_square).items():
+        yield f"pixel_size_mm: of {n} from their metadata ({source}): check one"
+    empty = [f.row["section"] for f in files if not (f.fault or f.row["pixel_size_mm"])]
+    if unknown := [section for section in empty if section not in stated]:
+        yield (
             f"pixel_size_mm: EMPTY for {len(unknown)}, their files do not say it: fill it in, or"
             f" give --pixel-size-mm: {some_of(unknown)}"
         )
-    if odd:
-        said.append(f"pixel_size_mm: EMPTY, pixels are not square: {some_of(odd)}")
-    to_choose = not image_channel and any("image_channel" in why for why in broken)
-    if broken:
-        said.append(f"LEFT OUT, {len(broken)} cannot be read: {some_of(broken)}")
-        said += [CHOOSE] if to_choose else []
-    positions, how = positions_of([stems[name] for name in names], spacing_mm, thickness_mm)
-    for row, position in zip(rows, positions, strict=True):
-        if row is not None:
-            row["position_mm"] = position
-    rows = [row for row in rows if row is not None]
-    if not rows:
-        hint = f" ({CHOOSE})" if to_choose else ""
-        raise ManifestError(f"{folder}: no image in it can be read: {some_of(broken)}{hint}")
-    said.append(f"position_mm: {how}")
-    said.append("not known from files: the direction of the stack (orientation, in the sheet)")
-    return rows, said
+    if oblong := [
+        f"{section} ({size.x_mm:g} x {size.y_mm:g} mm)"
+        for section, size in stated.items()
+        if not size.is_square
+    ]:
+        yield f"pixel_size_mm: EMPTY, pixels are not square: {some_of(oblong)}"
+    if faults := [f.fault for f in files if f.fault]:
+        yield f"LEFT OUT, {len(faults)} cannot be read: {some_of(faults)}"
 
 
 def positions_of(
     stems: Sequence[str], spacing_mm: float | None, thickness_mm: float | None
 ) -> tuple[list[float | None], str]:
-    """Positions of files in order, and how they were found.
+    """Positions of files in order, mm, and in words how they were determined.
 
     Numbers in names count where exactly one place in them differs from file to file, or the last
     of several such places.
@@ -245,36 +280,36 @@ def positions_of(
                 "--thickness-mm: expected one number in every name that differs from file to file;"
                 " --section-spacing-mm goes by order"
             )
-        places = [float(f"{(n - numbers[0]) * thickness_mm:.9g}") for n in numbers]
+        places = [_rounded((n - numbers[0]) * thickness_mm) for n in numbers]
         return places, f"from the numbers in the names, {thickness_mm:g} mm each"
     if numbers is None or sorted(numbers) != numbers:
-        places = [float(f"{i * spacing_mm:.9g}") for i in range(len(stems))]
+        places = [_rounded(i * spacing_mm) for i in range(len(stems))]
         return places, f"by the order of the names, {spacing_mm:g} mm apart: check that none misses"
     step = reduce(math.gcd, np.diff(numbers).tolist(), 0) or 1
     ranks = [(n - numbers[0]) // step for n in numbers]
     missing = sorted(set(range(ranks[-1] + 1)) - set(ranks))
-    places = [float(f"{rank * spacing_mm:.9g}") for rank in ranks]
+    places = [_rounded(rank * spacing_mm) for rank in ranks]
     gaps = ""
     if missing:
-        found = some_of([str(numbers[0] + m * step) for m in missing])
-        gaps = f"; {len(missing)} numbers are missing, which leaves gaps: {found}"
+        absent = some_of([str(numbers[0] + m * step) for m in missing])
+        gaps = f"; {len(missing)} numbers are missing, which leaves gaps: {absent}"
     return places, f"by the numbers in the names, {spacing_mm:g} mm apart{gaps}"
 
 
 def _varying_numbers(stems: Sequence[str]) -> list[int] | None:
     """The number in each name that differs from file to file; None where there is none."""
-    found = [[int(n) for n in re.findall(r"\d+", stem)] for stem in stems]
-    if len({len(numbers) for numbers in found}) != 1 or len(stems) < 2:
+    numbers = [[int(n) for n in re.findall(r"\d+", stem)] for stem in stems]
+    if len({len(some) for some in numbers}) != 1 or len(stems) < 2:
         return None
-    places = [list(place) for place in zip(*found, strict=True)]
+    places = [list(place) for place in zip(*numbers, strict=True)]
     different = [place for place in places if len(set(place)) == len(stems)]
     return different[-1] if different else None
 
 
-def of_volume(
+def _of_volume(
     path: Path, beside: Path, slice_axis: str | None, pixel_size_mm: float | None
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """(rows, what is to be said) of the slices of a 3D NIfTI, which are written as files."""
+    """(rows, notes) of the slices of a 3D NIfTI, which are written as files; see `run`."""
     import nibabel as nib
 
     volume = read_volume(path)
@@ -282,15 +317,7 @@ def of_volume(
     unit = header.get_xyzt_units()[0]
     mm = {"micron": 1e-3, "meter": 1000.0}.get(unit, 1.0)
     sides_mm = np.array([float(f"{z * mm:.6g}") for z in header.get_zooms()[:3]])  # float32
-    if slice_axis is not None and slice_axis not in ("i", "j", "k"):
-        raise ConfigError(f"--slice-axis: expected i, j or k, found {slice_axis!r}")
-    if slice_axis is None:
-        # sections lie farther apart than their pixels; of equal sides the last axis is usual
-        others = [max(np.delete(sides_mm, a)) for a in range(3)]
-        wider = [a for a in range(3) if sides_mm[a] > 1.2 * others[a]]
-        axis, why = (wider[0], "its voxels are longest along it") if wider else (2, "the last one")
-    else:
-        axis, why = "ijk".index(slice_axis), "as asked for"
+    axis, why = _axis_to_cut(sides_mm, slice_axis)
     across = [a for a in range(3) if a != axis]
     pixel = [float(sides_mm[a]) for a in across]
     if not math.isclose(*pixel, rel_tol=0.01):
@@ -298,42 +325,61 @@ def of_volume(
             f"{path}: pixels of its slices are {pixel[0]:g} x {pixel[1]:g} mm: expected square"
             " ones; another --slice-axis, or resample it"
         )
-    side_mm = pixel_size_mm or float(f"{pixel[0]:.9g}")
-    data = volume.data if volume.data.dtype.kind != "b" else volume.data.astype(np.uint8)
-    folder = beside / f"{section_id(stem_of(path.name))}_slices"
-    width = max(3, len(str(data.shape[axis])))
-    rows, empty = [], []
-    for index in range(data.shape[axis]):
-        plane = np.take(data, index, axis=axis).T
-        name = f"{index:0{width}d}"
-        file = folder / f"{name}.nii.gz"
-        write_plane(file, plane if plane.dtype.kind != "f" else plane.astype(np.float32), side_mm)
-        row: dict[str, Any] = {
-            "section": name,
+    side_mm = pixel_size_mm or _rounded(pixel[0])
+    folder = beside / f"{_section_id(_stem_of(path.name))}_slices"
+    rows = [
+        {
+            "section": file.name.partition(".")[0],
             "image": os.path.relpath(file, beside),
-            "position_mm": float(f"{index * sides_mm[axis]:.9g}"),
+            "position_mm": _rounded(index * sides_mm[axis]),
             "pixel_size_mm": side_mm,
-            "exclude": "",
+            "exclude": "true" if is_empty else "",
         }
-        if plane.min() == plane.max():
-            row["exclude"] = "true"
-            empty.append(name)
-        rows.append(row)
+        for index, (file, is_empty) in enumerate(_write_slices(volume, axis, folder, side_mm))
+    ]
+    empty = [row["section"] for row in rows if row["exclude"]]
     if len(empty) == len(rows):
         raise ImageError(f"{path}: every slice along {'ijk'[axis]} is one single value")
-    said = [
+    notes = [
         f"slices along axis {'ijk'[axis]} ({why}), written to {folder}",
         f"pixel_size_mm: {side_mm:g}, {'as given' if pixel_size_mm else 'from the header'}",
         f"position_mm: {sides_mm[axis]:g} mm apart, from the header",
     ]
     if unit == "unknown":
-        said.append("the header does not say its unit of length: taken as mm, check it")
+        notes.append("the header does not say its unit of length: taken as mm, check it")
     if empty:
-        said.append(f"exclude: {len(empty)} slices are empty: {some_of(empty)}")
+        notes.append(f"exclude: {len(empty)} slices are empty: {some_of(empty)}")
     letters = "".join(nib.aff2axcodes(volume.world_from_voxel)[a] for a in (*across, axis))
     if int(header["sform_code"]) or int(header["qform_code"]):
         orientation_matrix(letters)
-        said.append(f"orientation, if the header was ever set: {letters}; auto finds it otherwise")
+        notes.append(f"orientation, if the header was ever set: {letters}; auto finds it otherwise")
     else:
-        said.append("orientation: the header does not say it; auto finds it")
-    return rows, said
+        notes.append("orientation: the header does not say it; auto finds it")
+    return rows, notes
+
+
+def _axis_to_cut(sides_mm: np.ndarray, slice_axis: str | None) -> tuple[int, str]:
+    """The axis across the slices, and in words why; `sides_mm` are those of a voxel."""
+    if slice_axis is not None:
+        if slice_axis not in ("i", "j", "k"):
+            raise ConfigError(f"--slice-axis: expected i, j or k, found {slice_axis!r}")
+        return "ijk".index(slice_axis), "as asked for"
+    for axis in range(3):
+        if sides_mm[axis] > _THICKER * max(np.delete(sides_mm, axis)):
+            return axis, "its voxels are longest along it"
+    return 2, "the last one"  # as is usual
+
+
+def _write_slices(
+    volume: Volume, axis: int, folder: Path, pixel_size_mm: float
+) -> Iterator[tuple[Path, bool]]:
+    """Write each slice along an axis; (file, whether it has one single value) of each."""
+    n_slices = volume.data.shape[axis]
+    width = max(3, len(str(n_slices)))
+    for index in range(n_slices):
+        plane = np.take(volume.data, index, axis=axis).T
+        if plane.dtype.kind == "f":
+            plane = plane.astype(np.float32)
+        file = folder / f"{index:0{width}d}.nii.gz"
+        write_plane(file, plane, pixel_size_mm)
+        yield file, bool(plane.min() == plane.max())

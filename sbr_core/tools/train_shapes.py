@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from pathlib import Path
 
 import torch
@@ -15,6 +15,8 @@ from sbr_core.report.losses import write_losses
 from sbr_core.revisions import REVISION
 from sbr_core.training.loop import checkpoint_key, open_checkpoints, pick_device, train
 from sbr_core.training.shapes import ShapesTask
+
+logger = logging.getLogger(__name__)
 
 STAGE = "train_shapes"
 
@@ -42,7 +44,7 @@ def run(
     architecture = registrar_architecture(options)
     registrar = build_registrar(**architecture).to(device)
     key = checkpoint_key(STAGE, REVISION[STAGE], options.model_dump(mode="json"), "shapes")
-    print(f"{STAGE}: {architecture['network']}", file=sys.stderr)
+    logger.info(f"{STAGE}: {architecture['network']}")
     out_dir = Path(out_dir)
     with open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
         history = train(ShapesTask(registrar, options, device), options, folder, device)

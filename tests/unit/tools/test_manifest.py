@@ -19,11 +19,16 @@ def _said(capsys):
     return capsys.readouterr().err
 
 
+@pytest.fixture(autouse=True)
+def _log_level(caplog):
+    caplog.set_level("INFO", "sbr_core")
+
+
 def _run(source, **flags):
     manifest.run(None, source=source, **flags)
 
 
-def test_files_come_in_natural_order_and_what_is_not_known_is_said(tmp_path, capsys):
+def test_files_come_in_natural_order_and_what_is_not_known_is_said(tmp_path, caplog):
     for number in (10, 1, 9, 2):
         write_png(tmp_path / f"slide{number}.png", GREY)
     write_png(tmp_path / ".hidden.png", GREY)
@@ -33,20 +38,20 @@ def test_files_come_in_natural_order_and_what_is_not_known_is_said(tmp_path, cap
     assert header == ["section", "image", "position_mm", "pixel_size_mm"]
     assert [row["section"] for row in rows] == ["slide1", "slide2", "slide9", "slide10"]
     assert {row["position_mm"] + row["pixel_size_mm"] for row in rows} == {""}
-    said = _said(capsys)
+    said = caplog.text
     assert "position_mm: EMPTY" in said and "pixel_size_mm: EMPTY for 4" in said
     with pytest.raises(ManifestError, match="position_mm: expected a number"):
         read_manifest(tmp_path / "sections.tsv")  # so that it cannot be overlooked
 
 
-def test_with_spacing_and_pixel_size_it_is_a_manifest(tmp_path, capsys):
+def test_with_spacing_and_pixel_size_it_is_a_manifest(tmp_path, caplog):
     for number in (1, 3, 4):
         write_png(tmp_path / f"s_{number:02d}.png", GREY)
     _run(tmp_path, section_spacing_mm=0.2, pixel_size_mm=0.1)
     rows = read_manifest(tmp_path / "sections.tsv")
     assert [row.position_mm for row in rows] == [0, 0.4, 0.6]
     assert {row.pixel_size_mm for row in rows} == {0.1}
-    assert "1 numbers are missing, which leaves gaps: 2" in _said(capsys)
+    assert "1 numbers are missing, which leaves gaps: 2" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -70,7 +75,7 @@ def test_positions_go_by_the_numbers_in_the_names(names, flags, positions, words
     assert found == positions and words in how
 
 
-def test_metadata_masks_odd_names_and_damaged_files(tmp_path, capsys):
+def test_metadata_masks_odd_names_and_damaged_files(tmp_path, caplog):
     size = {"PhysicalSizeX": 2.5, "PhysicalSizeY": 2.5}
     tifffile.imwrite(tmp_path / "Schnitt ä 1.ome.tif", GREY, metadata=size)
     tifffile.imwrite(tmp_path / "Schnitt ä 2.ome.tif", GREY, metadata=size | {"PhysicalSizeY": 5})
@@ -83,7 +88,7 @@ def test_metadata_masks_odd_names_and_damaged_files(tmp_path, capsys):
     for name in (rows[0]["image"], rows[0]["mask"]):
         assert (tmp_path / "tables" / name).is_file()
     assert rows[1]["mask"] == ""
-    said = _said(capsys)
+    said = caplog.text
     for words in ("not square", "LEFT OUT, 1", "Schnitt ä 3.tif: not readable", "OME-XML"):
         assert words in said
     assert "names written otherwise" in said
@@ -157,7 +162,7 @@ def _stack(path, slices_along=1, unit="mm", sides=(0.1, 0.5, 0.1)):
     return data
 
 
-def test_a_stack_in_one_nifti_becomes_its_slices(tmp_path, capsys):
+def test_a_stack_in_one_nifti_becomes_its_slices(tmp_path, caplog):
     data = _stack(tmp_path / "brain.nii.gz")
     _run(tmp_path / "brain.nii.gz")
     rows = read_manifest(tmp_path / "sections.tsv")
@@ -165,7 +170,7 @@ def test_a_stack_in_one_nifti_becomes_its_slices(tmp_path, capsys):
     assert [row.position_mm for row in rows][:4] == [0, 0.5, 1.0, 2.0]
     assert {row.pixel_size_mm for row in rows} == {0.1}
     np.testing.assert_array_equal(read_picture(rows[3].image), data[:, 4].T)
-    said = _said(capsys)
+    said = caplog.text
     assert "axis j" in said and "LIA" in said and "1 slices are empty: 003" in said
 
 
