@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from sbr_core.artifacts.receipts import file_of
-from sbr_core.config import GeneratorNetwork, IntensityOptions, RegistrarNetwork, TrainOptions
+from sbr_core.config import IntensityOptions, TrainOptions
 from sbr_core.errors import WeightsError
 from sbr_core.functional.intensity import normalise
 from sbr_core.io.volumes import read_plane
@@ -33,25 +33,6 @@ _PREPROCESSING = {
     "method": (*_OF_ANY, "registers", "synthesis_rim_px", "medium_share", "medium_margin_px"),
 }
 """What inference reads of the header's `preprocessing`, by the kind of the weights."""
-
-
-def registrar_architecture(options: RegistrarNetwork) -> dict[str, Any]:
-    """Keyword arguments of `build_registrar` that options describe."""
-    names = {
-        "unet": ("encoder_channels", "decoder_channels", "squaring_steps"),
-        "pyramid": ("encoder_channels", "estimator_channels", "radius_px", "squaring_steps"),
-    }
-    keys = ("network", *names[options.network])
-    return {key: getattr(options, key) for key in keys}
-
-
-def generator_architecture(options: GeneratorNetwork) -> dict[str, Any]:
-    """Keyword arguments of the `Generator` that options describe."""
-    return {
-        "channels": options.generator_channels,
-        "residual_blocks": options.residual_blocks,
-        "skips": options.generator_skips,
-    }
 
 
 def weights_header(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from sbr_core.config import GeneratorNetwork
 
 
 def instance_norm(x: Tensor) -> Tensor:
@@ -192,3 +195,12 @@ class Generator(nn.Module):
                     break
         found[5] = x
         return x, [found[layer] for layer in layers], levels
+
+
+def generator_architecture(options: GeneratorNetwork) -> dict[str, Any]:
+    """Keyword arguments of the `Generator` that options describe."""
+    return {
+        "channels": options.generator_channels,
+        "residual_blocks": options.residual_blocks,
+        "skips": options.generator_skips,
+    }

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sbr_core.functional.warp import exponentiate, upsample_velocity, warp
+
+if TYPE_CHECKING:
+    from sbr_core.config import RegistrarNetwork
 
 
 class Registrar(nn.Module, ABC):
@@ -258,3 +261,13 @@ def build_registrar(network: str = "unet", **architecture: Any) -> Registrar:
     if network not in NETWORKS:
         raise ValueError(f"expected one of {', '.join(NETWORKS)}, found {network!r}")
     return NETWORKS[network](**architecture)
+
+
+def registrar_architecture(options: RegistrarNetwork) -> dict[str, Any]:
+    """Keyword arguments of `build_registrar` that options describe."""
+    names = {
+        "unet": ("encoder_channels", "decoder_channels", "squaring_steps"),
+        "pyramid": ("encoder_channels", "estimator_channels", "radius_px", "squaring_steps"),
+    }
+    keys = ("network", *names[options.network])
+    return {key: getattr(options, key) for key in keys}

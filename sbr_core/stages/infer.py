@@ -60,7 +60,7 @@ from sbr_core.io.transforms import (
 from sbr_core.io.volumes import read_plane, write_plane
 from sbr_core.methods import TRAINED_METHODS
 from sbr_core.revisions import REVISION
-from sbr_core.training.loop import pick_device
+from sbr_core.training.devices import pick_device
 from sbr_core.training.predict import as_batch, crop, predict
 from sbr_core.training.refine import refine
 
@@ -353,7 +353,6 @@ class NetworkPredictor:
             targets,
             as_batch(moving, multiple),
             dilate(tissue, int(self.preprocessing["synthesis_rim_px"])),
-            batch_size=self.options.batch_size,
             device=self.device,
             registers=self.preprocessing["registers"],
             # the other way round is known to a registrar of like images only
@@ -364,10 +363,7 @@ class NetworkPredictor:
                 self.registrar,
                 *(t.to(self.device) for t in (velocity_half_px, targets, synthesised)),
                 compared.to(self.device),
-                steps=self.options.refine_steps,
-                learning_rate=self.options.refine_learning_rate,
-                smoothness=self.options.refine_smoothness,
-                window_px=self.options.refine_window_px,
+                self.options,
             ).cpu()
         velocity_px = upsample_velocity(velocity_half_px, tuple(synthesised.shape[-2:]))
         velocity_px = crop(velocity_px, network_grid.shape, multiple).double().numpy()

@@ -13,16 +13,14 @@ import torch
 
 from sbr_core.artifacts.label_pairs import LabelPairs, read_label_volume
 from sbr_core.artifacts.networks import (
-    generator_architecture,
     load_registrar,
     read_planes,
-    registrar_architecture,
     stacked,
     start_from,
     weights_header,
 )
 from sbr_core.artifacts.receipts import matrix_of, read_table
-from sbr_core.config import GeneratorNetwork, PairOptions, ThroughRegistrarOptions, takes_registrar
+from sbr_core.config import PairOptions, ThroughRegistrarOptions, takes_registrar
 from sbr_core.errors import ConfigError, TrainingError, WeightsError
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.files import sha256_file, sha256_of
@@ -31,26 +29,15 @@ from sbr_core.io.provenance import write_provenance
 from sbr_core.io.transforms import STACK_TRANSFORM, read_stack_from_world
 from sbr_core.io.weights import save_weights
 from sbr_core.methods import LABEL_METHODS, SHARED_REGISTRAR_METHODS
-from sbr_core.nn.discriminator import Discriminator
-from sbr_core.nn.generator import Generator
-from sbr_core.nn.projection import Projection
-from sbr_core.nn.registrar import Registrar, build_registrar
+from sbr_core.nn.generator import generator_architecture
+from sbr_core.nn.registrar import registrar_architecture
 from sbr_core.report.losses import write_losses
 from sbr_core.revisions import REVISION
-from sbr_core.training.cgan import CganTask
-from sbr_core.training.loop import (
-    Task,
-    checkpoint_key,
-    fingerprint,
-    open_checkpoints,
-    pick_device,
-    pick_precision,
-    train,
-)
-from sbr_core.training.nmi import NmiTask, NmiwTask
+from sbr_core.training.checkpoints import checkpoint_key, fingerprint, open_checkpoints
+from sbr_core.training.devices import pick_device, pick_precision
+from sbr_core.training.loop import train
 from sbr_core.training.pairs import Pairs
-from sbr_core.training.rot import RotTask
-from sbr_core.training.sbr import SbrGTask, SbrRTask, SbrTask
+from sbr_core.training.tasks import Task, build_task
 
 STAGE = "train"
 
@@ -168,18 +155,9 @@ def run(
         )
         labels = stacked(maps).chunk(2)
     pairs = Pairs(
-        *(t.to(device) for t in (*tensors, *labels)),
-        n_classes=n_classes,
-        section_rim_px=(
-            options.synthesis_rim_px
-            if isinstance(options, GeneratorNetwork)
-            else options.mask_dilation_px
-        ),
-        plane_rim_px=options.mask_dilation_px,
-        medium_share=options.medium_share,
-        medium_margin_px=options.medium_margin_px,
+        *(t.to(device) for t in (*tensors, *labels)), options=options, n_classes=n_classes
     )
-    task = build_task(method, options, pairs, shared, device)
+    task = build_task(method, options, pairs, shared)
     data = fingerprint(*tensors, *labels, *(shared.state_dict().values() if shared else ()))
     if start is not None:
         data = sha256_of([data, sha256_file(start)])
@@ -239,52 +217,6 @@ def run(
             training_seconds=history[-1]["seconds"] if history else 0.0,
         )
         folder.clear()
-
-
-def build_task(
-    method: str,
-    options: Any,
-    pairs: Pairs,
-    shared: Registrar | None,
-    device: torch.device,
-) -> Task:
-    """The networks of a method and what they learn, on the device of the pairs.
-
-    Parameters
-    ----------
-    options : of the method's section.
-    shared : the shared registrar, of methods that train through it or start at it.
-    """
-
-    def generator() -> Generator:
-        return Generator(**generator_architecture(options)).to(device)
-
-    def discriminator() -> Discriminator:
-        return Discriminator(options.discriminator_channels).to(device)
-
-    if shared is None:
-        registrar = build_registrar(**registrar_architecture(options)).to(device)
-    else:  # as a start it learns; a task that goes through it freezes it
-        registrar = shared.requires_grad_(True).to(device)
-    match method:
-        case "nmi":
-            return NmiTask(registrar, pairs, options)
-        case "nmiw":
-            return NmiwTask(registrar, pairs, options)
-        case "cgan":
-            there, back = generator(), generator()
-            judges = discriminator(), discriminator()
-            return CganTask(there, back, *judges, registrar, pairs, options)
-        case "rot":
-            return RotTask(generator(), registrar, discriminator(), pairs, options)
-    made = generator()
-    projection = Projection(made.layer_channels, options.projection_channels).to(device)
-    match method:
-        case "sbr_r":
-            return SbrRTask(made, projection, registrar, pairs, options)
-        case "sbr_g":
-            return SbrGTask(made, projection, registrar, discriminator(), pairs, options)
-    return SbrTask(made, projection, registrar, pairs, options)
 
 
 def _architecture(

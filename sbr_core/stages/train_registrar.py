@@ -17,7 +17,6 @@ from sbr_core.artifacts.names import SHIPPED_REGISTRAR
 from sbr_core.artifacts.networks import (
     load_registrar,
     read_planes,
-    registrar_architecture,
     stacked,
     weights_header,
 )
@@ -27,17 +26,12 @@ from sbr_core.errors import ConfigError, TrainingError
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.tables import read_tsv
 from sbr_core.io.weights import load_weights, save_weights
-from sbr_core.nn.registrar import build_registrar
+from sbr_core.nn.registrar import build_registrar, registrar_architecture
 from sbr_core.report.losses import write_losses
 from sbr_core.revisions import REVISION
-from sbr_core.training.loop import (
-    checkpoint_key,
-    fingerprint,
-    open_checkpoints,
-    pick_device,
-    pick_precision,
-    train,
-)
+from sbr_core.training.checkpoints import checkpoint_key, fingerprint, open_checkpoints
+from sbr_core.training.devices import pick_device, pick_precision
+from sbr_core.training.loop import train
 from sbr_core.training.registrar import RegistrarTask
 
 STAGE = "train_registrar"

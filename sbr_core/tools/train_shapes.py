@@ -7,13 +7,15 @@ from pathlib import Path
 
 import torch
 
-from sbr_core.artifacts.networks import registrar_architecture, weights_header
+from sbr_core.artifacts.networks import weights_header
 from sbr_core.config import ShapesOptions
 from sbr_core.io.weights import save_weights
-from sbr_core.nn.registrar import build_registrar
+from sbr_core.nn.registrar import build_registrar, registrar_architecture
 from sbr_core.report.losses import write_losses
 from sbr_core.revisions import REVISION
-from sbr_core.training.loop import checkpoint_key, open_checkpoints, pick_device, train
+from sbr_core.training.checkpoints import checkpoint_key, open_checkpoints
+from sbr_core.training.devices import pick_device
+from sbr_core.training.loop import train
 from sbr_core.training.shapes import ShapesTask
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -10,11 +10,11 @@ from torch import Tensor
 from sbr_core.functional.similarity import l1
 from sbr_core.functional.warp import warp
 from sbr_core.nn.discriminator import Discriminator
-from sbr_core.nn.generator import Generator
+from sbr_core.nn.generator import Generator, generator_architecture
 from sbr_core.nn.registrar import Registrar
 from sbr_core.training.adversaries import judge_loss, maker_loss
-from sbr_core.training.loop import Player
 from sbr_core.training.pairs import Pairs
+from sbr_core.training.tasks import Player
 from sbr_core.training.through_registrar import ThroughRegistrar
 
 if TYPE_CHECKING:
@@ -62,10 +62,19 @@ class CganTask(ThroughRegistrar):
         self.generator, self.back_generator = generator, back_generator
         self.discriminator, self.back_discriminator = discriminator, back_discriminator
 
+    @classmethod
+    def build(cls, registrar: Registrar, pairs: Pairs, options: CganOptions) -> Self:
+        """With new networks beside the registrar."""
+        new = (
+            *(Generator(**generator_architecture(options)) for _ in range(2)),
+            *(Discriminator(options.discriminator_channels) for _ in range(2)),
+        )
+        return cls(*(network.to(pairs.device) for network in new), registrar, pairs, options)
+
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
         """L1 of the registered synthesis, cycle, identity, and what all adversaries minimise."""
         options = self.options
-        batch = self.pairs.draw(options, rng)
+        batch = self.pairs.draw(rng)
         section, plane = batch.section, batch.plane
         section_tissue, plane_tissue = batch.section_tissue, batch.plane_tissue
         same_wanted = options.identity_weight > 0

@@ -1,4 +1,4 @@
-"""The training loop of every method, its checkpoints and its lock.
+"""The training loop of every method.
 
 A method is a `Task`: modules, and a function that draws a batch and returns its losses. The loop
 knows nothing else about it. On the CPU a training that was interrupted, even by SIGKILL, and taken
@@ -8,222 +8,37 @@ up again ends with the same bits as one that was not.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
-import json
+import logging
 import math
-import os
-import pickle
-import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from sbr_core.errors import TERMINATED, StorageError, TrainingError, storage_fault
+from sbr_core.errors import TERMINATED, TrainingError
+from sbr_core.training.checkpoints import CheckpointFolder
+from sbr_core.training.devices import computes_bfloat16, pick_precision
+from sbr_core.training.tasks import Player, Task
 
 if TYPE_CHECKING:
     from sbr_core.config import TrainOptions
 
-KEPT_CHECKPOINTS = 2
 RUNAWAY_WINDOW = 50
-# what reading half a file can raise
-_DAMAGE = (RuntimeError, EOFError, OSError, ValueError, LookupError, pickle.UnpicklingError)
+"""Steps in the two means that are compared: more average out the noise of single batches, fewer
+notice a runaway sooner."""
+RUNAWAY_RISE, RUNAWAY_FLOOR = 0.5, 0.1
+"""A mean loss this share above that of the start has run away, at least by the floor: losses near
+zero, and those that can be negative, move by more than a share of themselves."""
+_SECOND_MOMENT_DECAY = 0.999
+"""Adam's own default (Kingma and Ba 2015)."""
+_FIRST_LINE_S, _LINE_EVERY_S = 1.0, 5.0
+"""When progress is logged: early, so that a wrong start is seen at once, then now and then."""
 
-
-@dataclass(frozen=True)
-class Player:
-    """Networks that learn at one pace.
-
-    Attributes
-    ----------
-    modules : their names in the task; their gradient is clipped as one.
-    rate_factor : times the learning rate of the options.
-    starts_at : share of the training, in [0, 1), before which they stay as they are.
-    """
-
-    modules: tuple[str, ...]
-    rate_factor: float = 1.0
-    starts_at: float = 0.0
-
-
-class Task(Protocol):
-    """What a method gives to the loop.
-
-    Adversaries are players of one task: the loss is the sum of what each of them minimises, and
-    each part has a gradient for its own player only (`adversarial`).
-
-    Attributes
-    ----------
-    name : for messages.
-    modules : the networks that are trained, by name; all of their parameters.
-    players : how they learn; may be left out where all of them learn as one.
-    watched : name of the loss that tells whether training works; may be left out: ``loss``.
-        With adversaries the sum tells nothing, since what one wins the other loses.
-    done : share of the training that is done, in [0, 1): set by the loop before each step.
-    """
-
-    name: str
-    modules: dict[str, nn.Module]
-    done: float
-
-    def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
-        """Draw a batch with `rng` (CPU) and compute scalars; ``loss`` is the one minimised."""
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto``: CUDA where there is one.
-
-    Raises
-    ------
-    TrainingError
-        CUDA was asked for and there is none.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("device: cuda was asked for, but torch finds none (try: auto)")
-    return torch.device(name)
-
-
-def pick_precision(name: str, device: torch.device) -> str:
-    """``auto``: bfloat16 where the device is known to compute in it, float32 elsewhere.
-
-    A processor without bfloat16 imitates it, more than ten times slower than float32.
-    """
-    if name == "auto":
-        return "bfloat16" if _computes_bfloat16(device) else "float32"
-    return name
-
-
-def _computes_bfloat16(device: torch.device) -> bool | None:
-    """Whether a device has instructions for it; None where torch does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    known = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 or later
-    told = [known[k] for k in ("avx512_bf16", "amx_bf16") if k in known]  # of x86 only
-    return any(told) if told else None
-
-
-def fingerprint(*tensors: Tensor) -> str:
-    """Hex digest of the shapes and bytes of tensors: the data's part of a checkpoint key."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        array = tensor.detach().cpu().contiguous().numpy()
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def checkpoint_key(stage: str, revision: int, options: Mapping[str, Any], data: str) -> str:
-    """Name of the checkpoint folder: another option, data or revision is another training."""
-    facts = json.dumps([stage, revision, dict(options), data], sort_keys=True)
-    return f"{stage}-{hashlib.sha256(facts.encode()).hexdigest()[:20]}"
-
-
-class CheckpointFolder:
-    """The locked folder of one training. Made by `open_checkpoints`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def save(self, state: dict[str, Any]) -> None:
-        """Write the state of a step, on disk before it gets its name; keep the last two."""
-        path = self.path / f"step-{state['step']:09d}.pt"
-        temporary = path.with_suffix(".tmp")
-        try:
-            with open(temporary, "wb") as stream:
-                torch.save(state, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        except Exception as error:
-            reason = storage_fault(error, self.path)
-            temporary.unlink(missing_ok=True)
-            if reason:
-                raise StorageError(f"{path}: cannot be written: {reason}") from error
-            raise
-        folder = os.open(self.path, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
-        for old in self._steps()[:-KEPT_CHECKPOINTS]:
-            old.unlink()
-
-    def load(self) -> dict[str, Any] | None:
-        """The newest readable state, on the CPU, or None."""
-        for path in reversed(self._steps()):
-            try:
-                return torch.load(path, map_location="cpu", weights_only=True)
-            except _DAMAGE as error:
-                _say(f"{path}: damaged, taking the one before ({error})")
-        return None
-
-    def clear(self) -> None:
-        """Forget the checkpoints; the folder itself stays until the lock is given back."""
-        for path in [*self._steps(), *self.path.glob("*.tmp")]:
-            path.unlink()
-
-    def _steps(self) -> list[Path]:
-        return sorted(self.path.glob("step-*.pt"))
-
-
-@contextlib.contextmanager
-def open_checkpoints(root: Path, key: str, *, fresh: bool = False) -> Iterator[CheckpointFolder]:
-    """Hold the checkpoint folder ``root/key``; nothing of it is left once it was cleared.
-
-    Parameters
-    ----------
-    fresh : forget what is there.
-
-    Raises
-    ------
-    TrainingError
-        Another process trains in this folder.
-    """
-    path = Path(root) / key
-    lock = _lock(path)
-    try:
-        for left_over in path.glob("*.tmp"):  # of a process killed while writing
-            left_over.unlink()
-        folder = CheckpointFolder(path)
-        if fresh:
-            folder.clear()
-        yield folder
-    finally:
-        if not list(path.glob("step-*.pt")):
-            shutil.rmtree(path, ignore_errors=True)
-        os.close(lock)
-
-
-def _lock(path: Path) -> int:
-    """Descriptor of the locked file ``path/lock``; the system frees it when the process dies."""
-    while True:
-        path.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:
-            continue  # whoever finished just now took the folder away
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise TrainingError(
-                f"{path}: another process is training here (it holds {path / 'lock'});"
-                " wait for it or stop it"
-            ) from None
-        try:
-            if os.fstat(lock).st_ino == os.stat(path / "lock").st_ino:
-                return lock
-        except FileNotFoundError:
-            pass
-        os.close(lock)  # locked a file that had just been removed
+logger = logging.getLogger(__name__)
 
 
 def progress(step: int, seconds: float, options: TrainOptions) -> float:
@@ -242,6 +57,82 @@ def learning_rate(done: float, options: TrainOptions) -> float:
     falling = options.decay_fraction
     left = max(1.0 - done, 0.0)
     return options.learning_rate * min(1.0, left / falling if falling > 0 else 1.0)
+
+
+class _State:
+    """How far a training is: its networks, its optimiser, its random numbers, its history."""
+
+    def __init__(self, task: Task, options: TrainOptions, device: torch.device) -> None:
+        self.task, self.options, self.device = task, options, device
+        self.players = getattr(task, "players", (Player(tuple(task.modules)),))
+        self.parameters = [
+            [p for name in player.modules for p in task.modules[name].parameters()]
+            for player in self.players
+        ]
+        self.optimiser = torch.optim.Adam(
+            [{"params": own} for own in self.parameters],
+            lr=options.learning_rate,
+            betas=(options.beta1, _SECOND_MOMENT_DECAY),
+            fused=True,
+        )
+        self.rng = torch.Generator().manual_seed(options.seed)
+        self.step, self.seconds, self.rows = 0, 0.0, []
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Go back to what `saved` returned."""
+        for name, module in self.task.modules.items():
+            module.load_state_dict(saved["modules"][name])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.rng.set_state(saved["rng_data"])
+        torch.set_rng_state(saved["rng_cpu"])
+        if self.device.type == "cuda" and saved["rng_cuda"] is not None:
+            torch.cuda.set_rng_state(saved["rng_cuda"], self.device)
+        self.step, self.seconds, self.rows = saved["step"], saved["seconds"], saved["rows"]
+
+    def saved(self) -> dict[str, Any]:
+        """A checkpoint."""
+        on_cuda = self.device.type == "cuda"
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "rows": self.rows,
+            "modules": {name: m.state_dict() for name, m in self.task.modules.items()},
+            "optimiser": self.optimiser.state_dict(),
+            "rng_data": self.rng.get_state(),
+            "rng_cpu": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state(self.device) if on_cuda else None,
+        }
+
+    @property
+    def done(self) -> float:
+        """Share of the training that is done."""
+        return progress(self.step, self.seconds, self.options)
+
+    def advance(self, precision: str) -> tuple[float, dict[str, float]]:
+        """One step of the optimiser: its learning rate, and the losses before it."""
+        task, options, done = self.task, self.options, self.done
+        task.done = done
+        rate = learning_rate(done, options)
+        groups = zip(self.players, self.parameters, self.optimiser.param_groups, strict=True)
+        for player, own, group in groups:
+            group["lr"] = rate * player.rate_factor
+            for parameter in own:
+                parameter.requires_grad_(done >= player.starts_at)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            losses = task.losses(self.rng)
+        self.optimiser.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        norms = [nn.utils.clip_grad_norm_(own, options.max_grad_norm) for own in self.parameters]
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        _stop_if_runaway(task, self.step, self.rows, values)
+        if not all(math.isfinite(float(norm)) for norm in norms):
+            raise TrainingError(
+                f"{task.name}: the gradient is not finite at step {self.step + 1}; try a lower"
+                " learning_rate"
+            )
+        self.optimiser.step()
+        self.step += 1
+        return rate, values
 
 
 def train(
@@ -268,108 +159,62 @@ def train(
     SystemExit, KeyboardInterrupt
         Code 143 after SIGTERM, or Ctrl-C: after the step at hand, once a checkpoint is written.
     """
-    players = getattr(task, "players", (Player(tuple(task.modules)),))
-    parameters = [[p for m in q.modules for p in task.modules[m].parameters()] for q in players]
-    watched = getattr(task, "watched", "loss")
-    optimiser = torch.optim.Adam(
-        [{"params": own} for own in parameters],
-        lr=options.learning_rate,
-        betas=(options.beta1, 0.999),
-        fused=True,
-    )
-    rng = torch.Generator().manual_seed(options.seed)
-    step, seconds, rows = 0, 0.0, []
-    if (state := folder.load()) is not None:
-        for name, module in task.modules.items():
-            module.load_state_dict(state["modules"][name])
-        optimiser.load_state_dict(state["optimiser"])
-        rng.set_state(state["rng_data"])
-        torch.set_rng_state(state["rng_cpu"])
-        if device.type == "cuda" and state["rng_cuda"] is not None:
-            torch.cuda.set_rng_state(state["rng_cuda"], device)
-        step, seconds, rows = state["step"], state["seconds"], state["rows"]
-        _say(f"{task.name}: going on from step {step} of {options.steps}")
+    state = _State(task, options, device)
+    if (saved := folder.load()) is not None:
+        state.load(saved)
+        logger.info(f"{task.name}: going on from step {state.step} of {options.steps}")
+    precision = _set_up(task, options, device)
+    for module in task.modules.values():
+        module.train()
+    report = _Progress(task.name, state.step, state.done)
+    saved_at, saved_step = time.monotonic(), state.step
+    began = saved_at - state.seconds
+    with _stop_signals() as received:
+        while not received and state.done < 1.0:
+            rate, losses = state.advance(precision)
+            state.seconds = time.monotonic() - began
+            facts = {"step": state.step, "learning_rate": rate, "seconds": state.seconds}
+            state.rows.append(facts | losses)
+            report.log(state.step, state.done, losses[_watched(task)])
+            if time.monotonic() - saved_at > options.checkpoint_every_s:
+                folder.save(state.saved())
+                saved_at, saved_step = time.monotonic(), state.step
+        if saved_step < state.step:
+            folder.save(state.saved())
+    if received:
+        logger.info(
+            f"{task.name}: {received[0].name}: checkpoint written at step {state.step} of"
+            f" {options.steps}; the same command goes on from there"
+        )
+        raise SystemExit(TERMINATED) if received[0] == signal.SIGTERM else KeyboardInterrupt
+    for module in task.modules.values():
+        module.eval()
+    return state.rows
 
+
+def _set_up(task: Task, options: TrainOptions, device: torch.device) -> str:
+    """Compile the networks where that is asked for and possible; the precision to compute in."""
     if device.type == "cuda" and options.compile:
         for module in task.modules.values():
             module.compile()
     precision = pick_precision(options.precision, device)
-    _say(f"{task.name}: on {device} in {precision}")
-    if precision == "bfloat16" and _computes_bfloat16(device) is False:
-        _say(
+    logger.info(f"{task.name}: on {device} in {precision}")
+    if precision == "bfloat16" and computes_bfloat16(device) is False:
+        logger.warning(
             f"{task.name}: this {device.type} only imitates bfloat16, which takes more than ten"
             " times as long as float32 (precision: auto)"
         )
     if device.type == "cpu" and options.compile:
-        _say(f"{task.name}: compile is for CUDA only, ignored on the CPU")
+        logger.warning(f"{task.name}: compile is for CUDA only, ignored on the CPU")
+    return precision
 
-    def save() -> None:
-        folder.save(
-            {
-                "step": step,
-                "seconds": seconds,
-                "rows": rows,
-                "modules": {name: m.state_dict() for name, m in task.modules.items()},
-                "optimiser": optimiser.state_dict(),
-                "rng_data": rng.get_state(),
-                "rng_cpu": torch.get_rng_state(),
-                "rng_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-            }
-        )
 
-    for module in task.modules.values():
-        module.train()
-    teller = _Progress(task.name, step, progress(step, seconds, options))
-    saved_at, saved_step = time.monotonic(), step
-    began = saved_at - seconds
-    with _asked_to_stop() as asked:
-        while not asked and (done := progress(step, seconds, options)) < 1.0:
-            task.done = done
-            rate = learning_rate(done, options)
-            for player, own, group in zip(players, parameters, optimiser.param_groups, strict=True):
-                group["lr"] = rate * player.rate_factor
-                for parameter in own:
-                    parameter.requires_grad_(done >= player.starts_at)
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                losses = task.losses(rng)
-            optimiser.zero_grad(set_to_none=True)
-            losses["loss"].backward()
-            norms = [nn.utils.clip_grad_norm_(own, options.max_grad_norm) for own in parameters]
-            values = {name: float(value.detach()) for name, value in losses.items()}
-            _stop_if_runaway(task.name, step, rows, values, watched)
-            if not all(math.isfinite(float(norm)) for norm in norms):
-                raise TrainingError(
-                    f"{task.name}: the gradient is not finite at step {step + 1}; try a lower"
-                    " learning_rate"
-                )
-            optimiser.step()
-            step += 1
-            seconds = time.monotonic() - began
-            rows.append({"step": step, "learning_rate": rate, "seconds": seconds, **values})
-            teller.tell(step, progress(step, seconds, options), values[watched])
-
-            if time.monotonic() - saved_at > options.checkpoint_every_s:
-                save()
-                saved_at, saved_step = time.monotonic(), step
-        if saved_step < step:
-            save()
-    if asked:
-        _say(
-            f"{task.name}: {asked[0].name}: checkpoint written at step {step} of {options.steps};"
-            " the same command goes on from there"
-        )
-        raise SystemExit(TERMINATED) if asked[0] == signal.SIGTERM else KeyboardInterrupt
-    for module in task.modules.values():
-        module.eval()
-    return rows
+def _watched(task: Task) -> str:
+    return getattr(task, "watched", "loss")
 
 
 def _stop_if_runaway(
-    name: str,
-    step: int,
-    rows: list[dict[str, float]],
-    values: Mapping[str, float],
-    watched: str,
+    task: Task, step: int, rows: list[dict[str, float]], values: Mapping[str, float]
 ) -> None:
     """TrainingError when training has gone wrong for good.
 
@@ -379,56 +224,56 @@ def _stop_if_runaway(
     """
     if not math.isfinite(values["loss"]):
         raise TrainingError(
-            f"{name}: the loss is {values['loss']} at step {step + 1}; try a lower learning_rate"
+            f"{task.name}: the loss is {values['loss']} at step {step + 1}; try a lower"
+            " learning_rate"
         )
     if len(rows) < RUNAWAY_WINDOW:
         return
-    start = sum(r[watched] for r in rows[:RUNAWAY_WINDOW]) / RUNAWAY_WINDOW
-    last = [r[watched] for r in rows[-RUNAWAY_WINDOW + 1 :]]
+    watched = _watched(task)
+    start = sum(row[watched] for row in rows[:RUNAWAY_WINDOW]) / RUNAWAY_WINDOW
+    last = [row[watched] for row in rows[-RUNAWAY_WINDOW + 1 :]]
     now = (sum(last) + values[watched]) / RUNAWAY_WINDOW
-    if now > start + max(0.5 * abs(start), 0.1):
+    if now > start + max(RUNAWAY_RISE * abs(start), RUNAWAY_FLOOR):
         raise TrainingError(
-            f"{name}: the loss ran away: {now:.4g} on average up to step {step + 1}, {start:.4g}"
-            " at the start; try a lower learning_rate"
+            f"{task.name}: the loss ran away: {now:.4g} on average up to step {step + 1},"
+            f" {start:.4g} at the start; try a lower learning_rate"
         )
 
 
 @contextlib.contextmanager
-def _asked_to_stop() -> Iterator[list[signal.Signals]]:
+def _stop_signals() -> Iterator[list[signal.Signals]]:
     """A list that SIGTERM and Ctrl-C are put into, instead of ending a step in its middle.
 
     A second Ctrl-C does not wait any longer.
     """
-    asked: list[signal.Signals] = []
+    received: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
-        yield asked  # only the main thread may handle signals
+        yield received  # only the main thread may handle signals
         return
 
-    def note(number: int, _: Any) -> None:
-        if number == signal.SIGINT and number in asked:
+    def receive(number: int, _: Any) -> None:
+        if number == signal.SIGINT and number in received:
             raise KeyboardInterrupt
-        asked.append(signal.Signals(number))
+        received.append(signal.Signals(number))
 
-    before = {n: signal.signal(n, note) for n in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {n: signal.signal(n, receive) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield asked
+        yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 class _Progress:
-    """A line on stderr now and then: step, mean loss, speed, time left; the first one early."""
-
-    first_s, every_s = 1.0, 5.0
+    """Logs a line now and then: step, mean loss, speed, time left."""
 
     def __init__(self, name: str, step: int, done: float) -> None:
         self.name, self.first, self.done = name, step, done
         self.started = time.monotonic()
-        self.next_s = self.started + self.first_s
+        self.next_s = self.started + _FIRST_LINE_S
         self.losses: list[float] = []
 
-    def tell(self, step: int, done: float, loss: float) -> None:
+    def log(self, step: int, done: float, loss: float) -> None:
         self.losses.append(loss)
         now = time.monotonic()
         if now < self.next_s and done < 1.0:
@@ -436,12 +281,8 @@ class _Progress:
         speed = (step - self.first) / max(now - self.started, 1e-9)
         left = int((1.0 - min(done, 1.0)) / max(done - self.done, 1e-9) * (now - self.started))
         mean = sum(self.losses) / len(self.losses)
-        _say(
+        logger.info(
             f"{self.name}: step {step} ({min(done, 1.0):.0%})  loss {mean:.4f}  {speed:.2f} steps/s"
             f"  {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
         )
-        self.next_s, self.losses = now + self.every_s, []
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        self.next_s, self.losses = now + _LINE_EVERY_S, []

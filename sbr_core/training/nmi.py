@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -33,10 +33,15 @@ class NmiTask:
         self.modules = {"registrar": registrar}
         self.registrar, self.pairs, self.options = registrar, pairs, options
 
+    @classmethod
+    def build(cls, registrar: Registrar, pairs: Pairs, options: NmiOptions) -> Self:
+        """There is nothing beside the registrar."""
+        return cls(registrar, pairs, options)
+
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
         """-NMI of both directions + smoothness of the velocity they share."""
         options = self.options
-        batch = self.pairs.draw(options, rng)
+        batch = self.pairs.draw(rng)
         velocity_half_px = self.registrar(batch.plane, batch.section)
         disp_px = self.registrar.displacement(
             torch.cat((velocity_half_px, -velocity_half_px)), batch.plane.shape[-2:]

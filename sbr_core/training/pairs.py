@@ -48,8 +48,9 @@ class Pairs:
     planes, plane_masks : (N, 1, H, W), the MRI planes of the same positions.
     section_labels, plane_labels : (N, 1, H, W), number of the class from 1 to `n_classes`, 0
         where there is none.
-    section_rim_px, plane_rim_px : width of the rims: what is synthesised, and compared.
-    medium_share, medium_margin_px : as in `without_medium`.
+    options : of the method: how wide the rims are in which a section is synthesised and a plane is
+        compared (of methods that synthesise nothing both alike), which planes are cut
+        (`without_medium`), and how batches are drawn.
     """
 
     def __init__(
@@ -61,18 +62,22 @@ class Pairs:
         section_labels: Tensor | None = None,
         plane_labels: Tensor | None = None,
         *,
-        section_rim_px: int,
-        plane_rim_px: int,
+        options: PairOptions,
         n_classes: int = 0,
-        medium_share: float = 1.0,
-        medium_margin_px: int = 0,
     ) -> None:
+        self.options = options
         planes, plane_masks, _ = without_medium(
-            planes, plane_masks, section_masks, share=medium_share, margin_px=medium_margin_px
+            planes,
+            plane_masks,
+            section_masks,
+            share=options.medium_share,
+            margin_px=options.medium_margin_px,
         )
         self.images = torch.stack((sections, planes))
         # channel 0: tissue; channel 1: a rim more
         masks = torch.stack((section_masks, plane_masks))
+        plane_rim_px = options.mask_dilation_px
+        section_rim_px = getattr(options, "synthesis_rim_px", plane_rim_px)
         rims = dilate(section_masks, section_rim_px), dilate(plane_masks, plane_rim_px)
         self.masks = torch.cat((masks, torch.stack(rims)), 2)
         self.labels = None
@@ -81,15 +86,20 @@ class Pairs:
         numbers = torch.arange(1, n_classes + 1, device=sections.device)
         self.class_numbers = numbers.view(1, -1, 1, 1)
 
-    def draw(self, options: PairOptions, rng: torch.Generator) -> Batch:
+    @property
+    def device(self) -> torch.device:
+        """Of all tensors."""
+        return self.images.device
+
+    def draw(self, rng: torch.Generator) -> Batch:
         """A random batch; everything random comes from `rng` (CPU).
 
         Section and plane are each deformed on their own or, with `augment_together`, alike, which
         leaves between them only what their alignment left.
         """
-        batch_size = options.batch_size
+        options, batch_size = self.options, self.options.batch_size
         chosen = torch.randint(self.images.shape[1], (batch_size,), generator=rng)
-        chosen = chosen.to(self.images.device)
+        chosen = chosen.to(self.device)
         masks = self.masks[:, chosen].flatten(0, 1)
         if self.labels is not None:
             labels = self.labels[:, chosen].flatten(0, 1) == self.class_numbers

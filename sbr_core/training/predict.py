@@ -65,7 +65,6 @@ def predict(
     moving: Tensor,
     moving_masks: Tensor | None = None,
     *,
-    batch_size: int = 8,
     device: torch.device | str = "cpu",
     registers: Literal["synthesised", "section"] = "synthesised",
     symmetric: bool = False,
@@ -95,25 +94,16 @@ def predict(
     registrar = registrar.to(device).eval()
     if generator is not None:
         generator = generator.to(device).eval()
-    velocities, images = [], []
-    for start in range(0, len(fixed), batch_size):
-        target = fixed[start : start + batch_size].to(device)
-        section = image = moving[start : start + batch_size].to(device)
-        if generator is not None:
-            tissue = moving_masks[start : start + batch_size].to(device)
-            image = torch.cat(
-                [
-                    _synthesise(generator, *one)
-                    for one in zip(target.split(1), image.split(1), tissue.split(1), strict=True)
-                ]
-            )
-        seen = image if registers == "synthesised" else section
-        velocity = registrar(target, seen)
-        if symmetric:
-            velocity = (velocity - registrar(seen, target)) / 2
-        velocities.append(velocity.cpu())
-        images.append(image.cpu())
-    return torch.cat(velocities), torch.cat(images)
+    fixed, moving = fixed.to(device), moving.to(device)
+    image = moving
+    if generator is not None:
+        batch = (t.split(1) for t in (fixed, moving, moving_masks.to(device)))
+        image = torch.cat([_synthesise(generator, *one) for one in zip(*batch, strict=True)])
+    given = image if registers == "synthesised" else moving
+    velocity = registrar(fixed, given)
+    if symmetric:
+        velocity = (velocity - registrar(given, fixed)) / 2
+    return velocity.cpu(), image.cpu()
 
 
 def _synthesise(generator: Generator, target: Tensor, image: Tensor, tissue: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,9 @@ from sbr_core.functional.similarity import lncc
 from sbr_core.functional.warp import warp
 from sbr_core.nn.registrar import Registrar
 
+if TYPE_CHECKING:
+    from sbr_core.config import InferOptions
+
 
 def refine(
     registrar: Registrar,
@@ -18,17 +23,13 @@ def refine(
     fixed: Tensor,
     moving: Tensor,
     fixed_masks: Tensor,
-    *,
-    steps: int,
-    learning_rate: float,
-    smoothness: float,
-    window_px: int,
+    options: InferOptions,
 ) -> Tensor:
     """Adam steps on each velocity towards -LNCC(T, G(S)∘φ) + smoothness · ‖∇v‖².
 
     The loss is the registrar's own (method, equation 2) of one pair of images, in one direction.
-    The networks' answer is the start; what they get wrong for this section, and only this
-    section, is mended. Each image is refined by itself, whatever batch it comes in.
+    The networks' answer is the start; what they get wrong for this section is corrected. Each
+    image is refined by itself, whatever batch it comes in.
 
     Parameters
     ----------
@@ -36,14 +37,13 @@ def refine(
     velocity_half_px : (N, 2, H/2, W/2), px of the half grid.
     fixed, moving : (N, 1, H, W), the MRI planes and the synthesised sections, in [0, 1].
     fixed_masks : (N, 1, H, W), 0 or 1: the tissue of the MRI planes.
-    steps : 0 leaves the velocities as they are.
-    learning_rate : of Adam, px of the half grid.
-    window_px : of the LNCC; odd.
+    options : the `refine_` ones; 0 steps leave the velocities as they are.
 
     Returns
     -------
     (N, 2, H/2, W/2), a new tensor.
     """
+    window_px = options.refine_window_px
     refined = velocity_half_px.detach().clone()
     for whole, target, image, mask in zip(
         *(t.split(1) for t in (refined, fixed, moving, fixed_masks)),
@@ -56,13 +56,13 @@ def refine(
         part = whole[..., rows.start // 2 : rows.stop // 2, columns.start // 2 : columns.stop // 2]
         fading = _fading(tuple(part.shape[-2:]), window_px).to(part)
         start, change = part.clone(), torch.zeros_like(part, requires_grad=True)
-        optimiser = torch.optim.Adam([change], lr=learning_rate)
-        for _ in range(steps):
+        optimiser = torch.optim.Adam([change], lr=options.refine_learning_rate)
+        for _ in range(options.refine_steps):
             velocity = start + fading * change
             warped = warp(image, registrar.displacement(velocity, target.shape[-2:]))
-            loss = smoothness * gradient_smoothness(velocity) - lncc(
-                target, warped, mask, window_px
-            )
+            roughness = gradient_smoothness(velocity)
+            likeness = lncc(target, warped, mask, window_px)
+            loss = options.refine_smoothness * roughness - likeness
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -11,11 +11,11 @@ from sbr_core.functional.regularity import gradient_smoothness
 from sbr_core.functional.similarity import l1
 from sbr_core.functional.warp import warp
 from sbr_core.nn.discriminator import Discriminator
-from sbr_core.nn.generator import Generator
+from sbr_core.nn.generator import Generator, generator_architecture
 from sbr_core.nn.registrar import Registrar
 from sbr_core.training.adversaries import judge_loss, maker_loss
-from sbr_core.training.loop import Player
 from sbr_core.training.pairs import Pairs
+from sbr_core.training.tasks import Player
 
 if TYPE_CHECKING:
     from sbr_core.config import RotOptions
@@ -55,10 +55,17 @@ class RotTask:
         self.generator, self.registrar, self.discriminator = generator, registrar, discriminator
         self.pairs, self.options = pairs, options
 
+    @classmethod
+    def build(cls, registrar: Registrar, pairs: Pairs, options: RotOptions) -> Self:
+        """With new networks beside the registrar."""
+        generator = Generator(**generator_architecture(options)).to(pairs.device)
+        discriminator = Discriminator(options.discriminator_channels).to(pairs.device)
+        return cls(generator, registrar, discriminator, pairs, options)
+
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
         """L1 of both orders (equation 3), smoothness (6), and what both adversaries minimise."""
         options = self.options
-        batch = self.pairs.draw(options, rng)
+        batch = self.pairs.draw(rng)
         section, plane, rim = batch.section, batch.plane, batch.section_rim
         velocity_half_px = self.registrar(plane, section)
         disp_px = self.registrar.displacement(velocity_half_px, plane.shape[-2:])

@@ -7,7 +7,7 @@ a discriminator beside.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,12 @@ from sbr_core.functional.regularity import gradient_smoothness
 from sbr_core.functional.similarity import l1
 from sbr_core.functional.warp import warp
 from sbr_core.nn.discriminator import Discriminator
-from sbr_core.nn.generator import Generator
+from sbr_core.nn.generator import Generator, generator_architecture
 from sbr_core.nn.projection import Projection
 from sbr_core.nn.registrar import Registrar
 from sbr_core.training.adversaries import judge_loss, maker_loss
-from sbr_core.training.loop import Player
 from sbr_core.training.pairs import Batch, Pairs
+from sbr_core.training.tasks import Player
 from sbr_core.training.through_registrar import ThroughRegistrar
 
 if TYPE_CHECKING:
@@ -95,9 +95,14 @@ class SbrTask(ThroughRegistrar):
         self.modules: dict[str, nn.Module] = {"generator": generator, "projection": projection}
         self.generator, self.projection = generator, projection
 
+    @classmethod
+    def build(cls, registrar: Registrar, pairs: Pairs, options: SbrOptions) -> Self:
+        """With new networks beside the registrar."""
+        return cls(*_new_networks(pairs, options), registrar, pairs, options)
+
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
         """L1 of the registered synthesis + weighted contrast; equations as in the method."""
-        batch = self.pairs.draw(self.options, rng)
+        batch = self.pairs.draw(rng)
         return self.losses_of(batch, rng)[0]
 
     def losses_of(self, batch: Batch, rng: torch.Generator) -> tuple[dict[str, Tensor], Synthesis]:
@@ -143,6 +148,12 @@ class SbrTask(ThroughRegistrar):
         contrast = losses["nce_section"] + losses["nce_plane"]
         losses["loss"] = losses["l1"] + options.contrastive_weight * contrast  # equation 7
         return losses, made
+
+
+def _new_networks(pairs: Pairs, options: SbrOptions) -> tuple[Generator, Projection]:
+    generator = Generator(**generator_architecture(options)).to(pairs.device)
+    projection = Projection(generator.layer_channels, options.projection_channels)
+    return generator, projection.to(pairs.device)
 
 
 class SbrRTask(SbrTask):
@@ -200,6 +211,13 @@ class SbrGTask(SbrTask):
             Player(("generator", "projection")),
             Player(("discriminator",), rate_factor=options.discriminator_rate_factor),
         )
+
+    @classmethod
+    def build(cls, registrar: Registrar, pairs: Pairs, options: SbrGOptions) -> Self:
+        """With new networks beside the registrar."""
+        networks = _new_networks(pairs, options)
+        discriminator = Discriminator(options.discriminator_channels).to(pairs.device)
+        return cls(*networks, registrar, discriminator, pairs, options)
 
     def losses_of(self, batch: Batch, rng: torch.Generator) -> tuple[dict[str, Tensor], Synthesis]:
         """As SbR, and what both adversaries minimise."""

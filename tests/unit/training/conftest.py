@@ -8,10 +8,17 @@ import torch
 
 from sbr_core.config import AugmentOptions, RegistrarOptions
 from sbr_core.nn.registrar import UNetRegistrar
-from sbr_core.training.loop import open_checkpoints, train
+from sbr_core.training.checkpoints import open_checkpoints
+from sbr_core.training.loop import train
 from sbr_core.training.registrar import RegistrarTask
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def _log_of_training(caplog):
+    """What a training logs is in `caplog`."""
+    caplog.set_level("INFO", "sbr_core")
 
 
 @pytest.fixture(scope="session")

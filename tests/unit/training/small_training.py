@@ -4,6 +4,7 @@
 weights to OUT; before step KILL_AT it sends itself SIGKILL, as a scheduler out of memory would.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -13,7 +14,8 @@ import torch
 
 from sbr_core.config import RegistrarOptions
 from sbr_core.nn.registrar import UNetRegistrar
-from sbr_core.training.loop import checkpoint_key, open_checkpoints, train
+from sbr_core.training.checkpoints import checkpoint_key, open_checkpoints
+from sbr_core.training.loop import train
 from sbr_core.training.registrar import RegistrarTask
 
 OPTIONS = RegistrarOptions(
@@ -49,6 +51,7 @@ def small_task(options=OPTIONS):
 
 
 def main(root, out, kill_at=None):
+    logging.basicConfig(level="INFO", format="%(message)s")
     torch.set_num_threads(1)
     task = small_task()
     losses, calls = task.losses, []

@@ -10,10 +10,11 @@ from sbr_core.config import AugmentOptions, Config, PairOptions, takes_registrar
 from sbr_core.functional.similarity import l1
 from sbr_core.functional.warp import warp
 from sbr_core.methods import OWN_REGISTRAR_METHODS, SHARED_REGISTRAR_METHODS, TRAINED_METHODS
-from sbr_core.stages.train import build_task
-from sbr_core.training.loop import open_checkpoints, train
+from sbr_core.training.checkpoints import open_checkpoints
+from sbr_core.training.loop import train
 from sbr_core.training.pairs import Pairs
 from sbr_core.training.predict import predict
+from sbr_core.training.tasks import build_task
 
 CPU = torch.device("cpu")
 # of each section; none in the mean, which a generator could take for a part of the other contrast
@@ -47,7 +48,7 @@ def small_options(method, **changes):
     return model(**{key: value for key, value in values.items() if key in model.model_fields})
 
 
-def shifted_pairs(labelled=True):
+def shifted_pairs(options, labelled=True):
     """A plane, and sections of it in another contrast, shifted; only the first has labels."""
     planes, masks = blobs(len(SHIFTS_PX))
     shift = SHIFTS_PX[:, :, None, None].expand(-1, -1, 32, 32)
@@ -64,18 +65,17 @@ def shifted_pairs(labelled=True):
         planes,
         masks,
         *labels,
-        section_rim_px=0,
-        plane_rim_px=2,
+        options=options,
         n_classes=n_classes,
     )
 
 
 def small_task(method, registrar, **changes):
     torch.manual_seed(0)
-    pairs = shifted_pairs(labelled=method == "nmiw")
     options = small_options(method, **changes)
+    pairs = shifted_pairs(options, labelled=method == "nmiw")
     shared = copy.deepcopy(registrar) if takes_registrar(method, options) else None
-    return build_task(method, options, pairs, shared, CPU)
+    return build_task(method, options, pairs, shared)
 
 
 def run(task, folder):
@@ -212,7 +212,7 @@ def test_both_discriminators_of_cgan_learn_their_own_domain(recovered, tmp_path)
 def test_cgan_warms_up_where_its_start_puts_the_section(recovered, start):
     """Until R takes over, the L1 is that of G(S) where it lies or where R puts the section."""
     task = small_task("cgan", recovered[0], warmup_fraction=0.5, warmup_start=start)
-    batch = task.pairs.draw(task.options, torch.Generator().manual_seed(4))
+    batch = task.pairs.draw(torch.Generator().manual_seed(4))
     with torch.no_grad():
         made = task.generator(torch.cat((batch.section, batch.plane)))[:1] * batch.section_rim
         put = {
@@ -288,12 +288,11 @@ def test_pairs_without_labels_add_nothing_to_nmi(recovered):
 
 
 def test_labels_are_deformed_with_their_images():
-    pairs = shifted_pairs()
     options = PairOptions(
         batch_size=8,
         augment=AugmentOptions(rotation_deg=3, translation_px=2, field_sigma_px=(1, 1)),
     )
-    batch = pairs.draw(options, torch.Generator().manual_seed(1))
+    batch = shifted_pairs(options).draw(torch.Generator().manual_seed(1))
     labelled = batch.plane_labels.sum((1, 2, 3)) > 0
     assert 0 < labelled.sum() < 8
     assert torch.equal(labelled, batch.section_labels.sum((1, 2, 3)) > 0)
@@ -307,7 +306,7 @@ def test_labels_are_deformed_with_their_images():
 @pytest.mark.parametrize("together", [True, False])
 def test_section_and_plane_are_deformed_alike_only_when_asked_to(together):
     planes, masks = blobs(2)
-    pairs = Pairs(planes, masks, planes, masks, section_rim_px=0, plane_rim_px=0)
-    options = PairOptions(batch_size=2, augment_together=together)
-    batch = pairs.draw(options, torch.Generator().manual_seed(3))
+    options = PairOptions(batch_size=2, augment_together=together, mask_dilation_px=0)
+    pairs = Pairs(planes, masks, planes, masks, options=options)
+    batch = pairs.draw(torch.Generator().manual_seed(3))
     assert torch.equal(batch.section, batch.plane) == together

@@ -14,17 +14,18 @@ from torch import nn
 from sbr_core.config import TrainOptions
 from sbr_core.errors import TrainingError
 from sbr_core.training import loop
-from sbr_core.training.loop import (
+from sbr_core.training.checkpoints import (
     KEPT_CHECKPOINTS,
-    Player,
     checkpoint_key,
     fingerprint,
-    learning_rate,
     open_checkpoints,
-    pick_device,
-    pick_precision,
+)
+from sbr_core.training.devices import pick_device, pick_precision
+from sbr_core.training.loop import (
+    learning_rate,
     train,
 )
+from sbr_core.training.tasks import Player
 
 CPU = torch.device("cpu")
 SCRIPT = Path(__file__).with_name("small_training.py")
@@ -94,13 +95,13 @@ def test_the_history_of_a_resumed_training_has_every_step_once(tmp_path):
     assert [row["step"] for row in rows] == list(range(1, 21))
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
     with open_checkpoints(tmp_path, "toy") as folder:
         folder.save({"step": 3})
         folder.save({"step": 4})
         (folder.path / "step-000000004.pt").write_bytes(b"half a file")
         assert folder.load()["step"] == 3
-    assert "damaged" in capsys.readouterr().err
+    assert "damaged" in caplog.text
 
 
 def test_fresh_forgets_what_there_is(tmp_path):
@@ -128,7 +129,7 @@ def test_a_second_trainer_is_refused_until_the_first_is_done(tmp_path):
 )
 @pytest.mark.parametrize("last", [7, 20], ids=["in the middle", "in the last step"])
 def test_a_signal_ends_training_after_its_step_with_a_checkpoint(
-    tmp_path, capsys, number, stops, last
+    tmp_path, caplog, number, stops, last
 ):
     def interrupt(step):
         if step == last:
@@ -142,7 +143,7 @@ def test_a_signal_ends_training_after_its_step_with_a_checkpoint(
         assert stopped.value.code == 143
     assert signal.getsignal(number) == before
     line = f"toy: {number.name}: checkpoint written at step {last} of 20; the same command goes on"
-    assert line in capsys.readouterr().err
+    assert line in caplog.text
     with open_checkpoints(tmp_path, "toy") as folder:
         assert folder.load()["step"] == last
 
@@ -371,13 +372,13 @@ def test_half_precision_only_where_the_device_computes_in_it(monkeypatch, device
     ],
 )
 def test_a_training_says_what_it_computes_in(
-    tmp_path, capsys, monkeypatch, known, precision, warned
+    tmp_path, caplog, monkeypatch, known, precision, warned
 ):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
     options = OPTIONS.model_copy(update={"steps": 1, "precision": precision})
     with open_checkpoints(tmp_path, "small") as folder:
         train(small_task(options), options, folder, CPU)
-    said = capsys.readouterr().err
+    said = caplog.text
     assert f"on cpu in {'float32' if precision == 'auto' else 'bfloat16'}" in said
     assert ("only imitates bfloat16" in said) == warned
 
@@ -387,11 +388,11 @@ def test_without_knowledge_of_the_processor_it_is_taken_for_a_plain_one(monkeypa
     assert pick_precision("auto", CPU) == "float32"
 
 
-def test_compilation_is_ignored_on_the_cpu_with_a_note(tmp_path, capsys):
+def test_compilation_is_ignored_on_the_cpu_with_a_note(tmp_path, caplog):
     options = OPTIONS.model_copy(update={"steps": 1, "compile": True})
     with open_checkpoints(tmp_path, "small") as folder:
         train(small_task(options), options, folder, CPU)
-    assert "ignored on the CPU" in capsys.readouterr().err
+    assert "ignored on the CPU" in caplog.text
 
 
 def test_half_precision_trains_to_nearly_the_same_loss(tmp_path):

@@ -12,7 +12,8 @@ from sbr_core.nn.projection import Projection
 from sbr_core.nn.registrar import UNetRegistrar
 from sbr_core.training import augment
 from sbr_core.training import predict as prediction
-from sbr_core.training.loop import open_checkpoints, train
+from sbr_core.training.checkpoints import open_checkpoints
+from sbr_core.training.loop import train
 from sbr_core.training.pairs import Pairs
 from sbr_core.training.predict import (
     as_batch,
@@ -96,13 +97,13 @@ def small_sbr(**changes):
     torch.nn.init.normal_(registrar.velocity.weight, std=0.1)
     generator = Generator(4, 2)
     projection = Projection(generator.layer_channels, 16)
-    return SbrTask(generator, projection, registrar, blob_pairs(planes, masks), options)
+    return SbrTask(generator, projection, registrar, blob_pairs(planes, masks, options), options)
 
 
-def blob_pairs(planes, masks):
+def blob_pairs(planes, masks, options):
     """Planes and sections of the opposite contrast."""
     sections = (1 - planes) * masks
-    return Pairs(sections, masks, planes, masks, section_rim_px=0, plane_rim_px=2)
+    return Pairs(sections, masks, planes, masks, options=options)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.02])
@@ -232,8 +233,8 @@ def test_prediction_uses_no_augmentation_and_nothing_random(monkeypatch):
     for name in ("rand", "randn", "randint", "randperm"):
         monkeypatch.setattr(torch, name, forbidden)
     state = torch.get_rng_state()
-    first = predict(task.registrar, task.generator, planes, sections, masks, batch_size=4)
-    second = predict(task.registrar, task.generator, planes, sections, masks, batch_size=4)
+    first = predict(task.registrar, task.generator, planes, sections, masks)
+    second = predict(task.registrar, task.generator, planes, sections, masks)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert torch.equal(state, torch.get_rng_state())
     assert not hasattr(prediction, "augment")
@@ -243,10 +244,12 @@ def test_prediction_does_not_depend_on_the_size_of_the_batch():
     task = small_sbr()
     sections, planes = task.pairs.images
     masks = task.pairs.masks[0, :, :1]
-    one = predict(task.registrar, task.generator, planes, sections, masks, batch_size=1)
-    all_ = predict(task.registrar, task.generator, planes, sections, masks, batch_size=3)
-    for a, b in zip(one, all_, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    images = planes, sections, masks
+    whole = predict(task.registrar, task.generator, *images)
+    for index, image in enumerate(zip(*(t.split(1) for t in images), strict=True)):
+        alone = predict(task.registrar, task.generator, *image)
+        for a, b in zip(alone, whole, strict=True):
+            torch.testing.assert_close(a[0], b[index], atol=1e-4, rtol=1e-4)
     with pytest.raises(ValueError, match="masks"):
         predict(task.registrar, task.generator, planes, sections)
 

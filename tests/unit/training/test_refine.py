@@ -2,6 +2,7 @@
 
 import torch
 
+from sbr_core.config import InferOptions
 from sbr_core.functional.warp import warp
 from sbr_core.nn.registrar import UNetRegistrar
 from sbr_core.training.refine import refine
@@ -34,10 +35,7 @@ def refined(registrar, fixed, moving, masks, steps=60, start=None):
         fixed,
         moving,
         masks,
-        steps=steps,
-        learning_rate=0.1,
-        smoothness=1.0,
-        window_px=9,
+        InferOptions(refine_steps=steps, refine_smoothness=1.0, refine_window_px=9),
     )
 
 

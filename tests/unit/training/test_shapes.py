@@ -7,7 +7,8 @@ from sbr_core.config import ShapesOptions
 from sbr_core.functional.warp import exponentiate, jacobian_determinant, upsample_velocity, warp
 from sbr_core.nn.registrar import PyramidRegistrar
 from sbr_core.training import shapes
-from sbr_core.training.loop import open_checkpoints, train
+from sbr_core.training.checkpoints import open_checkpoints
+from sbr_core.training.loop import train
 from sbr_core.training.shapes import N_LABELS, ShapesTask, draw_label_map, draw_pairs, smooth_noise
 
 SHAPE = (96, 128)
