@@ -35,11 +35,11 @@ from bigbrain_alignment import section_errors
 from machine import heading
 from scipy.spatial.transform import Rotation
 
-from sbr_core.algorithms import simulation
 from sbr_core.algorithms.alignment.pose_search import search
 from sbr_core.algorithms.alignment.scenes import coarse_scenes, turned_world
 from sbr_core.algorithms.alignment.stack import Stack, centred_affines
 from sbr_core.algorithms.alignment.verdict import judge
+from sbr_core.algorithms.simulation.truth import true_world_from_section_mm
 from sbr_core.artifacts.rows import Prepared
 from sbr_core.config import AlignOptions
 from sbr_core.geometry import apply
@@ -129,7 +129,7 @@ def true_points(rows: list[Prepared], stack: Stack, truth: dict) -> tuple[np.nda
             plane = np.hstack([truth["pixel_mm"] * plane_px, z])
             world.append(apply(np.array(truth["world_from_stack"]), plane))
         else:
-            world.append(simulation.true_world_from_section_mm(truth, row.section, section_mm))
+            world.append(true_world_from_section_mm(truth, row.section, section_mm))
     return np.concatenate(centred), np.concatenate(world)
 
 

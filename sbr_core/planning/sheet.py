@@ -104,9 +104,10 @@ def demo_of(sheet: Mapping[str, BrainRow], options: DemoOptions) -> Demo:
     is_made = DEMO_MANIFEST.is_file() and made_with == options.model_dump(mode="json")
     if all(Path(row.sections) != DEMO_MANIFEST for row in sheet.values()):
         return Demo((), is_made)
-    from sbr_core.algorithms import simulation  # takes a while, so only where it is needed
+    # takes a while, so only where it is needed
+    from sbr_core.algorithms.simulation.demo_rows import demo_rows
 
-    return Demo(tuple(simulation.demo_rows(options)), is_made)
+    return Demo(tuple(demo_rows(options)), is_made)
 
 
 def weights_donor(sheet: Mapping[str, BrainRow], brain: str) -> str:

@@ -13,7 +13,22 @@ from typing import Any
 import numpy as np
 
 from sbr_core import geometry
-from sbr_core.algorithms import simulation
+from sbr_core.algorithms.simulation.anatomy import load_anatomy
+from sbr_core.algorithms.simulation.demo_rows import demo_rows
+from sbr_core.algorithms.simulation.demo_sections import pick_landmarks, render_section
+from sbr_core.algorithms.simulation.frames import ORIENTATION, frames
+from sbr_core.algorithms.simulation.mri import simulate_mri
+from sbr_core.algorithms.simulation.slides import lay_out_section, tissue_points
+from sbr_core.algorithms.simulation.swirls import (
+    FAMILY,
+    affine_residual_mm,
+    swirl_determinant,
+    undo_swirls,
+)
+from sbr_core.algorithms.simulation.truth import (
+    true_plane_mm_from_section_mm,
+    true_world_from_section_mm,
+)
 from sbr_core.config import DemoOptions
 from sbr_core.io.files import write_json
 from sbr_core.io.images import write_png
@@ -36,15 +51,13 @@ def run(options: DemoOptions, *, out_dir: Path) -> None:
         If the sections reach beyond the brain.
     """
     out_dir = Path(out_dir)
-    rows = simulation.demo_rows(options)
+    rows = demo_rows(options)
     print("demo: reading the MNI152 maps that ship inside nilearn", file=sys.stderr)
-    anatomy = simulation.load_anatomy()
-    world_from_stack, world_from_template = simulation.frames(rows)
+    anatomy = load_anatomy()
+    world_from_stack, world_from_template = frames(rows)
     template_from_stack = np.linalg.inv(world_from_template) @ world_from_stack
 
-    mri, mask, labels, world_from_voxel = simulation.simulate_mri(
-        anatomy, world_from_template, options
-    )
+    mri, mask, labels, world_from_voxel = simulate_mri(anatomy, world_from_template, options)
     for name, data in (("mri", mri), ("mri_mask", mask), ("mri_labels", labels)):
         write_volume(out_dir / f"{name}.nii.gz", Volume(data, world_from_voxel))
     print(f"demo: MRI of {' x '.join(map(str, mri.shape))} voxels", file=sys.stderr)
@@ -54,8 +67,8 @@ def run(options: DemoOptions, *, out_dir: Path) -> None:
         " section_mm_from_flat_mm) -> flat mm -> swirls -> plane mm; with position_mm that is"
         " stack mm; world_from_stack maps it to RAS mm of the MRI. The origin of plane mm is"
         " arbitrary: any similarity of the stack that keeps world positions is as good.",
-        "family": simulation.FAMILY,
-        "orientation": simulation.ORIENTATION,
+        "family": FAMILY,
+        "orientation": ORIENTATION,
         "seed": options.seed,
         "options": options.model_dump(mode="json"),
         "versions": versions(),
@@ -67,33 +80,31 @@ def run(options: DemoOptions, *, out_dir: Path) -> None:
         section = row["section"]
         # a generator per section: another number of sections leaves the anatomy's fields alone
         rng = np.random.default_rng([options.seed, 4, number])
-        tissue_mm = simulation.tissue_points(anatomy, template_from_stack, row["position_mm"])
-        slide = simulation.lay_out_section(tissue_mm, row, rng, options)
-        image, section_labels = simulation.render_section(
+        tissue_mm = tissue_points(anatomy, template_from_stack, row["position_mm"])
+        slide = lay_out_section(tissue_mm, row, rng, options)
+        image, section_labels = render_section(
             anatomy, template_from_stack, slide, row, tissue_mm, rng, options
         )
         write_png(out_dir / row["image"], image)
         write_png(out_dir / row["labels"], section_labels)
 
-        tissue_flat_mm = simulation.undo_swirls(tissue_mm, slide.swirls)
-        determinant = simulation.swirl_determinant(tissue_flat_mm, slide.swirls)
+        tissue_flat_mm = undo_swirls(tissue_mm, slide.swirls)
+        determinant = swirl_determinant(tissue_flat_mm, slide.swirls)
         truth["sections"][section] = {
             "position_mm": row["position_mm"],
             "section_mm_from_flat_mm": slide.section_mm_from_flat_mm.tolist(),
             "swirls": slide.swirls.tolist(),
             "least_determinant": float(determinant.min()),
             "tissue_left_by_best_affine_mm": float(
-                simulation.affine_residual_mm(tissue_flat_mm, tissue_mm).mean()
+                affine_residual_mm(tissue_flat_mm, tissue_mm).mean()
             ),
         }
-        points = simulation.pick_landmarks(section_labels, row["pixel_size_mm"], rng)
-        plane_mm = simulation.true_plane_mm_from_section_mm(truth, section, points)
-        world_mm = simulation.true_world_from_section_mm(truth, section, points)
+        points = pick_landmarks(section_labels, row["pixel_size_mm"], rng)
+        plane_mm = true_plane_mm_from_section_mm(truth, section, points)
+        world_mm = true_world_from_section_mm(truth, section, points)
         truth["sections"][section] |= {
             "landmarks": len(points),
-            "in_plane_mm_of_best_affine": float(
-                simulation.affine_residual_mm(points, plane_mm).mean()
-            ),
+            "in_plane_mm_of_best_affine": float(affine_residual_mm(points, plane_mm).mean()),
             "in_plane_mm_of_true_affine": float(
                 np.linalg.norm(
                     geometry.apply(np.linalg.inv(slide.section_mm_from_flat_mm), points) - plane_mm,

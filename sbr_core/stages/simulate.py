@@ -4,7 +4,7 @@ Writes a prealigned brain below its folder: the manifest ``sections.tsv`` with `
 and ``mri_masks/``, ``labels/`` and ``mri_labels/`` where the brain's MRI has labels,
 ``landmarks.tsv`` and ``truth.json``. Each section is its MRI plane with the
 look of the brain's own sections (see `algorithms.appearance`), torn, stained unevenly and bent
-by a deformation that is known (see `algorithms.simulated_pairs`), and so are the labels of its
+by a deformation that is known (see `algorithms.simulation.pairs`), and so are the labels of its
 plane. Equal options give equal files.
 """
 
@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbr_core.algorithms import appearance, simulated_pairs
-from sbr_core.algorithms.simulation import FAMILY
+from sbr_core.algorithms import appearance
+from sbr_core.algorithms.simulation import damage as damages
+from sbr_core.algorithms.simulation import pairs
+from sbr_core.algorithms.simulation.swirls import FAMILY
 from sbr_core.artifacts.label_pairs import LabelPairs, on_grid_of_plane, read_label_volume
 from sbr_core.artifacts.receipts import file_of, read_table
 from sbr_core.errors import ImageError
@@ -94,9 +96,7 @@ def run(
             f"{sections}: {len(usable)} sections lie on their MRI planes, expected at least 2"
         )
     deformations = _draw_deformations(brain, usable, options)
-    damage = simulated_pairs.draw_damage(
-        usable, options.tears, options.missing_pieces, options.seed
-    )
+    damage = damages.draw_damage(usable, options.tears, options.missing_pieces, options.seed)
     learnt = _learn(brain, usable, options.seed)
 
     truth: dict[str, Any] = {
@@ -225,13 +225,13 @@ class _Brain:
 
 def _draw_deformations(
     brain: _Brain, sections: list[str], options: SimulateOptions
-) -> dict[str, simulated_pairs.KnownDeformation]:
+) -> dict[str, pairs.KnownDeformation]:
     """The known deformation of each section."""
     tissue_mm = {section: brain.tissue_mm(section) for section in sections}
-    extents_mm = {s: simulated_pairs.extent_of(points) for s, points in tissue_mm.items()}
-    wanted_mm = simulated_pairs.displacements_mm(extents_mm, options.deformation_mm, options.seed)
+    extents_mm = {s: damages.extent_of(points) for s, points in tissue_mm.items()}
+    wanted_mm = pairs.displacements_mm(extents_mm, options.deformation_mm, options.seed)
     return {
-        section: simulated_pairs.draw_deformation(
+        section: pairs.draw_deformation(
             tissue_mm[section],
             wanted_mm[section],
             options.affine_share,
@@ -299,11 +299,11 @@ def _simulate(
     section: str,
     order: int,
     learnt: _Learnt,
-    deformation: simulated_pairs.KnownDeformation,
+    deformation: pairs.KnownDeformation,
     damage: str,
     options: SimulateOptions,
     rng: np.random.Generator,
-) -> simulated_pairs.Rendered:
+) -> pairs.Rendered:
     """One section: the look of its plane with texture, damage and uneven staining, bent.
 
     Parameters
@@ -315,7 +315,7 @@ def _simulate(
     tissue = cover > 0.5
     signal = appearance.with_contrast_of(guessed, tissue, pair)
     signal = signal + options.texture * learnt.bank.texture(order, pair, guessed, tissue, rng)
-    signal, cover = simulated_pairs.stained_and_damaged(
+    signal, cover = damages.stained_and_damaged(
         np.maximum(signal, _PALEST),
         cover,
         brain.spacing_mm,
@@ -324,11 +324,11 @@ def _simulate(
         options.uneven_staining * learnt.unevenness,
         rng,
     )
-    return simulated_pairs.render(signal, cover, brain.spacing_mm, deformation, options, rng)
+    return pairs.render(signal, cover, brain.spacing_mm, deformation, options, rng)
 
 
 def _truth_of(
-    deformation: simulated_pairs.KnownDeformation,
+    deformation: pairs.KnownDeformation,
     tissue_mm: np.ndarray,
     marks_mm: np.ndarray,
     targets_mm: np.ndarray,
@@ -355,8 +355,8 @@ def _truth_of(
 def _write_section(
     row: SectionRow,
     brain: _Brain,
-    rendered: simulated_pairs.Rendered,
-    deformation: simulated_pairs.KnownDeformation,
+    rendered: pairs.Rendered,
+    deformation: pairs.KnownDeformation,
 ) -> None:
     """The image as the brain's own are, bright or dark around, and the plane it belongs to."""
     prepared = brain.rows[row.section][0]
@@ -374,9 +374,7 @@ def _write_section(
     if row.labels:
         labels = brain.plane_labels(row.section)
         write_png(Path(row.mri_labels), labels)
-        carried = simulated_pairs.carried_labels(
-            labels, rendered.tissue, brain.spacing_mm, deformation
-        )
+        carried = pairs.carried_labels(labels, rendered.tissue, brain.spacing_mm, deformation)
         write_png(Path(row.labels), carried.astype(np.uint16))
 
 

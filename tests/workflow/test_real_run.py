@@ -24,9 +24,9 @@ from PIL import Image
 from safetensors.numpy import load_file
 from scipy import ndimage
 
-from sbr_core.algorithms import simulation
 from sbr_core.algorithms.planes import resample_plane
 from sbr_core.algorithms.sections import grid_px, resample_section
+from sbr_core.algorithms.simulation.truth import true_section_mm_from_world
 from sbr_core.artifacts.receipts import read_table
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.images import read_section, write_png
@@ -181,7 +181,7 @@ def test_published_files_trace_an_mri_point_to_where_the_tables_say(finished_bra
             for mark in (m for m in landmarks if m["section"] == section):
                 xy = [float(mark[c]) for c in ("x_section_mm", "y_section_mm")]
                 x, y, z = (float(mark[f"mri_{c}_mm"]) for c in "xyz")
-                true_xy, off_plane_mm = simulation.true_section_mm_from_world(
+                true_xy, off_plane_mm = true_section_mm_from_world(
                     truth, section, np.array([x, y, z])
                 )
                 np.testing.assert_allclose(true_xy, xy, atol=1e-6)

@@ -18,12 +18,12 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from sbr_core import cli
-from sbr_core.algorithms import simulation
 from sbr_core.algorithms.alignment import start
 from sbr_core.algorithms.alignment.brain_size import resized
 from sbr_core.algorithms.alignment.poses import nearest_orientation
 from sbr_core.algorithms.alignment.stack import centred_affines
 from sbr_core.algorithms.alignment.stretch import stretch_of
+from sbr_core.algorithms.simulation.truth import true_world_from_section_mm
 from sbr_core.artifacts import names
 from sbr_core.artifacts.receipts import matrix_of, read_table
 from sbr_core.config import AlignOptions, AlignSectionsOptions, PrepareOptions, ResampleOptions
@@ -465,7 +465,7 @@ def _true_points(prepared: Path, truth: dict) -> tuple[np.ndarray, np.ndarray]:
         z = np.full((len(working), 1), section.position_mm)
         centred.append(np.hstack([apply(np.linalg.inv(affine), working), z]))
         in_section = apply(row.section_mm_from_working_mm, working)
-        world.append(simulation.true_world_from_section_mm(truth, row.section, in_section))
+        world.append(true_world_from_section_mm(truth, row.section, in_section))
     return np.concatenate(centred), np.concatenate(world)
 
 

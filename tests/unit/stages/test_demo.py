@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from sbr_core import geometry
-from sbr_core.algorithms import simulation
+from sbr_core.algorithms.simulation.demo_rows import demo_rows
+from sbr_core.algorithms.simulation.swirls import affine_residual_mm
+from sbr_core.algorithms.simulation.truth import true_section_mm_from_world
 from sbr_core.io.images import read_labels
 from sbr_core.io.manifests import read_landmarks, read_manifest
 from sbr_core.io.volumes import read_volume
@@ -37,7 +39,7 @@ def test_equal_options_give_equal_files(small_demo, small_demo_options, tmp_path
 
 def test_the_manifest_is_what_was_planned_and_can_be_read(small_demo, small_demo_options):
     rows = read_manifest(small_demo / "sections.tsv")
-    planned = simulation.demo_rows(small_demo_options)
+    planned = demo_rows(small_demo_options)
     assert [r.section for r in rows] == [r["section"] for r in planned]
     assert [r.position_mm for r in rows] == [r["position_mm"] for r in planned]
     assert [r.image for r in rows] == [str(small_demo / r["image"]) for r in planned]
@@ -65,7 +67,7 @@ def test_landmarks_lie_in_tissue_and_agree_with_the_truth(small_demo, truth):
         labels = read_labels(rows[section].labels)
         column, row = np.rint(xy / rows[section].pixel_size_mm).astype(int).T
         assert (labels[row, column] > 0).all()  # not in what is torn away
-        back, off_plane = simulation.true_section_mm_from_world(
+        back, off_plane = true_section_mm_from_world(
             truth, section, np.array([m.mri_mm for m in found])
         )
         np.testing.assert_allclose(back, xy, atol=1e-6)
@@ -84,7 +86,7 @@ def test_recorded_error_is_what_an_affine_leaves(small_demo, truth):
         target = geometry.apply(stack_from_world, np.array([m.mri_mm for m in found]))[:, :2]
         inverse = np.linalg.inv(truth["sections"][section]["section_mm_from_flat_mm"])
         true_affine.append(np.linalg.norm(geometry.apply(inverse, xy) - target, axis=1).mean())
-        best.append(simulation.affine_residual_mm(xy, target).mean())
+        best.append(affine_residual_mm(xy, target).mean())
     assert truth["in_plane_mm_of_true_affine"] == pytest.approx(np.mean(true_affine))
     assert truth["in_plane_mm_of_best_affine"] == pytest.approx(np.mean(best))
     assert 1.3 < np.mean(best) < 3.0

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sbr_core import geometry
-from sbr_core.algorithms import simulation
 from sbr_core.algorithms.planes import resample_plane
+from sbr_core.algorithms.simulation.swirls import apply_swirls, undo_swirls
 from sbr_core.config import EvaluateOptions
 from sbr_core.errors import ImageError, ManifestError
 from sbr_core.geometry import PlaneGrid
@@ -68,8 +68,8 @@ def _transforms(truth: dict, section: str, method: str) -> tuple:
     rows, columns = np.indices((GRID.shape[0] + 2 * margin, GRID.shape[1] + 2 * margin)) - margin
     points = np.stack([columns, rows], axis=-1) * GRID.spacing_mm
     origin = (-margin * GRID.spacing_mm,) * 2
-    phi = PlaneField(simulation.undo_swirls(points, swirls) - points, GRID.spacing_mm, origin)
-    inverse = PlaneField(simulation.apply_swirls(points, swirls) - points, GRID.spacing_mm, origin)
+    phi = PlaneField(undo_swirls(points, swirls) - points, GRID.spacing_mm, origin)
+    inverse = PlaneField(apply_swirls(points, swirls) - points, GRID.spacing_mm, origin)
     return (phi, affine), (np.linalg.inv(affine), inverse)
 
 

@@ -12,7 +12,10 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
-from sbr_core.algorithms import simulation
+from sbr_core.algorithms.simulation.truth import (
+    true_plane_mm_from_section_mm,
+    true_section_mm_from_plane_mm,
+)
 from sbr_core.artifacts.label_pairs import LabelPairs
 from sbr_core.config import (
     AlignSectionsOptions,
@@ -179,9 +182,9 @@ def test_landmarks_agree_with_the_truth(made, truth):
     for section, entry in truth["sections"].items():
         ours = [m for m in marks if m.section == section]
         at, target = (np.array([getattr(m, k) for m in ours]) for k in ("section_mm", "plane_mm"))
-        found = simulation.true_plane_mm_from_section_mm(truth, section, at)
+        found = true_plane_mm_from_section_mm(truth, section, at)
         assert np.abs(found - target).max() < 0.001 * PIXEL_MM
-        back = simulation.true_section_mm_from_plane_mm(truth, section, target)
+        back = true_section_mm_from_plane_mm(truth, section, target)
         assert np.abs(back - at).max() < 0.01 * PIXEL_MM
         assert entry["least_determinant"] > 0
         # a pixel of tissue, not of glass
@@ -200,7 +203,7 @@ def test_labels_are_the_planes_at_the_true_places(source, made, truth):
         (theirs,) = [r.mri_labels for r in source["rows"] if r.section == row.section]
         np.testing.assert_array_equal(of_plane, read_labels(theirs))
         section_mm = np.stack(np.indices(SHAPE)[::-1], axis=-1) * PIXEL_MM
-        plane_mm = simulation.true_plane_mm_from_section_mm(truth, row.section, section_mm)
+        plane_mm = true_plane_mm_from_section_mm(truth, row.section, section_mm)
         column, line = np.moveaxis(np.rint(plane_mm / PIXEL_MM).astype(int), -1, 0)
         inside = (column >= 0) & (column < SHAPE[1]) & (line >= 0) & (line < SHAPE[0])
         expected = np.zeros(SHAPE, int)

@@ -1,4 +1,4 @@
-"""The simulated brain: its deformations, its truth, and that it gives nothing away."""
+"""The demo brain: its sections, its truth, and that its staining gives nothing away."""
 
 import csv
 import json
@@ -7,88 +7,36 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sbr_core import geometry
-from sbr_core.algorithms import simulation
+from sbr_core.algorithms.simulation.anatomy import GREY, WHITE
+from sbr_core.algorithms.simulation.demo_rows import demo_rows
+from sbr_core.algorithms.simulation.frames import ORIENTATION, SHRINKAGE, frames
+from sbr_core.algorithms.simulation.truth import (
+    true_section_mm_from_world,
+    true_world_from_section_mm,
+)
 from sbr_core.config import DemoOptions
 from sbr_core.errors import ConfigError
 from sbr_core.io.images import read_labels, read_section
 from sbr_core.io.volumes import read_volume
 
-SWIRLS = np.array([[40.0, 50.0, 35.0, 0.4, 0.15], [60.0, 45.0, 30.0, -0.5, -0.12]])
-
-
-def _lattice(step: float = 3.0) -> np.ndarray:
-    return np.stack(np.meshgrid(np.arange(0, 100, step), np.arange(0, 100, step)), -1)
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.floats(20, 80),
-            st.floats(20, 80),
-            st.floats(10, 50),
-            st.floats(-0.6, 0.6),
-            st.floats(-0.4, 0.4),
-        ),
-        max_size=6,
-    )
-)
-@settings(max_examples=25, deadline=None)
-def test_swirls_are_one_to_one(swirls):
-    swirls = np.array(swirls).reshape(-1, 5)
-    points = _lattice(9.0)
-    there = simulation.apply_swirls(points, swirls)
-    np.testing.assert_allclose(simulation.undo_swirls(there, swirls), points, atol=1e-7)
-    assert (simulation.swirl_determinant(points, swirls) > 0).all()
-
-
-def test_a_swirl_leaves_everything_outside_its_disc_alone():
-    points = _lattice()
-    outside = np.linalg.norm(points - SWIRLS[0, :2], axis=-1) >= SWIRLS[0, 2]
-    moved = np.linalg.norm(simulation.apply_swirls(points, SWIRLS[:1]) - points, axis=-1)
-    assert moved[outside].max() < 1e-12
-    assert moved[~outside].max() > 2.0
-
-
-def test_determinant_agrees_with_finite_differences():
-    points, h = _lattice() + 0.37, 1e-5
-    columns = [
-        (simulation.apply_swirls(points + d, SWIRLS) - simulation.apply_swirls(points - d, SWIRLS))
-        / (2 * h)
-        for d in (np.array([h, 0]), np.array([0, h]))
-    ]
-    numeric = np.linalg.det(np.stack(columns, axis=-1))
-    np.testing.assert_allclose(simulation.swirl_determinant(points, SWIRLS), numeric, atol=1e-6)
-
-
-def test_best_affine_leaves_an_affine_nothing_and_swirls_something():
-    points = _lattice().reshape(-1, 2)
-    affine = np.array([[1.1, 0.2, 5.0], [-0.1, 0.9, -3.0], [0, 0, 1.0]])
-    np.testing.assert_allclose(
-        simulation.best_affine(points, geometry.apply(affine, points)), affine, atol=1e-9
-    )
-    left = simulation.affine_residual_mm(points, simulation.apply_swirls(points, SWIRLS))
-    assert left.mean() > 0.5
-
 
 def test_rows_are_known_before_the_demo_is_made():
-    rows = simulation.demo_rows(DemoOptions())
+    rows = demo_rows(DemoOptions())
     assert len(rows) == len({r["section"] for r in rows}) == 48
     gaps = np.diff([r["position_mm"] for r in rows])
     assert gaps.min() > 2.0 and np.ptp(gaps[gaps < 4]) > 0.1  # irregular
     assert (gaps > 5.0).sum() == 1  # one section of the series is missing
     assert {"tear", "missing piece", "uneven staining"} <= {r["notes"] for r in rows}
     assert any(r["flip"] != "none" for r in rows) and any(r["rotate_deg"] for r in rows)
-    assert rows == simulation.demo_rows(DemoOptions())
-    assert rows != simulation.demo_rows(DemoOptions(seed=2))
+    assert rows == demo_rows(DemoOptions())
+    assert rows != demo_rows(DemoOptions(seed=2))
 
 
 def test_planning_the_rows_imports_nothing_heavy():
     code = (
-        "import sys; from sbr_core.algorithms.simulation import demo_rows;"
+        "import sys; from sbr_core.algorithms.simulation.demo_rows import demo_rows;"
         "from sbr_core.config import DemoOptions; demo_rows(DemoOptions());"
         "print([m for m in ('scipy', 'torch', 'nilearn', 'nibabel') if m in sys.modules])"
     )
@@ -98,15 +46,15 @@ def test_planning_the_rows_imports_nothing_heavy():
 
 def test_a_stack_longer_than_the_brain_is_refused():
     with pytest.raises(ConfigError, match="section_spacing_mm is 480 mm, expected at most"):
-        simulation.demo_rows(DemoOptions(section_spacing_mm=10.0))
+        demo_rows(DemoOptions(section_spacing_mm=10.0))
 
 
 def test_stack_is_left_handed_shrunk_and_turned():
-    world_from_stack, world_from_template = simulation.frames(simulation.demo_rows(DemoOptions()))
+    world_from_stack, world_from_template = frames(demo_rows(DemoOptions()))
     assert np.linalg.det(world_from_stack[:3, :3]) < 0
-    assert geometry.similarity_scale(world_from_stack) == pytest.approx(1 / simulation.SHRINKAGE)
-    nominal = geometry.orientation_matrix(simulation.ORIENTATION)
-    turn = world_from_stack[:3, :3] * simulation.SHRINKAGE @ nominal.T
+    assert geometry.similarity_scale(world_from_stack) == pytest.approx(1 / SHRINKAGE)
+    nominal = geometry.orientation_matrix(ORIENTATION)
+    turn = world_from_stack[:3, :3] * SHRINKAGE @ nominal.T
     assert 15 < np.degrees(np.arccos((np.trace(turn) - 1) / 2)) < 30
     assert geometry.similarity_scale(world_from_template) == pytest.approx(1)
     assert np.linalg.det(world_from_template[:3, :3]) > 0
@@ -123,8 +71,8 @@ def test_points_traced_both_ways_meet(demo):
     _, truth, rows = demo
     xy = np.random.default_rng(0).uniform(5, 90, (50, 2))
     for row in rows:
-        world = simulation.true_world_from_section_mm(truth, row["section"], xy)
-        back, off_plane = simulation.true_section_mm_from_world(truth, row["section"], world)
+        world = true_world_from_section_mm(truth, row["section"], xy)
+        back, off_plane = true_section_mm_from_world(truth, row["section"], world)
         np.testing.assert_allclose(back, xy, atol=1e-6)
         np.testing.assert_allclose(off_plane, 0, atol=1e-9)
 
@@ -141,7 +89,7 @@ def test_a_point_traced_from_an_mri_voxel_to_a_file_pixel_shows_the_same_tissue(
         plane_world = np.array(truth["world_from_stack"])
         z = geometry.apply(np.linalg.inv(plane_world), world)[:, 2]
         near = np.abs(z - float(row["position_mm"])) < 0.4
-        xy, _ = simulation.true_section_mm_from_world(truth, row["section"], world[near])
+        xy, _ = true_section_mm_from_world(truth, row["section"], world[near])
         column, r = np.rint(xy / float(row["pixel_size_mm"])).astype(int).T
         inside = (r >= 0) & (r < labels.shape[0]) & (column >= 0) & (column < labels.shape[1])
         assert inside.mean() > 0.99
@@ -162,7 +110,7 @@ def test_staining_is_no_function_of_mri_intensity(demo):
         image = read_section(folder / row["image"])
         r, c = np.nonzero(read_labels(folder / row["labels"]))
         xy = np.column_stack([c, r]) * float(row["pixel_size_mm"])
-        world = simulation.true_world_from_section_mm(truth, row["section"], xy)
+        world = true_world_from_section_mm(truth, row["section"], xy)
         at = np.rint(geometry.apply(np.linalg.inv(mri.world_from_voxel), world)).astype(int)
         x, y = mri.data[tuple(at.T)], image[r, c]
         bins = np.digitize(x, np.quantile(x, np.linspace(0, 1, 31)[1:-1]))
@@ -177,6 +125,6 @@ def test_sections_look_like_nissl_on_glass(demo):
     for row in rows:
         image, labels = read_section(folder / row["image"]), read_labels(folder / row["labels"])
         assert np.median(image[labels == 0]) > 0.9
-        white, grey = image[labels == simulation.WHITE], image[labels == simulation.GREY]
+        white, grey = image[labels == WHITE], image[labels == GREY]
         assert grey.mean() < white.mean() - 0.02
         assert (grey > np.median(white)).mean() > 0.05  # some layers are paler than white matter

@@ -4,7 +4,7 @@ A simulated section is the look of an MRI plane, carried by a deformation that i
 
     section mm --(section_mm_from_flat_mm)⁻¹--> flat mm --swirls--> plane mm
 
-with the swirls of `simulation`, whose inverse is exact and which fold nowhere. Large ones bend the
+with `swirls`, whose inverse is exact and which fold nowhere. Large ones bend the
 whole section, small ones parts of it. The affine takes back what the swirls do on the whole, as
 `align-sections` does, and leaves a little. Pixels of section and plane are one grid, as those of a
 prealigned brain are, so Linear is the identity and its error the true displacement.
@@ -16,16 +16,17 @@ of a human.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from sbr_core import geometry
 from sbr_core.algorithms.sections import grid_px, resample_section
-from sbr_core.algorithms.simulation import (
-    Waves,
+from sbr_core.algorithms.simulation.damage import extent_of
+from sbr_core.algorithms.simulation.swirls import (
     apply_swirls,
     best_affine,
     swirl_determinant,
@@ -37,15 +38,18 @@ if TYPE_CHECKING:
     from sbr_core.config import SimulateOptions
 
 DEFAULT_SHARE = 0.012
-"""Mean displacement where none is asked for, as a share of the tissue's extent."""
+"""Mean displacement where none is asked for, as a share of the tissue's extent: 1.3 mm of a human
+section's 110."""
 _STRONGEST = 0.7
+"""Of the swirls: twists of up to 0.7 radian, stretches of up to 0.42. Stronger ones fold no
+more, but squeeze tissue more than a section is."""
+_FIRST_STRENGTH, _TRIALS = 0.2, 6
+"""Where the search for the strength begins, and how often it is corrected; the displacement grows
+nearly in proportion, so that it ends within a hundredth (a test)."""
 _N_LARGE, _N_SMALL = 8, 14
 _LARGE_RADII, _SMALL_RADII = (0.32, 0.58), (0.08, 0.2)
-
-
-# --------------------------------------------------------------------------------------------
-# The known deformation
-# --------------------------------------------------------------------------------------------
+"""Numbers of swirls and their radii as shares of the tissue's extent: large ones bend the whole
+section, small ones parts of it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class KnownDeformation:
     Attributes
     ----------
     section_mm_from_flat_mm : (3, 3).
-    swirls : (n, 5) as `simulation.apply_swirls`; plane mm = swirls(flat mm).
+    swirls : (n, 5) as `swirls.apply_swirls`; plane mm = swirls(flat mm).
     """
 
     section_mm_from_flat_mm: np.ndarray
@@ -75,11 +79,6 @@ class KnownDeformation:
         inverse = np.linalg.inv(self.section_mm_from_flat_mm)
         flat = geometry.apply(inverse, section_mm)
         return swirl_determinant(flat, self.swirls) * np.linalg.det(inverse[:2, :2])
-
-
-def extent_of(tissue_mm: np.ndarray) -> float:
-    """Side of the square as large as the box around points (n, 2), mm."""
-    return float(np.sqrt(np.prod(np.maximum(np.ptp(tissue_mm, axis=0), 1e-6))))
 
 
 def displacements_mm(
@@ -145,13 +144,13 @@ def draw_deformation(
         )
         residual[:2, 2] = small * extent / 4 * np.array(affine[3:])
         about = geometry.translation(*offset) @ residual @ geometry.translation(*-offset)
-        found = KnownDeformation(about @ linear, swirls)
-        moved = geometry.apply(found.section_mm_from_flat_mm, flat_mm) - tissue_mm
-        return found, float(np.linalg.norm(moved, axis=1).mean())
+        drawn = KnownDeformation(about @ linear, swirls)
+        moved = geometry.apply(drawn.section_mm_from_flat_mm, flat_mm) - tissue_mm
+        return drawn, float(np.linalg.norm(moved, axis=1).mean())
 
-    strength = 0.2
-    for _ in range(6):  # the mean grows nearly in proportion to the strength
-        found, mean_mm = of_strength(strength)
+    strength = _FIRST_STRENGTH
+    for _ in range(_TRIALS):  # the mean grows nearly in proportion to the strength
+        drawn, mean_mm = of_strength(strength)
         strength *= displacement_mm / mean_mm
         if strength > _STRONGEST:
             most_mm = mean_mm * _STRONGEST / (strength * mean_mm / displacement_mm)
@@ -159,116 +158,7 @@ def draw_deformation(
                 f"config: simulate.deformation_mm: {displacement_mm:.3g} mm is too much for a"
                 f" section {extent:.3g} mm wide, expected at most about {most_mm:.2g} mm there"
             )
-    return found
-
-
-# --------------------------------------------------------------------------------------------
-# Damage and staining
-# --------------------------------------------------------------------------------------------
-
-
-def draw_damage(
-    sections: Sequence[str], tears: float, missing_pieces: float, seed: int
-) -> dict[str, str]:
-    """Which sections are damaged, and how: ``tear``, ``missing piece`` or an empty text.
-
-    Parameters
-    ----------
-    tears, missing_pieces : shares of the sections; no section gets both.
-    """
-    rng = np.random.default_rng([seed, 2])
-    order = rng.permutation(len(sections))
-    n_torn = round(tears * len(sections))
-    n_missing = min(round(missing_pieces * len(sections)), len(sections) - n_torn)
-    kinds = dict.fromkeys(sections, "")
-    for place, index in enumerate(order[: n_torn + n_missing]):
-        kinds[sections[index]] = "tear" if place < n_torn else "missing piece"
-    return kinds
-
-
-def lost_tissue(
-    plane_mm: np.ndarray, tissue_mm: np.ndarray, kind: str, rng: np.random.Generator
-) -> np.ndarray:
-    """Where tissue is torn or missing, bool (...), at points of the plane (..., 2).
-
-    A tear winds inwards from the rim and narrows; a missing piece has a ragged outline.
-
-    Parameters
-    ----------
-    tissue_mm : (n, 2) points all over the tissue.
-    kind : of `draw_damage`.
-    """
-    extent = extent_of(tissue_mm)
-    angle = rng.uniform(-math.pi, math.pi)
-    inward = np.array([math.cos(angle), math.sin(angle)])
-    sideways = np.array([-inward[1], inward[0]])
-    spokes = tissue_mm - tissue_mm.mean(axis=0)
-    near = spokes[np.abs(spokes @ sideways) < 0.05 * extent]
-    rim = tissue_mm.mean(axis=0) + inward * (near @ inward).min(initial=0.0)
-    along, across = (plane_mm - rim) @ inward, (plane_mm - rim) @ sideways
-    ragged = Waves(rng, 2, (0.04 * extent, 0.2 * extent))(plane_mm)
-    if kind == "tear":
-        length = rng.uniform(0.25, 0.45) * extent
-        middle = 0.02 * extent * np.sin(along / (0.05 * extent)) + 0.004 * extent * ragged
-        half_width = rng.uniform(0.008, 0.018) * extent * np.clip(1 - along / length, 0, None)
-        return np.abs(across - middle) < half_width
-    if kind == "missing piece":
-        radius = rng.uniform(0.1, 0.17) * extent
-        return np.hypot(along, across) < radius + 0.012 * extent * ragged
-    return np.zeros(plane_mm.shape[:-1], bool)
-
-
-def staining_field(
-    plane_mm: np.ndarray, tissue_mm: np.ndarray, unevenness: float, rng: np.random.Generator
-) -> np.ndarray:
-    """A smooth positive factor (...), at points of the plane (..., 2): uneven staining.
-
-    A slope across the section and blotches, whose logarithm has a standard deviation of about
-    `unevenness`.
-    """
-    extent = extent_of(tissue_mm)
-    slope = rng.normal(0, 1, 2)
-    centred = (plane_mm - tissue_mm.mean(axis=0)) / (0.5 * extent)
-    blotches = Waves(rng, 2, (0.35 * extent, 1.1 * extent), 6)(plane_mm)
-    return np.exp(unevenness * (0.7 * centred @ slope + 0.6 * blotches))
-
-
-def stained_and_damaged(
-    signal: np.ndarray,
-    cover: np.ndarray,
-    spacing_mm: float,
-    tissue_mm: np.ndarray,
-    damage: str,
-    unevenness: float,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """A look on its plane, stained stronger here and weaker there, torn or with a piece missing.
-
-    Strength and contrast of the stain (a factor and an exponent) differ from section to section.
-
-    Parameters
-    ----------
-    signal, cover : (rows, columns), the look and where it is tissue.
-    damage : of `draw_damage`.
-
-    Returns
-    -------
-    signal and cover, new arrays.
-    """
-    from scipy.ndimage import gaussian_filter
-
-    y, x = np.indices(signal.shape)
-    plane_mm = np.stack([x, y], axis=-1) * spacing_mm
-    gain, exponent = np.exp(0.6 * unevenness * rng.normal(size=2))
-    field = staining_field(plane_mm, tissue_mm, unevenness, rng)
-    lost = lost_tissue(plane_mm, tissue_mm, damage, rng)
-    present = gaussian_filter((~lost).astype(np.float32), 0.6)
-    return (gain * field * signal**exponent).astype(np.float32), cover * present
-
-
-# --------------------------------------------------------------------------------------------
-# Rendering
-# --------------------------------------------------------------------------------------------
+    return drawn
 
 
 @dataclass(frozen=True)
@@ -303,8 +193,6 @@ def render(
     cover : (rows, columns), 1 in tissue, 0 on glass.
     spacing_mm : pixel of plane and section.
     """
-    from scipy.ndimage import gaussian_filter, map_coordinates
-
     shape = flat_signal.shape
     y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
     plane_px = deformation.plane_from_section(np.stack([x, y], axis=-1) * spacing_mm) / spacing_mm
