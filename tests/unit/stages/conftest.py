@@ -219,7 +219,7 @@ def _save_networks(folder, *, spacing_mm=1.0, generator_spacing_mm=None, strengt
     return {"registrar": paths[0], "weights": paths[1]}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def save_networks():
     """Writes small random networks: `save_networks(folder, spacing_mm=…)` gives their paths."""
     return _save_networks
@@ -231,7 +231,7 @@ def fake_brain(tmp_path: Path) -> FakeBrain:
     return make_brain(tmp_path / "results" / "b", missing=(5,))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def brain_maker():
     """`make_brain`, for brains made otherwise."""
     return make_brain

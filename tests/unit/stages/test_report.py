@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,36 +20,37 @@ from sbr_core.io.volumes import Volume, read_cuts, write_volume
 from sbr_core.stages import infer, reassemble, report
 
 
-@pytest.fixture
-def finished_brain(fake_brain, tmp_path, save_networks):
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, brain_maker, save_networks):
     """Both methods inferred and reassembled, a measured section, one that failed."""
-    brain = fake_brain
+    folder = tmp_path_factory.mktemp("finished")
+    brain = brain_maker(folder / "results" / "b", missing=(5,))
     header, rows = read_tsv(brain.table("prepare"))
     failed = {"section": "002", "status": "failed", "message": "no <tissue> found"}
     write_tsv(
         brain.table("prepare"), [failed if r["section"] == "002" else r for r in rows], header
     )
-    for method, networks in (("linear", {}), ("sbr", save_networks(tmp_path))):
-        folder = brain.results / method
+    for method, networks in (("linear", {}), ("sbr", save_networks(folder))):
+        method_dir = brain.results / method
         infer.run(
             InferOptions(device="cpu"),
             method=method,
             prepared=brain.table("prepare"),
             planes=brain.table("resample"),
             affines=brain.table("align_sections"),
-            out_dir=folder,
-            receipt=folder / "sections.tsv",
+            out_dir=method_dir,
+            receipt=method_dir / "sections.tsv",
             **networks,
         )
         reassemble.run(
             ReassembleOptions(),
             brain="b",
             method=method,
-            sections=folder / "sections.tsv",
+            sections=method_dir / "sections.tsv",
             prepared=brain.table("prepare"),
             align_dir=brain.results / "align",
             mri=brain.results / "prepare" / "mri.nii.gz",
-            out_dir=folder / "volume",
+            out_dir=method_dir / "volume",
         )
     write_png(brain.results / "sbr" / "loss.png", np.zeros((4, 4), np.uint8))
     for name, key, values in (
@@ -67,6 +70,13 @@ def finished_brain(fake_brain, tmp_path, save_networks):
     return brain
 
 
+@pytest.fixture
+def finished_brain(finished, tmp_path):
+    """A copy of it; yours to write to."""
+    shutil.copytree(finished.results, tmp_path / "results" / "b")
+    return replace(finished, results=tmp_path / "results" / "b")
+
+
 def page_of(brain, methods=("linear", "sbr"), **options):
     out = brain.results / "report" / "index.html"
     report.run(
@@ -83,7 +93,7 @@ def test_page_is_self_contained_and_complete(finished_brain, tmp_path):
     page = page_of(finished_brain)
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert sources and all(s.startswith(("data:image/", "#")) for s in sources)
-    assert "http" not in page and str(tmp_path) not in page
+    assert "http" not in page and str(tmp_path.parent) not in page
     pictures = [s for s in sources if s.startswith("data:image/jpeg")]
     # 11 sections of five pictures, three cuts of five
     assert len(pictures) == 11 * 5 + 3 * 5
