@@ -1,7 +1,4 @@
-"""Tables users write: the manifest of a brain, the sheet of brains, landmarks.
-
-Standard library only, so that planning a workflow stays fast.
-"""
+"""Tables users write: the manifest of a brain, the sheet of brains, landmarks."""
 
 from __future__ import annotations
 
@@ -25,16 +22,29 @@ WEIGHTS_USES = ("reuse", "finetune")
 """What a brain makes of the networks of `weights_from`: takes them as they are, or trains on."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Ids are parts of file names, wildcards of the workflow and words of command lines."""
 PATH_COLUMNS = ("image", "mask", "labels", "mri_image", "mri_mask", "mri_labels")
 """Columns of a manifest that name a file, relative to its folder."""
 
 _TRUE = {"1", "true", "yes", "y", "t", "x"}
 _FALSE = {"", "0", "false", "no", "n", "f"}
+"""What people and spreadsheets write for yes and for no, in small letters."""
 
 
 @dataclass(frozen=True)
 class SectionRow:
-    """One row of a manifest; paths are resolved against the manifest's folder."""
+    """One row of a manifest; paths are resolved against the manifest's folder.
+
+    Attributes
+    ----------
+    position_mm : along the stack; no two sections share one.
+    pixel_size_mm : side of a square pixel of the stored file.
+    mask, labels : images of the tissue and of regions, on the image's grid.
+    flip : ``none``, ``lr`` or ``ud``: how the image is mirrored before anything else.
+    rotate_deg : how it is turned after that: counter-clockwise as displayed, about its centre.
+    image_channel : a channel of the image, by its number from 1 or its name in the file.
+    mri_image, mri_mask, mri_labels : of a prealigned brain, the MRI plane on the image's grid.
+    """
 
     section: str
     image: str
@@ -52,13 +62,23 @@ class SectionRow:
 
     def files(self) -> list[str]:
         """Every file the row names."""
-        named = (self.image, self.mask, self.labels)
-        return [f for f in (*named, self.mri_image, self.mri_mask, self.mri_labels) if f]
+        return [file for column in PATH_COLUMNS if (file := getattr(self, column))]
 
 
 @dataclass(frozen=True)
 class BrainRow:
-    """One row of the sheet of brains; paths are relative to the working directory."""
+    """One row of the sheet of brains; paths are relative to the working directory.
+
+    Attributes
+    ----------
+    sections : its manifest.
+    mri, mri_mask, mri_labels : NIfTI files on one grid; the last two may be empty.
+    landmarks : table of landmarks.
+    orientation : anatomical direction of increasing column, row and position: three of the
+        letters R, L, A, P, S and I, or ``auto``.
+    weights_from : brain of the sheet whose networks it uses, in the way of `WEIGHTS_USES`.
+    prealigned : every section lies on its MRI plane already.
+    """
 
     brain: str
     sections: str
@@ -73,7 +93,7 @@ class BrainRow:
 
 
 def check_id(value: str, where: str) -> str:
-    """An id that is safe as a file name and as a wildcard."""
+    """`value`, if it is safe as a file name and as a wildcard; ManifestError otherwise."""
     if not _ID.fullmatch(value) or ".." in value:
         raise ManifestError(
             f"{where}: id {value!r}: expected letters, digits, '.', '_' or '-' only,"
@@ -83,6 +103,7 @@ def check_id(value: str, where: str) -> str:
 
 
 def _number(text: str, where: str, *, positive: bool = False) -> float:
+    """The finite number in a cell; ManifestError otherwise, or if `positive` and not above 0."""
     try:
         value = float(text)
     except ValueError:
@@ -96,6 +117,7 @@ def _number(text: str, where: str, *, positive: bool = False) -> float:
 
 
 def _flag(text: str, where: str) -> bool:
+    """The yes or no in a cell, which is no where it is empty; ManifestError otherwise."""
     if text.lower() in _TRUE:
         return True
     if text.lower() in _FALSE:
@@ -104,6 +126,7 @@ def _flag(text: str, where: str) -> bool:
 
 
 def _require(path: Path, header: list[str], columns: Iterable[str]) -> None:
+    """Raise ManifestError where a table lacks a column."""
     missing = [c for c in columns if c not in header]
     if missing:
         raise ManifestError(f"{path}: column {missing[0]!r} is missing; found {', '.join(header)}")
@@ -132,7 +155,7 @@ def parse_section(values: Mapping[str, Any], where: str, folder: Path | None) ->
 
 
 def is_excluded(values: Mapping[str, str], where: str) -> bool:
-    """Whether a row of a manifest says that its section is left out."""
+    """Whether a row of a manifest leaves its section out."""
     return _flag(values.get("exclude", ""), f"{where}: exclude")
 
 
@@ -146,7 +169,7 @@ def read_manifest(
     path : TSV with `section`, `image`, `position_mm`, `pixel_size_mm` and optional columns.
         Paths in it are relative to its own folder.
     prealigned : each row must name `mri_image` too.
-    check_files : refuse rows whose files are not there.
+    check_files : refuse rows whose files are missing.
 
     Raises
     ------
@@ -229,7 +252,14 @@ def rows_from(text: str) -> list[SectionRow]:
 
 
 def read_brains(path: Path) -> dict[str, BrainRow]:
-    """The sheet of brains, checked: ids, orientation, prealigned, weights_from without cycles."""
+    """The sheet of brains: name -> row, in the order of the table.
+
+    Raises
+    ------
+    ManifestError
+        Naming the file, the brain and what was expected, also where `weights_from` names no brain
+        of the sheet or goes in a circle.
+    """
     path = Path(path)
     header, table = read_tsv(path)
     _require(path, header, ["brain", "sections"])
@@ -242,39 +272,44 @@ def read_brains(path: Path) -> dict[str, BrainRow]:
         name = check_id(values["brain"], where)
         if name in brains:
             raise ManifestError(f"{where} stands there twice")
-        if name.endswith(SIMULATED):
-            raise ManifestError(
-                f"{where}: expected a name that does not end in {SIMULATED!r}, which is kept for"
-                " the simulated pairs of a brain"
-            )
-        values = {k: v for k, v in values.items() if k != "notes" and v != ""}
-        prealigned = _flag(str(values.pop("prealigned", "")), f"{where}: prealigned")
-        row = BrainRow(**values, prealigned=prealigned) if "sections" in values else None
-        if row is None:
-            raise ManifestError(f"{where}: sections: expected a manifest, found nothing")
-        if not prealigned:
-            if not row.mri:
-                raise ManifestError(f"{where}: mri: expected a NIfTI file, found nothing")
-            try:
-                if row.orientation != "auto":
-                    orientation_matrix(row.orientation)
-            except ValueError as error:
-                raise ManifestError(f"{where}: {error}, or auto") from None
-        if row.weights_use not in WEIGHTS_USES:
-            raise ManifestError(
-                f"{where}: weights_use: expected one of {', '.join(WEIGHTS_USES)}, found"
-                f" {row.weights_use!r}"
-            )
-        if row.weights_use == "finetune" and not row.weights_from:
-            raise ManifestError(
-                f"{where}: weights_use: finetune, but weights_from names no brain to start from"
-            )
-        brains[name] = row
+        brains[name] = _parse_brain(values, where)
     if not brains:
         raise ManifestError(f"{path}: has no brain")
     for name in brains:
         _check_weights_from(path, brains, name)
     return brains
+
+
+def _parse_brain(values: Mapping[str, str], where: str) -> BrainRow:
+    """One row of the sheet of brains, checked by itself."""
+    if values["brain"].endswith(SIMULATED):
+        raise ManifestError(
+            f"{where}: expected a name that does not end in {SIMULATED!r}, which is kept for"
+            " the simulated pairs of a brain"
+        )
+    given = {k: v for k, v in values.items() if k != "notes" and v != ""}
+    prealigned = _flag(given.pop("prealigned", ""), f"{where}: prealigned")
+    if "sections" not in given:
+        raise ManifestError(f"{where}: sections: expected a manifest, found nothing")
+    row = BrainRow(**given, prealigned=prealigned)
+    if not prealigned:
+        if not row.mri:
+            raise ManifestError(f"{where}: mri: expected a NIfTI file, found nothing")
+        try:
+            if row.orientation != "auto":
+                orientation_matrix(row.orientation)
+        except ValueError as error:
+            raise ManifestError(f"{where}: {error}, or auto") from None
+    if row.weights_use not in WEIGHTS_USES:
+        raise ManifestError(
+            f"{where}: weights_use: expected one of {', '.join(WEIGHTS_USES)}, found"
+            f" {row.weights_use!r}"
+        )
+    if row.weights_use == "finetune" and not row.weights_from:
+        raise ManifestError(
+            f"{where}: weights_use: finetune, but weights_from names no brain to start from"
+        )
+    return row
 
 
 def _check_weights_from(path: Path, brains: Mapping[str, BrainRow], brain: str) -> None:
@@ -303,7 +338,19 @@ class Landmark:
 
 
 def read_landmarks(path: Path, sections: Iterable[str], *, prealigned: bool) -> list[Landmark]:
-    """Landmarks of a brain; ManifestError when a row names a section that is not there."""
+    """Landmarks of a brain, in the order of the table.
+
+    Parameters
+    ----------
+    path : TSV with `section`, `x_section_mm`, `y_section_mm`, and `mri_x_mm`, `mri_y_mm`,
+        `mri_z_mm`, or of a prealigned brain `x_plane_mm`, `y_plane_mm`.
+    sections : ids that rows may name, those of excluded sections too.
+
+    Raises
+    ------
+    ManifestError
+        A column is missing, a cell is no number, or a row names another section.
+    """
     path = Path(path)
     header, table = read_tsv(path)
     section_columns = ("x_section_mm", "y_section_mm")

@@ -272,14 +272,14 @@ def test_a_brain_trains_on_from_anothers_networks_and_a_third_takes_the_result(l
     config.write_text(text + "train_sbr: {steps: 7}\n")
     assert [job for job in lab.planned() if job.startswith("train")] == ["train one sbr"]
     config.write_text(text)
-    # what it starts from is ancient, as borrowed networks are; nothing is lost when asked anew
+    # what it starts from is another brain's and ancient; nothing is lost when asked anew
     assert not [j for j in lab.planned("--forcerun", "train_registrar") if "two" in j.split()]
     lab.edit("config/brains.tsv", f"{two}\tfinetune", two)
     assert not [job for job in lab.planned() if job.startswith("train")]
 
 
 def test_what_is_missing_is_made_in_the_call_in_which_a_section_changed(lab):
-    """Though the tables it is made from are steady, and nothing else leads to it."""
+    """Though the tables it is made from are ancient, and nothing else leads to it."""
     (lab.folder / "raw/one/images/s03.png").write_text("other pixels")
     assert "simulate_pairs one" in lab.planned("simulate")
     for name in ("sbr/weights.safetensors", "registrar/loss.tsv"):
