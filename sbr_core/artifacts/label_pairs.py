@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sbr_core import geometry
+from sbr_core.algorithms.plane_grids import labels_on_grid
 from sbr_core.algorithms.planes import resample_plane
 from sbr_core.algorithms.sections import area_vote
+from sbr_core.artifacts.names import STACK_TRANSFORM
+from sbr_core.artifacts.rows import Plane, Prepared
 from sbr_core.errors import ImageError
 from sbr_core.io.images import read_labels
 from sbr_core.io.manifests import SectionRow
+from sbr_core.io.transforms import read_stack_from_world
 from sbr_core.io.volumes import Volume, read_volume
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class LabelPair:
         )
         return (
             area_vote(self.section_labels, file_px_from_plane_px, grid.shape),
-            on_grid_of_plane(self.plane_labels, self.plane_grid, grid),
+            labels_on_grid(self.plane_labels, self.plane_grid, grid),
         )
 
 
@@ -81,68 +86,75 @@ class LabelPairs:
         self.stage, self.strict = stage, strict
         self.unusable: dict[str, str] = {}
 
-    def of(self, prepared_row: Mapping[str, Any], plane_row: Mapping[str, Any]) -> LabelPair | None:
-        """The labels of one section and its plane; None where either has none to use.
+    @classmethod
+    def open(
+        cls,
+        rows: Sequence[SectionRow] | None,
+        *,
+        align_dir: Path | None,
+        mri_labels: Path | None,
+        stage: str,
+        strict: bool = False,
+    ) -> LabelPairs:
+        """Labels of a brain with a 3D MRI (`align_dir` and `mri_labels`), or of a prealigned one.
 
-        Parameters
-        ----------
-        prepared_row, plane_row : of the tables of `prepare` and `resample`.
+        Raises
+        ------
+        ImageError
+            Not the labels or the transform of a 3D MRI.
         """
-        path = prepared_row.get("labels")
-        of_plane = self.of_plane(prepared_row, plane_row) if path else None
-        of_section = self._read(prepared_row, path) if of_plane is not None else None
+        mri, stack_from_world = None, None
+        if align_dir is not None:
+            stack_from_world = read_stack_from_world(Path(align_dir) / STACK_TRANSFORM)
+            mri = read_label_volume(mri_labels) if mri_labels is not None else None
+        return cls(mri, stack_from_world, rows, stage=stage, strict=strict)
+
+    def of(self, prepared: Prepared, plane: Plane) -> LabelPair | None:
+        """The labels of one section and its plane; None where either has none to use."""
+        of_plane = self.of_plane(prepared, plane) if prepared.labels else None
+        of_section = self._read(prepared, prepared.labels) if of_plane is not None else None
         if of_section is None:
             return None
-        return LabelPair(of_section, float(prepared_row["pixel_size_mm"]), *of_plane)
+        return LabelPair(of_section, prepared.pixel_size_mm, *of_plane)
 
-    def _read(self, prepared_row: Mapping[str, Any], path: str) -> np.ndarray | None:
+    def _read(self, prepared: Prepared, path: str) -> np.ndarray | None:
         """A label image on the grid of the section's file; None once it was found unusable."""
-        section = prepared_row["section"]
+        section = prepared.section
         if section in self.unusable:
             return None
         try:
-            shape = int(prepared_row["file_rows"]), int(prepared_row["file_columns"])
-            return read_labels(Path(path), shape)
+            return read_labels(Path(path), prepared.file_shape)
         except ImageError as error:
             if self.strict:
                 raise
             self.unusable[section] = str(error)
-            print(f"{self.stage}: section {section}: labels left out: {error}", file=sys.stderr)
+            logger.warning(f"{self.stage}: section {section}: labels left out: {error}")
             return None
 
     def of_plane(
-        self, prepared_row: Mapping[str, Any], plane_row: Mapping[str, Any]
+        self, prepared: Prepared, plane: Plane
     ) -> tuple[np.ndarray, geometry.PlaneGrid] | None:
-        """The labels of a section's MRI plane and their grid; None where it has none to use.
-
-        Parameters as of `of`.
-        """
-        section = prepared_row["section"]
+        """The labels of a section's MRI plane and their grid; None where it has none to use."""
         if self.mri is not None:
-            grid = _label_grid(plane_row, self.mri, self.stack_from_world)
+            # as fine as the MRI labels are, whatever resolution training worked at
+            scale = geometry.similarity_scale(self.stack_from_world)
+            grid = plane.grid.at_spacing(float(self.mri.spacing_mm.min()) * scale)
             labels = resample_plane(
                 self.mri.data,
                 self.mri.world_from_voxel,
                 self.stack_from_world,
                 grid,
-                float(prepared_row["position_mm"]),
+                prepared.position_mm,
                 order=0,
             )
             return labels, grid
-        if section not in self.plane_files:
+        if prepared.section not in self.plane_files:
             return None
-        row = self.plane_files[section]
-        labels = self._read(prepared_row, row.mri_labels)
+        row = self.plane_files[prepared.section]
+        labels = self._read(prepared, row.mri_labels)
         if labels is None:
             return None
         return labels, geometry.PlaneGrid(labels.shape, float(row.pixel_size_mm))
-
-
-def on_grid_of_plane(
-    labels: np.ndarray, labels_grid: geometry.PlaneGrid, grid: geometry.PlaneGrid
-) -> np.ndarray:
-    """Labels of a plane on another grid of it, (rows, columns), by area."""
-    return area_vote(labels, geometry.scaling(grid.spacing_mm / labels_grid.spacing_mm), grid.shape)
 
 
 def read_label_volume(path: Path) -> Volume:
@@ -158,14 +170,3 @@ def read_label_volume(path: Path) -> Volume:
     if not np.array_equal(rounded, volume.data):
         raise ImageError(f"{path}: expected whole numbers as labels, found fractions")
     return Volume(rounded.astype(np.int32), volume.world_from_voxel)
-
-
-def _label_grid(
-    plane: Mapping[str, Any], mri: Volume, stack_from_world: np.ndarray
-) -> geometry.PlaneGrid:
-    """The plane's grid as fine as the MRI labels are, whatever resolution training worked at."""
-    working = geometry.PlaneGrid(
-        (int(plane["rows"]), int(plane["columns"])), float(plane["spacing_mm"])
-    )
-    scale = geometry.similarity_scale(stack_from_world)
-    return working.at_spacing(float(mri.spacing_mm.min()) * scale)

@@ -77,3 +77,8 @@ def volume_file(folder: Path, brain: str, space: str, kind: str) -> Path:
     kind : ``histology``, ``coverage`` or ``labels``.
     """
     return Path(folder) / f"{brain}_space-{space}_{kind}.nii.gz"
+
+
+def volume_facts(folder: Path, brain: str, space: str) -> Path:
+    """The JSON that states where the volumes came from; parameters as of `volume_file`."""
+    return Path(folder) / f"{brain}_space-{space}_histology.json"

@@ -13,17 +13,19 @@ fingerprint and files still match is not computed again.
 from __future__ import annotations
 
 import json
-import sys
+import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sbr_core.artifacts.rows import stage_dir, write_columns
+from sbr_core.artifacts.rows import Row, columns_of, inside, stage_dir, write_columns
 from sbr_core.errors import ReceiptError, SbrError, StorageError
 from sbr_core.io.files import read_json, sha256_file, sha256_of, write_json
 from sbr_core.io.provenance import versions
 from sbr_core.io.tables import read_tsv
+
+logger = logging.getLogger(__name__)
 
 _TEXT = {
     "section",
@@ -39,11 +41,17 @@ _TEXT = {
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class SectionResult:
-    """What a stage made of one section: columns of the receipt, and files it wrote."""
+    """What a stage made of one section.
 
-    columns: dict[str, Any]
+    Attributes
+    ----------
+    row : of the receipt, without files and fingerprint.
+    files : those that it wrote, with their paths.
+    """
+
+    row: Row
     files: list[Path] = field(default_factory=list)
 
 
@@ -93,15 +101,14 @@ def run_sections(
         else:
             if result is not None:
                 files = {str(f.relative_to(out_dir)): sha256_file(f) for f in sorted(result.files)}
-                row = {"section": section, "status": "ok", "message": "", **result.columns}
-                row |= {"files": files, "fingerprint": digest}
+                row = columns_of(replace(result.row, files=files, fingerprint=digest))
                 write_json(
                     sidecar,
                     {"stage": stage, "chunk": receipt.stem, "row": row, "versions": versions()},
                 )
                 state = "done"
         rows.append(row)
-        print(f"{stage}: {number}/{len(sections)} section {section} {state}", file=sys.stderr)
+        logger.info(f"{stage}: {number}/{len(sections)} section {section} {state}")
     _sweep(out_dir, receipt.stem, set(sections))
     write_columns(receipt, rows)
     return rows
@@ -130,7 +137,7 @@ def _intact(sidecar: Path, out_dir: Path, digest: str) -> dict[str, Any] | None:
     if row.get("fingerprint") != digest:
         return None
     for name, sha256 in row["files"].items():
-        path = out_dir / name
+        path = inside(out_dir, name)
         if not path.is_file() or sha256_file(path) != sha256:
             return None
     return row
@@ -146,7 +153,7 @@ def _forget(sidecar: Path, out_dir: Path) -> None:
         names = []
     sidecar.unlink()
     for name in names:
-        (out_dir / name).unlink(missing_ok=True)
+        inside(out_dir, name).unlink(missing_ok=True)
 
 
 def _sweep(out_dir: Path, chunk: str, sections: set[str]) -> None:

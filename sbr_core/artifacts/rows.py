@@ -234,6 +234,8 @@ def write_columns(table: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def columns_of(row: Row) -> dict[str, Any]:
     """A row's columns, JSON-able."""
+    if not row.ok:
+        return {"section": row.section, "status": row.status, "message": row.message}
     columns: dict[str, Any] = {}
     for each in fields(row):
         value = getattr(row, each.name)
@@ -243,8 +245,7 @@ def columns_of(row: Row) -> dict[str, Any]:
             names, values = _GRID, (*value.shape, value.spacing_mm)
             columns |= dict(zip(names, values, strict=True))
         elif "letter" in each.metadata:
-            names = _matrix_columns(each.metadata["letter"])
-            columns |= dict(zip(names, value[:2].ravel().tolist(), strict=True))
+            columns |= matrix_columns(value, each.metadata["letter"])
         else:
             columns[each.name] = "" if value is None else value
     return columns
@@ -304,14 +305,15 @@ def _reader(name: str, hint: Any, letter: str) -> Callable[[Mapping[str, str]], 
     return lambda cells: _CELLS[hint](cells[name])
 
 
-def _matrix_columns(letter: str) -> list[str]:
-    return [f"{letter}{i}{j}" for i in range(2) for j in range(3)]
+def matrix_columns(matrix: np.ndarray, letter: str) -> dict[str, float]:
+    """A (3, 3) affine as columns ``{letter}00`` … ``{letter}12``."""
+    return {f"{letter}{i}{j}": float(matrix[i][j]) for i in range(2) for j in range(3)}
 
 
 def read_matrix(cells: Mapping[str, str], letter: str) -> np.ndarray:
     """The (3, 3) affine in the columns ``{letter}00`` … ``{letter}12`` of a table's line."""
-    values = [float(cells[name]) for name in _matrix_columns(letter)]
-    return np.array([values[:3], values[3:], [0.0, 0.0, 1.0]])
+    top = [[float(cells[f"{letter}{i}{j}"]) for j in range(3)] for i in range(2)]
+    return np.array([*top, [0.0, 0.0, 1.0]])
 
 
 def fingerprint(

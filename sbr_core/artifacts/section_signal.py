@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from sbr_core.algorithms.background import find_background
 from sbr_core.algorithms.evenness import SmoothField, light_field
+from sbr_core.algorithms.sections import grid_px, prefilter, resample_section
 from sbr_core.algorithms.staining import Channel, find_channel, luminance
+from sbr_core.artifacts.rows import Prepared
+from sbr_core.geometry import PlaneGrid, apply, scaling
 from sbr_core.io.blocks import Picture
 from sbr_core.io.images import read_reduced
+from sbr_core.io.transforms import SectionTransform
 
 OVERSAMPLING = 4
 """Pixels read for a pixel of the output, along each side, if the file has that many. The mask is
 found on a grid twice as fine as the output, which leaves two for each of its pixels."""
 
 _ENOUGH_PX = 1500
+"""Side of the picture that background, light and channel are found on: more pixels take longer
+without telling more."""
+
+
+class SectionFile(Protocol):
+    """What is needed to read a section's file: a row of a manifest, or of `prepare`."""
+
+    image: str
+    image_channel: str
+    pixel_size_mm: float
 
 
 @dataclass(frozen=True)
@@ -49,21 +62,25 @@ class Source:
         field = self.light.over(picture.shape[:2])
         return picture / (field if picture.ndim == 2 else field[..., None])
 
-    def columns(self) -> dict[str, Any]:
-        """Itself, as columns of a receipt."""
+    def fields(self) -> dict[str, Any]:
+        """Itself, as fields of a `Prepared` row."""
         return {
-            **self.channel.columns(),
+            "channel": self.channel.stain,
+            "polarity": self.channel.polarity,
+            "background": self.channel.background,
+            "white": self.channel.white,
+            "padding": self.channel.padding,
             "light": self.light.cell() if self.light else "",
             "staining": self.staining.cell() if self.staining else "",
         }
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Source:
-        """What a row of `prepare` recorded."""
+    def of(cls, row: Prepared) -> Source:
+        """What `prepare` recorded."""
         return cls(
-            Channel.of(row),
-            SmoothField.of_cell(row.get("light", "")),
-            SmoothField.of_cell(row.get("staining", "")),
+            Channel(row.channel, row.polarity, row.background, row.white, row.padding),
+            SmoothField.of_cell(row.light),
+            SmoothField.of_cell(row.staining),
         )
 
 
@@ -91,23 +108,17 @@ def find_source(
     return Source(channel, light), noise
 
 
-def read_for(row: Mapping[str, Any], output_mm: float) -> Picture:
-    """A section's picture, as finely as an output of `output_mm` a pixel needs it.
-
-    Parameters
-    ----------
-    row : with `image`, `pixel_size_mm` and maybe `image_channel`, of a manifest or of `prepare`.
-    """
-    coarsest = output_mm / OVERSAMPLING / float(row["pixel_size_mm"])
-    return read_reduced(Path(row["image"]), coarsest, row.get("image_channel") or "")
+def read_picture(file: SectionFile, output_mm: float) -> Picture:
+    """A section's picture, as finely as an output of `output_mm` a pixel needs it."""
+    coarsest = output_mm / OVERSAMPLING / file.pixel_size_mm
+    return read_reduced(Path(file.image), coarsest, file.image_channel)
 
 
-def read_signal(row: Mapping[str, Any], output_mm: float) -> Picture:
+def read_signal(row: Prepared, output_mm: float) -> Picture:
     """The signal of a prepared section's file.
 
     Parameters
     ----------
-    row : of `prepare`.
     output_mm : pixel of what is made of it, section mm; the file is read `OVERSAMPLING` times as
         finely, if it is that fine.
 
@@ -120,5 +131,70 @@ def read_signal(row: Mapping[str, Any], output_mm: float) -> Picture:
     ImageError
         The file cannot be read.
     """
-    picture = read_for(row, output_mm)
+    picture = read_picture(row, output_mm)
     return replace(picture, pixels=Source.of(row).signal(picture.pixels))
+
+
+def through_affine(
+    signal: Picture, file_px_from_output_px: np.ndarray, shape: tuple[int, int], scale: float
+) -> np.ndarray:
+    """A section's signal on another grid, interpolated once.
+
+    Parameters
+    ----------
+    file_px_from_output_px : (3, 3).
+    shape : (rows, columns) of the output.
+    scale : file pixels per pixel of the output.
+
+    Returns
+    -------
+    `shape` float32, 0 outside the file.
+    """
+    px = apply(signal.px_from_file_px @ file_px_from_output_px, grid_px(shape))
+    return resample_section(prefilter(signal.pixels, scale / signal.mean_step), px)
+
+
+def through_transform(
+    signal: Picture, pixel_size_mm: float, section_mm_from_plane: SectionTransform, grid: PlaneGrid
+) -> np.ndarray:
+    """A section's signal on a plane's grid, interpolated once through the whole chain.
+
+    Parameters
+    ----------
+    pixel_size_mm : of the section's file.
+
+    Returns
+    -------
+    (rows, columns) float32, 0 outside the file.
+    """
+    image = prefilter(signal.pixels, grid.spacing_mm / pixel_size_mm / signal.mean_step)
+    plane_mm = apply(grid.plane_mm_from_px, grid_px(grid.shape))
+    file_px = section_mm_from_plane.map(plane_mm) / pixel_size_mm
+    return resample_section(image, apply(signal.px_from_file_px, file_px))
+
+
+def linear_image(
+    row: Prepared, section_mm_from_plane_mm: np.ndarray, grid: PlaneGrid
+) -> np.ndarray:
+    """A section's file on the plane's grid through an affine (3, 3), which may enlarge; returns as
+    `registered`."""
+    file_px_from_plane_px = (
+        scaling(1 / row.pixel_size_mm) @ section_mm_from_plane_mm @ grid.plane_mm_from_px
+    )
+    scale = float(np.sqrt(abs(np.linalg.det(file_px_from_plane_px[:2, :2]))))
+    signal = read_signal(row, scale * row.pixel_size_mm)
+    return through_affine(signal, file_px_from_plane_px, grid.shape, scale)
+
+
+def registered(
+    row: Prepared, section_mm_from_plane: SectionTransform, grid: PlaneGrid
+) -> np.ndarray:
+    """A section's file on the plane's grid.
+
+    Returns
+    -------
+    (rows, columns) float32, background 0, tissue above, in the file's intensity; 0 outside the
+    file.
+    """
+    signal = read_signal(row, grid.spacing_mm)
+    return through_transform(signal, row.pixel_size_mm, section_mm_from_plane, grid)

@@ -64,6 +64,22 @@ def read_volume(path: Path) -> Volume:
     return Volume(data, affine)
 
 
+def read_mask(path: Path, volume: Volume) -> Volume:
+    """A mask of a volume: true above 0.
+
+    Raises
+    ------
+    ImageError
+        As `read_volume`, or of another shape than the volume.
+    """
+    mask = read_volume(path)
+    if mask.data.shape != volume.data.shape:
+        raise ImageError(
+            f"{path}: shape {mask.data.shape} differs from the MRI's {volume.data.shape}"
+        )
+    return Volume(mask.data > 0, mask.world_from_voxel)
+
+
 def write_volume(path: Path, volume: Volume) -> None:
     """Write a volume with its affine as both sform and qform code 1, units mm."""
     image = nib.Nifti1Image(volume.data, volume.world_from_voxel)

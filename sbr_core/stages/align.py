@@ -32,7 +32,7 @@ from sbr_core.io.files import write_json
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.tables import write_tsv
 from sbr_core.io.transforms import write_stack_from_world
-from sbr_core.io.volumes import read_plane, read_volume
+from sbr_core.io.volumes import read_mask, read_plane, read_volume
 from sbr_core.report.alignment_figures import draw_candidates, draw_overview
 from sbr_core.revisions import REVISION
 
@@ -169,12 +169,9 @@ def read_stack(sections: Path, working_pixel_mm: float) -> tuple[list[Prepared],
 
 def read_mri(mri: Path, mri_mask: Path) -> Mri:
     """The MRI and its mask; ImageError where their shapes differ."""
-    volume, mask = read_volume(mri), read_volume(mri_mask)
-    if mask.data.shape != volume.data.shape:
-        raise ImageError(
-            f"{mri_mask}: shape {mask.data.shape} differs from the MRI's {volume.data.shape}"
-        )
-    return Mri(volume.data.astype(np.float32), mask.data > 0, volume.world_from_voxel)
+    volume = read_volume(mri)
+    mask = read_mask(mri_mask, volume)
+    return Mri(volume.data.astype(np.float32), mask.data, volume.world_from_voxel)
 
 
 def _propose_positions(path: Path, rows: Sequence[Prepared], unit_mm: float) -> NoReturn:

@@ -7,9 +7,9 @@ neighbours in position, with its tissue centred on the MRI's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,25 +21,32 @@ from sbr_core.algorithms.alignment.section_affine import (
 )
 from sbr_core.algorithms.alignment.stack import tissue_centre_mm
 from sbr_core.algorithms.alignment.stretch import stretch_of, with_stretch
-from sbr_core.algorithms.sections import (
-    area_vote,
-    grid_px,
-    prefilter,
-    resample_section,
+from sbr_core.algorithms.sections import area_vote
+from sbr_core.artifacts.global_fit import InitialAffine, read_initial, read_plane_grid
+from sbr_core.artifacts.names import (
+    IMAGE,
+    INITIAL_AFFINES,
+    LINEAR,
+    LINEAR_MASK,
+    MASK,
+    MRI,
+    MRI_MASK,
+    PLANE_GRID,
+    section_file,
 )
-from sbr_core.artifacts.receipts import (
-    SectionResult,
-    file_of,
-    matrix_columns,
-    matrix_of,
-    pixels_digest,
-    read_table,
-    run_sections,
+from sbr_core.artifacts.receipts import SectionResult, run_sections
+from sbr_core.artifacts.rows import (
+    Affine,
+    Plane,
+    Prepared,
+    Row,
+    digest_of_file,
+    fingerprint,
+    read_rows,
 )
-from sbr_core.artifacts.section_signal import read_signal
+from sbr_core.artifacts.section_signal import linear_image
 from sbr_core.errors import ConfigError, ImageError
-from sbr_core.geometry import PlaneGrid, apply, scaling
-from sbr_core.io.files import read_json, sha256_file, sha256_of
+from sbr_core.geometry import PlaneGrid, scaling
 from sbr_core.io.volumes import read_plane, write_plane
 from sbr_core.revisions import REVISION
 
@@ -47,8 +54,14 @@ if TYPE_CHECKING:
     from sbr_core.config import AlignSectionsOptions
 
 _SEEN_SIGMAS_PX = (4.0, 2.0, 1.0)
+"""Blurs from coarse to fine, for a section whose affine `align` has found already."""
 _UNSEEN_SIGMAS_PX = (10.0, 5.0, 2.0, 1.0)
-_SMALLEST_SIGMA_MM = 0.4  # anatomy that two contrasts share is no finer, in a human brain
+"""Blurs for a section that starts from its neighbours, which is farther off."""
+_SMALLEST_SIGMA_MM = 0.4
+"""Anatomy that two contrasts share is no finer, in a human brain."""
+
+_Item = tuple[Prepared | Row, Plane | Row | None]
+"""A section's rows of `prepare` and `resample`; a plain `Row` where the stage failed."""
 
 
 def run(
@@ -85,121 +98,102 @@ def run(
     if align_dir is None and not prealigned:
         raise ConfigError("align-sections: expected --align-dir, or --prealigned")
     out_dir = Path(out_dir)
-    seen, enlargement = [], 1.0
+    seen: list[InitialAffine] = []
+    enlargement = 1.0
     if not prealigned:
-        seen = read_initial(Path(align_dir) / "sections_initial.tsv")
-        grid_file = read_json(Path(align_dir) / "plane_grid.json")
-        enlargement = float(grid_file.get("enlargement", 1.0))
-    plane_rows = {r["section"]: r for r in read_table(planes, only_ok=False)}
+        seen = read_initial(Path(align_dir) / INITIAL_AFFINES)
+        _, enlargement = read_plane_grid(Path(align_dir) / PLANE_GRID)
+    plane_rows = {row.section: row for row in read_rows(planes, Plane, only_ok=False)}
     items = {
-        row["section"]: (row, plane_rows.get(row["section"]))
-        for row in read_table(prepared, only_ok=False)
+        row.section: (row, plane_rows.get(row.section))
+        for row in read_rows(prepared, Prepared, only_ok=False)
     }
 
-    def fingerprint(item: tuple[dict[str, Any], dict[str, Any] | None]) -> str:
+    def digest(item: _Item) -> str:
         row, plane = item
-        if row["status"] != "ok":
+        if not row.ok:
             return ""
-        image = Path(row["image"])
-        return sha256_of(
-            {
-                "options": options.model_dump(mode="json"),
-                "revision": REVISION["align_sections"],
-                "prepared": row["files"] | {"row": row["fingerprint"]},
-                "image": sha256_file(image) if image.is_file() else "",
-                "plane": plane["files"] if plane else {},
-                "enlargement": enlargement,
-                "start": [a.tolist() for a in _neighbours(row, seen)[0]] if seen else [],
-            }
+        return fingerprint(
+            REVISION["align_sections"],
+            options,
+            prepared={**row.files, "row": row.fingerprint},
+            image=digest_of_file(row.image),
+            plane=plane.files if plane else {},
+            enlargement=enlargement,
+            start=[a.tolist() for a in _neighbours(row, seen)[0]] if seen else [],
         )
 
-    def process(item: tuple[dict[str, Any], dict[str, Any] | None]) -> SectionResult:
+    def process(item: _Item) -> SectionResult:
         row, plane = item
-        for stage, found in (("prepare", row), ("resample", plane)):
-            if found is None or found["status"] != "ok":
-                reason = found["message"] if found else "it is not in the receipt of its planes"
-                raise ImageError(f"section {row['section']!r}: {stage}: {reason}")
-        mask = read_plane(file_of(prepared, row, "_mask.nii.gz"))[0] > 0
-        grid = PlaneGrid((int(plane["rows"]), int(plane["columns"])), float(plane["spacing_mm"]))
-        section_from_working = np.array(matrix_of(row, "g"))
+        for stage, of_stage in (("prepare", row), ("resample", plane)):
+            if of_stage is None or not of_stage.ok:
+                reason = of_stage.message if of_stage else "it is not in the receipt of its planes"
+                raise ImageError(f"section {row.section!r}: {stage}: {reason}")
+        mask = read_plane(row.file(MASK))[0] > 0
         if prealigned:
-            _check_same_grid(row, grid)
-            affine = np.linalg.inv(section_from_working)
-            figures = {"cost": None, "prior_cost": None, "moved_mm": 0.0}
+            _check_same_grid(row, plane.grid)
+            affine, figures = np.linalg.inv(row.section_mm_from_working_mm), {"moved_mm": 0.0}
         else:
-            affine, figures = _fit(
-                options, row, prepared, plane, planes, mask, grid, seen, enlargement
-            )
-        paths = [out_dir / "sections" / f"{row['section']}_{k}.nii.gz" for k in _FILES]
-        write_plane(
-            paths[0], _linear_image(row, section_from_working @ affine, grid), grid.spacing_mm
-        )
+            affine, figures = _fit(options, row, plane, mask, seen, enlargement)
+        files = [section_file(out_dir, row.section, ending) for ending in (LINEAR, LINEAR_MASK)]
+        linear = linear_image(row, row.section_mm_from_working_mm @ affine, plane.grid)
+        write_plane(files[0], linear, plane.grid.spacing_mm)
         working_px_from_plane_px = (
-            scaling(1 / row["working_pixel_mm"]) @ affine @ grid.plane_mm_from_px
+            scaling(1 / row.working_pixel_mm) @ affine @ plane.grid.plane_mm_from_px
         )
-        linear_mask = area_vote(mask, working_px_from_plane_px, grid.shape)
-        write_plane(paths[1], linear_mask.astype(np.uint8), grid.spacing_mm)
-        columns = {k: row.get(k, "") for k in ("position_mm", "stain", "channel")}
-        columns |= {**matrix_columns(affine, "a"), **figures}
-        return SectionResult(columns, paths)
+        linear_mask = area_vote(mask, working_px_from_plane_px, plane.grid.shape)
+        write_plane(files[1], linear_mask.astype(np.uint8), plane.grid.spacing_mm)
+        return SectionResult(
+            Affine(
+                section=row.section,
+                position_mm=row.position_mm,
+                working_mm_from_plane_mm=affine,
+                stain=row.stain,
+                channel=row.channel,
+                **figures,
+            ),
+            files,
+        )
 
     run_sections(
         items,
         stage="align-sections",
         out_dir=out_dir,
         receipt=receipt,
-        fingerprint=fingerprint,
+        fingerprint=digest,
         process=process,
         strict=strict,
     )
 
 
-_FILES = ("linear", "linearmask")
-
-
-def _check_same_grid(row: Mapping[str, Any], grid: PlaneGrid) -> None:
+def _check_same_grid(row: Prepared, grid: PlaneGrid) -> None:
     """ImageError when a prealigned section's image and MRI plane are of different shapes."""
-    file = PlaneGrid((int(row["file_rows"]), int(row["file_columns"])), float(row["pixel_size_mm"]))
+    file = PlaneGrid(row.file_shape, row.pixel_size_mm)
     if file.at_spacing(grid.spacing_mm).shape != grid.shape:
         raise ImageError(
-            f"{row['image']}: section {row['section']!r}: shape {file.shape}, but its mri_image has"
+            f"{row.image}: section {row.section!r}: shape {file.shape}, but its mri_image has"
             " another; a prealigned section lies on the grid of its plane"
         )
 
 
-def read_initial(path: Path) -> list[dict[str, Any]]:
-    """Rows of ``sections_initial.tsv``, sorted by position, each with its 3x3 ``affine``."""
-    from sbr_core.io.tables import read_tsv
-
-    rows = [
-        {
-            "section": text["section"],
-            "position_mm": float(text["position_mm"]),
-            "prepared": text.get("prepared", ""),
-            "affine": np.array(matrix_of(text, "a")),
-        }
-        for text in read_tsv(path)[1]
-    ]
-    return sorted(rows, key=lambda r: r["position_mm"])
-
-
 def _neighbours(
-    row: Mapping[str, Any], seen: Sequence[Mapping[str, Any]]
+    row: Prepared, seen: Sequence[InitialAffine]
 ) -> tuple[list[np.ndarray], list[float], bool]:
     """(affines, weights, own): the section's own affine, or those on either side in position."""
     for other in seen:
-        if other["section"] == row["section"] and other["prepared"] == pixels_digest(row):
-            return [other["affine"]], [1.0], True
-    others = [o for o in seen if o["section"] != row["section"]]
+        if other.section == row.section and other.prepared == row.pixels_digest:
+            return [other.working_mm_from_plane_mm], [1.0], True
+    others = [o for o in seen if o.section != row.section]
     if not others:
-        raise ImageError(f"section {row['section']!r}: align has seen no other section to start by")
-    z = float(row["position_mm"])
-    below = [o for o in others if o["position_mm"] <= z][-1:]
-    above = [o for o in others if o["position_mm"] > z][:1]
-    if not (below and above):
-        return [(below or above)[0]["affine"]], [1.0], False
-    share = (z - below[0]["position_mm"]) / (above[0]["position_mm"] - below[0]["position_mm"])
-    return [below[0]["affine"], above[0]["affine"]], [1 - share, share], False
+        raise ImageError(f"section {row.section!r}: align has seen no other section to start by")
+    below = [o for o in others if o.position_mm <= row.position_mm][-1:]
+    above = [o for o in others if o.position_mm > row.position_mm][:1]
+    affines = [o.working_mm_from_plane_mm for o in (*below, *above)]
+    if len(affines) == 1:
+        return affines, [1.0], False
+    z_mm, gap_mm = below[0].position_mm, above[0].position_mm - below[0].position_mm
+    share = (row.position_mm - z_mm) / gap_mm
+    return affines, [1 - share, share], False
 
 
 def interpolated_start(
@@ -229,25 +223,22 @@ def interpolated_start(
 
 def _fit(
     options: AlignSectionsOptions,
-    row: Mapping[str, Any],
-    prepared: Path,
-    plane: Mapping[str, Any],
-    planes: Path,
+    row: Prepared,
+    plane: Plane,
     mask: np.ndarray,
-    grid: PlaneGrid,
-    seen: Sequence[Mapping[str, Any]],
+    seen: Sequence[InitialAffine],
     enlargement: float,
-) -> tuple[np.ndarray, dict[str, Any]]:
+) -> tuple[np.ndarray, dict[str, float]]:
     """The affine of one section, and the figures of its fit.
 
     Parameters
     ----------
     enlargement : what makes a millimetre one of a human brain (`brain_size`).
     """
-    image = read_plane(file_of(prepared, row, "_image.nii.gz"))[0]
-    mri = read_plane(file_of(planes, plane, "_mri.nii.gz"))[0]
-    mri_mask = read_plane(file_of(planes, plane, "_mrimask.nii.gz"))[0] > 0
-    working_pixel_mm = float(row["working_pixel_mm"])
+    image = read_plane(row.file(IMAGE))[0]
+    mri = read_plane(plane.file(MRI))[0]
+    mri_mask = read_plane(plane.file(MRI_MASK))[0] > 0
+    working_pixel_mm, grid = row.working_pixel_mm, plane.grid
     affines, weights, own = _neighbours(row, seen)
     start = affines[0]
     if not own:
@@ -272,16 +263,3 @@ def _fit(
         "moved_mm": fit.moved_mm / enlargement,
     }
     return resized(fit.working_from_plane_mm, 1 / enlargement), figures
-
-
-def _linear_image(
-    row: Mapping[str, Any], section_from_plane_mm: np.ndarray, grid: PlaneGrid
-) -> np.ndarray:
-    """The file's image on the plane grid, tissue bright, interpolated once."""
-    file_px_from_plane_px = (
-        scaling(1 / float(row["pixel_size_mm"])) @ section_from_plane_mm @ grid.plane_mm_from_px
-    )
-    ratio = float(np.sqrt(abs(np.linalg.det(file_px_from_plane_px[:2, :2]))))
-    signal = read_signal(row, ratio * float(row["pixel_size_mm"]))
-    px = apply(signal.px_from_file_px @ file_px_from_plane_px, grid_px(grid.shape))
-    return resample_section(prefilter(signal.pixels, ratio / signal.mean_step), px)

@@ -24,8 +24,11 @@ import numpy as np
 from scipy import stats
 
 from sbr_core import metrics
+from sbr_core.artifacts.accuracy import unit_of
 from sbr_core.artifacts.label_pairs import LabelPairs, read_label_volume
 from sbr_core.artifacts.receipts import file_of, read_table
+from sbr_core.artifacts.rows import Plane, Prepared, read_rows
+from sbr_core.artifacts.section_signal import registered
 from sbr_core.config import CompareOptions
 from sbr_core.errors import ConfigError, ReceiptError
 from sbr_core.io.files import atomic_path, write_json
@@ -49,8 +52,6 @@ from sbr_core.report.page import (
     simulated_from,
     write_page,
 )
-from sbr_core.stages.evaluate import unit_of
-from sbr_core.stages.infer import plane_grid, registered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -424,8 +425,8 @@ class _Example:
         rows: list[SectionRow] | None,
     ) -> _Example:
         """Choose the section and read or make its pictures."""
-        prepared_rows = {r["section"]: r for r in read_table(prepared, verify=False)}
-        plane_rows = {r["section"]: r for r in read_table(planes, verify=("_mri.nii.gz",))}
+        prepared_rows = {r.section: r for r in read_rows(prepared, Prepared, verify=False)}
+        plane_rows = {r.section: r for r in read_rows(planes, Plane, verify=("_mri.nii.gz",))}
         done = {
             method: {r["section"]: r for r in read_table(folder / "sections.tsv", verify=False)}
             for method, folder in methods.items()
@@ -437,11 +438,11 @@ class _Example:
         ]
         section, why = cls._choose(options, values, list(methods), everywhere)
         plane = plane_rows[section]
-        grid = plane_grid(plane)
-        mri, _ = read_plane(file_of(planes, plane, "_mri.nii.gz"))
-        mask, _ = read_plane(file_of(planes, plane, "_mrimask.nii.gz"))
+        grid = plane.grid
+        mri, _ = read_plane(plane.file("_mri.nii.gz"))
+        mask, _ = read_plane(plane.file("_mrimask.nii.gz"))
         # as fine as the section's file is, but no finer than can be seen
-        pixel_mm = float(prepared_rows[section]["pixel_size_mm"])
+        pixel_mm = prepared_rows[section].pixel_size_mm
         drawn = grid.at_spacing(max(pixel_mm, max(grid.shape) * grid.spacing_mm / _DRAWN_PX))
         shown = {}
         for method, folder in methods.items():
@@ -478,7 +479,7 @@ class _Example:
         return cls(
             section,
             why,
-            float(plane["position_mm"]),
+            plane.position_mm,
             figures.Picture(pictures.window(mri, mask), grid.spacing_mm),
             shown,
             outlines,

@@ -6,7 +6,7 @@ with its mask and labels, ``landmarks.tsv`` and ``truth.json``. Equal options gi
 
 from __future__ import annotations
 
-import sys
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,15 @@ from sbr_core.algorithms.simulation.truth import (
     true_plane_mm_from_section_mm,
     true_world_from_section_mm,
 )
+from sbr_core.artifacts.names import LANDMARKS, TABLE, TRUTH
 from sbr_core.config import DemoOptions
 from sbr_core.io.files import write_json
 from sbr_core.io.images import write_png
 from sbr_core.io.provenance import versions
 from sbr_core.io.tables import write_tsv
 from sbr_core.io.volumes import Volume, write_volume
+
+logger = logging.getLogger(__name__)
 
 
 def run(options: DemoOptions, *, out_dir: Path) -> None:
@@ -52,7 +55,7 @@ def run(options: DemoOptions, *, out_dir: Path) -> None:
     """
     out_dir = Path(out_dir)
     rows = demo_rows(options)
-    print("demo: reading the MNI152 maps that ship inside nilearn", file=sys.stderr)
+    logger.info("demo: reading the MNI152 maps that ship inside nilearn")
     anatomy = load_anatomy()
     world_from_stack, world_from_template = frames(rows)
     template_from_stack = np.linalg.inv(world_from_template) @ world_from_stack
@@ -60,7 +63,7 @@ def run(options: DemoOptions, *, out_dir: Path) -> None:
     mri, mask, labels, world_from_voxel = simulate_mri(anatomy, world_from_template, options)
     for name, data in (("mri", mri), ("mri_mask", mask), ("mri_labels", labels)):
         write_volume(out_dir / f"{name}.nii.gz", Volume(data, world_from_voxel))
-    print(f"demo: MRI of {' x '.join(map(str, mri.shape))} voxels", file=sys.stderr)
+    logger.info(f"demo: MRI of {' x '.join(map(str, mri.shape))} voxels")
 
     truth: dict[str, Any] = {
         "about": "Simulated from the MNI152 average. section mm -> (inverse of"
@@ -121,7 +124,7 @@ def run(options: DemoOptions, *, out_dir: Path) -> None:
                     **dict(zip(("mri_x_mm", "mri_y_mm", "mri_z_mm"), world.tolist(), strict=True)),
                 }
             )
-        print(f"demo: {number}/{len(rows)} section {section} {row['notes']}", file=sys.stderr)
+        logger.info(f"demo: {number}/{len(rows)} section {section} {row['notes']}")
 
     for key in (
         "tissue_left_by_best_affine_mm",
@@ -129,11 +132,10 @@ def run(options: DemoOptions, *, out_dir: Path) -> None:
         "in_plane_mm_of_true_affine",
     ):
         truth[key] = float(np.mean([entry[key] for entry in truth["sections"].values()]))
-    write_tsv(out_dir / "landmarks.tsv", landmarks)
-    write_json(out_dir / "truth.json", truth)
-    write_tsv(out_dir / "sections.tsv", rows)  # last: a manifest without its images is no demo
-    print(
+    write_tsv(out_dir / LANDMARKS, landmarks)
+    write_json(out_dir / TRUTH, truth)
+    write_tsv(out_dir / TABLE, rows)  # last: a manifest without its images is no demo
+    logger.info(
         f"demo: the best affine of each section leaves landmarks"
-        f" {truth['in_plane_mm_of_best_affine']:.2f} mm off",
-        file=sys.stderr,
+        f" {truth['in_plane_mm_of_best_affine']:.2f} mm off"
     )

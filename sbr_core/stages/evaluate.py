@@ -19,39 +19,47 @@ there_and_back_mm        plane -> section -> plane, how far from where it starte
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbr_core import geometry, metrics
-from sbr_core.artifacts.label_pairs import LabelPair, LabelPairs, read_label_volume
-from sbr_core.artifacts.receipts import file_of, read_table
+from sbr_core import metrics
+from sbr_core.artifacts.accuracy import (
+    folding,
+    labels_on_plane,
+    landmark_errors_mm,
+    there_and_back_mm,
+    unit_of,
+    volume_dice,
+)
+from sbr_core.artifacts.label_pairs import LabelPairs
+from sbr_core.artifacts.names import (
+    EVALUATION,
+    MRI_MASK,
+    SECTION_TO_STACK,
+    STACK_TO_SECTION,
+    SUMMARY,
+    TABLE,
+    VOLUME,
+)
+from sbr_core.artifacts.rows import Plane, Prepared, Row, read_rows
 from sbr_core.config import EvaluateOptions
 from sbr_core.io.manifests import Landmark, SectionRow, read_landmarks
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.tables import write_tsv
-from sbr_core.io.transforms import (
-    STACK_TRANSFORM,
-    PlaneField,
-    SectionTransform,
-    read_section_transform,
-    read_stack_from_world,
-    section_to_stack_path,
-    stack_to_section_path,
-)
-from sbr_core.io.volumes import Volume, read_plane, read_volume
+from sbr_core.io.transforms import read_section_transform
+from sbr_core.io.volumes import read_plane
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 SUMMARY_COLUMNS = ("brain", "method", "metric", "class", "statistic", "value", "unit", "n")
 SECTION_COLUMNS = ("brain", "method", "section", "metric", "class", "value", "unit")
-PROVENANCE = "evaluation.json"
-
-
-def unit_of(metric: str) -> str:
-    """Unit of a metric's values: mm, or 1 for shares and overlaps."""
-    return "mm" if metric.endswith("_mm") else "1"
 
 
 def run(
@@ -94,52 +102,62 @@ def run(
     ImageError
         MRI labels that cannot be what they are said to be or, with `strict`, a label image.
     """
-    prepared_rows = {r["section"]: r for r in read_table(prepared, only_ok=False, verify=False)}
-    plane_rows = {r["section"]: r for r in read_table(planes, verify=("_mrimask.nii.gz",))}
-    stack_from_world = None
-    if align_dir is not None:
-        stack_from_world = read_stack_from_world(Path(align_dir) / STACK_TRANSFORM)
-    left_out = set(excluded or ())
+    import pandas as pd
+
+    prepared_rows = {
+        row.section: row for row in read_rows(prepared, Prepared, only_ok=False, verify=False)
+    }
+    plane_rows = {row.section: row for row in read_rows(planes, Plane, verify=(MRI_MASK,))}
     marks: dict[str, list[Landmark]] = {}
     if landmarks is not None:
-        known = set(prepared_rows) | left_out
-        for mark in read_landmarks(landmarks, known, prealigned=stack_from_world is None):
+        known = {*prepared_rows, *(excluded or ())}
+        for mark in read_landmarks(landmarks, known, prealigned=align_dir is None):
             marks.setdefault(mark.section, []).append(mark)
-    mri = None
-    if mri_labels is not None and stack_from_world is not None:
-        mri = read_label_volume(mri_labels)
-    pairs = LabelPairs(mri, stack_from_world, rows, stage="evaluate", strict=strict)
-
-    def label_pair(section: str) -> LabelPair | None:
-        """The labels to compare in one section, if it has any."""
-        return pairs.of(prepared_rows[section], plane_rows[section])
-
+    pairs = LabelPairs.open(
+        rows, align_dir=align_dir, mri_labels=mri_labels, stage="evaluate", strict=strict
+    )
     section_rows: list[dict[str, Any]] = []
     summary: list[dict[str, Any]] = []
     for method, folder in methods.items():
-        found = _evaluate_method(
-            Path(folder), planes, plane_rows, prepared_rows, marks, stack_from_world, label_pair
-        )
-        section_rows += [{"brain": brain, "method": method, **row} for row in found.rows()]
-        summary += [
-            {"brain": brain, "method": method, **row} for row in found.summary(options.percentiles)
+        done = [
+            row
+            for row in read_rows(Path(folder) / TABLE, Row, verify=("_xfm.h5",))
+            if row.section in plane_rows and row.section in prepared_rows  # else its plane failed
         ]
-        if mri is not None:
+        measured = [
+            (number, row.section, metric, str(class_), value)
+            for number, row in enumerate(done)
+            for metric, class_, values in _measure(
+                row,
+                prepared_rows[row.section],
+                plane_rows[row.section],
+                marks.get(row.section, ()),
+                pairs,
+            )
+            for value in np.atleast_1d(values)
+        ]
+        columns = ["number", "section", "metric", "class", "value"]
+        table = pd.DataFrame(measured, columns=columns)
+        of_method = {"brain": brain, "method": method}
+        section_rows += [of_method | row for row in _section_means(table)]
+        summary += [of_method | row for row in _summary(table, options.percentiles)]
+        if pairs.mri is not None:
+            overlap, n_voxels = volume_dice(Path(folder) / VOLUME, brain, pairs.mri)
             summary += [
-                {"brain": brain, "method": method, **row}
-                for row in _volume_rows(Path(folder) / "volume", brain, mri)
+                of_method | _summary_row("dice_volume", str(class_), "value", value, n_voxels)
+                for class_, value in sorted(overlap.items())
             ]
-        print(f"evaluate: {method}: {len(found.sections)} sections", file=sys.stderr)
+        logger.info(f"evaluate: {method}: {len(done)} sections")
 
     out_dir = Path(out_dir)
-    write_tsv(out_dir / "sections.tsv", section_rows, SECTION_COLUMNS)
-    write_tsv(out_dir / "summary.tsv", summary, SUMMARY_COLUMNS)
+    write_tsv(out_dir / TABLE, section_rows, SECTION_COLUMNS)
+    write_tsv(out_dir / SUMMARY, summary, SUMMARY_COLUMNS)
     inputs = {"prepared": prepared, "planes": planes}
-    inputs |= {f"{method}_sections": Path(f) / "sections.tsv" for method, f in methods.items()}
+    inputs |= {f"{method}_sections": Path(f) / TABLE for method, f in methods.items()}
     inputs |= {"landmarks": landmarks} if landmarks is not None else {}
     inputs |= {"mri_labels": mri_labels} if mri_labels is not None else {}
     write_provenance(
-        out_dir / PROVENANCE,
+        out_dir / EVALUATION,
         stage="evaluate",
         options=options.model_dump(mode="json"),
         inputs=inputs,
@@ -147,187 +165,81 @@ def run(
     )
 
 
-class _Found:
-    """Values found for one method, section by section."""
+def _section_means(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """One row per section, metric and class: the mean of its values."""
+    return [
+        {
+            "section": section,
+            "metric": metric,
+            "class": class_,
+            "value": float(values.to_numpy().mean()),
+            "unit": unit_of(metric),
+        }
+        for (_, section, metric, class_), values in table.groupby(list(table.columns[:-1]))["value"]
+    ]
 
-    def __init__(self) -> None:
-        self.sections: list[str] = []
-        # (metric, class) -> section -> values; landmarks have many, the rest one
-        self.values: dict[tuple[str, str], dict[str, np.ndarray]] = {}
 
-    def add(self, section: str, metric: str, values: Any, class_: int | str = "") -> None:
-        self.values.setdefault((metric, str(class_)), {})[section] = np.atleast_1d(values)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One row per section, metric and class: the mean of its values."""
-        return [
-            {
-                "section": section,
-                "metric": metric,
-                "class": class_,
-                "value": float(values[section].mean()),
-                "unit": unit_of(metric),
+def _summary(table: pd.DataFrame, percentiles: Sequence[float]) -> list[dict[str, Any]]:
+    """One row per metric, class and statistic."""
+    rows = []
+    for (metric, class_), group in table.groupby(["metric", "class"]):
+        if metric in ("in_plane_mm", "through_plane_mm"):
+            of_sections = {n: g.to_numpy() for n, g in group.groupby("number")["value"]}
+            statistics = metrics.landmark_summary(of_sections, percentiles)
+        else:
+            values = group["value"].to_numpy()
+            statistics = {
+                name: (float(function(values)), values.size)
+                for name, function in (("mean", np.mean), ("min", np.min), ("max", np.max))
             }
-            for section in self.sections
-            for (metric, class_), values in sorted(self.values.items())
-            if section in values
-        ]
-
-    def summary(self, percentiles: tuple[float, ...]) -> list[dict[str, Any]]:
-        """One row per metric, class and statistic."""
-        rows = []
-        for (metric, class_), values in sorted(self.values.items()):
-            if metric in ("in_plane_mm", "through_plane_mm"):
-                statistics = metrics.landmark_summary(values, percentiles)
-            else:
-                each = np.concatenate(list(values.values()))
-                statistics = {
-                    name: (float(function(each)), each.size)
-                    for name, function in (("mean", np.mean), ("min", np.min), ("max", np.max))
-                }
-            for statistic, (value, n) in statistics.items():
-                rows.append(
-                    {
-                        "metric": metric,
-                        "class": class_,
-                        "statistic": statistic,
-                        "value": value,
-                        "unit": unit_of(metric),
-                        "n": n,
-                    }
-                )
-        return rows
+        rows += [_summary_row(metric, class_, name, *both) for name, both in statistics.items()]
+    return rows
 
 
-def _evaluate_method(
-    folder: Path,
-    planes: Path,
-    plane_rows: dict[str, dict[str, Any]],
-    prepared_rows: dict[str, dict[str, Any]],
-    marks: dict[str, list[Landmark]],
-    stack_from_world: np.ndarray | None,
-    label_pair: Callable[[str], LabelPair | None],
-) -> _Found:
-    found = _Found()
-    for row in read_table(folder / "sections.tsv", verify=("_xfm.h5",)):
-        section = row["section"]
-        if section not in plane_rows or section not in prepared_rows:
-            continue  # its plane failed
-        found.sections.append(section)
-        section_from_plane = read_section_transform(
-            section_to_stack_path(folder / "transforms", section)
-        )
-        plane_from_section = read_section_transform(
-            stack_to_section_path(folder / "transforms", section)
-        )
-        if section in marks:
-            in_plane, through_plane = landmark_errors_mm(
-                marks[section],
-                plane_from_section,
-                stack_from_world,
-                float(prepared_rows[section]["position_mm"]),
-            )
-            found.add(section, "in_plane_mm", in_plane)
-            if through_plane is not None:
-                found.add(section, "through_plane_mm", through_plane)
-        if (pair := label_pair(section)) is not None:
-            on_plane = labels_on_plane(pair, section_from_plane)
-            for class_, value in metrics.dice(on_plane, pair.plane_labels).items():
-                found.add(section, "dice", value, class_)
-            distances_mm = metrics.surface_distances(
-                on_plane, pair.plane_labels, pair.plane_grid.spacing_mm
-            )
-            for class_, (mean_mm, p95_mm) in distances_mm.items():
-                found.add(section, "surface_distance_mm", mean_mm, class_)
-                found.add(section, "surface_distance_p95_mm", p95_mm, class_)
-        mask, spacing_mm = read_plane(file_of(planes, plane_rows[section], "_mrimask.nii.gz"))
-        if mask.any():
-            found.add(section, "folding", _folding(section_from_plane, mask, spacing_mm))
-            rows, columns = np.nonzero(mask)
-            tissue_mm = np.column_stack([columns, rows]) * spacing_mm
-            back_mm = plane_from_section.map(section_from_plane.map(tissue_mm))
-            error_mm = np.linalg.norm(back_mm - tissue_mm, axis=1)
-            found.add(section, "there_and_back_mm", error_mm.mean())
-    return found
+def _summary_row(metric: str, class_: str, statistic: str, value: float, n: int) -> dict[str, Any]:
+    return {
+        "metric": metric,
+        "class": class_,
+        "statistic": statistic,
+        "value": value,
+        "unit": unit_of(metric),
+        "n": n,
+    }
 
 
-def landmark_errors_mm(
-    marks: list[Landmark],
-    plane_from_section: SectionTransform,
-    stack_from_world: np.ndarray | None,
-    position_mm: float,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """How far a section's landmarks are from where they belong.
+def _measure(
+    row: Row, prepared: Prepared, plane: Plane, marks: Sequence[Landmark], pairs: LabelPairs
+) -> Iterator[tuple[str, int | str, float | np.ndarray]]:
+    """(metric, class, values) of one section by one method: one value, or one per landmark.
 
     Parameters
     ----------
-    marks : landmarks of one section.
-    plane_from_section : maps section mm to plane mm.
-    stack_from_world : (4, 4), or None when the landmarks are in plane mm already.
-    position_mm : of the section.
-
-    Returns
-    -------
-    in_plane_mm : (n,).
-    through_plane_mm : (n,) distances along the stack, not negative; None without a stack.
+    row : of the method.
     """
-    mapped = plane_from_section.map(np.array([m.section_mm for m in marks], float))
-    if stack_from_world is None:
-        target = np.array([m.plane_mm for m in marks], float)
-        return np.linalg.norm(mapped - target, axis=1), None
-    stack = geometry.apply(stack_from_world, np.array([m.mri_mm for m in marks], float))
-    return np.linalg.norm(mapped - stack[:, :2], axis=1), np.abs(stack[:, 2] - position_mm)
-
-
-def labels_on_plane(pair: LabelPair, section_from_plane: SectionTransform) -> np.ndarray:
-    """The section's labels on the grid of its plane's, nearest neighbour in the section's file."""
-    rows, columns = np.indices(pair.plane_grid.shape)
-    plane_mm = np.stack([columns, rows], axis=-1) * pair.plane_grid.spacing_mm
-    file_px = section_from_plane.map(plane_mm) / pair.section_pixel_mm
-    return _nearest(pair.section_labels, file_px[..., ::-1])
-
-
-def _folding(section_from_plane: SectionTransform, mask: np.ndarray, spacing_mm: float) -> float:
-    """Share of the plane's tissue where a displacement field of the transform folds."""
-    share = 0.0  # an affine folds nothing
-    for step in section_from_plane.steps:
-        if isinstance(step, PlaneField):
-            field_px = np.stack(np.indices(step.disp_mm.shape[:2]), axis=-1)  # row, column
-            plane_mm = np.array(step.origin_mm)[::-1] + field_px * step.spacing_mm
-            inside = _nearest(mask, plane_mm / spacing_mm)
-            share = max(share, metrics.folding(step.disp_mm, inside, step.spacing_mm))
-    return share
-
-
-def _nearest(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Elements of an (n1, ..., nd) array at fractional indices (..., d); 0 outside."""
-    nearest = np.floor(indices + 0.5).astype(np.int64)
-    limit = np.array(array.shape)
-    inside = np.all((nearest >= 0) & (nearest < limit), axis=-1)
-    taken = array[tuple(np.moveaxis(np.clip(nearest, 0, limit - 1), -1, 0))]
-    return np.where(inside, taken, 0)
-
-
-def _volume_rows(folder: Path, brain: str, mri: Volume) -> list[dict[str, Any]]:
-    """Dice of the reassembled labels against the MRI's, over the voxels that sections cover."""
-    path = folder / f"{brain}_space-mri_labels.nii.gz"
-    if not path.is_file():
-        return []  # the sections have no labels
-    labels = read_label_volume(path)
-    distance_mm = read_volume(folder / f"{brain}_space-mri_coverage.nii.gz").data
-    covered = distance_mm >= 0  # negative where no section is near enough
-    indices = np.argwhere(covered)
-    voxel_from_voxel = np.linalg.inv(mri.world_from_voxel) @ labels.world_from_voxel
-    truth = _nearest(mri.data, geometry.apply(voxel_from_voxel, indices))
-    overlap = metrics.dice(labels.data[covered], truth)
-    return [
-        {
-            "metric": "dice_volume",
-            "class": str(class_),
-            "statistic": "value",
-            "value": value,
-            "unit": "1",
-            "n": len(indices),
-        }
-        for class_, value in sorted(overlap.items())
-    ]
+    section_from_plane = read_section_transform(row.file(SECTION_TO_STACK))
+    plane_from_section = read_section_transform(row.file(STACK_TO_SECTION))
+    if marks:
+        in_plane_mm, through_plane_mm = landmark_errors_mm(
+            marks, plane_from_section, pairs.stack_from_world, prepared.position_mm
+        )
+        yield "in_plane_mm", "", in_plane_mm
+        if through_plane_mm is not None:
+            yield "through_plane_mm", "", through_plane_mm
+    if (pair := pairs.of(prepared, plane)) is not None:
+        on_plane = labels_on_plane(pair, section_from_plane)
+        for class_, value in metrics.dice(on_plane, pair.plane_labels).items():
+            yield "dice", class_, value
+        distances_mm = metrics.surface_distances(
+            on_plane, pair.plane_labels, pair.plane_grid.spacing_mm
+        )
+        for class_, (mean_mm, p95_mm) in distances_mm.items():
+            yield "surface_distance_mm", class_, mean_mm
+            yield "surface_distance_p95_mm", class_, p95_mm
+    mask, spacing_mm = read_plane(plane.file(MRI_MASK))
+    if mask.any():
+        yield "folding", "", folding(section_from_plane, mask, spacing_mm)
+        yield (
+            "there_and_back_mm",
+            "",
+            there_and_back_mm(section_from_plane, plane_from_section, mask, spacing_mm),
+        )

@@ -6,7 +6,7 @@ that is recorded here.
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +17,15 @@ import numpy as np
 from sbr_core import geometry
 from sbr_core.algorithms.evenness import staining_field, unit_square
 from sbr_core.algorithms.masks import tissue_mask
-from sbr_core.algorithms.sections import area_vote, grid_px, prefilter, resample_section
+from sbr_core.algorithms.sections import area_vote, grid_px
 from sbr_core.algorithms.staining import named_stain
-from sbr_core.artifacts.receipts import SectionResult, matrix_columns, run_sections
-from sbr_core.artifacts.section_signal import find_source, read_for
+from sbr_core.artifacts.names import IMAGE, MASK, section_file
+from sbr_core.artifacts.receipts import SectionResult, run_sections
+from sbr_core.artifacts.rows import Prepared, digest_of_file, fingerprint
+from sbr_core.artifacts.section_signal import find_source, read_picture, through_affine
 from sbr_core.errors import ImageError, ManifestError
 from sbr_core.io.blocks import Picture
-from sbr_core.io.files import check_is_file, sha256_file, sha256_of
+from sbr_core.io.files import check_is_file
 from sbr_core.io.images import image_shape, read_labels
 from sbr_core.io.manifests import SectionRow, rows_to_json
 from sbr_core.io.pixel_size import disagreement, is_another_unit, stated_pixel_size
@@ -32,6 +34,8 @@ from sbr_core.revisions import REVISION
 
 if TYPE_CHECKING:
     from sbr_core.config import PrepareOptions
+
+logger = logging.getLogger(__name__)
 
 _LARGEST_MM, _SMALLEST_MM = 500.0, 1.0
 """No section of a brain is wider; of a mouse's, in micrometres, it would be. Hardly any is
@@ -67,23 +71,17 @@ def run(
         for name in row.files():
             check_is_file(Path(name), ManifestError, f"section {row.section!r}: ")
 
-    def fingerprint(row: SectionRow) -> str:
-        read = [f for f in (row.image, row.mask, row.labels) if f]
-        return sha256_of(
-            {
-                "row": rows_to_json([row]),  # with which a new column changes nothing
-                "options": options.model_dump(mode="json"),
-                "revision": REVISION["prepare"],
-                "inputs": [sha256_file(Path(f)) for f in read],
-            }
-        )
-
     run_sections(
         {row.section: row for row in rows},
         stage="prepare",
         out_dir=out_dir,
         receipt=receipt,
-        fingerprint=fingerprint,
+        fingerprint=lambda row: fingerprint(
+            REVISION["prepare"],
+            options,
+            row=rows_to_json([row]),  # with which a new column changes nothing
+            inputs=[digest_of_file(f) for f in (row.image, row.mask, row.labels) if f],
+        ),
         process=lambda row: prepare_section(row, options, Path(out_dir)),
         strict=strict,
     )
@@ -99,10 +97,10 @@ def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> 
     """
     working_pixel_mm = options.working_pixel_mm
     doubt = _doubtful_pixel_size(row, options.contradicted_pixel_size)
-    read = read_for(vars(row), working_pixel_mm)
+    read = read_picture(row, working_pixel_mm)
     file_shape, picture = read.file_shape, read.pixels
     if doubt:
-        print(f"prepare: WARNING: {row.image}: section {row.section!r}: {doubt}", file=sys.stderr)
+        logger.warning(f"prepare: WARNING: {row.image}: section {row.section!r}: {doubt}")
     given_mask = read_labels(Path(row.mask), file_shape) > 0 if row.mask else None
     if row.labels:
         read_labels(Path(row.labels), file_shape)  # used only later, but a misfit shows now
@@ -116,18 +114,18 @@ def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> 
     if given_mask is None:
         tissue = source.channel.tissue(source.lit_evenly(picture))
         tissue = replace(read, pixels=tissue)
-        mask = _found_mask(tissue, row, noise, working_pixel_mm, file_from_working, shape)
+        mask = _tissue_mask(tissue, row, noise, working_pixel_mm, file_from_working, shape)
     else:
         mask = area_vote(given_mask, file_from_working, shape)
     signal, scale = source.signal(picture), working_pixel_mm / row.pixel_size_mm
-    working = _sampled(replace(read, pixels=signal), file_from_working, shape, scale)
+    working = through_affine(replace(read, pixels=signal), file_from_working, shape, scale)
     if options.even_staining != "never":
         xy = unit_square(geometry.apply(file_from_working, grid_px(shape)), file_shape)
         always = options.even_staining == "always"
         source = replace(source, staining=staining_field(working, mask, xy, always=always))
         if source.staining is not None:
             signal = source.signal(picture)
-            working = _sampled(replace(read, pixels=signal), file_from_working, shape, scale)
+            working = through_affine(replace(read, pixels=signal), file_from_working, shape, scale)
 
     tissue_mm2 = float(np.count_nonzero(mask)) * working_pixel_mm**2
     if tissue_mm2 == 0 or tissue_mm2 < options.min_tissue_mm2:
@@ -143,40 +141,29 @@ def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> 
             f" least {options.min_tissue_mm2:g}: {why}"
         )
 
-    image_path = out_dir / "sections" / f"{row.section}_image.nii.gz"
-    mask_path = out_dir / "sections" / f"{row.section}_mask.nii.gz"
-    write_plane(image_path, working, working_pixel_mm)
-    write_plane(mask_path, mask.astype(np.uint8), working_pixel_mm)
-    section_from_working = geometry.section_mm_from_working_mm(
-        file_from_working, row.pixel_size_mm, working_pixel_mm
+    files = [section_file(out_dir, row.section, ending) for ending in (IMAGE, MASK)]
+    write_plane(files[0], working, working_pixel_mm)
+    write_plane(files[1], mask.astype(np.uint8), working_pixel_mm)
+    prepared = Prepared(
+        section=row.section,
+        message=doubt,
+        position_mm=row.position_mm,
+        pixel_size_mm=row.pixel_size_mm,
+        working_pixel_mm=working_pixel_mm,
+        file_rows=file_shape[0],
+        file_columns=file_shape[1],
+        read_step=read.mean_step,
+        section_mm_from_working_mm=geometry.section_mm_from_working_mm(
+            file_from_working, row.pixel_size_mm, working_pixel_mm
+        ),
+        tissue_mm2=tissue_mm2,
+        image=row.image,
+        image_channel=row.image_channel,
+        labels=row.labels,
+        stain=row.stain,
+        **source.fields(),
     )
-    return SectionResult(
-        columns={
-            "message": doubt,
-            "position_mm": row.position_mm,
-            "pixel_size_mm": row.pixel_size_mm,
-            "working_pixel_mm": working_pixel_mm,
-            "file_rows": file_shape[0],
-            "file_columns": file_shape[1],
-            "read_step": read.mean_step,
-            **source.columns(),
-            **matrix_columns(section_from_working, "g"),
-            "tissue_mm2": tissue_mm2,
-            "image": row.image,
-            "image_channel": row.image_channel,
-            "labels": row.labels,
-            "stain": row.stain,
-        },
-        files=[image_path, mask_path],
-    )
-
-
-def _sampled(
-    signal: Picture, file_from_output: np.ndarray, shape: tuple[int, int], scale: float
-) -> np.ndarray:
-    """The signal on an output grid whose pixel is `scale` file pixels; float32, 0 outside."""
-    px = geometry.apply(signal.px_from_file_px @ file_from_output, grid_px(shape))
-    return resample_section(prefilter(signal.pixels, scale / signal.mean_step), px)
+    return SectionResult(prepared, files)
 
 
 def _doubtful_pixel_size(row: SectionRow, contradicted: str) -> str:
@@ -216,7 +203,7 @@ def _doubtful_pixel_size(row: SectionRow, contradicted: str) -> str:
     return doubt
 
 
-def _found_mask(
+def _tissue_mask(
     signal: Picture,
     row: SectionRow,
     noise: float,
@@ -232,7 +219,7 @@ def _found_mask(
     file_from_fine, fine_shape = geometry.file_px_from_working_px(
         signal.file_shape, row.pixel_size_mm, fine_mm, row.flip, row.rotate_deg
     )
-    fine = _sampled(signal, file_from_fine, fine_shape, fine_mm / row.pixel_size_mm)
+    fine = through_affine(signal, file_from_fine, fine_shape, fine_mm / row.pixel_size_mm)
     found = tissue_mask(fine, fine_mm, working_pixel_mm, noise)
     fine_from_working = np.linalg.inv(file_from_fine) @ file_from_working
     return area_vote(found, fine_from_working, shape)

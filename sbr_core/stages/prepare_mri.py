@@ -9,16 +9,18 @@ import nibabel as nib
 import numpy as np
 
 from sbr_core.algorithms.masks import brain_mask
+from sbr_core.artifacts.names import MRI_FACTS, MRI_MASK_VOLUME, MRI_VOLUME
 from sbr_core.errors import ImageError
 from sbr_core.geometry import apply
 from sbr_core.io.provenance import write_provenance
-from sbr_core.io.volumes import Volume, read_volume, write_volume
+from sbr_core.io.volumes import Volume, read_mask, read_volume, write_volume
 from sbr_core.revisions import REVISION
 
 if TYPE_CHECKING:
     from sbr_core.config import PrepareOptions
 
 _QUANTILES = (0.0, 0.01, 0.5, 0.99, 0.999, 1.0)
+"""Recorded for a reader to see what range the brain has; nothing is computed from them."""
 
 
 def run(options: PrepareOptions, *, mri: Path, out_dir: Path, mri_mask: Path | None = None) -> None:
@@ -50,12 +52,12 @@ def run(options: PrepareOptions, *, mri: Path, out_dir: Path, mri_mask: Path | N
 
     affine = volume.world_from_voxel
     data = volume.data.astype(np.float32)
-    write_volume(out_dir / "mri.nii.gz", Volume(data, affine))
-    write_volume(out_dir / "mri_mask.nii.gz", Volume(mask.astype(np.uint8), affine))
+    write_volume(out_dir / MRI_VOLUME, Volume(data, affine))
+    write_volume(out_dir / MRI_MASK_VOLUME, Volume(mask.astype(np.uint8), affine))
     quantiles = np.quantile(data[mask], _QUANTILES)
     voxel_mm3 = abs(np.linalg.det(affine[:3, :3]))
     write_provenance(
-        out_dir / "mri.json",
+        out_dir / MRI_FACTS,
         stage="prepare",
         options=options.model_dump(mode="json"),
         inputs=inputs,
@@ -71,15 +73,11 @@ def run(options: PrepareOptions, *, mri: Path, out_dir: Path, mri_mask: Path | N
 
 def _given_mask(path: Path, volume: Volume) -> np.ndarray:
     """The user's mask as bool, on the grid of `volume`."""
-    mask = read_volume(path)
-    if mask.data.shape != volume.data.shape:
-        raise ImageError(
-            f"{path}: shape {mask.data.shape} differs from the MRI's {volume.data.shape}"
-        )
+    mask = read_mask(path, volume)
     # tools round differently: grids whose corners agree to 1 % of a voxel are the same
     last = np.array(volume.data.shape) - 1
     corners = np.array([np.zeros(3), last])
     apart = apply(mask.world_from_voxel, corners) - apply(volume.world_from_voxel, corners)
     if np.abs(apart).max() > 0.01 * volume.spacing_mm.min():
         raise ImageError(f"{path}: has the MRI's shape but another affine")
-    return mask.data > 0
+    return mask.data

@@ -12,11 +12,11 @@ a median gap apart from the first section on, as far as the last.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -32,23 +32,26 @@ from sbr_core.algorithms.reassembly import (
     fill_slab,
     slabs,
 )
-from sbr_core.artifacts.receipts import file_of, read_table
+from sbr_core.artifacts.names import (
+    REGISTERED,
+    SECTION_TO_STACK,
+    STACK_TRANSFORM,
+    volume_facts,
+    volume_file,
+)
+from sbr_core.artifacts.rows import Inferred, Prepared, read_rows
 from sbr_core.artifacts.section_signal import read_signal
 from sbr_core.errors import ConfigError, ImageError, ReceiptError, StorageError, storage_fault
 from sbr_core.geometry import LPS_FROM_RAS, PlaneGrid
 from sbr_core.io.images import read_labels
 from sbr_core.io.provenance import write_provenance
-from sbr_core.io.transforms import (
-    STACK_TRANSFORM,
-    read_section_transform,
-    read_stack_from_world,
-)
+from sbr_core.io.transforms import read_section_transform, read_stack_from_world
 from sbr_core.io.volumes import Volume, read_plane, read_volume, write_volume
 
 if TYPE_CHECKING:
     from sbr_core.config import ReassembleOptions
 
-STAGE = "reassemble"
+logger = logging.getLogger(__name__)
 
 
 def run(
@@ -87,14 +90,14 @@ def run(
     """
     if (align_dir is None) != (mri is None):
         raise ConfigError("reassemble: --align-dir and --mri are given together or not at all")
-    rows = read_table(sections, verify=("_from-section_to-stack_mode-image_xfm.h5",))
-    sources = {row["section"]: row for row in read_table(prepared, verify=False)}
+    rows = read_rows(sections, Inferred, verify=(SECTION_TO_STACK,))
+    sources = {row.section: row for row in read_rows(prepared, Prepared, verify=False)}
     if not rows:
         raise ReceiptError(f"{sections}: no section to make a volume of")
     for row in rows:
-        if row["section"] not in sources:
-            raise ReceiptError(f"{prepared}: section {row['section']!r} is not in it")
-    rows = sorted(rows, key=lambda row: row["position_mm"])
+        if row.section not in sources:
+            raise ReceiptError(f"{prepared}: section {row.section!r} is not in it")
+    rows = sorted(rows, key=lambda row: row.position_mm)
 
     inputs = {"sections": Path(sections), "prepared": Path(prepared)}
     if mri is None:
@@ -111,48 +114,42 @@ def run(
     axes = slice(0, 2) if mri is None else slice(0, 3)
     spacing_mm = float(np.linalg.norm(stack_from_voxel[:3, axes], axis=0).min())
 
-    used = [sources[row["section"]] for row in rows]
-    positions_mm = [row["position_mm"] for row in rows]
-    stack = Stack.of(positions_mm, options.max_gap_mm, float(rows[0]["spacing_mm"]))
+    used = [sources[row.section] for row in rows]
+    positions_mm = [row.position_mm for row in rows]
+    stack = Stack.of(positions_mm, options.max_gap_mm, rows[0].grid.spacing_mm)
     gains = np.ones(len(rows))
     if options.even_sections != "never":
-        levels = staining_levels(sections, rows)
+        levels = staining_levels(rows)
         if options.even_sections == "always" or has_jumps(levels):
             gains = evening_gains(levels, np.array(positions_mm))
-    with_labels = any(source.get("labels") for source in used)
+    with_labels = any(source.labels for source in used)
     levels = LevelCache(
-        lambda index: load_level(
-            sections, rows[index], used[index], spacing_mm, with_labels, gains[index]
-        ),
+        lambda i: load_level(rows[i], used[i], spacing_mm, with_labels, gains[i]),
         options.cache_mib * 2**20,
     )
 
     out_dir = Path(out_dir)
-    stem = f"{brain}_space-{space}"
     facts = {
         "brain": brain,
         "method": method,
         "space": space,
-        "sections": [row["section"] for row in rows],
+        "sections": [row.section for row in rows],
         "empty_coverage": EMPTY_COVERAGE,
         "intensity": "tissue bright, background 0, linear in the channel of each section",
-        "channels": sorted({str(source.get("channel") or "grey") for source in used}),
+        "channels": sorted({source.channel for source in used}),
         "gains": [round(float(gain), 4) for gain in gains],
     }
     arrays = scratch_arrays(out_dir, shape, with_labels)
     _fill(out_dir, arrays, shape, stack_from_voxel, stack, levels, options)
-    write_volume(
-        out_dir / f"{stem}_histology.nii.gz", Volume(arrays["histology"], world_from_voxel)
-    )
-    write_volume(out_dir / f"{stem}_coverage.nii.gz", Volume(arrays["coverage"], world_from_voxel))
-    labels_path = out_dir / f"{stem}_labels.nii.gz"
-    labels_path.unlink(missing_ok=True)  # of a time when the sections had labels
-    if with_labels:
-        write_volume(labels_path, Volume(arrays["labels"], world_from_voxel))
+    # of a time when the sections had labels
+    volume_file(out_dir, brain, space, "labels").unlink(missing_ok=True)
+    for kind, array in arrays.items():
+        path = volume_file(out_dir, brain, space, kind)
+        write_volume(path, Volume(array, world_from_voxel))
     covered = float(np.mean([np.mean(layer >= 0) for layer in arrays["coverage"]]))
     write_provenance(
-        out_dir / f"{stem}_histology.json",
-        stage=STAGE,
+        volume_facts(out_dir, brain, space),
+        stage="reassemble",
         options=options.model_dump(mode="json"),
         inputs=inputs,
         covered_percent=round(100 * covered, 3),
@@ -178,22 +175,20 @@ def mri_grid(mri: Volume, spacing_mm: float | None) -> tuple[tuple[int, int, int
 
 
 def stack_grid(
-    rows: Sequence[Mapping[str, Any]], spacing_mm: float | None
+    rows: Sequence[Inferred], spacing_mm: float | None
 ) -> tuple[tuple[int, int, int], np.ndarray]:
     """(shape, world_from_voxel) of a volume in stack space, indexed [column, row, position].
 
     Parameters
     ----------
-    rows : of `infer`, sorted by position.
+    rows : sorted by position.
     spacing_mm : in the plane; None keeps the plane's grid.
     """
-    grid = PlaneGrid(
-        (max(int(row["rows"]) for row in rows), max(int(row["columns"]) for row in rows)),
-        float(rows[0]["spacing_mm"]),
-    )
+    shapes = np.array([row.grid.shape for row in rows])
+    grid = PlaneGrid(tuple(shapes.max(axis=0).tolist()), rows[0].grid.spacing_mm)
     if spacing_mm is not None:
         grid = grid.at_spacing(spacing_mm)
-    positions_mm = np.array([row["position_mm"] for row in rows])
+    positions_mm = np.array([row.position_mm for row in rows])
     gap_mm = float(np.median(np.diff(positions_mm))) if len(rows) > 1 else grid.spacing_mm
     layers = round((positions_mm[-1] - positions_mm[0]) / gap_mm) + 1
     stack_from_voxel = np.diag([grid.spacing_mm, grid.spacing_mm, gap_mm, 1.0])
@@ -203,18 +198,12 @@ def stack_grid(
 
 
 def load_level(
-    sections: Path,
-    row: Mapping[str, Any],
-    source: Mapping[str, Any],
-    spacing_mm: float,
-    with_labels: bool,
-    gain: float = 1.0,
+    row: Inferred, source: Prepared, spacing_mm: float, with_labels: bool, gain: float = 1.0
 ) -> Level:
     """A section's file at the output spacing.
 
     Parameters
     ----------
-    row, source : of `infer` and of `prepare`.
     spacing_mm : of the output, stack mm.
     gain : factor of the intensity.
 
@@ -224,36 +213,34 @@ def load_level(
         The file's shape is not the one `prepare` saw.
     """
     signal = read_signal(source, spacing_mm)
-    expected = int(source["file_rows"]), int(source["file_columns"])
-    if signal.file_shape != expected:
+    if signal.file_shape != source.file_shape:
         raise ImageError(
-            f"{source['image']}: shape {signal.file_shape}, but prepare saw {expected}"
+            f"{source.image}: shape {signal.file_shape}, but prepare saw {source.file_shape}"
         )
     labels = None
-    if with_labels and source.get("labels"):
-        labels = read_labels(Path(source["labels"]), signal.file_shape)
-    path = file_of(sections, row, "_from-section_to-stack_mode-image_xfm.h5")
+    if with_labels and source.labels:
+        labels = read_labels(Path(source.labels), signal.file_shape)
     return Level.of(
         signal.pixels if gain == 1 else signal.pixels * np.float32(gain),
-        float(source["pixel_size_mm"]),
+        source.pixel_size_mm,
         spacing_mm,
-        read_section_transform(path).map,
+        read_section_transform(row.file(SECTION_TO_STACK)).map,
         labels,
         signal.file_shape,
         signal.step,
     )
 
 
-def staining_levels(sections: Path, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+def staining_levels(rows: Sequence[Inferred]) -> np.ndarray:
     """(n,) logarithm of how strongly each section is stained; see `section_levels`.
 
     Parameters
     ----------
-    sections, rows : table of `infer` and its rows, sorted by position.
+    rows : sorted by position.
     """
     links, before = [], []
     for index, row in enumerate(rows):
-        image = read_plane(file_of(sections, row, "_registered.nii.gz"))[0]
+        image = read_plane(row.file(REGISTERED))[0]
         # the next but one as well, so that one torn section does not cut the stack in two
         for back, earlier in enumerate(reversed(before), 1):
             if earlier.shape == image.shape:
@@ -321,7 +308,7 @@ def _fill(
             arrays["labels"][part] = labels
             largest = max(largest, int(labels.max()))
         left_s = (time.monotonic() - began) / number * (len(parts) - number)
-        print(f"{STAGE}: slab {number}/{len(parts)}, {left_s:.0f} s left", file=sys.stderr)
+        logger.info(f"reassemble: slab {number}/{len(parts)}, {left_s:.0f} s left")
     if "labels" in arrays and largest < 256:
         wide = arrays["labels"]
         narrow = _on_disk(folder, np.uint8, shape)

@@ -7,7 +7,6 @@ compare. A prealigned brain brings its planes itself; each is divided by its own
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,29 +14,28 @@ import numpy as np
 
 from sbr_core.algorithms.planes import prefiltered_volume, resample_plane
 from sbr_core.algorithms.sections import area_vote, grid_px, prefilter, resample_section
+from sbr_core.artifacts.global_fit import read_plane_grid
+from sbr_core.artifacts.names import MRI, MRI_MASK, PLANE_GRID, STACK_TRANSFORM, section_file
 from sbr_core.artifacts.receipts import SectionResult, run_sections
+from sbr_core.artifacts.rows import Plane, digest_of_file, fingerprint
 from sbr_core.errors import ConfigError, ImageError
 from sbr_core.geometry import PlaneGrid, scaling, similarity_scale
-from sbr_core.io.files import read_json, sha256_file, sha256_of
+from sbr_core.io.files import sha256_file
 from sbr_core.io.images import read_labels, read_section
 from sbr_core.io.manifests import SectionRow
-from sbr_core.io.transforms import STACK_TRANSFORM, read_stack_from_world
-from sbr_core.io.volumes import read_volume, write_plane
+from sbr_core.io.transforms import read_stack_from_world
+from sbr_core.io.volumes import read_mask, read_volume, write_plane
 from sbr_core.revisions import REVISION
 
 if TYPE_CHECKING:
     from sbr_core.config import ResampleOptions
 
 _QUANTILE = 0.999
+"""Of the masked intensities; the maximum itself would depend on a few voxels."""
 
 
-@dataclass(frozen=True)
-class _Plane:
-    """An MRI plane: intensity (float32, 1 = the quantile), mask (bool) and grid."""
-
-    image: np.ndarray
-    mask: np.ndarray
-    grid: PlaneGrid
+_Plane = tuple[np.ndarray, np.ndarray, PlaneGrid]
+"""Intensity (float32, 1 = the quantile), mask (bool) and grid of an MRI plane."""
 
 
 def run(
@@ -77,66 +75,46 @@ def run(
     """
     out_dir = Path(out_dir)
     if align_dir is not None and mri is not None and mri_mask is not None:
+        prealigned = False
         make, inputs = _planes_of_mri(options, Path(align_dir), Path(mri), Path(mri_mask))
-
-        def files(row: SectionRow) -> list[str]:
-            return []
     elif working_pixel_mm is not None:
+        prealigned = True
         make, inputs = _planes_of_rows(rows, working_pixel_mm), {"pixel": working_pixel_mm}
-
-        def files(row: SectionRow) -> list[str]:
-            return [f for f in (row.mri_image, row.mri_mask) if f]
     else:
         raise ConfigError(
             "resample: expected --align-dir, --mri and --mri-mask, or --working-pixel-mm of a"
             " prealigned brain"
         )
 
-    def fingerprint(row: SectionRow) -> str:
-        return sha256_of(
-            {
-                "options": options.model_dump(mode="json"),
-                "revision": REVISION["resample"],
-                "position_mm": row.position_mm,
-                "pixel_size_mm": row.pixel_size_mm if row.mri_image else None,
-                "files": [sha256_file(Path(f)) if Path(f).is_file() else "" for f in files(row)],
-                "inputs": inputs,
-            }
-        )
-
     def process(row: SectionRow) -> SectionResult:
-        plane = make(row)
-        if not plane.mask.any():
+        image, mask, grid = make(row)
+        if not mask.any():
             raise ImageError(
                 f"section {row.section!r}: the MRI has no brain at position {row.position_mm:g} mm"
             )
-        image_path = out_dir / "sections" / f"{row.section}_mri.nii.gz"
-        mask_path = out_dir / "sections" / f"{row.section}_mrimask.nii.gz"
-        write_plane(image_path, plane.image.astype(np.float32), plane.grid.spacing_mm)
-        write_plane(mask_path, plane.mask.astype(np.uint8), plane.grid.spacing_mm)
-        columns = {
-            "position_mm": row.position_mm,
-            "rows": plane.grid.shape[0],
-            "columns": plane.grid.shape[1],
-            "spacing_mm": plane.grid.spacing_mm,
-        }
-        return SectionResult(columns, [image_path, mask_path])
+        files = [section_file(out_dir, row.section, ending) for ending in (MRI, MRI_MASK)]
+        write_plane(files[0], image.astype(np.float32), grid.spacing_mm)
+        write_plane(files[1], mask.astype(np.uint8), grid.spacing_mm)
+        return SectionResult(
+            Plane(section=row.section, position_mm=row.position_mm, grid=grid), files
+        )
 
     run_sections(
         {row.section: row for row in rows},
         stage="resample",
         out_dir=out_dir,
         receipt=receipt,
-        fingerprint=fingerprint,
+        fingerprint=lambda row: fingerprint(
+            REVISION["resample"],
+            options,
+            position_mm=row.position_mm,
+            pixel_size_mm=row.pixel_size_mm if row.mri_image else None,
+            files=[digest_of_file(f) for f in (row.mri_image, row.mri_mask) if f and prealigned],
+            inputs=inputs,
+        ),
         process=process,
         strict=strict,
     )
-
-
-def read_plane_grid(path: Path) -> PlaneGrid:
-    """The grid that `align` chose."""
-    found = read_json(path)
-    return PlaneGrid((int(found["rows"]), int(found["columns"])), float(found["spacing_mm"]))
 
 
 def _planes_of_mri(
@@ -145,19 +123,15 @@ def _planes_of_mri(
     """How to cut a plane out of the 3D MRI, and the digests it depends on."""
     paths = {
         "similarity": align_dir / STACK_TRANSFORM,
-        "grid": align_dir / "plane_grid.json",
+        "grid": align_dir / PLANE_GRID,
         "mri": mri,
         "mri_mask": mri_mask,
     }
     stack_from_world = read_stack_from_world(paths["similarity"])
-    grid = read_plane_grid(paths["grid"])
-    volume, mask = read_volume(mri), read_volume(mri_mask)
-    if mask.data.shape != volume.data.shape:
-        raise ImageError(
-            f"{mri_mask}: shape {mask.data.shape} differs from the MRI's {volume.data.shape}"
-        )
+    grid, _ = read_plane_grid(paths["grid"])
+    volume = read_volume(mri)
+    inside = read_mask(mri_mask, volume).data
     spacing_world_mm = grid.spacing_mm / similarity_scale(stack_from_world)
-    inside = mask.data > 0
     scale = float(np.quantile(volume.data[inside], _QUANTILE))
     if not scale > 0:
         raise ImageError(f"{mri}: its {_QUANTILE:.1%} quantile in the mask is {scale:g}, not > 0")
@@ -167,7 +141,7 @@ def _planes_of_mri(
 
     def make(row: SectionRow) -> _Plane:
         where = (volume.world_from_voxel, stack_from_world, grid, row.position_mm)
-        return _Plane(
+        return (
             resample_plane(image, *where, order=options.order),
             resample_plane(share, *where) > 0.5,
             grid,
@@ -204,6 +178,6 @@ def _planes_of_rows(
         grid = PlaneGrid(shape, pixel_mm).at_spacing(working_pixel_mm)
         ratio = working_pixel_mm / pixel_mm  # both grids have pixel (0, 0) at plane mm (0, 0)
         sampled = resample_section(prefilter(image / scale, ratio), grid_px(grid.shape) * ratio)
-        return _Plane(sampled, area_vote(mask, scaling(ratio), grid.shape), grid)
+        return sampled, area_vote(mask, scaling(ratio), grid.shape), grid
 
     return make

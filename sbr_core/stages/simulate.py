@@ -10,8 +10,8 @@ plane. Equal options give equal files.
 
 from __future__ import annotations
 
+import logging
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,25 +20,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbr_core.algorithms import appearance
+from sbr_core.algorithms.plane_grids import labels_on_grid
 from sbr_core.algorithms.simulation import damage as damages
 from sbr_core.algorithms.simulation import pairs
 from sbr_core.algorithms.simulation.swirls import FAMILY
-from sbr_core.artifacts.label_pairs import LabelPairs, on_grid_of_plane, read_label_volume
-from sbr_core.artifacts.receipts import file_of, read_table
+from sbr_core.artifacts.joined import Joined, join
+from sbr_core.artifacts.label_pairs import LabelPairs
+from sbr_core.artifacts.names import (
+    LANDMARKS,
+    LINEAR,
+    LINEAR_MASK,
+    MRI,
+    MRI_MASK,
+    SIMULATION,
+    TABLE,
+    TRUTH,
+)
 from sbr_core.errors import ImageError
-from sbr_core.geometry import PlaneGrid
 from sbr_core.io.files import write_json
 from sbr_core.io.images import write_png
 from sbr_core.io.manifests import SectionRow
 from sbr_core.io.provenance import versions, write_provenance
 from sbr_core.io.tables import write_tsv
-from sbr_core.io.transforms import STACK_TRANSFORM, read_stack_from_world
 from sbr_core.io.volumes import read_plane
 from sbr_core.planning.sheet import simulated_rows
 from sbr_core.revisions import REVISION
 
 if TYPE_CHECKING:
     from sbr_core.config import SimulateOptions
+
+logger = logging.getLogger(__name__)
 
 _SAMPLES = 400_000
 _DONORS = 24
@@ -81,16 +92,15 @@ def run(
         A deformation that tissue of this size cannot be bent by.
     """
     out_dir = Path(out_dir)
-    volume, stack_from_world = None, None
-    if align_dir is not None and mri_labels is not None:
-        volume = read_label_volume(mri_labels)
-        stack_from_world = read_stack_from_world(Path(align_dir) / STACK_TRANSFORM)
-    labels = LabelPairs(volume, stack_from_world, rows, stage="simulate", strict=strict)
-    brain = _Brain(prepared, planes, sections, labels)
-    made = simulated_rows(
-        rows, options.n_sections, brain.spacing_mm, out_dir, labelled=volume is not None
+    labels = LabelPairs.open(
+        rows, align_dir=align_dir, mri_labels=mri_labels, stage="simulate", strict=strict
     )
-    usable = [row.section for row in made if row.section in brain.rows]
+    brain = _Brain(prepared, planes, sections, labels)
+    labelled = labels.mri is not None
+    made = simulated_rows(
+        rows, options.n_sections, brain.grid.spacing_mm, out_dir, labelled=labelled
+    )
+    usable = [row.section for row in made if row.section in brain.pairs]
     if len(usable) < 2:
         raise ImageError(
             f"{sections}: {len(usable)} sections lie on their MRI planes, expected at least 2"
@@ -107,7 +117,7 @@ def run(
         "options": options.model_dump(mode="json"),
         "revision": REVISION["simulate"],
         "versions": versions(),
-        "spacing_mm": brain.spacing_mm,
+        "spacing_mm": brain.grid.spacing_mm,
         "unevenness_of_staining": learnt.unevenness,
         "sections": {},
     }
@@ -115,9 +125,9 @@ def run(
     notes: dict[str, str] = {}
     for number, row in enumerate(made, 1):
         section = row.section
-        if section not in brain.rows:
+        if section not in brain.pairs:
             notes[section] = "left blank: it does not lie on an MRI plane"
-            _write_blank(row, brain.shape)
+            _write_blank(row, brain.grid.shape)
         else:
             notes[section] = damage[section]
             order, deformation = usable.index(section), deformations[section]
@@ -142,26 +152,25 @@ def run(
                 for mark, target in zip(marks, targets, strict=True)
             ]
         note = f" {notes[section]}" if notes[section] else ""
-        print(f"simulate: {number}/{len(made)} section {section}{note}", file=sys.stderr)
+        logger.info(f"simulate: {number}/{len(made)} section {section}{note}")
 
     errors = [e["in_plane_mm_of_linear"] for e in truth["sections"].values() if e["landmarks"]]
     truth["in_plane_mm_of_linear"] = float(np.mean(errors)) if errors else math.nan
     columns = ("section", "x_section_mm", "y_section_mm", "x_plane_mm", "y_plane_mm")
-    write_tsv(out_dir / "landmarks.tsv", landmarks, columns)
-    write_json(out_dir / "truth.json", truth)
+    write_tsv(out_dir / LANDMARKS, landmarks, columns)
+    write_json(out_dir / TRUTH, truth)
     write_provenance(
-        out_dir / "simulate.json",
+        out_dir / SIMULATION,
         stage="simulate",
         options=options.model_dump(mode="json"),
         inputs={"prepared": prepared, "planes": planes, "sections": sections}
-        | ({"mri_labels": mri_labels} if volume is not None else {}),
+        | ({"mri_labels": mri_labels} if labelled else {}),
     )
     # last: a manifest without its images is no brain
-    write_tsv(out_dir / "sections.tsv", [_manifest_row(r, out_dir, notes) for r in made])
-    print(
+    write_tsv(out_dir / TABLE, [_manifest_row(r, out_dir, notes) for r in made])
+    logger.info(
         f"simulate: the true deformation moves tissue by {truth['in_plane_mm_of_linear']:.2f} mm"
-        " in the mean, which is what linear leaves",
-        file=sys.stderr,
+        " in the mean, which is what linear leaves"
     )
 
 
@@ -169,33 +178,25 @@ class _Brain:
     """The sections of a brain that lie on their MRI planes, read one at a time."""
 
     def __init__(self, prepared: Path, planes: Path, sections: Path, labels: LabelPairs) -> None:
-        self.planes, self.sections, self._labels = Path(planes), Path(sections), labels
-        tables = [
-            {row["section"]: row for row in read_table(table, verify=False)}
-            for table in (Path(prepared), self.planes, self.sections)
-        ]
-        self.rows: dict[str, tuple[Mapping[str, Any], ...]] = {
-            section: (row, tables[1][section], tables[2][section])
-            for section, row in tables[0].items()
-            if section in tables[1] and section in tables[2]
-        }
-        grids = {(r[1]["rows"], r[1]["columns"], r[1]["spacing_mm"]) for r in self.rows.values()}
+        self.sections, self._labels = Path(sections), labels
+        rows = join(prepared, planes, sections, verify=False)
+        self.pairs = {name: pair for name, pair in rows.items() if isinstance(pair, Joined)}
+        grids = {pair.grid for pair in self.pairs.values()}
         if len(grids) != 1:
             raise ImageError(f"{planes}: {len(grids)} grids of MRI planes, expected one")
-        height, width, self.spacing_mm = grids.pop()
-        self.shape = int(height), int(width)
-        heights = [row[0]["position_mm"] for row in self.rows.values()]
+        self.grid = grids.pop()
+        heights = [pair.prepared.position_mm for pair in self.pairs.values()]
         self._begin, self._reach = min(heights), max(np.ptp(heights), 1e-6)
 
     def pair(self, section: str) -> appearance.Pair:
         """A section on its plane."""
-        row, plane, affine = self.rows[section]
+        pair = self.pairs[section]
         return appearance.Pair(
-            mri=read_plane(file_of(self.planes, plane, "_mri.nii.gz"))[0],
-            mri_mask=read_plane(file_of(self.planes, plane, "_mrimask.nii.gz"))[0] > 0,
-            section=read_plane(file_of(self.sections, affine, "_linear.nii.gz"))[0],
-            section_mask=read_plane(file_of(self.sections, affine, "_linearmask.nii.gz"))[0] > 0,
-            height=(row["position_mm"] - self._begin) / self._reach,
+            mri=read_plane(pair.plane.file(MRI))[0],
+            mri_mask=read_plane(pair.plane.file(MRI_MASK))[0] > 0,
+            section=read_plane(pair.affine.file(LINEAR))[0],
+            section_mask=read_plane(pair.affine.file(LINEAR_MASK))[0] > 0,
+            height=(pair.prepared.position_mm - self._begin) / self._reach,
         )
 
     def plane_labels(self, section: str) -> np.ndarray:
@@ -203,24 +204,22 @@ class _Brain:
 
         Labels an image cannot hold, which no section has either, are left out.
         """
-        row, plane, _ = self.rows[section]
-        found = self._labels.of_plane(row, plane)
-        if found is None:
-            return np.zeros(self.shape, np.uint16)
-        labels, grid = found
+        pair = self.pairs[section]
+        of_plane = self._labels.of_plane(pair.prepared, pair.plane)
+        if of_plane is None:
+            return np.zeros(self.grid.shape, np.uint16)
+        labels, grid = of_plane
         held = np.where((labels >= 0) & (labels <= np.iinfo(np.uint16).max), labels, 0)
-        working = PlaneGrid(self.shape, self.spacing_mm)
-        return on_grid_of_plane(held.astype(np.uint16), grid, working)
+        return labels_on_grid(held.astype(np.uint16), grid, self.grid)
 
     def tissue_mm(self, section: str) -> np.ndarray:
         """(n, 2) plane mm of a lattice's points in the MRI's mask; of every point of a tiny one."""
-        path = file_of(self.planes, self.rows[section][1], "_mrimask.nii.gz")
-        mask = read_plane(path)[0]
+        mask = read_plane(self.pairs[section].plane.file(MRI_MASK))[0]
         for step in (_LATTICE_PX, 1):
             rows, columns = np.nonzero(mask[::step, ::step])
             if rows.size:
                 break
-        return np.column_stack([columns, rows]) * (step * self.spacing_mm)
+        return np.column_stack([columns, rows]) * (step * self.grid.spacing_mm)
 
 
 def _draw_deformations(
@@ -268,7 +267,7 @@ def _learn(brain: _Brain, sections: list[str], seed: int) -> _Learnt:
         return appearance.pulled(pair, *looks[number % len(looks)].of(pair)) if looks else pair
 
     for learning in ("learning the look of", "learning it again, better aligned, from"):
-        print(f"simulate: {learning} {len(sections)} sections", file=sys.stderr)
+        logger.info(f"simulate: {learning} {len(sections)} sections")
         samples = appearance.Samples()
         for number in range(len(sections)):
             fold = number % appearance.N_FOLDS
@@ -290,7 +289,7 @@ def _learn(brain: _Brain, sections: list[str], seed: int) -> _Learnt:
         signal, _ = looks[donor % len(looks)].of(pair)
         unevenness.append(appearance.unevenness(pair, signal))
         bank.add(int(donor), pair, signal, rng, math.ceil(_TILES / len(donors)))
-    print(f"simulate: took texture from {len(donors)} sections", file=sys.stderr)
+    logger.info(f"simulate: took texture from {len(donors)} sections")
     return _Learnt(looks, bank, float(np.median(unevenness)))
 
 
@@ -318,13 +317,13 @@ def _simulate(
     signal, cover = damages.stained_and_damaged(
         np.maximum(signal, _PALEST),
         cover,
-        brain.spacing_mm,
+        brain.grid.spacing_mm,
         brain.tissue_mm(section),
         damage,
         options.uneven_staining * learnt.unevenness,
         rng,
     )
-    return pairs.render(signal, cover, brain.spacing_mm, deformation, options, rng)
+    return pairs.render(signal, cover, brain.grid.spacing_mm, deformation, options, rng)
 
 
 def _truth_of(
@@ -359,12 +358,12 @@ def _write_section(
     deformation: pairs.KnownDeformation,
 ) -> None:
     """The image as the brain's own are, bright or dark around, and the plane it belongs to."""
-    prepared = brain.rows[row.section][0]
+    prepared = brain.pairs[row.section].prepared
     pair = brain.pair(row.section)
     signal = rendered.signal * pair.level
-    if prepared["polarity"] == "bright_background":
+    if prepared.polarity == "bright_background":
         signal = -signal
-    image = prepared["background"] + signal
+    image = prepared.background + signal
     # files of integers are in [0, 1] already; those of floats may be on any scale
     write_png(Path(row.image), _as_uint16(image / max(1.0, float(image.max()))))
     write_png(Path(row.mri_image), _as_uint16(pair.mri / max(float(pair.mri.max()), 1e-6)))
@@ -374,7 +373,7 @@ def _write_section(
     if row.labels:
         labels = brain.plane_labels(row.section)
         write_png(Path(row.mri_labels), labels)
-        carried = pairs.carried_labels(labels, rendered.tissue, brain.spacing_mm, deformation)
+        carried = pairs.carried_labels(labels, rendered.tissue, brain.grid.spacing_mm, deformation)
         write_png(Path(row.labels), carried.astype(np.uint16))
 
 

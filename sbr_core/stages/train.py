@@ -20,6 +20,7 @@ from sbr_core.artifacts.networks import (
     weights_header,
 )
 from sbr_core.artifacts.receipts import matrix_of, read_table
+from sbr_core.artifacts.rows import Plane, Prepared, read_rows
 from sbr_core.config import PairOptions, ThroughRegistrarOptions, takes_registrar
 from sbr_core.errors import ConfigError, TrainingError, WeightsError
 from sbr_core.geometry import PlaneGrid
@@ -271,13 +272,13 @@ def read_label_maps(
         volume = read_label_volume(mri_labels)
         stack_from_world = read_stack_from_world(Path(align_dir) / STACK_TRANSFORM)
     pairs = LabelPairs(volume, stack_from_world, rows, stage=STAGE, strict=strict)
-    prepared_rows = {row["section"]: row for row in read_table(prepared, verify=False)}
+    prepared_rows = {row.section: row for row in read_rows(prepared, Prepared, verify=False)}
     if volume is None and not pairs.plane_files:
         raise TrainingError(
             f"{prepared}: the MRI has no labels: expected `mri_labels` in the sheet of brains, or"
             " in the manifest of a prealigned brain"
         )
-    if not any(row.get("labels") for row in prepared_rows.values()):
+    if not any(row.labels for row in prepared_rows.values()):
         raise TrainingError(
             f"{prepared}: no section has labels: expected `labels` in some rows of the manifest"
         )
@@ -285,11 +286,12 @@ def read_label_maps(
     for plane, section in zip(plane_rows, section_rows, strict=True):
         grid = PlaneGrid((int(plane["rows"]), int(plane["columns"])), float(plane["spacing_mm"]))
         row = prepared_rows.get(plane["section"])
-        pair = pairs.of(row, plane) if row is not None else None
+        of_plane = Plane(section=plane["section"], position_mm=plane["position_mm"], grid=grid)
+        pair = pairs.of(row, of_plane) if row is not None else None
         if pair is None:
             both = np.zeros(grid.shape, np.int32), np.zeros(grid.shape, np.int32)
         else:
-            affine = np.asarray(matrix_of(row, "g")) @ np.asarray(matrix_of(section, "a"))
+            affine = row.section_mm_from_working_mm @ np.asarray(matrix_of(section, "a"))
             both = pair.on_grid(grid, affine)
         of_sections.append(both[0])
         of_planes.append(both[1])

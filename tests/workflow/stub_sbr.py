@@ -8,15 +8,23 @@ directory: the command and the sections it worked on.
 import hashlib
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sbr_core.artifacts.receipts import SectionResult, read_table, run_sections
+from sbr_core.artifacts.rows import Row
 from sbr_core.cli import build_parser, options_of
 from sbr_core.io.files import write_text
 from sbr_core.io.manifests import rows_from
 from sbr_core.planning.sheet import simulated_rows
 from sbr_core.stages import collect
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Placed(Row):
+    """A row of any stage here."""
+
+    position_mm: float
 
 
 def digest(*parts):
@@ -39,7 +47,9 @@ def per_section(arguments, items, endings, *shared):
             write_text(file, digest(item, *shared))
             files.append(file)
         worked_on.append(item["section"])
-        return SectionResult({"position_mm": item["position_mm"]}, files)
+        return SectionResult(
+            Placed(section=item["section"], position_mm=item["position_mm"]), files
+        )
 
     run_sections(
         {item["section"]: item for item in items},

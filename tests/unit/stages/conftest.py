@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from sbr_core import geometry
+from sbr_core.artifacts.names import LINEAR, LINEAR_MASK, MRI, MRI_MASK, section_file
 from sbr_core.artifacts.networks import weights_header
-from sbr_core.artifacts.receipts import matrix_columns
+from sbr_core.artifacts.rows import Affine, Plane, Prepared, write_rows
 from sbr_core.config import RegistrarOptions, SbrOptions
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.files import sha256_file
 from sbr_core.io.images import write_png
-from sbr_core.io.tables import write_tsv
 from sbr_core.io.transforms import write_stack_from_world
 from sbr_core.io.volumes import Volume, write_plane, write_volume
 from sbr_core.io.weights import save_weights
@@ -135,51 +135,44 @@ def make_brain(
         image, labels = results / "raw" / f"{section}.png", results / "raw" / f"{section}_l.png"
         write_png(image, np.round((1 - 0.8 * value) * 65535).astype(np.uint16))
         write_png(labels, labels_of(value))
-        common = {"section": section, "status": "ok", "message": "", "position_mm": position_mm}
+        common = {"section": section, "position_mm": position_mm}
         prepared.append(
-            {
+            Prepared(
                 **common,
-                "pixel_size_mm": brain.pixel_size_mm,
-                "working_pixel_mm": grid.spacing_mm,
-                "file_rows": file_shape[0],
-                "file_columns": file_shape[1],
-                "polarity": "bright_background",
-                "background": 1.0,
-                **matrix_columns(section_from_working, "g"),
-                "image": str(image),
-                "labels": str(labels),
-                "files": {},
-                "fingerprint": f"prepared {section}",
-            }
+                pixel_size_mm=brain.pixel_size_mm,
+                working_pixel_mm=grid.spacing_mm,
+                file_rows=file_shape[0],
+                file_columns=file_shape[1],
+                polarity="bright_background",
+                background=1.0,
+                section_mm_from_working_mm=section_from_working,
+                tissue_mm2=float(np.count_nonzero(value > 0.05)) * brain.pixel_size_mm**2,
+                image=str(image),
+                labels=str(labels),
+                fingerprint=f"prepared {section}",
+            )
         )
         plane_px = np.stack(np.indices(grid.shape)[::-1], axis=-1)
         on_plane = brain.plane_density(plane_px * grid.spacing_mm, position_mm)
-        for rows, stage, kind, picture, columns in (
-            (planes, "resample", "mri", on_plane, _grid_columns(grid)),
-            (
-                affines,
-                "align_sections",
-                "linear",
-                0.8 * on_plane,
-                matrix_columns(working_from_plane, "a"),
-            ),
+        plane = Plane(**common, grid=grid)
+        affine = Affine(**common, working_mm_from_plane_mm=working_from_plane, moved_mm=0.0)
+        for rows, stage, endings, picture, row in (
+            (planes, "resample", (MRI, MRI_MASK), on_plane, plane),
+            (affines, "align_sections", (LINEAR, LINEAR_MASK), 0.8 * on_plane, affine),
         ):
             files = {}
-            for name, array in (
-                (f"{section}_{kind}.nii.gz", picture.astype(np.float32)),
-                (f"{section}_{kind}mask.nii.gz", (picture > 0.05).astype(np.uint8)),
+            for ending, array in zip(
+                endings,
+                (picture.astype(np.float32), (picture > 0.05).astype(np.uint8)),
+                strict=True,
             ):
-                path = results / stage / "sections" / name
+                path = section_file(results / stage, section, ending)
                 write_plane(path, array, grid.spacing_mm)
-                files[f"sections/{name}"] = sha256_file(path)
-            rows.append({**common, **columns, "files": files, "fingerprint": f"{stage} {section}"})
+                files[f"sections/{path.name}"] = sha256_file(path)
+            rows.append(replace(row, files=files, fingerprint=f"{stage} {section}"))
     for stage, rows in (("prepare", prepared), ("resample", planes), ("align_sections", affines)):
-        write_tsv(results / stage / "sections.tsv", rows)
+        write_rows(brain.table(stage), rows)
     return brain
-
-
-def _grid_columns(grid: PlaneGrid) -> dict[str, float]:
-    return {"rows": grid.shape[0], "columns": grid.shape[1], "spacing_mm": grid.spacing_mm}
 
 
 def _save_networks(folder, *, spacing_mm=1.0, generator_spacing_mm=None, strength=2.0):

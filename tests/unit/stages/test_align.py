@@ -25,7 +25,8 @@ from sbr_core.algorithms.alignment.stack import centred_affines
 from sbr_core.algorithms.alignment.stretch import stretch_of
 from sbr_core.algorithms.simulation.truth import true_world_from_section_mm
 from sbr_core.artifacts import names
-from sbr_core.artifacts.receipts import matrix_of, read_table
+from sbr_core.artifacts.global_fit import read_initial, read_plane_grid
+from sbr_core.artifacts.rows import Affine, Plane, Prepared, read_rows
 from sbr_core.config import AlignOptions, AlignSectionsOptions, PrepareOptions, ResampleOptions
 from sbr_core.errors import AlignmentError, ConfigError, ImageError
 from sbr_core.geometry import (
@@ -199,16 +200,16 @@ def _found(phantom: Phantom) -> np.ndarray:
 def _world_errors(phantom: Phantom) -> dict[str, np.ndarray]:
     """Per section (n, 3): found minus true world position of its tissue, mm."""
     affines = {
-        r["section"]: np.array(matrix_of(r, "a"))
-        for r in read_table(phantom.results / "align_sections" / "chunks" / "000.tsv")
+        r.section: r.working_mm_from_plane_mm
+        for r in read_rows(phantom.results / "align_sections" / "chunks" / "000.tsv", Affine)
     }
     errors = {}
-    for row in read_table(phantom.results / "prepare" / "chunks" / "000.tsv"):
-        name = row["section"]
+    for row in read_rows(phantom.results / "prepare" / "chunks" / "000.tsv", Prepared):
+        name = row.section
         mask = read_plane(phantom.results / "prepare" / "sections" / f"{name}_mask.nii.gz")[0]
         working = np.argwhere(mask > 0)[:, ::-1] * WORKING_MM
-        section = apply(matrix_of(row, "g"), working)
-        z = np.full((len(working), 1), row["position_mm"])
+        section = apply(row.section_mm_from_working_mm, working)
+        z = np.full((len(working), 1), row.position_mm)
         found = apply(np.linalg.inv(affines[name]), working)
         true = apply(np.linalg.inv(phantom.section_from_plane_mm[name]), section)
         errors[name] = apply(np.linalg.inv(_found(phantom)), np.hstack([found, z])) - apply(
@@ -232,8 +233,8 @@ def test_a_torn_section_does_not_run_away(phantom):
     errors = _world_errors(phantom)
     assert np.linalg.norm(errors[TORN], axis=1).mean() < 1.6
     stretches = {
-        r["section"]: stretch_of(r["affine"][:2, :2])[1]
-        for r in align_sections.read_initial(phantom.results / "align" / "sections_initial.tsv")
+        r.section: stretch_of(r.working_mm_from_plane_mm[:2, :2])[1]
+        for r in read_initial(phantom.results / "align" / "sections_initial.tsv")
     }
     others = np.mean([stretches[name] for name in ("s06", "s07", "s09", "s10")], axis=0)
     assert np.abs(stretches[TORN] - others).max() < 0.02
@@ -272,10 +273,10 @@ def test_a_mouses_brain_is_aligned_like_a_large_one(phantom, tmp_path):
     found = read_stack_from_world(small / "align" / names.STACK_TRANSFORM)
     np.testing.assert_allclose(found, resized(_found(phantom), 1 / times_smaller), rtol=1e-9)
     tables = [r / "align_sections" / "chunks" / "000.tsv" for r in (small, phantom.results)]
-    for row, large in zip(*map(read_table, tables), strict=True):
-        wanted = resized(np.array(matrix_of(large, "a")), 1 / times_smaller)
-        np.testing.assert_allclose(matrix_of(row, "a"), wanted, rtol=1e-6, atol=1e-9)
-        assert row["moved_mm"] * times_smaller == pytest.approx(large["moved_mm"], rel=1e-4)
+    for row, large in zip(*(read_rows(table, Affine) for table in tables), strict=True):
+        wanted = resized(large.working_mm_from_plane_mm, 1 / times_smaller)
+        np.testing.assert_allclose(row.working_mm_from_plane_mm, wanted, rtol=1e-6, atol=1e-9)
+        assert row.moved_mm * times_smaller == pytest.approx(large.moved_mm, rel=1e-4)
 
 
 def test_what_was_found_and_how_surely_is_told(phantom):
@@ -292,9 +293,9 @@ def test_a_left_handed_stack_is_not_mirrored(phantom):
     # the nucleus lies at x > 0 in the world; so do the pixels of it in the sections
     inside = apply(found, [10.0, 6.0, -3.0])
     assert np.allclose(inside[2], apply(phantom.stack_from_world, [10.0, 6.0, -3.0])[2], atol=1)
-    initial = align_sections.read_initial(phantom.results / "align" / "sections_initial.tsv")
+    initial = read_initial(phantom.results / "align" / "sections_initial.tsv")
     for row in initial:
-        assert np.linalg.det(row["affine"][:2, :2]) > 0
+        assert np.linalg.det(row.working_mm_from_plane_mm[:2, :2]) > 0
 
 
 def test_the_stored_affine_has_equal_singular_values(phantom):
@@ -307,12 +308,12 @@ def test_the_stored_affine_has_equal_singular_values(phantom):
 
 
 def test_the_grid_holds_every_section_and_the_quality_is_told(phantom):
-    grid = resample.read_plane_grid(phantom.results / "align" / "plane_grid.json")
+    grid, _ = read_plane_grid(phantom.results / "align" / "plane_grid.json")
     assert grid.spacing_mm == WORKING_MM
-    for row in align_sections.read_initial(phantom.results / "align" / "sections_initial.tsv"):
-        mask = phantom.results / "prepare" / "sections" / f"{row['section']}_mask.nii.gz"
+    for row in read_initial(phantom.results / "align" / "sections_initial.tsv"):
+        mask = phantom.results / "prepare" / "sections" / f"{row.section}_mask.nii.gz"
         working = np.argwhere(read_plane(mask)[0] > 0)[:, ::-1] * WORKING_MM
-        px = apply(scaling(1 / WORKING_MM) @ np.linalg.inv(row["affine"]), working)
+        px = apply(scaling(1 / WORKING_MM) @ np.linalg.inv(row.working_mm_from_plane_mm), working)
         assert (px > 0).all()
         assert (px < np.array(grid.shape[::-1]) - 1).all()
     quality = json.loads((phantom.results / "align" / "quality.json").read_text())
@@ -322,16 +323,13 @@ def test_the_grid_holds_every_section_and_the_quality_is_told(phantom):
 
 
 def test_a_section_that_align_never_saw_starts_from_its_neighbours(phantom):
-    names = {
-        r["section"]
-        for r in align_sections.read_initial(phantom.results / "align" / "sections_initial.tsv")
-    }
+    names = {r.section for r in read_initial(phantom.results / "align" / "sections_initial.tsv")}
     assert "s18" not in names
     assert np.linalg.norm(_world_errors(phantom)["s18"], axis=1).mean() < 1.6
 
 
 def test_planes_and_linear_sections_lie_on_each_other(phantom):
-    rows = read_table(phantom.results / "resample" / "chunks" / "000.tsv")
+    rows = read_rows(phantom.results / "resample" / "chunks" / "000.tsv", Plane)
     assert len(rows) == N_SECTIONS
     for name in ("s05", "s11", "s18"):
         mri = read_plane(phantom.results / "resample" / "sections" / f"{name}_mri.nii.gz")[0]
@@ -347,12 +345,12 @@ def test_planes_and_linear_sections_lie_on_each_other(phantom):
         assert 0.5 < np.median(mri[brain]) <= 1.0
 
 
-def test_only_a_changed_section_is_fitted_again(phantom, capsys):
+def test_only_a_changed_section_is_fitted_again(phantom, caplog):
+    caplog.set_level("INFO", "sbr_core")
     folder = phantom.results / "align_sections" / "sections"
     (folder / "s03_linear.nii.gz").unlink()
     _align_sections(phantom.results)
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split()[-2] for line in lines if line.endswith("done")] == ["s03"]
+    assert [line.split()[-2] for line in caplog.messages if line.endswith("done")] == ["s03"]
     assert (folder / "s03_linear.nii.gz").is_file()
 
 
@@ -368,8 +366,8 @@ def test_a_position_outside_the_mri_fails_alone(phantom, tmp_path):
         receipt=tmp_path / "chunks" / "000.tsv",
     )
     status = {
-        r["section"]: (r["status"], r["message"])
-        for r in read_table(tmp_path / "chunks" / "000.tsv", only_ok=False)
+        r.section: (r.status, r.message)
+        for r in read_rows(tmp_path / "chunks" / "000.tsv", Plane, only_ok=False)
     }
     assert status["s10"][0] == "ok"
     assert status["far"][0] == "failed"
@@ -572,7 +570,11 @@ def test_a_prealigned_plane_of_another_shape_is_refused(tmp_path):
         write_png(tmp_path / f"{name}.png", np.full((30, columns), 100, np.uint8))
         path = str(tmp_path / f"{name}.png")
         rows.append(SectionRow(name, path, float(columns), 1.0, mri_image=path))
-    wide = {"file_rows": 30, "file_columns": 41, "pixel_size_mm": 1.0, "image": "", "section": "b"}
+    wide = Prepared(
+        section="b", position_mm=41.0, pixel_size_mm=1.0, working_pixel_mm=1.0, file_rows=30,
+        file_columns=41, polarity="dark_background", background=0.0, tissue_mm2=1.0, image="b.png",
+        section_mm_from_working_mm=np.eye(3),
+    )  # fmt: skip
     with pytest.raises(ImageError, match=r"'b': shape \(30, 41\), but its mri_image"):
         align_sections._check_same_grid(wide, PlaneGrid((30, 40), 1.0))
     with pytest.raises(ImageError, match=r"\(30, 41\).*expected \(30, 40\).*'a'"):

@@ -11,6 +11,8 @@ import pytest
 from sbr_core import geometry
 from sbr_core.algorithms.planes import resample_plane
 from sbr_core.algorithms.simulation.swirls import apply_swirls, undo_swirls
+from sbr_core.artifacts.accuracy import folding
+from sbr_core.artifacts.rows import matrix_columns
 from sbr_core.config import EvaluateOptions
 from sbr_core.errors import ImageError, ManifestError
 from sbr_core.geometry import PlaneGrid
@@ -33,6 +35,19 @@ GRID = PlaneGrid((120, 125), 1.25)
 XFM = "from-stack_to-mri_mode-image_xfm.txt"
 
 
+_UNUSED = {
+    "position_mm": 0.0,
+    "pixel_size_mm": 1.0,
+    "working_pixel_mm": 1.0,
+    "polarity": "dark_background",
+    "background": 0.0,
+    "tissue_mm2": 1.0,
+    "image": "image.png",
+    **matrix_columns(np.eye(3), "g"),
+}
+"""What the stages before leave in their tables too."""
+
+
 def _rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.open(), delimiter="\t"))
 
@@ -42,7 +57,7 @@ def _table(path: Path, rows: list[dict], files: dict[str, list[Path]]) -> None:
     out = []
     for row in rows:
         listed = {str(f.relative_to(path.parent)): sha256_file(f) for f in files[row["section"]]}
-        out.append({"status": "ok", "message": "", **row, "files": listed})
+        out.append({"status": "ok", "message": "", **_UNUSED, **row, "files": listed})
     write_tsv(path, out, ("section", "status", "message"))
 
 
@@ -243,9 +258,9 @@ def test_a_fold_is_found_where_the_field_lies(tmp_path):
     field = PlaneField(disp, 2.0, (-10.0, -10.0))  # pixel (15, 12) sits at plane mm (14, 20)
     mask = np.zeros((20, 20))
     mask[10, 7] = 1
-    assert evaluate._folding(SectionTransform((field, np.eye(3))), mask, 2.0) == 1.0
+    assert folding(SectionTransform((field, np.eye(3))), mask, 2.0) == 1.0
     mask = np.roll(mask, 5, axis=0)
-    assert evaluate._folding(SectionTransform((field, np.eye(3))), mask, 2.0) == 0.0
+    assert folding(SectionTransform((field, np.eye(3))), mask, 2.0) == 0.0
 
 
 def test_prealigned_dice_is_on_the_labels_own_grid(tmp_path):
@@ -296,7 +311,7 @@ def test_prealigned_dice_is_on_the_labels_own_grid(tmp_path):
     assert not [r for r in summary if r["metric"] == "through_plane_mm"]
 
 
-def test_labels_that_cannot_be_read_are_reported_and_the_rest_is_measured(tmp_path, capsys):
+def test_labels_that_cannot_be_read_are_reported_and_the_rest_is_measured(tmp_path, caplog):
     """One damaged label image of a plane costs its section's Dice, not the tables."""
     rows, prepared, planes, masks = [], [], [], {}
     for section in "ab":
@@ -337,9 +352,9 @@ def test_labels_that_cannot_be_read_are_reported_and_the_rest_is_measured(tmp_pa
         evaluate.run(EvaluateOptions(), strict=True, **flags)
     assert not flags["out_dir"].exists()
     evaluate.run(EvaluateOptions(), **flags)
-    said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
-    assert len(said) == 1, "said once, whatever the number of methods"
-    assert said[0].startswith("evaluate: section a: labels left out: ")
+    lines = [line for line in caplog.messages if "left out" in line]
+    assert len(lines) == 1, "once, whatever the number of methods"
+    assert lines[0].startswith("evaluate: section a: labels left out: ")
     measured = _rows_of(flags["out_dir"] / "sections.tsv")
     with_dice = [(r["section"], r["method"]) for r in measured if r["metric"] == "dice"]
     assert sorted(with_dice) == [("b", "linear"), ("b", "other")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from sbr_core import geometry
 from sbr_core.algorithms import deformation as flow
 from sbr_core.algorithms.sections import prefilter
 from sbr_core.algorithms.staining import find_channel
-from sbr_core.artifacts.receipts import file_of, matrix_of, read_table
+from sbr_core.artifacts import predictors
+from sbr_core.artifacts.rows import Affine, Inferred, Prepared, read_rows, write_rows
+from sbr_core.artifacts.section_signal import Source, linear_image, read_signal, registered
 from sbr_core.config import InferOptions, SynOptions
 from sbr_core.errors import ConfigError, ImageError, WeightsError
 from sbr_core.io.files import sha256_file
@@ -48,14 +51,14 @@ def run(brain, method="linear", **more):
 
 def pictures_of(receipt):
     """File name -> array, of every picture a receipt lists."""
-    names = [n for row in read_table(receipt) for n in row["files"] if n.endswith(".nii.gz")]
+    names = [n for row in read_rows(receipt, Inferred) for n in row.files if n.endswith(".nii.gz")]
     return {name: read_plane(receipt.parent.parent / name)[0] for name in names}
 
 
 def through_itk(brain, row, transform_path, image):
     """The file image on the plane's grid by SimpleITK and the published transform."""
     moving = sitk.GetImageFromArray(image)
-    moving.SetSpacing([row["pixel_size_mm"]] * 2)
+    moving.SetSpacing([row.pixel_size_mm] * 2)
     reference = sitk.Image(brain.grid.shape[1], brain.grid.shape[0], sitk.sitkFloat32)
     reference.SetSpacing([brain.grid.spacing_mm] * 2)
     transform = sitk.ReadTransform(str(transform_path))
@@ -65,24 +68,24 @@ def through_itk(brain, row, transform_path, image):
 def test_linear_composite_is_the_affine_of_the_file(fake_brain):
     out_dir, receipt = run(fake_brain)
     points = np.random.default_rng(0).uniform(0, 40, size=(20, 2))
-    rows = read_table(receipt)
+    rows = read_rows(receipt, Inferred)
     assert len(rows) == 12
     for row in rows:
-        truth = fake_brain.section_mm_from_plane_mm[row["section"]]
-        section, folder = row["section"], out_dir / "transforms"
+        truth = fake_brain.section_mm_from_plane_mm[row.section]
+        section, folder = row.section, out_dir / "transforms"
         there = read_section_transform(section_to_stack_path(folder, section))
         back = read_section_transform(stack_to_section_path(folder, section))
         np.testing.assert_allclose(there.map(points), geometry.apply(truth, points), atol=1e-9)
         np.testing.assert_allclose(back.map(there.map(points)), points, atol=1e-9)
-        assert row["disp_max_mm"] == row["folding_percent"] == 0
+        assert row.disp_max_mm == row.folding_percent == 0
 
 
 def test_linear_registered_section_is_the_brain_on_the_plane(fake_brain):
     _, receipt = run(fake_brain)
-    for row in read_table(receipt):
-        found, _ = read_plane(file_of(receipt, row, "_registered.nii.gz"))
+    for row in read_rows(receipt, Inferred):
+        found, _ = read_plane(row.file("_registered.nii.gz"))
         truth, _ = read_plane(
-            fake_brain.results / "resample" / "sections" / f"{row['section']}_mri.nii.gz"
+            fake_brain.results / "resample" / "sections" / f"{row.section}_mri.nii.gz"
         )
         assert np.abs(found - 0.8 * truth).max() < 0.02  # the prefilter's blur, not half a pixel
 
@@ -91,14 +94,14 @@ def test_sitk_resamples_the_file_to_the_same_registered_section(
     fake_brain, tmp_path, save_networks
 ):
     out_dir, receipt = run(fake_brain, "sbr", **save_networks(tmp_path))
-    prepared = {row["section"]: row for row in read_table(fake_brain.table("prepare"))}
-    for row in read_table(receipt):
-        assert row["disp_max_mm"] > 1.0  # otherwise it shows nothing
-        source = prepared[row["section"]]
-        image = prefilter(1.0 - read_section(source["image"]), 1.0 / source["pixel_size_mm"])
-        path = section_to_stack_path(out_dir / "transforms", row["section"])
+    prepared = {row.section: row for row in read_rows(fake_brain.table("prepare"), Prepared)}
+    for row in read_rows(receipt, Inferred):
+        assert row.disp_max_mm > 1.0  # otherwise it shows nothing
+        source = prepared[row.section]
+        image = prefilter(1.0 - read_section(source.image), 1.0 / source.pixel_size_mm)
+        path = section_to_stack_path(out_dir / "transforms", row.section)
         theirs = through_itk(fake_brain, source, path, image)
-        ours, _ = read_plane(file_of(receipt, row, "_registered.nii.gz"))
+        ours, _ = read_plane(row.file("_registered.nii.gz"))
         assert np.abs(ours - theirs).max() < 1e-4
 
 
@@ -106,13 +109,13 @@ def test_deformation_there_and_back_through_the_files(fake_brain, tmp_path, save
     out_dir, receipt = run(fake_brain, "sbr", **save_networks(tmp_path))
     columns, rows = np.meshgrid(np.arange(2, 40), np.arange(2, 34))
     points = np.stack([columns, rows], -1).astype(float)
-    for row in read_table(receipt):
-        section = row["section"]
+    for row in read_rows(receipt, Inferred):
+        section = row.section
         there = read_section_transform(section_to_stack_path(out_dir / "transforms", section))
         back = read_section_transform(stack_to_section_path(out_dir / "transforms", section))
         away = np.linalg.norm(back.map(there.map(points)) - points, axis=-1)
         assert away.mean() <= 0.02 and np.percentile(away, 99) <= 0.1
-        assert row["inverse_mean_px"] <= 0.02 and row["inverse_p99_px"] <= 0.1
+        assert row.inverse_mean_px <= 0.02 and row.inverse_p99_px <= 0.1
 
 
 def test_nothing_is_random_and_batches_do_not_matter(fake_brain, tmp_path, save_networks):
@@ -140,19 +143,19 @@ def test_intact_sections_are_kept_and_networks_not_even_loaded(
 ):
     networks = save_networks(tmp_path)
     out_dir, receipt = run(fake_brain, "sbr", **networks)
-    before = read_table(receipt)
+    before = receipt.read_bytes()
 
     def refuse(path):
         raise AssertionError("loaded a network although nothing was to do")
 
-    monkeypatch.setattr(infer, "load_registrar", refuse)
+    monkeypatch.setattr(predictors, "load_registrar", refuse)
     run(fake_brain, "sbr", **networks)
-    assert read_table(receipt) == before
+    assert receipt.read_bytes() == before
     monkeypatch.undo()
 
     section_to_stack_path(out_dir / "transforms", "003").unlink()
     run(fake_brain, "sbr", **networks)
-    restored = {r["section"]: r for r in read_table(receipt)}
+    restored = {r.section: r for r in read_rows(receipt, Inferred)}
     assert len(restored) == 12
 
 
@@ -165,11 +168,11 @@ def test_weights_of_another_pixel_size_work_on_their_own_grid(brain_maker, tmp_p
         name = f"at{spacing_mm}"
         brain = brain_maker(tmp_path / name, spacing_mm=spacing_mm, n_sections=9)
         out_dir, receipt = run(brain, "sbr", **networks)
-        for row in read_table(receipt):
-            if row["section"] in ("005", "006", "007"):
-                path = section_to_stack_path(out_dir / "transforms", row["section"])
+        for row in read_rows(receipt, Inferred):
+            if row.section in ("005", "006", "007"):
+                path = section_to_stack_path(out_dir / "transforms", row.section)
                 field = read_section_transform(path).steps[0]
-                fields[name, row["section"]] = field.map(points) - points
+                fields[name, row.section] = field.map(points) - points
     assert len(fields) == 6
     for section in ("005", "006", "007"):
         one, other = fields["at1.0", section], fields["at0.75", section]
@@ -177,8 +180,8 @@ def test_weights_of_another_pixel_size_work_on_their_own_grid(brain_maker, tmp_p
         assert np.linalg.norm(one - other, axis=-1).mean() < 0.25
 
 
-def test_sections_unlike_those_of_the_training_are_told(
-    brain_maker, tmp_path, save_networks, capsys
+def test_sections_unlike_those_of_the_training_are_reported(
+    brain_maker, tmp_path, save_networks, caplog
 ):
     brain = brain_maker(tmp_path / "coarse", spacing_mm=2.0, n_sections=3)
     networks = save_networks(tmp_path, spacing_mm=1.0)
@@ -188,9 +191,9 @@ def test_sections_unlike_those_of_the_training_are_told(
     rows = read_tsv(brain.table("prepare"))[1]
     write_tsv(brain.table("prepare"), [row | {"stain": "myelin"} for row in rows])
     run(brain, "sbr", **networks)
-    told = capsys.readouterr().err
-    assert f"infer: {weights}: was trained on stain Nissl, not on myelin" in told
-    assert f"{weights}: was trained at 1 mm, finer than these sections can show" in told
+    log = caplog.text
+    assert f"infer: {weights}: was trained on stain Nissl, not on myelin" in log
+    assert f"{weights}: was trained at 1 mm, finer than these sections can show" in log
 
 
 def test_sections_that_failed_before_are_reported_not_lost(fake_brain):
@@ -199,8 +202,8 @@ def test_sections_that_failed_before_are_reported_not_lost(fake_brain):
     rows[2] = {"section": rows[2]["section"], "status": "failed", "message": "no tissue found"}
     write_tsv(table, rows, header)
     _, receipt = run(fake_brain)
-    failed = [row for row in read_table(receipt, only_ok=False) if row["status"] != "ok"]
-    assert [(row["section"], row["message"]) for row in failed] == [("002", "no tissue found")]
+    failed = [row for row in read_rows(receipt, Inferred, only_ok=False) if row.status != "ok"]
+    assert [(row.section, row.message) for row in failed] == [("002", "no tissue found")]
     with pytest.raises(ImageError, match="no tissue found"):
         run(fake_brain, strict=True)
 
@@ -216,9 +219,9 @@ def test_plane_without_tissue_fails_alone(fake_brain, tmp_path, save_networks):
     )
     write_tsv(table, rows, header)
     _, receipt = run(fake_brain, "sbr", **save_networks(tmp_path))
-    failed = [row for row in read_table(receipt, only_ok=False) if row["status"] != "ok"]
-    assert [row["section"] for row in failed] == ["001"]
-    assert "no tissue" in failed[0]["message"]
+    failed = [row for row in read_rows(receipt, Inferred, only_ok=False) if row.status != "ok"]
+    assert [row.section for row in failed] == ["001"]
+    assert "no tissue" in failed[0].message
 
 
 def test_trained_method_needs_weights_that_belong_together(fake_brain, tmp_path, save_networks):
@@ -277,28 +280,28 @@ def test_syn_is_published_like_every_other_method(fake_brain):
 
     options = SynOptions(iterations=(20, 10))
     out_dir, receipt = run(fake_brain, "syn_mi", options=options)
-    rows = read_table(receipt)
+    rows = read_rows(receipt, Inferred)
     assert len(rows) == 12
-    prepared = {row["section"]: row for row in read_table(fake_brain.table("prepare"))}
+    prepared = {row.section: row for row in read_rows(fake_brain.table("prepare"), Prepared)}
     for row in rows:
-        assert row["folding_percent"] == 0
-        assert row["inverse_mean_px"] <= 0.02 and row["inverse_p99_px"] <= 0.1
-        assert {name.split("_", 1)[1] for name in row["files"] if name.endswith(".nii.gz")} == {
+        assert row.folding_percent == 0
+        assert row.inverse_mean_px <= 0.02 and row.inverse_p99_px <= 0.1
+        assert {name.split("_", 1)[1] for name in row.files if name.endswith(".nii.gz")} == {
             "registered.nii.gz"
         }
-    row = max(rows, key=lambda r: r["disp_max_mm"])
-    section = row["section"]
+    row = max(rows, key=lambda r: r.disp_max_mm)
+    section = row.section
     there = section_to_stack_path(out_dir / "transforms", section)
     source = prepared[section]
-    image = prefilter(1.0 - read_section(source["image"]), 1.0 / source["pixel_size_mm"])
+    image = prefilter(1.0 - read_section(source.image), 1.0 / source.pixel_size_mm)
     moving = ants.from_numpy(
-        np.ascontiguousarray(image.T, np.float32), spacing=(source["pixel_size_mm"],) * 2
+        np.ascontiguousarray(image.T, np.float32), spacing=(source.pixel_size_mm,) * 2
     )
     fixed = ants.from_numpy(
         np.zeros(fake_brain.grid.shape[::-1], np.float32), spacing=(fake_brain.grid.spacing_mm,) * 2
     )
     theirs = ants.apply_transforms(fixed, moving, [str(there)]).numpy().T
-    ours, _ = read_plane(file_of(receipt, row, "_registered.nii.gz"))
+    ours, _ = read_plane(row.file("_registered.nii.gz"))
     assert np.abs(ours - theirs).max() < 1e-3
 
 
@@ -310,7 +313,7 @@ def test_another_option_of_syn_computes_its_sections_anew(fake_brain, monkeypatc
         nothing = np.zeros((*grid.shape, 2))
         return flow.Deformation(flow.Canvas(grid, 0), None, nothing, nothing)
 
-    monkeypatch.setattr(infer, "register_syn", still)
+    monkeypatch.setattr(predictors, "register_syn", still)
     run(fake_brain, "syn_mi", options=SynOptions())
     run(fake_brain, "syn_mi", options=SynOptions())
     assert len(calls) == 12
@@ -336,21 +339,23 @@ def test_weights_are_shown_the_channel_they_were_trained_on(fake_brain, save_net
         channels[row["section"]] = find_channel(picture / np.float32(255), "dab")[0]
     write_tsv(fake_brain.table("prepare"), rows, header)
 
-    def prepared_as(columns):
+    def prepared_as(fields):
         """Prepare's table with other columns, and what align_sections then writes."""
-        changed = [row | columns(row["section"]) for row in rows]
-        write_tsv(fake_brain.table("prepare"), changed)
-        sources = {row["section"]: row for row in read_table(fake_brain.table("prepare"))}
+        sources = [
+            replace(row, **fields(row.section))
+            for row in read_rows(fake_brain.table("prepare"), Prepared)
+        ]
+        write_rows(fake_brain.table("prepare"), sources)
         table = fake_brain.table("align_sections")
-        affines = read_table(table, verify=False)
-        for row in affines:
-            source = sources[row["section"]]
-            affine = np.array(matrix_of(source, "g")) @ np.array(matrix_of(row, "a"))
-            name = f"sections/{row['section']}_linear.nii.gz"
-            image = infer.registered(source, SectionTransform((affine,)), fake_brain.grid)
+        affines = []
+        for source, row in zip(sources, read_rows(table, Affine, verify=False), strict=True):
+            affine = source.section_mm_from_working_mm @ row.working_mm_from_plane_mm
+            name = f"sections/{row.section}_linear.nii.gz"
+            image = registered(source, SectionTransform((affine,)), fake_brain.grid)
             write_plane(table.parent / name, image, fake_brain.grid.spacing_mm)
-            row["files"] = row["files"] | {name: sha256_file(table.parent / name)}
-        write_tsv(table, affines)
+            files = row.files | {name: sha256_file(table.parent / name)}
+            affines.append(replace(row, files=files))
+        write_rows(table, affines)
 
     def synthesised(learnt):
         weights = save_networks(fake_brain.results)
@@ -362,7 +367,7 @@ def test_weights_are_shown_the_channel_they_were_trained_on(fake_brain, save_net
 
     prepared_as(lambda section: {})
     by_grey, by_dab = synthesised(["grey"]), synthesised(["dab", "nissl"])
-    prepared_as(lambda section: channels[section].columns())
+    prepared_as(lambda section: Source(channels[section]).fields())
     native = synthesised(["dab"])
     assert len(native) == 12
     for name, picture in native.items():
@@ -372,26 +377,33 @@ def test_weights_are_shown_the_channel_they_were_trained_on(fake_brain, save_net
 
 def test_a_file_much_finer_than_the_plane_lies_on_it_where_it_should(tmp_path):
     """Read at 1 : 5, through an affine with a shift, by `infer` and by `align_sections`."""
-    from sbr_core.artifacts.section_signal import read_signal
-    from sbr_core.io.transforms import SectionTransform
-    from sbr_core.stages import align_sections
-
     rows, columns = np.mgrid[:403, :521] * 0.05
 
     def picture(x_mm, y_mm):
         return 0.5 + 0.2 * np.sin(x_mm / 4) + 0.2 * np.cos(y_mm / 3)
 
     write_png(tmp_path / "fine.png", np.round(picture(columns, rows) * 65535).astype(np.uint16))
-    row = {"image": str(tmp_path / "fine.png"), "pixel_size_mm": 0.05}
-    row |= {"polarity": "dark_background", "background": 0.0}
+    row = Prepared(
+        section="1",
+        position_mm=0.0,
+        pixel_size_mm=0.05,
+        working_pixel_mm=1.0,
+        file_rows=403,
+        file_columns=521,
+        polarity="dark_background",
+        background=0.0,
+        section_mm_from_working_mm=np.eye(3),
+        tissue_mm2=1.0,
+        image=str(tmp_path / "fine.png"),
+    )
     assert read_signal(row, 1.0).step == (5, 5)
     grid = geometry.PlaneGrid((14, 18), 1.0)
     section_from_plane = np.array([[0.96, 0.1, 2.3], [-0.1, 1.02, 3.1], [0, 0, 1]])
     plane_mm = np.stack(np.indices(grid.shape)[::-1], axis=-1)
     section_mm = geometry.apply(section_from_plane, plane_mm)
     wanted = picture(section_mm[..., 0], section_mm[..., 1])
-    through = infer.registered(row, SectionTransform((section_from_plane,)), grid)
-    linear = align_sections._linear_image(row, section_from_plane, grid)
+    through = registered(row, SectionTransform((section_from_plane,)), grid)
+    linear = linear_image(row, section_from_plane, grid)
     for found in (through, linear):
         np.testing.assert_allclose(
             found, wanted, atol=0.004

@@ -10,12 +10,13 @@ from scipy import ndimage
 from skimage.color import rgb_from_hed
 
 from sbr_core import geometry
-from sbr_core.artifacts.receipts import matrix_of, read_table
+from sbr_core.artifacts.rows import Prepared, columns_of, read_rows
 from sbr_core.artifacts.section_signal import read_signal
 from sbr_core.config import PrepareOptions
 from sbr_core.errors import ImageError, ManifestError
 from sbr_core.io.images import read_labels, write_png
 from sbr_core.io.manifests import SectionRow
+from sbr_core.io.tables import read_tsv
 from sbr_core.io.volumes import read_plane
 from sbr_core.stages import prepare
 
@@ -50,7 +51,7 @@ def _run(tmp_path, *rows, options=OPTIONS, strict=False, out="out"):
     out_dir = tmp_path / out
     receipt = out_dir / "chunks" / "000.tsv"
     prepare.run(options, rows=list(rows), out_dir=out_dir, receipt=receipt, strict=strict)
-    return {r["section"]: r for r in read_table(receipt, only_ok=False)}
+    return {r.section: r for r in read_rows(receipt, Prepared, only_ok=False)}
 
 
 def _planes(tmp_path, name="s1", out="out"):
@@ -65,16 +66,17 @@ def _planes(tmp_path, name="s1", out="out"):
 
 def test_receipt_has_the_agreed_columns(tmp_path):
     row = _run(tmp_path, _row(tmp_path, _glass(_tissue())))["s1"]
+    columns, _ = read_tsv(tmp_path / "out" / "chunks" / "000.tsv")
     wanted = "section status message position_mm pixel_size_mm working_pixel_mm file_rows stain"
     wanted += " read_step"
     wanted += " file_columns polarity background channel white padding light staining"
     wanted += " g00 g01 g02 g10 g11 g12 tissue_mm2 image image_channel labels"
-    assert set(wanted.split()) | {"files", "fingerprint"} == set(row)
-    assert (row["status"], row["polarity"]) == ("ok", "bright_background")
-    assert (row["file_rows"], row["file_columns"]) == (90, 120)
-    assert set(row["files"]) == {"sections/s1_image.nii.gz", "sections/s1_mask.nii.gz"}
+    assert set(wanted.split()) | {"files", "fingerprint"} == set(columns)
+    assert (row.status, row.polarity) == ("ok", "bright_background")
+    assert (row.file_rows, row.file_columns) == (90, 120)
+    assert set(row.files) == {"sections/s1_image.nii.gz", "sections/s1_mask.nii.gz"}
     sidecar = json.loads((tmp_path / "out" / "sections" / "s1.json").read_text())
-    assert sidecar["row"]["fingerprint"] == row["fingerprint"]
+    assert sidecar["row"]["fingerprint"] == row.fingerprint
 
 
 def test_a_chosen_channel_is_as_good_as_that_channel_in_a_file_of_its_own(tmp_path):
@@ -99,9 +101,9 @@ def test_a_chosen_channel_is_as_good_as_that_channel_in_a_file_of_its_own(tmp_pa
         np.testing.assert_array_equal(
             read_signal(rows[name], 0.2).pixels, read_signal(rows["alone"], 0.2).pixels
         )
-    assert rows["none"]["status"] == rows["fifth"]["status"] == "failed"
-    assert "found 2 channels: image_channel chooses one" in rows["none"]["message"]
-    assert "expected one of 1 GFP, 2 DAPI, found '5'" in rows["fifth"]["message"]
+    assert rows["none"].status == rows["fifth"].status == "failed"
+    assert "found 2 channels: image_channel chooses one" in rows["none"].message
+    assert "expected one of 1 GFP, 2 DAPI, found '5'" in rows["fifth"].message
 
 
 def test_tissue_is_positive_background_zero_and_the_scale_linear(tmp_path):
@@ -144,8 +146,8 @@ def test_another_pixel_size_gives_nearly_the_same(tmp_path):
 def test_inverted_pictures_give_the_same_but_for_the_polarity(tmp_path):
     picture = _glass(_tissue())
     rows = _run(tmp_path, _row(tmp_path, picture), _row(tmp_path, 255 - picture, "s2"))
-    assert rows["s1"]["polarity"] == "bright_background"
-    assert rows["s2"]["polarity"] == "dark_background"
+    assert rows["s1"].polarity == "bright_background"
+    assert rows["s2"].polarity == "dark_background"
     for bright, dark in zip(_planes(tmp_path, "s1"), _planes(tmp_path, "s2"), strict=True):
         np.testing.assert_allclose(bright, dark, atol=1e-6)
 
@@ -174,7 +176,7 @@ def test_the_recorded_matrix_leads_back_to_the_file(tmp_path):
     receipt = _run(tmp_path, plain, dotted)
     difference = _planes(tmp_path, "s2")[0] - _planes(tmp_path, "s1")[0]
     found_px = np.array(ndimage.center_of_mass(np.clip(difference, 0, None)))[::-1]
-    section_from_working = np.array(matrix_of(receipt["s2"], "g"))
+    section_from_working = receipt["s2"].section_mm_from_working_mm
     expected_px = (
         geometry.apply(np.linalg.inv(section_from_working), np.array([70, 35]) * 0.2) / 0.6
     )
@@ -192,7 +194,7 @@ def test_a_given_mask_wins_and_goes_by_area_vote(tmp_path):
     voted = np.add.reduceat(np.add.reduceat(mask > 0, range(0, 90, 3), 0, dtype=int),
                             range(0, 120, 3), 1) > 4  # fmt: skip
     np.testing.assert_array_equal(found, np.rot90(voted))
-    assert receipt["tissue_mm2"] == pytest.approx(found.sum() * 0.36)
+    assert receipt.tissue_mm2 == pytest.approx(found.sum() * 0.36)
 
 
 @pytest.mark.parametrize("key", ["mask", "labels"])
@@ -201,15 +203,15 @@ def test_a_mask_or_labels_of_another_shape_fail_their_section_only(tmp_path, key
     write_png(tmp_path / "small.png", np.ones((30, 40), np.uint8))
     bad = _row(tmp_path, picture, "s1", **{key: str(tmp_path / "small.png")})
     receipt = _run(tmp_path, bad, _row(tmp_path, picture, "s2"))
-    assert receipt["s1"]["status"] == "failed"
-    assert "small.png: shape (30, 40) differs" in receipt["s1"]["message"]
-    assert receipt["s2"]["status"] == "ok"
+    assert receipt["s1"].status == "failed"
+    assert "small.png: shape (30, 40) differs" in receipt["s1"].message
+    assert receipt["s2"].status == "ok"
     assert not list((tmp_path / "out" / "sections").glob("s1*"))
 
 
 def test_an_empty_section_fails_and_stops_a_strict_run(tmp_path):
     empty = _row(tmp_path, np.full((60, 70), 250, np.uint8))
-    assert "no tissue found" in _run(tmp_path, empty)["s1"]["message"]
+    assert "no tissue found" in _run(tmp_path, empty)["s1"].message
     with pytest.raises(ImageError, match="no tissue found"):
         _run(tmp_path, empty, strict=True, out="strict")
     assert not list((tmp_path / "strict").rglob("*.*"))
@@ -217,9 +219,9 @@ def test_an_empty_section_fails_and_stops_a_strict_run(tmp_path):
 
 def test_less_tissue_than_asked_for_is_none(tmp_path):
     row = _row(tmp_path, _glass(_tissue()))
-    found = _run(tmp_path, row)["s1"]["tissue_mm2"]
+    found = _run(tmp_path, row)["s1"].tissue_mm2
     demanding = OPTIONS.model_copy(update={"min_tissue_mm2": found + 1})
-    assert _run(tmp_path, row, options=demanding)["s1"]["status"] == "failed"
+    assert _run(tmp_path, row, options=demanding)["s1"].status == "failed"
 
 
 def test_a_missing_file_is_refused_before_anything_is_written(tmp_path):
@@ -230,24 +232,27 @@ def test_a_missing_file_is_refused_before_anything_is_written(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_only_what_changed_is_done_again(tmp_path, capsys):
+def test_only_what_changed_is_done_again(tmp_path, caplog):
     rows = [_row(tmp_path, _glass(_tissue(seed)), f"s{seed}") for seed in (1, 2, 3, 4)]
     first = _run(tmp_path, *rows)
-    capsys.readouterr()
-    assert _run(tmp_path, *rows) == first
-    assert capsys.readouterr().err.count(" kept") == 4
+    caplog.set_level("INFO", "sbr_core")
+    again = _run(tmp_path, *rows)
+    assert [columns_of(r) for r in again.values()] == [columns_of(r) for r in first.values()]
+    assert caplog.text.count(" kept") == 4
+    caplog.clear()
 
     write_png(rows[0].image, _glass(_tissue(9)))  # the picture changed
     rows[1] = dataclasses.replace(rows[1], flip="lr")  # the row changed
     (tmp_path / "out" / "sections" / "s3_mask.nii.gz").unlink()  # an output is gone
     second = _run(tmp_path, *rows)
-    log = capsys.readouterr().err
+    log = caplog.text
+    caplog.clear()
     assert [s for s in second if f"section {s} kept" in log] == ["s4"]
-    assert second["s3"] == first["s3"]
-    assert second["s2"]["fingerprint"] != first["s2"]["fingerprint"]
+    assert columns_of(second["s3"]) == columns_of(first["s3"])
+    assert second["s2"].fingerprint != first["s2"].fingerprint
 
     _run(tmp_path, *rows, options=OPTIONS.model_copy(update={"polarity": "bright_background"}))
-    assert " kept" not in capsys.readouterr().err
+    assert " kept" not in caplog.text
 
 
 def test_a_section_that_leaves_the_chunk_takes_its_files_along(tmp_path):
@@ -279,7 +284,7 @@ def test_a_stain_of_the_manifest_goes_before_the_configurations(tmp_path):
     ]
     options = OPTIONS.model_copy(update={"stain": "hematoxylin"})
     receipt = _run(tmp_path, *rows, options=options)
-    assert [receipt[s]["channel"] for s in ("s1", "s2")] == ["dab", "hematoxylin"]
+    assert [receipt[s].channel for s in ("s1", "s2")] == ["dab", "hematoxylin"]
     expected = {"s1": 0.5 * tissue * (1 - tissue), "s2": 0.6 * tissue}
     lengths = {"s1": np.linalg.norm(rgb_from_hed[2]), "s2": np.linalg.norm(rgb_from_hed[0])}
     for name, amount in expected.items():
@@ -299,7 +304,7 @@ def test_later_stages_see_the_same_signal_in_the_file(tmp_path):
     row = _row(tmp_path, picture, "s1", flip="lr", rotate_deg=90.0)
     options = OPTIONS.model_copy(update={"even_staining": "always", "min_tissue_mm2": 1.0})
     receipt = _run(tmp_path, row, options=options)["s1"]
-    assert receipt["light"] and receipt["staining"]
+    assert receipt.light and receipt.staining
     signal = read_signal(receipt, 0.2).pixels
     working, _ = _planes(tmp_path)
     turned = np.rot90(np.fliplr(signal))
@@ -327,7 +332,7 @@ def test_the_demos_masks_are_its_labels(small_demo, tmp_path):
     options = PrepareOptions(working_pixel_mm=2.0)
     receipt = _run(tmp_path, *rows, options=options)
     for row in rows:
-        assert receipt[row.section]["status"] == "ok"
+        assert receipt[row.section].status == "ok"
         mask, _ = read_plane(tmp_path / "out" / "sections" / f"{row.section}_mask.nii.gz")
         labels = read_labels(row.labels) > 0
         matrix, shape = geometry.file_px_from_working_px(
@@ -352,7 +357,7 @@ def test_a_fine_picture_is_read_coarsely_and_gives_nearly_the_same(tmp_path):
         SectionRow(**(how | {"section": "s2", "image": str(tmp_path / "tiles.tif")})),
         SectionRow(**(how | {"section": "s3", "image": str(tmp_path / "pyramid.ome.tif")})),
     )
-    assert [rows[name]["read_step"] for name in ("s1", "s2", "s3")] == [1, 6, 4]
+    assert [rows[name].read_step for name in ("s1", "s2", "s3")] == [1, 6, 4]
     image, mask = _planes(tmp_path, "s1")
     for name in ("s2", "s3"):
         other, other_mask = _planes(tmp_path, name)
@@ -379,7 +384,7 @@ def test_a_section_wider_than_any_brain_is_refused_and_a_tiny_one_told(tmp_path,
     working_pixel_mm = extent_mm / 40
     options = PrepareOptions(working_pixel_mm=working_pixel_mm, min_tissue_mm2=0.0)
     found = _run(tmp_path, row, options=options)["s1"]
-    assert found["status"] == ("failed" if extent_mm > 500 else "ok")
-    assert words in found["message"] and bool(words) == bool(found["message"])
+    assert found.status == ("failed" if extent_mm > 500 else "ok")
+    assert words in found.message and bool(words) == bool(found.message)
     if extent_mm > 500:
-        assert "section 's1'" in found["message"] and "row of the manifest" in found["message"]
+        assert "section 's1'" in found.message and "row of the manifest" in found.message

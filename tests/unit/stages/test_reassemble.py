@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from sbr_core import geometry
-from sbr_core.artifacts.receipts import read_table
+from sbr_core.artifacts.rows import Prepared, read_rows
 from sbr_core.config import InferOptions, ReassembleOptions
 from sbr_core.errors import ConfigError, ReceiptError, StorageError
 from sbr_core.io.images import read_section, write_png
@@ -172,10 +172,10 @@ def test_jumps_of_staining_are_evened_along_the_stack(fake_brain):
     names = list(brain.positions_mm)
     factors = dict(zip(names, np.exp(rng.uniform(-0.3, 0.1, len(names))), strict=True))
     factors[names[6]] = 0.55
-    for row in read_table(brain.table("prepare"), verify=False):
-        signal = 1 - read_section(row["image"])
+    for row in read_rows(brain.table("prepare"), Prepared, verify=False):
+        signal = 1 - read_section(row.image)
         write_png(
-            row["image"], np.round((1 - factors[row["section"]] * signal) * 65535).astype(np.uint16)
+            row.image, np.round((1 - factors[row.section] * signal) * 65535).astype(np.uint16)
         )
     table = linear(brain)
 

@@ -1,0 +1,264 @@
+"""What finds the deformations of a chunk's sections: networks, or ANTs' SyN.
+
+The networks see images as they saw them in training: the weights' pixel size, quantiles and
+padding, whatever this brain's options say. Nothing here is random.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from sbr_core.algorithms import deformation as flow
+from sbr_core.algorithms.plane_grids import image_on_grid, mask_on_grid
+from sbr_core.algorithms.staining import find_channel
+from sbr_core.algorithms.syn import register_syn
+from sbr_core.artifacts.joined import Joined
+from sbr_core.artifacts.names import LINEAR, LINEAR_MASK, MRI, MRI_MASK
+from sbr_core.artifacts.networks import load_method, load_registrar, unlike
+from sbr_core.artifacts.section_signal import Source, read_picture, through_transform
+from sbr_core.config import InferOptions, SynOptions
+from sbr_core.errors import ConfigError, ImageError, SbrError, WeightsError
+from sbr_core.functional.intensity import normalise
+from sbr_core.functional.masks import dilate, without_medium
+from sbr_core.functional.warp import upsample_velocity
+from sbr_core.geometry import PlaneGrid
+from sbr_core.io.transforms import SectionTransform
+from sbr_core.training.devices import pick_device
+from sbr_core.training.predict import as_batch, crop, predict
+from sbr_core.training.refine import refine
+
+logger = logging.getLogger(__name__)
+
+
+class Predictor(Protocol):
+    """Whatever finds the deformations of a chunk's sections."""
+
+    def predict(self, pair: Joined) -> tuple[flow.Deformation, np.ndarray | None]:
+        """(deformation on the plane's grid; synthesised image (rows, columns), if there is one).
+
+        Raises
+        ------
+        ImageError
+            The section or its MRI plane has no tissue.
+        """
+
+
+class SynPredictor:
+    """Deformations by ANTs' SyN at the working resolution, of images as networks see them."""
+
+    def __init__(self, options: SynOptions) -> None:
+        self.options = options
+
+    def predict(self, pair: Joined) -> tuple[flow.Deformation, None]:
+        """As of every `Predictor`; nothing is synthesised."""
+        options = self.options
+        rule = options.intensity.low_quantile, options.intensity.high_quantile
+        fixed, _, moving, _ = _images(pair, pair.grid, rule)
+        deformation = register_syn(
+            fixed,
+            moving,
+            pair.grid,
+            bins=options.bins,
+            iterations=options.iterations,
+            gradient_step=options.gradient_step,
+            flow_sigma_px=options.flow_sigma_px,
+            total_sigma_px=options.total_sigma_px,
+            seed=options.seed,
+        )
+        return deformation, None
+
+
+class NetworkPredictor:
+    """Deformations and synthesised images by networks, computed a batch at a time.
+
+    The networks are loaded only if a section waits for them. Weights that do not fit are a fault
+    of the whole chunk, so they show here and not under one section's name.
+
+    Parameters
+    ----------
+    weights : of the method's networks.
+    registrar : of the shared R, for a method without its own.
+    waiting : the sections that will be asked for, in that order.
+
+    Raises
+    ------
+    ConfigError
+        No registrar, neither shared nor the method's own.
+    WeightsError
+        Weights that do not fit, or R and G of different preprocessing.
+    """
+
+    def __init__(
+        self,
+        weights: Path,
+        registrar: Path | None = None,
+        *,
+        waiting: Mapping[str, Joined],
+        options: InferOptions,
+    ) -> None:
+        self.waiting = dict(waiting)
+        self.options = options
+        self.done: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+        if not waiting:
+            return
+        self.device = pick_device(options.device)
+        self.registrar, self.generator, header = load_method(weights)
+        self.preprocessing = header["preprocessing"]
+        for line in self._differences(weights, header):
+            logger.warning(f"infer: {line}")
+        if self.registrar is not None:
+            return
+        if registrar is None:
+            raise ConfigError(f"infer: {weights} holds no registrar: --registrar is needed")
+        self.registrar, registrar_header = load_registrar(registrar)
+        for key in ("working_pixel_mm", "padding_multiple", "polarity"):
+            ours, theirs = self.preprocessing[key], registrar_header["preprocessing"][key]
+            # a registrar that serves any pixel size names none
+            if ours != theirs and theirs is not None:
+                raise WeightsError(f"{weights}: {key} {ours} differs from {theirs} in {registrar}")
+
+    def _differences(self, weights: Path, header: Mapping[str, Any]) -> list[str]:
+        """A line for each way in which the sections are not those the networks were trained on."""
+        rows = [pair.prepared for pair in self.waiting.values()]
+        stains = sorted({row.stain for row in rows} - {""})
+        lines = unlike(weights, header, ",".join(stains), [row.channel for row in rows])
+        ours_mm = next(iter(self.waiting.values())).grid.spacing_mm
+        theirs_mm = float(self.preprocessing["working_pixel_mm"])
+        if not math.isclose(ours_mm, theirs_mm, rel_tol=1e-6):
+            coarse = ", finer than these sections can show" if ours_mm > 1.5 * theirs_mm else ""
+            lines.append(
+                f"{weights}: was trained at {theirs_mm:g} mm{coarse}; sections of {ours_mm:g} mm"
+                " are resampled for it"
+            )
+        return lines
+
+    def predict(self, pair: Joined) -> tuple[flow.Deformation, np.ndarray | None]:
+        """As of every `Predictor`."""
+        if pair.section not in self.done:
+            self._predict_batch(pair)
+        velocity_px, synthesised = self.done.pop(pair.section)
+        return flow.integrate(velocity_px, pair.grid), synthesised
+
+    def _predict_batch(self, pair: Joined) -> None:
+        """Predict a section, and those after it that are ready, as many as make a batch."""
+        grid = network_grid = pair.grid
+        pixel_mm = float(self.preprocessing["working_pixel_mm"])
+        if not math.isclose(pixel_mm, grid.spacing_mm, rel_tol=1e-6):
+            network_grid = grid.at_spacing(pixel_mm)
+        names = [pair.section]
+        images = [self._inputs(self.waiting.pop(pair.section), network_grid)]
+        for name in list(self.waiting):
+            if len(names) == self.options.batch_size:
+                break
+            if self.waiting[name].grid != grid:
+                continue
+            try:
+                images.append(self._inputs(self.waiting[name], network_grid))
+            except SbrError:
+                continue  # it fails under its own name when its turn comes
+            del self.waiting[name]
+            names.append(name)
+        for name, (velocity_px, synthesised) in zip(
+            names, self._register(images, network_grid), strict=True
+        ):
+            self.done[name] = (
+                flow.resample_velocity(velocity_px, network_grid, grid),
+                None if synthesised is None else image_on_grid(synthesised, network_grid, grid),
+            )
+
+    def _register(
+        self, images: list[list[np.ndarray]], grid: PlaneGrid
+    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """Velocities (rows, columns, 2), px, and what was synthesised, of a batch on one grid."""
+        fixed, fixed_masks, moving, moving_masks = zip(*images, strict=True)
+        multiple = int(self.preprocessing["padding_multiple"])
+        tissue = as_batch(moving_masks, multiple)
+        targets, _, compared = without_medium(
+            as_batch(fixed, multiple),
+            as_batch(fixed_masks, multiple),
+            tissue,
+            share=self.preprocessing["medium_share"],
+            margin_px=self.preprocessing["medium_margin_px"],
+            edge_px=self.options.refine_edge_px,
+        )
+        velocity_half_px, synthesised = predict(
+            self.registrar,
+            self.generator,
+            targets,
+            as_batch(moving, multiple),
+            dilate(tissue, int(self.preprocessing["synthesis_rim_px"])),
+            device=self.device,
+            registers=self.preprocessing["registers"],
+            # the other way round is known to a registrar of like images only
+            symmetric=self.options.symmetric and self.preprocessing["registers"] == "synthesised",
+        )
+        if self.options.refine_steps and self.generator is not None:
+            velocity_half_px = refine(
+                self.registrar,
+                *(t.to(self.device) for t in (velocity_half_px, targets, synthesised)),
+                compared.to(self.device),
+                self.options,
+            ).cpu()
+        velocity_px = upsample_velocity(velocity_half_px, tuple(synthesised.shape[-2:]))
+        velocity_px = crop(velocity_px, grid.shape, multiple).double().numpy()
+        synthesised = crop(synthesised, grid.shape, multiple).numpy()
+        return [
+            (np.moveaxis(velocity, 0, -1), image[0] if self.generator is not None else None)
+            for velocity, image in zip(velocity_px, synthesised, strict=True)
+        ]
+
+    def _inputs(self, pair: Joined, grid: PlaneGrid) -> list[np.ndarray]:
+        """T, its mask, S, its mask, as the networks take them: (rows, columns) of their grid."""
+        rule = self.preprocessing["low_quantile"], self.preprocessing["high_quantile"]
+        # before channels were written down, there was luminance only
+        learnt = self.preprocessing.get("channels") or ["grey"]
+        section = None if pair.prepared.channel in learnt else _in_channel(pair, learnt[0])
+        return _images(pair, grid, rule, section)
+
+
+def _images(
+    pair: Joined,
+    target: PlaneGrid,
+    quantiles: tuple[float, float],
+    section: np.ndarray | None = None,
+) -> list[np.ndarray]:
+    """T, its mask, S, its mask: (rows, columns) of the grid `target`, intensities in [0, 1].
+
+    `section` is taken for S, if given, instead of the image of `align-sections`; on the plane's
+    grid.
+    """
+    images = []
+    for row, image, mask, what in (
+        (pair.plane, MRI, MRI_MASK, "its MRI plane has no tissue"),
+        (pair.affine, LINEAR, LINEAR_MASK, "no tissue within its MRI plane"),
+    ):
+        pixels = pair.read(row, image)
+        if row is pair.affine and section is not None:
+            pixels = section
+        pixels = image_on_grid(pixels, pair.grid, target)
+        inside = mask_on_grid(pair.read(row, mask), pair.grid, target)
+        if not inside.any():
+            raise ImageError(f"section {pair.section!r}: {what}")
+        images += [normalise(pixels, inside, *quantiles), inside]
+    return images
+
+
+def _in_channel(pair: Joined, stain: str) -> np.ndarray:
+    """The section through its affine, as `align_sections` writes it, in another channel."""
+    picture = read_picture(pair.prepared, pair.grid.spacing_mm)
+    source = Source.of(pair.prepared)
+    channel, _ = find_channel(source.lit_evenly(picture.pixels), stain)
+    signal = replace(source, channel=channel).signal(picture.pixels)
+    return through_transform(
+        replace(picture, pixels=signal),
+        pair.prepared.pixel_size_mm,
+        SectionTransform((pair.section_mm_from_plane_mm,)),
+        pair.grid,
+    )
