@@ -23,6 +23,7 @@ _STORAGE = {
 }
 """Faults of the place a file is written to, not of the program."""
 _LEAST_FREE_BYTES = 1 << 16
+"""With less free, 64 KiB, a disk is full: a write that fails leaves a little less than it needs."""
 
 
 class SbrError(Exception):
@@ -99,6 +100,6 @@ def storage_fault(error: BaseException, folder: Path | None = None) -> str:
 
 
 def some_of(items: Sequence[str], most: int = 5) -> str:
-    """A few of them, and how many more."""
+    """The first of them, separated by commas, and how many more there are."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more

@@ -25,9 +25,11 @@ from dataclasses import dataclass
 import numpy as np
 
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""(4, 4): NIfTI's axes point right, anterior, superior; those of ITK left, posterior, superior."""
 
 _AXIS_OF_LETTER = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 FLIPS = ("none", "lr", "ud")
+"""Of the manifest: not at all, columns reversed (left to right), rows reversed (upside down)."""
 
 
 @dataclass(frozen=True)

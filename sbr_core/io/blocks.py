@@ -12,7 +12,9 @@ from sbr_core.errors import ImageError
 from sbr_core.geometry import translation
 
 _BLACK = 0.1
-"""Share of the range below which what lies around the opaque part of a picture is black."""
+"""Share of the range below which the edge of the opaque part of a picture is black. It lies between
+the background of fluorescence and the glass of a bright field, and matters only for pictures with
+transparent parts."""
 
 
 @dataclass(frozen=True)

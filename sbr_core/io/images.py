@@ -16,7 +16,13 @@ from sbr_core.io.files import atomic_path, check_is_file
 from sbr_core.io.tiff import MissingCodec, find_plane, is_tiff, read_tiff
 
 _SAMPLES_AT_ONCE = 1 << 23
+"""Made float32 at once, which is 32 MiB: enough for numpy to be fast, little beside the picture."""
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)
+"""Weights of red, green and blue: ITU-R BT.709, as in `skimage.color.rgb2gray`."""
+_BYTES_PER_BYTE = {"PNG": 8 * 1100, "JPEG": 600}
+"""Format -> what one byte of the file can stand for at most, and a little more, so that a damaged
+header is not given memory. PNG, samples: deflate makes up to 1032 bytes of one, each of up to 8
+samples. JPEG, pixels: a bit for each block of 64."""
 
 
 def _read(path: Path, keep_palette: bool) -> np.ndarray:
@@ -116,8 +122,7 @@ def _pillow_samples(
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a camera's preview
             raise ImageError(f"{path}: expected one 2D plane, found {image.n_frames} frames")
         n_bytes = rows * columns * len(image.getbands())
-        # deflate makes at most 1032 bytes of one; a JPEG needs a bit for each block of 64 pixels
-        most = {"PNG": 8 * 1100, "JPEG": 600}.get(image.format, math.inf)
+        most = _BYTES_PER_BYTE.get(image.format, math.inf)
         if (n_bytes if image.format == "PNG" else rows * columns) > most * path.stat().st_size:
             raise ImageError(
                 f"{path}: not readable as an image: claims {columns} x {rows} pixels, which"

@@ -39,8 +39,10 @@ from sbr_core.errors import ManifestError
 from sbr_core.geometry import LPS_FROM_RAS, apply
 
 _VERTEX_SHAPES = {"line", "path", "polygon"}
+"""Shapes of napari whose vertices somebody set one by one; others have the corners of a box."""
 _RAS_FROM = {"RAS": np.eye(4), "LPS": np.linalg.inv(LPS_FROM_RAS)}
 _FCSV_SYSTEMS = {"RAS": "RAS", "LPS": "LPS", "0": "RAS", "1": "LPS"}
+"""What ``.fcsv`` calls its coordinate system; numbers are those of older versions of Slicer."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def named(marks: Iterable[Mark]) -> list[Mark]:
     """Marks of one section with names of their own.
 
     Marks that share a name, as the points of one object do, become ``name-1``, ``name-2``, …;
-    those without a name ``1``, ``2``, … ManifestError when such a name stands there already.
+    those without a name ``1``, ``2``, … ManifestError when such a name is used already.
     """
     marks = list(marks)
     alike, seen = Counter(mark.name for mark in marks), Counter[str]()
@@ -248,8 +250,8 @@ def _of_fcsv(path: Path, text: str) -> Iterator[Mark]:
             facts[key.strip()] = value.strip()
     system = _FCSV_SYSTEMS.get(facts.get("CoordinateSystem", ""))
     if system is None:
-        found = facts.get("CoordinateSystem", "nothing")
-        raise ManifestError(f"{path}: '# CoordinateSystem': expected LPS or RAS, found {found}")
+        given = facts.get("CoordinateSystem", "nothing")
+        raise ManifestError(f"{path}: '# CoordinateSystem': expected LPS or RAS, found {given}")
     columns = facts.get("columns", "").split(",")
     if not {"x", "y", "z", "label"} <= set(columns):
         raise ManifestError(f"{path}: '# columns': expected x, y, z, label, found {columns}")

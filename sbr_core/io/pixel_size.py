@@ -1,4 +1,4 @@
-"""The pixel size that an image file itself states, if it does."""
+"""The pixel size that an image file contains, if it does."""
 
 from __future__ import annotations
 
@@ -29,21 +29,24 @@ _MM = {
     "m": 1000.0,
     "meter": 1000.0,
 }
+"""Units of length as OME-XML and ImageJ write them, in mm."""
 _THOUSAND = 500, 2000
-"""Between these a factor is a unit mistaken for another, whatever else is a little off."""
+"""Between these a factor is a unit mistaken for another, 1000, and not the magnification: that may
+be off by a factor of 2 as well."""
 _DEFAULT_DPI = (72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 240, 250, 300, 360, 400, 600)
-"""Resolutions that programs write when nobody told them one."""
+"""Resolutions, dots per inch, that programs write when none was set; those of screens, printers and
+scanners."""
 
 
 @dataclass(frozen=True)
 class PixelSize:
-    """What a file says of its pixels.
+    """A pixel size from a file's metadata.
 
     Attributes
     ----------
     x_mm, y_mm : width and height of a pixel.
-    source : where it says so, in words.
-    is_certain : whether somebody must have meant it, unit included.
+    source : which metadata, in words.
+    is_certain : whether somebody must have set it, unit included.
     """
 
     x_mm: float
@@ -72,16 +75,16 @@ def stated_pixel_size(path: Path) -> PixelSize | None:
     check_is_file(path)
     try:
         if path.name.lower().endswith((".nii", ".nii.gz")):
-            found = _of_nifti(path)
+            size = _of_nifti(path)
         elif is_tiff(path):
-            found = _of_tiff(path)
+            size = _of_tiff(path)
         else:
-            found = _of_picture(path)
+            size = _of_picture(path)
     except Exception as error:  # decoders raise whatever they like on damaged bytes
         raise ImageError(f"{path}: not readable as an image: {error}") from error
-    if found is None or not all(math.isfinite(v) and v > 0 for v in (found.x_mm, found.y_mm)):
+    if size is None or not all(math.isfinite(v) and v > 0 for v in (size.x_mm, size.y_mm)):
         return None
-    return found
+    return size
 
 
 def _of_nifti(path: Path) -> PixelSize | None:
@@ -106,10 +109,8 @@ def _of_tiff(path: Path) -> PixelSize | None:
 
     with tifffile.TiffFile(path, _multifile=False) as tiff:
         page = tiff.pages[0]
-        if tiff.ome_metadata:
-            found = _of_ome(tiff.ome_metadata)
-            if found is not None:
-                return found
+        if tiff.ome_metadata and (size := _of_ome(tiff.ome_metadata)) is not None:
+            return size
         aperio = re.search(r"\bMPP\s*=\s*([0-9.]+)", page.description or "")
         if aperio:
             mm = float(aperio[1]) / 1000
@@ -178,7 +179,10 @@ def _ratio(value: Any) -> float:
 
 
 def disagreement(stated: PixelSize | None, pixel_size_mm: float) -> str:
-    """What is to be said when a manifest and a file differ by more than 5 %; "" if they do not."""
+    """A warning where a manifest and a file differ by more than 5 %; "" where they do not.
+
+    So much passes for rounding.
+    """
     if stated is None or math.isclose(stated.x_mm, pixel_size_mm, rel_tol=0.05):
         return ""
     factor = pixel_size_mm / stated.x_mm

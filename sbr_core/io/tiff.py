@@ -21,19 +21,24 @@ from sbr_core.errors import ImageError
 from sbr_core.io.blocks import BlockMeans, Picture, check_memory, grid_step, over_background
 from sbr_core.io.channels import RGB, Channels
 
-# what it says of damaged files is said here, in one line
+# its warnings of damaged files become one error here
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 _ROWS_AT_ONCE_BYTES = 1 << 25
+"""Of a file without tiles: 32 MiB, enough to read fast, little beside a picture."""
 _STORE_TILED = ": store it in tiles, as a pyramid (OME-TIFF)"
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
+"""PhotometricInterpretation (TIFF 6.0); other colour spaces are refused."""
 _COLOURS = {_MINISWHITE: 1, _MINISBLACK: 1, _PALETTE: 1, _RGB: 3, _YCBCR: 3, _SEPARATED: 4}
 """How many samples of a pixel are its colour; what follows is opacity, or more channels."""
 _ASSOCIATED, _UNASSOCIATED = 1, 2
+"""ExtraSamples that are opacity (TIFF 6.0): colours are multiplied by it already, or not."""
 _EXPORT_ONE = "export the one to be registered as a file of its own"
 _DENSEST = {1: 2, 5: 3000, 7: 600 * 4, 8: 1100, 32773: 70, 32946: 1100}
-"""Bytes that one byte can stand for at most: none (colours may be
-subsampled), LZW, JPEG, deflate, PackBits, deflate."""
+"""Compression -> bytes that one byte of the file can stand for at most, and a little more, so that
+a damaged header is not given memory: none (colours may be subsampled), LZW (12 bits for strings of
+up to 4096 bytes), JPEG (a bit for 64 pixels of up to 4 samples), deflate (1032), PackBits (128 for
+2), deflate by its other number."""
 
 
 class MissingCodec(Exception):
@@ -150,7 +155,7 @@ def find_plane(path: Path, tiff: Any, channel: str | None = None) -> Plane:
 
 
 def _channel_names(tiff: Any) -> list[str]:
-    """What the file calls its channels, "" where it does not say."""
+    """The names of the channels in the file, "" for one without a name."""
     if tiff.is_imagej:
         return [str(name) for name in (tiff.imagej_metadata or {}).get("Labels") or ()]
     if not tiff.ome_metadata:
@@ -159,8 +164,8 @@ def _channel_names(tiff: Any) -> list[str]:
         pixels = ElementTree.fromstring(tiff.ome_metadata).find(".//{*}Pixels")
     except ElementTree.ParseError:
         return []
-    found = [] if pixels is None else pixels.findall("{*}Channel")
-    return [channel.get("Name", "").strip() for channel in found]
+    channels = [] if pixels is None else pixels.findall("{*}Channel")
+    return [channel.get("Name", "").strip() for channel in channels]
 
 
 def _sample(path: Path, tiff: Any, page: Any, channel: str | None) -> int | None:
@@ -175,7 +180,7 @@ def _sample(path: Path, tiff: Any, page: Any, channel: str | None) -> int | None
         return None  # refused by name where it is read
     alpha = _opacity_sample(page)
     more = page.samplesperpixel - colours - (alpha is not None)
-    # scanners write a fourth sample beside colours that says nothing
+    # scanners write a fourth sample beside colours that is not used
     if not channel and more <= (colours > 1):
         return None
     if channel and photometric in (_YCBCR, _SEPARATED, _PALETTE):  # made into red, green and blue
@@ -211,6 +216,86 @@ def _steps(file_shape: tuple[int, int], page: Any) -> tuple[float, float]:
     return grid_step(file_shape[1], page.imagewidth), grid_step(file_shape[0], page.imagelength)
 
 
+@dataclass(frozen=True)
+class _Light:
+    """How samples of a page become light, and their opacity.
+
+    Attributes
+    ----------
+    top : the largest value of a sample.
+    table : colours of a palette.
+    first, channels : which colours of a pixel are kept: one, or three.
+    alpha : the sample that is opacity.
+    is_associated : whether colours are multiplied by it already.
+    with_opacity : whether the opacity is returned as the last channel.
+    """
+
+    photometric: int
+    top: np.float32
+    table: np.ndarray | None
+    first: int
+    channels: int
+    alpha: int | None
+    is_associated: bool
+    with_opacity: bool
+
+    @classmethod
+    def of(cls, path: Path, page: Any, sample: int | None) -> _Light:
+        """That of a page; ImageError where it has no light.
+
+        Parameters
+        ----------
+        sample : as of `Plane`.
+        """
+        key = page.keyframe
+        if key.dtype is None or key.dtype.kind not in "buif":
+            raise ImageError(f"{path}: expected grey levels or colour, found {key.dtype} values")
+        photometric = int(key.photometric)
+        if photometric not in _COLOURS:
+            name = getattr(key.photometric, "name", photometric)
+            raise ImageError(
+                f"{path}: colours as {name}: expected grey levels, RGB, palette or CMYK"
+            )
+        colours, alpha = _COLOURS[photometric], _opacity_sample(key)
+        if key.samplesperpixel < colours:
+            raise ImageError(
+                f"{path}: expected {colours} samples a pixel, found {key.samplesperpixel}"
+            )
+        is_colour = photometric not in (_MINISWHITE, _MINISBLACK) and sample is None
+        return cls(
+            photometric=photometric,
+            top=np.float32(_top(key)),
+            table=_colour_table(key) if photometric == _PALETTE else None,
+            first=sample or 0,
+            channels=3 if is_colour else 1,
+            alpha=alpha,
+            is_associated=alpha is not None
+            and int(key.extrasamples[alpha - colours]) == _ASSOCIATED,
+            with_opacity=alpha is not None or 0 in page.databytecounts,  # a part was not scanned
+        )
+
+    def __call__(self, piece: np.ndarray) -> np.ndarray:
+        """(rows, columns, channels[, opacity last]) of (rows, columns, samples), premultiplied."""
+        if self.table is not None:
+            colours = self.table[np.clip(piece[..., 0], 0, len(self.table) - 1)]
+        elif self.photometric == _SEPARATED:
+            ink = piece[..., :4].astype(np.float32) / self.top
+            colours = (1 - ink[..., :3]) * (1 - ink[..., 3:]) * self.top
+        else:
+            colours = piece
+        light = colours[..., self.first : self.first + self.channels]
+        if self.photometric == _MINISWHITE:
+            light = self.top - light
+        if not self.with_opacity:
+            return light
+        cover = np.ones((*piece.shape[:2], 1), np.float32)
+        if self.alpha is not None:
+            cover = piece[..., self.alpha : self.alpha + 1].astype(np.float32) / self.top
+            if not self.is_associated:
+                light = light * cover
+        return np.concatenate([light.astype(np.float32), cover], axis=-1)
+
+
 def _read_page(path: Path, page: Any, step: int, plane: Plane) -> np.ndarray:
     """(rows, columns[, 3]) float32, averaged over blocks of `step` pixels.
 
@@ -219,64 +304,27 @@ def _read_page(path: Path, page: Any, step: int, plane: Plane) -> np.ndarray:
     page : the plane's own, or that of a coarser level.
     """
     key = page.keyframe
-    if key.dtype is None or key.dtype.kind not in "buif":
-        raise ImageError(f"{path}: expected grey levels or colour, found {key.dtype} values")
-    photometric, samples = int(key.photometric), key.samplesperpixel
-    if photometric not in _COLOURS:
-        name = getattr(key.photometric, "name", photometric)
-        raise ImageError(f"{path}: colours as {name}: expected grey levels, RGB, palette or CMYK")
-    colours, alpha = _COLOURS[photometric], _opacity_sample(key)
-    if samples < colours:
-        raise ImageError(f"{path}: expected {colours} samples a pixel, found {samples}")
-    associated = alpha is not None and int(key.extrasamples[alpha - colours]) == _ASSOCIATED
-    has_gaps = 0 in page.databytecounts
-    top = _top(key)
-    table = _colour_table(key) if photometric == _PALETTE else None
-    sample = plane.sample
-    is_colour = photometric in (_RGB, _YCBCR, _SEPARATED, _PALETTE) and sample is None
-    channels, first = 3 if is_colour else 1, sample or 0
-    opacity = alpha is not None or has_gaps
-
-    def light(piece: np.ndarray) -> np.ndarray:
-        """Samples of a piece as premultiplied light, and its opacity last where there is one."""
-        if table is not None:
-            seen = table[np.clip(piece[..., 0], 0, len(table) - 1)]
-            seen = seen[..., first : first + channels]
-        elif photometric == _SEPARATED:
-            ink = piece[..., :4].astype(np.float32) / np.float32(top)
-            seen = (1 - ink[..., :3]) * (1 - ink[..., 3:]) * np.float32(top)
-            seen = seen[..., first : first + channels]
-        else:
-            seen = piece[..., first : first + channels]
-            seen = np.float32(top) - seen if photometric == _MINISWHITE else seen
-        if not opacity:
-            return seen
-        cover = np.ones((*piece.shape[:2], 1), np.float32)
-        if alpha is not None:
-            cover = piece[..., alpha : alpha + 1].astype(np.float32) / np.float32(top)
-            if not associated:
-                seen = seen * cover
-        return np.concatenate([seen.astype(np.float32), cover], axis=-1)
-
-    shape = key.imagelength, key.imagewidth
+    light = _Light.of(path, page, plane.sample)
+    shape, channels = (key.imagelength, key.imagewidth), light.channels + light.with_opacity
     # once as it is read, and once as what is made of it
-    check_memory(path, 2 * 4 * (channels + opacity) * shape[0] * shape[1] // step**2)
-    means = BlockMeans(shape, channels + opacity, step)
+    check_memory(path, 2 * 4 * channels * shape[0] * shape[1] // step**2)
+    means = BlockMeans(shape, channels, step)
     try:
         for piece, row, column in _pieces(path, page, plane.skipped):
             means.add(light(piece), row, column)
     except ValueError as error:
         if "imagecodecs" in str(error):
-            is_only = len(plane.series.pages) == 1 and samples == colours + (alpha is not None)
+            used = _COLOURS[light.photometric] + (light.alpha is not None)
+            is_only = len(plane.series.pages) == 1 and key.samplesperpixel == used
             raise MissingCodec(str(error), is_only) from error
         raise
     pixels = means.means()
-    seen = pixels[..., :channels]
+    seen = pixels[..., : light.channels]
     if key.dtype.kind != "f":
-        seen /= np.float32(top)
-    if opacity:
+        seen /= light.top
+    if light.with_opacity:
         seen = over_background(seen, pixels[..., -1])
-    return np.ascontiguousarray(seen[..., 0] if channels == 1 else seen)
+    return np.ascontiguousarray(seen[..., 0] if light.channels == 1 else seen)
 
 
 def _top(page: Any) -> float:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 _KEY = "sbr_core"
+"""Key of the header in the metadata of safetensors, which are texts."""
 
 
 def save_weights(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:

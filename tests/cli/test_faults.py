@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from sbr_core.cli import main
 from sbr_core.io.images import write_png
 from sbr_core.io.tables import read_tsv, write_tsv
 
@@ -42,7 +43,9 @@ sys.exit(cli.main(sys.argv[2:]))
 
 
 @pytest.mark.parametrize("fault", ["SIGTERM", "SIGKILL", "full disk"])
-def test_finished_sections_outlive_a_fault_and_no_other_file_has_a_results_name(tmp_path, fault):
+def test_finished_sections_outlive_a_fault_and_no_other_file_has_a_results_name(
+    tmp_path, capsys, fault
+):
     rows, columns = np.mgrid[:60, :80]
     tissue = ((rows - 30) / 20) ** 2 + ((columns - 35) / 28) ** 2 < 1
     write_png(tmp_path / "s.png", np.where(tissue, 120 + columns, 250).astype(np.uint8))
@@ -66,9 +69,7 @@ def test_finished_sections_outlive_a_fault_and_no_other_file_has_a_results_name(
     for path in (out / "sections").glob("[a-d]_*.nii.gz"):
         assert np.asarray(nib.load(path).dataobj).size, path
 
-    again = subprocess.run(
-        [sys.executable, "-m", "sbr_core", *command], capture_output=True, text=True, check=True
-    )
-    states = dict(re.findall(r"section (\w+) (\w+)$", again.stderr, re.M))
+    assert main(command) == 0
+    states = dict(re.findall(r"section (\w+) (\w+)$", capsys.readouterr().err, re.M))
     assert states == {"a": "kept", "b": "kept", "c": "done", "d": "done"}
     assert [row["status"] for row in read_tsv(out / "chunks" / "1of1.tsv")[1]] == ["ok"] * 4
