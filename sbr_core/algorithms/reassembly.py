@@ -273,27 +273,10 @@ def fill_slab(
     # sums are written out: a matrix product may round differently with the number of points
     m = stack_from_voxel
     x, y, z = (m[row, 0] * i + m[row, 1] * j + m[row, 2] * k + m[row, 3] for row in range(3))
-    lower, towards_upper, filled = stack.around(z)
-    last = len(stack.positions_mm) - 1
-
     value, weight = np.zeros(len(z)), np.zeros(len(z))
     nearest_mm = np.full(len(z), np.inf)
     labels = np.zeros(len(z), np.uint16) if with_labels else None
-    chosen = np.flatnonzero(filled)
-    chosen = chosen[np.argsort(lower[chosen], kind="stable")]
-    sorted_lower = lower[chosen]
-    first, final = (int(sorted_lower[0]), int(sorted_lower[-1])) if len(chosen) else (0, -1)
-    for section in range(max(first, 0), min(final + 1, last) + 1):
-        # the voxels just before this section, then those just behind it
-        begin = np.searchsorted(sorted_lower, section - 1, side="left")
-        middle = np.searchsorted(sorted_lower, section, side="left")
-        end = np.searchsorted(sorted_lower, section, side="right")
-        if begin == end:
-            continue
-        voxels = chosen[begin:end]
-        # of the voxels before it, this is the upper section; of those behind it, the lower
-        share = towards_upper[voxels]
-        share[middle - begin :] = 1.0 - share[middle - begin :]
+    for section, voxels, share in _voxels_by_section(stack, z):
         level = levels[section]
         section_mm = level.section_mm_from_plane_mm(np.stack([x[voxels], y[voxels]], axis=-1))
         inside = level.inside(section_mm)
@@ -323,3 +306,33 @@ def fill_slab(
         coverage.astype(np.float32).reshape(box),
         None if labels is None else labels.reshape(box),
     )
+
+
+def _voxels_by_section(
+    stack: Stack, z_mm: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(section, the filled voxels it is one of the two sections around, its share of each).
+
+    Parameters
+    ----------
+    z_mm : (n,) position of every voxel.
+    """
+    lower, towards_upper, filled = stack.around(z_mm)
+    chosen = np.flatnonzero(filled)
+    if not len(chosen):
+        return
+    chosen = chosen[np.argsort(lower[chosen], kind="stable")]
+    sorted_lower = lower[chosen]
+    first, final = int(sorted_lower[0]), int(sorted_lower[-1])
+    for section in range(max(first, 0), min(final + 1, len(stack.positions_mm) - 1) + 1):
+        # the voxels just before this section, then those just behind it
+        begin = np.searchsorted(sorted_lower, section - 1, side="left")
+        middle = np.searchsorted(sorted_lower, section, side="left")
+        end = np.searchsorted(sorted_lower, section, side="right")
+        if begin == end:
+            continue
+        voxels = chosen[begin:end]
+        # of the voxels before it, this is the upper section; of those behind it, the lower
+        share = towards_upper[voxels]
+        share[middle - begin :] = 1.0 - share[middle - begin :]
+        yield section, voxels, share

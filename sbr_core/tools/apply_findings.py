@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,10 @@ from sbr_core.errors import ConfigError, ManifestError
 from sbr_core.io.manifests import PATH_COLUMNS, is_excluded, parse_section
 from sbr_core.io.tables import read_tsv, write_tsv
 
+logger = logging.getLogger(__name__)
+
 EDITABLE = ("flip", "rotate_deg", "position_mm", "exclude")
+"""Columns of a manifest that `sbr doctor` suggests cells of; no other is ever changed."""
 
 
 def run(
@@ -53,16 +56,16 @@ def run(
     edits = _edits(findings, row_of, manifest, least)
     changed = set()
     for section, cells in edits.items():
-        row, said = row_of[section], []
+        row, changes = row_of[section], []
         for column, (value, confidence) in cells.items():
             before = row.get(column, "")
             if value != before:
                 row[column] = value
-                said.append(f"{column} {before or 'empty'} -> {value} ({confidence:g})")
-        if said:
+                changes.append(f"{column} {before or 'empty'} -> {value} ({confidence:g})")
+        if changes:
             changed.add(section)
             row["notes"] = "; ".join(
-                filter(None, [row.get("notes", ""), "doctor: " + ", ".join(said)])
+                filter(None, [row.get("notes", ""), "doctor: " + ", ".join(changes)])
             )
     _check(rows, findings)
     if out.parent.resolve() != manifest.parent.resolve():
@@ -72,11 +75,8 @@ def run(
                     path = manifest.parent.resolve() / row[column]
                     row[column] = os.path.relpath(path, out.parent.resolve())
     write_tsv(out, rows, header)
-    print(
-        f"apply-findings: {len(changed)} of {len(rows)} sections edited"
-        + (f": {', '.join(sorted(changed))}" if changed else ""),
-        file=sys.stderr,
-    )
+    which = f": {', '.join(sorted(changed))}" if changed else ""
+    logger.info("apply-findings: %d of %d sections edited%s", len(changed), len(rows), which)
 
 
 def _edits(
