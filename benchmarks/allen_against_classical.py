@@ -49,9 +49,8 @@ def pairs(data: Path) -> Iterator[tuple[str, float, list[np.ndarray]]]:
 def syn_dice(data: Path) -> Dices:
     """After SyN-MI."""
     options, found = SynOptions(), {}
-    settings = options.model_dump(exclude={"intensity"})
     for section, pixel_mm, (fixed, moving, fixed_labels, labels) in pairs(data):
-        warp = register_syn(fixed, moving, PlaneGrid(fixed.shape, pixel_mm), **settings)
+        warp = register_syn(fixed, moving, PlaneGrid(fixed.shape, pixel_mm), options)
         disp_px = np.moveaxis(warp.disp_px, -1, 0)[::-1]  # rows, then columns
         places = np.indices(fixed.shape) + disp_px
         found[section] = dice(map_coordinates(labels, places, order=0), fixed_labels)

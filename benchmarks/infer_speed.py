@@ -204,16 +204,7 @@ def main() -> None:
         timed(
             "SyN-MI",
             1,
-            lambda pair=pair: register_syn(
-                *pair,
-                grid,
-                bins=syn.bins,
-                iterations=syn.iterations,
-                gradient_step=syn.gradient_step,
-                flow_sigma_px=syn.flow_sigma_px,
-                total_sigma_px=syn.total_sigma_px,
-                seed=syn.seed,
-            ),
+            lambda pair=pair: register_syn(*pair, grid, syn),
         )
         if greedy is not None:
             timed("greedy-NMI", 1, lambda pair=pair: greedy(*pair))

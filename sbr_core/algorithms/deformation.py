@@ -234,8 +234,11 @@ def there_and_back_px(
     return tuple(distances)
 
 
-def folding_percent(deformation: Deformation, mask: np.ndarray) -> float:
-    """Share of the tissue's pixels where the determinant of the Jacobian is <= 0, in percent.
+def forward_folding_percent(deformation: Deformation, mask: np.ndarray) -> float:
+    """Share of the tissue's pixels that fold by forward differences, in percent.
+
+    Each pixel is compared with its right and its lower neighbour. `metrics.folding`, which methods
+    are compared by, takes the least over both neighbours of either axis, and is stricter.
 
     Parameters
     ----------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,18 +17,12 @@ from sbr_core.algorithms.deformation import (
 from sbr_core.errors import ImageError
 from sbr_core.geometry import PlaneGrid
 
+if TYPE_CHECKING:
+    from sbr_core.config import SynOptions
+
 
 def register_syn(
-    fixed: np.ndarray,
-    moving: np.ndarray,
-    grid: PlaneGrid,
-    *,
-    bins: int = 32,
-    iterations: tuple[int, ...] = (100, 70, 40),
-    gradient_step: float = 0.2,
-    flow_sigma_px: float = 3.0,
-    total_sigma_px: float = 0.0,
-    seed: int = 1,
+    fixed: np.ndarray, moving: np.ndarray, grid: PlaneGrid, options: SynOptions
 ) -> Deformation:
     """The deformation that ANTs' SyN finds (Avants et al. 2008, Med. Image Anal. 12).
 
@@ -38,10 +33,8 @@ def register_syn(
     Parameters
     ----------
     fixed, moving : (rows, columns) on `grid`, the MRI plane and the section.
-    bins : of the joint histogram (Mattes et al. 2003).
-    iterations : at each level, from coarse to fine.
-    gradient_step, flow_sigma_px, total_sigma_px : of SyN.
-    seed : of ANTs; equal seeds give equal deformations on one thread.
+    options : of SyN, and of its metric (Mattes et al. 2003); `intensity` is the caller's. Equal
+        seeds give equal deformations on one thread.
 
     Returns
     -------
@@ -54,7 +47,7 @@ def register_syn(
     """
     import ants
 
-    ants.config.set_ants_deterministic(True, seed)
+    ants.config.set_ants_deterministic(True, options.seed)
     images = [
         ants.from_numpy(np.ascontiguousarray(image.T, np.float32), spacing=(grid.spacing_mm,) * 2)
         for image in (fixed, moving)
@@ -65,11 +58,11 @@ def register_syn(
                 *images,
                 type_of_transform="SyNOnly",
                 syn_metric="mattes",
-                syn_sampling=bins,
-                reg_iterations=iterations,
-                grad_step=gradient_step,
-                flow_sigma=flow_sigma_px,
-                total_sigma=total_sigma_px,
+                syn_sampling=options.bins,
+                reg_iterations=options.iterations,
+                grad_step=options.gradient_step,
+                flow_sigma=options.flow_sigma_px,
+                total_sigma=options.total_sigma_px,
                 outprefix=str(Path(folder) / "syn_"),
             )
         except RuntimeError as error:

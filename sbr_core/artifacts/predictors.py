@@ -61,18 +61,7 @@ class SynPredictor:
         options = self.options
         rule = options.intensity.low_quantile, options.intensity.high_quantile
         fixed, _, moving, _ = _images(pair, pair.grid, rule)
-        deformation = register_syn(
-            fixed,
-            moving,
-            pair.grid,
-            bins=options.bins,
-            iterations=options.iterations,
-            gradient_step=options.gradient_step,
-            flow_sigma_px=options.flow_sigma_px,
-            total_sigma_px=options.total_sigma_px,
-            seed=options.seed,
-        )
-        return deformation, None
+        return register_syn(fixed, moving, pair.grid, options), None
 
 
 class NetworkPredictor:

@@ -182,7 +182,7 @@ def _measure(
     there_and_back = flow.there_and_back_px(deformation, fixed_mask, moving_mask)
     spacing_mm = deformation.canvas.grid.spacing_mm
     return {
-        "folding_percent": flow.folding_percent(deformation, fixed_mask),
+        "folding_percent": flow.forward_folding_percent(deformation, fixed_mask),
         "disp_mean_mm": float(length_px.mean()) * spacing_mm,
         "disp_max_mm": float(length_px.max()) * spacing_mm,
         "inverse_mean_px": max(float(way.mean()) for way in there_and_back),

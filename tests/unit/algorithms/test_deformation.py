@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from sbr_core.algorithms.deformation import (
     Canvas,
     centred_between_pixels,
-    folding_percent,
+    forward_folding_percent,
     integrate,
     on_canvas,
     resample_velocity,
@@ -42,7 +42,7 @@ def test_constant_velocity_is_a_shift_within_the_plane():
     )
     edge = found.disp_px[[0, -1]], found.disp_px[:, [0, -1]]
     assert max(np.abs(e).max() for e in edge) < 1e-3
-    assert folding_percent(found, np.ones(SHAPE)) == 0
+    assert forward_folding_percent(found, np.ones(SHAPE)) == 0
 
 
 def test_rotation_is_the_flow_of_its_generator():
@@ -66,7 +66,7 @@ def test_there_and_back_of_ten_pixels(seed):
     for away in there_and_back_px(found, everywhere, everywhere):
         assert away.size == everywhere.size
         assert away.mean() <= 0.02 and np.percentile(away, 99) <= 0.1
-    assert folding_percent(found, everywhere) == 0
+    assert forward_folding_percent(found, everywhere) == 0
 
 
 def test_there_and_back_sees_an_inverse_that_is_none():
@@ -96,8 +96,8 @@ def test_folding_is_counted():
     found.disp_px[found.canvas.margin_px + 45 :, :, 1] = -3.0
     mask = np.zeros(SHAPE)
     mask[30:60] = 1
-    assert folding_percent(found, mask) == pytest.approx(100 / 30)
-    assert folding_percent(found, np.zeros(SHAPE)) == 0
+    assert forward_folding_percent(found, mask) == pytest.approx(100 / 30)
+    assert forward_folding_percent(found, np.zeros(SHAPE)) == 0
 
 
 def test_canvas_pads_and_crops_and_fades():
