@@ -1,6 +1,6 @@
 """How good an alignment is: landmark error, overlap and distance of labels, folding, statistics.
 
-Arrays in, numbers out; nothing here reads a file or knows of a brain.
+Arrays in, numbers out; nothing here reads a file or depends on a brain.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def folding(disp: np.ndarray, mask: np.ndarray, spacing: float = 1.0) -> float:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """What a paired comparison of two methods found.
+    """The result of a paired comparison of two methods.
 
     Attributes
     ----------

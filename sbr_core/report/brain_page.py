@@ -308,13 +308,13 @@ def _sections(
             if row.disp_max_mm > 0
         ]
         facts += measured.of_section(section)
-        shown = bool(inferred) and section in planes
+        plane = planes.get(section) if inferred else None
         sections.append(
             {
                 "name": section,
                 "facts": " · ".join(facts),
                 "message": "; ".join(dict.fromkeys(failures)),
-                "pictures": _section_pictures(options, planes[section], inferred) if shown else [],
+                "pictures": _section_pictures(options, plane, inferred) if plane else [],
             }
         )
     return sections
