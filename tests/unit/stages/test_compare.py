@@ -1,9 +1,10 @@
-"""`compare`: what the tables say, what is tested against what, which section is shown, one page."""
+"""`compare`: its tables, the section that is shown, one page."""
 
 from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 import shutil
 
@@ -11,12 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sbr_core.artifacts.receipts import read_table
+from sbr_core.artifacts.label_pairs import LabelPairs
 from sbr_core.config import CompareOptions, InferOptions, ReportOptions
 from sbr_core.errors import ConfigError
 from sbr_core.io.files import sha256_file
 from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.volumes import write_plane
+from sbr_core.report import pictures
+from sbr_core.report.comparison import SUMMARY_COLUMNS, TEST_COLUMNS, read_values
+from sbr_core.report.example_section import ExampleSection
 from sbr_core.stages import compare, infer, report
 
 METHODS = ("linear", "nmi", "sbr")
@@ -50,10 +54,10 @@ def measured_rows(sections):
     return rows
 
 
-@pytest.fixture
-def compared(fake_brain):
-    """Three methods on the fake brain, all with linear's files, and their measured values."""
-    brain = fake_brain
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, brain_maker):
+    """Three methods on the fake brain, all with linear's files, measured and compared."""
+    brain = brain_maker(tmp_path_factory.mktemp("compared") / "results" / "b", missing=(5,))
     infer.run(
         InferOptions(),
         method="linear",
@@ -66,115 +70,75 @@ def compared(fake_brain):
     for method in ("nmi", "sbr"):
         folder = brain.results / "compare" / method
         shutil.copytree(brain.results / "linear", folder)
-        header, rows = read_tsv(folder / "sections.tsv")
-        for number, row in enumerate(rows):
-            row["seconds"] = 8.0 if number == 0 else 1.0  # a batch counts for its first section
-        write_tsv(folder / "sections.tsv", rows, header)
         losses = [{"step": 7, "loss": 1, "seconds": 60}, {"step": 8, "loss": 1, "seconds": 90}]
         write_tsv(folder / "loss.tsv", losses)
     _add_synthesised(brain, brain.results / "compare" / "sbr")
-    sections = [row["section"] for row in read_table(brain.table("resample"), verify=False)]
-    write_tsv(brain.results / "compare" / "evaluation" / "sections.tsv", measured_rows(sections))
+    sections = [row["section"] for row in read_tsv(brain.table("resample"))[1]]
+    write_tsv(measured_of(brain), measured_rows(sections))
+    run(brain, minutes=3)
     return brain
+
+
+def measured_of(brain):
+    return brain.results / "compare" / "evaluation" / "sections.tsv"
+
+
+def methods_of(brain):
+    return {m: brain.results / ("linear" if m == "linear" else f"compare/{m}") for m in METHODS}
 
 
 def _add_synthesised(brain, folder):
     header, rows = read_tsv(folder / "sections.tsv")
-    table = read_table(folder / "sections.tsv", verify=False)
-    for row, text in zip(table, rows, strict=True):
+    for row in rows:
         path = folder / "sections" / f"{row['section']}_synthesised.nii.gz"
         write_plane(path, np.full(brain.grid.shape, 0.5, np.float32), brain.grid.spacing_mm)
-        text["files"] = row["files"] | {f"sections/{path.name}": sha256_file(path)}
+        row["files"] = json.loads(row["files"]) | {f"sections/{path.name}": sha256_file(path)}
     write_tsv(folder / "sections.tsv", rows, header)
 
 
-def run(brain, **options):
-    folder = brain.results / "compare"
-    methods = {m: brain.results / ("linear" if m == "linear" else f"compare/{m}") for m in METHODS}
+def run(brain, *, measured=None, out_dir=None, **options):
+    out_dir = out_dir or brain.results / "compare"
     compare.run(
         CompareOptions(**options),
         brain="b",
-        methods=methods,
-        measured=folder / "evaluation" / "sections.tsv",
+        methods=methods_of(brain),
+        measured=measured or measured_of(brain),
         prepared=brain.table("prepare"),
         planes=brain.table("resample"),
         align_dir=brain.results / "align",
-        out_dir=folder,
+        out_dir=out_dir,
     )
-    return folder
+    return out_dir
 
 
-def row_of(path, **where):
-    (row,) = [r for r in read_tsv(path)[1] if all(r[k] == v for k, v in where.items())]
-    return row
+def example_of(brain, section):
+    """The example section, without drawing it."""
+    values = read_values(measured_of(brain), METHODS)
+    labels = LabelPairs.open(
+        None, align_dir=brain.results / "align", mri_labels=None, stage="compare"
+    )
+    tables = brain.table("prepare"), brain.table("resample")
+    return ExampleSection.read(section, values, methods_of(brain), *tables, labels)
 
 
-def test_a_training_that_took_no_step_or_no_time_here_states_none(compared):
-    """Of 0 steps, and that of the shipped registrar."""
-    for losses in ([], [{"step": 1, "loss": 2.0}]):
-        write_tsv(compared.results / "compare" / "nmi" / "loss.tsv", losses, ("step", "loss"))
-        rows = read_tsv(run(compared) / "summary.tsv")[1]
-        assert {r["method"] for r in rows if r["metric"].startswith("training_")} == {"sbr"}
+def test_tables_have_their_columns_and_a_row_for_each_test_and_summary(compared):
+    folder = compared.results / "compare"
+    header, summary = read_tsv(folder / "summary.tsv")
+    assert tuple(header) == SUMMARY_COLUMNS
+    assert {row["brain"] for row in summary} == {"b"}
+    # four of what was measured, one of seconds, and two of trainings
+    assert len(summary) == 3 * 4 + 3 + 2 * 2
+    header, tests = read_tsv(folder / "tests.tsv")
+    assert tuple(header) == TEST_COLUMNS
+    assert len(tests) == 2 * 2 * 4
 
 
-def test_summary_has_a_row_for_each_method_metric_and_class(compared):
-    path = run(compared) / "summary.tsv"
-    assert tuple(read_tsv(path)[0]) == compare.SUMMARY_COLUMNS
-    linear = row_of(path, method="linear", metric="in_plane_mm")
-    assert float(linear["mean"]) == pytest.approx(2 + 0.1 * 5.5)
-    assert float(linear["median"]) == pytest.approx(2 + 0.1 * 5.5)
-    assert (linear["n"], linear["unit"], linear["p_holm_vs_linear"]) == ("12", "mm", "")
-    sbr = row_of(path, method="sbr", metric="dice", **{"class": "3"})
-    # 12 sections, all better: 2/2^12, times the two methods and two classes of the family
-    assert float(sbr["p_holm_vs_linear"]) == pytest.approx(4 * 2 / 2**12)
-    assert sbr["p_holm_vs_sbr"] == ""
-    seconds = row_of(path, method="nmi", metric="seconds_per_section")
-    assert float(seconds["mean"]) == pytest.approx((8 + 11) / 12) and seconds["median"] == ""
-    assert float(row_of(path, method="sbr", metric="training_minutes")["mean"]) == 1.5
-    assert float(row_of(path, method="sbr", metric="training_steps")["mean"]) == 8
-    assert not [r for r in read_tsv(path)[1] if r["method"] == "linear" and "train" in r["metric"]]
-
-
-def test_tests_pair_each_method_with_each_reference_and_name_the_better(compared):
-    path = run(compared) / "tests.tsv"
-    assert tuple(read_tsv(path)[0]) == compare.TEST_COLUMNS
-    error = row_of(path, metric="in_plane_mm", method="sbr", reference="linear")
-    assert float(error["median_difference"]) == pytest.approx(-0.5, abs=0.01)
-    assert (float(error["rank_biserial"]), error["better"], error["n"]) == (-1.0, "sbr", "12")
-    dice = row_of(path, metric="dice", method="sbr", reference="linear", **{"class": "2"})
-    assert (float(dice["rank_biserial"]), dice["better"]) == (1.0, "sbr")
-    worse = row_of(path, metric="in_plane_mm", method="nmi", reference="linear")
-    assert worse["better"] == "linear"
-    assert row_of(path, metric="in_plane_mm", method="nmi", reference="sbr")["better"] == "sbr"
-    same = row_of(path, metric="folding", method="sbr", reference="linear")
-    assert (float(same["p"]), same["better"]) == (1.0, "")
-    # two methods against linear: Holm's smallest p counts twice, and nothing is made smaller
-    for row in read_tsv(path)[1]:
-        assert float(row["p_holm"]) >= float(row["p"])
-    assert float(error["p_holm"]) == pytest.approx(2 * float(error["p"]))
-
-
-def test_the_example_section_is_typical_of_all_methods_and_the_best_of_none():
-    sections = "abcdefg"
-    by_method = {
-        "linear": dict(zip(sections, (1, 2, 3, 4, 5, 6, 7), strict=True)),
-        "sbr": dict(zip(sections, (1, 3, 2, 4, 6, 5, 7), strict=True)),
-    }
-    assert compare.example_section({"dice": {"2": by_method}}, ["linear", "sbr"]) == ("d", "dice")
-    # landmarks come first, folding never; a section that one method lacks is not shown
-    del by_method["sbr"]["d"]
-    values = {"in_plane_mm": {"": by_method}, "dice": {"2": {"linear": {"a": 0.1}}}}
-    section, metric = compare.example_section(values, ["linear", "sbr"])
-    assert metric == "in_plane_mm" and section in "ce"
-    assert compare.example_section({"folding": {"": by_method}}, ["linear"]) is None
-
-
-def test_page_is_self_contained_and_says_what_was_done(compared, tmp_path):
-    folder = run(compared, minutes=3)
+def test_page_is_self_contained_and_says_what_was_done(compared, tmp_path_factory):
+    folder = compared.results / "compare"
     page = (folder / "index.html").read_text()
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert sources and all(s.startswith("data:image/png") for s in sources)
-    assert "http" not in page and str(tmp_path) not in page
+    assert "http" not in page and str(tmp_path_factory.getbasetemp()) not in page
     names = ("box_in_plane_mm", "box_dice", "example", "close_up")
     assert len(sources) == len(names)
     for name, source in zip(names, sources, strict=True):
@@ -189,37 +153,77 @@ def test_page_is_self_contained_and_says_what_was_done(compared, tmp_path):
     assert "of median rank by In-plane landmark error" in page
 
 
-def test_same_inputs_give_the_same_files(compared):
-    before = {p: sha256_file(p) for p in sorted(run(compared).rglob("*")) if p.is_file()}
-    after = {p: sha256_file(p) for p in sorted(run(compared).rglob("*")) if p.is_file()}
-    assert before == after
+def test_same_inputs_give_the_same_files(compared, caplog):
+    caplog.set_level("INFO", "sbr_core")
+    folder = compared.results / "compare"
+    before = {p: sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    run(compared, minutes=3)
+    assert before == {p: sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    drawn = ("box_in_plane_mm", "box_dice", "example", "close_up")
+    assert caplog.messages == [f"compare: {name}" for name in drawn]
 
 
 def test_an_example_section_can_be_asked_for(compared):
-    assert "section 002 (as asked for)" in (run(compared, section="002") / "index.html").read_text()
+    example = example_of(compared, "002")
+    assert (example.section, example.why) == ("002", "as asked for")
+    assert "section 002 (as asked for)" in example.whole("b").caption
     with pytest.raises(ConfigError, match="compare.section: '005' is no section"):
-        run(compared, section="005")
+        example_of(compared, "005")
 
 
-def test_without_anything_measured_there_are_pictures_and_times(compared):
-    measured = compared.results / "compare" / "evaluation" / "sections.tsv"
-    write_tsv(measured, [r for r in measured_rows(["000"]) if r["metric"] == "none"], ("value",))
-    page = (run(compared) / "index.html").read_text()
+def test_the_example_shows_every_method_in_millimetres_of_the_plane(compared):
+    example = example_of(compared, None)
+    assert list(example.methods) == list(METHODS)
+    # only sbr synthesised, and all have linear's picture of the section, as fine as its file
+    assert [m for m, (_, synthesised) in example.methods.items() if synthesised] == ["sbr"]
+    linear, nmi = (example.methods[method][0] for method in ("linear", "nmi"))
+    assert linear.spacing_mm == compared.pixel_size_mm
+    np.testing.assert_array_equal(linear.grey, nmi.grey)
+    assert linear.extent_mm() == pytest.approx(example.target.extent_mm(), abs=0.8)
+    # which is the MRI's, seen through the section's affine
+    coarse = pictures.resized(linear.grey, example.target.grey.shape)
+    assert np.corrcoef(coarse.ravel(), example.target.grey.ravel())[0, 1] > 0.98
+    left, right, bottom, top = example.cortex_mm
+    assert right - left == pytest.approx(bottom - top)
+    assert example.outlines.names == {1: "from middle grey", 2: "bright"}
+
+
+def test_without_anything_measured_there_are_pictures_and_times(compared, tmp_path):
+    write_tsv(tmp_path / "measured.tsv", [], ("value",))
+    folder = run(compared, measured=tmp_path / "measured.tsv", out_dir=tmp_path / "compare")
+    page = (folder / "index.html").read_text()
     assert "in the middle of the stack" in page and "Training (minutes)" in page
     assert page.count("data:image/png") == 2
 
 
-def test_the_report_shows_the_comparison_that_is_there(compared):
-    def page():
-        out = compared.results / "report" / "index.html"
-        methods = {"linear": compared.results / "linear"}
-        report.run(
-            ReportOptions(), brain="b", methods=methods, results_dir=compared.results, out=out
+def test_linear_must_be_among_the_methods(compared):
+    with pytest.raises(ConfigError, match="expected linear among them"):
+        compare.run(
+            CompareOptions(),
+            brain="b",
+            methods={"sbr": compared.results},
+            measured=compared.results,
+            prepared=compared.results,
+            planes=compared.results,
+            out_dir=compared.results,
         )
-        return out.read_text()
 
-    assert "Comparison of methods" not in page()
-    run(compared)
+
+def test_the_report_shows_the_comparison_that_is_there(compared, tmp_path):
+    shutil.copytree(compared.results, tmp_path / "b")
+
+    def page():
+        report.run(
+            ReportOptions(),
+            brain="b",
+            methods={"linear": tmp_path / "b" / "linear"},
+            results_dir=tmp_path / "b",
+            out=tmp_path / "index.html",
+        )
+        return (tmp_path / "index.html").read_text()
+
     shown = page()
     assert "Comparison of methods" in shown and 'href="#comparison"' in shown
     assert shown.count("data:image/png") == 4 and "rank-biserial" in shown
+    (tmp_path / "b" / "compare" / "comparison.json").unlink()
+    assert "Comparison of methods" not in page()
