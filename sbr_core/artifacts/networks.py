@@ -6,18 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
-from sbr_core.artifacts.receipts import file_of
-from sbr_core.config import IntensityOptions, TrainOptions
+from sbr_core.config import TrainOptions
 from sbr_core.errors import WeightsError
-from sbr_core.functional.intensity import normalise
-from sbr_core.io.volumes import read_plane
 from sbr_core.io.weights import load_weights
 from sbr_core.nn.generator import Generator
 from sbr_core.nn.registrar import Registrar, build_registrar
-from sbr_core.training.predict import as_batch
 
 FORMAT = 1
 POLARITY = "tissue_bright"
@@ -27,10 +22,22 @@ POLARITY = "tissue_bright"
 PADDING_MULTIPLE = Generator.multiple
 """Sides of every network's input; the registrar is content with any even number."""
 
-_OF_ANY = ("working_pixel_mm", "low_quantile", "high_quantile", "padding_multiple", "polarity")
+_COMMON = (
+    "working_pixel_mm",
+    "low_quantile",
+    "high_quantile",
+    "padding_multiple",
+    "polarity",
+)
 _PREPROCESSING = {
-    "registrar": _OF_ANY,
-    "method": (*_OF_ANY, "registers", "synthesis_rim_px", "medium_share", "medium_margin_px"),
+    "registrar": _COMMON,
+    "method": (
+        *_COMMON,
+        "registers",
+        "synthesis_rim_px",
+        "medium_share",
+        "medium_margin_px",
+    ),
 }
 """What inference reads of the header's `preprocessing`, by the kind of the weights."""
 
@@ -149,7 +156,9 @@ def start_from(
         if key in ("working_pixel_mm", "padding_multiple", "polarity", "registers"):
             raise WeightsError(f"{path}: {key} is {there}, here {here}; {cure}")
         lines.append(f"{path}: was trained with {key} {there}, goes on with {here}")
-    lines += unlike(path, found, header["stain"], header["preprocessing"].get("channels") or ())
+    lines += unseen_stains(
+        path, found, header["stain"], header["preprocessing"].get("channels") or ()
+    )
     for name, module in modules.items():
         own = {k.removeprefix(f"{name}."): v for k, v in tensors.items()}
         own = {k: v for k, v in own.items() if f"{name}.{k}" in tensors}
@@ -160,7 +169,9 @@ def start_from(
     return lines
 
 
-def unlike(path: Path, header: Mapping[str, Any], stain: str, channels: Sequence[str]) -> list[str]:
+def unseen_stains(
+    path: Path, header: Mapping[str, Any], stain: str, channels: Sequence[str]
+) -> list[str]:
     """A line for each kind of section that weights have not seen, as far as both are known.
 
     Parameters
@@ -229,41 +240,3 @@ def _built(
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: does not fit the architecture it states: {error}") from None
     return module.eval().requires_grad_(False)
-
-
-def read_planes(
-    table: Path, rows: Sequence[Mapping[str, Any]], image: str, mask: str, rule: IntensityOptions
-) -> tuple[list[np.ndarray], list[np.ndarray], list[int], list[str]]:
-    """Images and masks listed in a table, normalised.
-
-    Parameters
-    ----------
-    table : receipt or collected table; `rows` are (some of) its rows.
-    image, mask : endings of the names of the files, e.g. ``_mri.nii.gz``.
-
-    Returns
-    -------
-    images : (H, W) float32 in [0, 1], background 0.
-    masks : (H, W) float32, 0 or 1.
-    kept : index into `rows` of each.
-    skipped : one line for each row that has nothing to show, because its mask is empty.
-    """
-    images, masks, kept, skipped = [], [], [], []
-    for index, row in enumerate(rows):
-        pixels, _ = read_plane(file_of(table, row, image))
-        inside = read_plane(file_of(table, row, mask))[0] > 0
-        try:
-            images.append(normalise(pixels, inside, rule.low_quantile, rule.high_quantile))
-        except ValueError as error:
-            skipped.append(f"section {row['section']} left out: {error}")
-            continue
-        masks.append(inside.astype(np.float32))
-        kept.append(index)
-    return images, masks, kept, skipped
-
-
-def stacked(arrays: Sequence[np.ndarray]) -> Tensor:
-    """Arrays (H, W), of different shapes if need be, as one padded tensor (N, 1, H', W')."""
-    shape = np.max([a.shape for a in arrays], axis=0)
-    same = [np.pad(a, [(0, n - m) for n, m in zip(shape, a.shape, strict=True)]) for a in arrays]
-    return as_batch(same, PADDING_MULTIPLE)

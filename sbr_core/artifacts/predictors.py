@@ -21,7 +21,7 @@ from sbr_core.algorithms.staining import find_channel
 from sbr_core.algorithms.syn import register_syn
 from sbr_core.artifacts.joined import Joined
 from sbr_core.artifacts.names import LINEAR, LINEAR_MASK, MRI, MRI_MASK
-from sbr_core.artifacts.networks import load_method, load_registrar, unlike
+from sbr_core.artifacts.networks import load_method, load_registrar, unseen_stains
 from sbr_core.artifacts.section_signal import Source, read_picture, through_transform
 from sbr_core.config import InferOptions, SynOptions
 from sbr_core.errors import ConfigError, ImageError, SbrError, WeightsError
@@ -117,7 +117,7 @@ class NetworkPredictor:
         """A line for each way in which the sections are not those the networks were trained on."""
         rows = [pair.prepared for pair in self.waiting.values()]
         stains = sorted({row.stain for row in rows} - {""})
-        lines = unlike(weights, header, ",".join(stains), [row.channel for row in rows])
+        lines = unseen_stains(weights, header, ",".join(stains), [row.channel for row in rows])
         ours_mm = next(iter(self.waiting.values())).grid.spacing_mm
         theirs_mm = float(self.preprocessing["working_pixel_mm"])
         if not math.isclose(ours_mm, theirs_mm, rel_tol=1e-6):

@@ -44,6 +44,7 @@ from sbr_core.config.training import (
     SynOptions,
     ThroughRegistrarOptions,
     TrainOptions,
+    as_finetuning,
 )
 from sbr_core.config.whole import (
     UNLIMITED_STEPS,
@@ -100,6 +101,7 @@ __all__ = [
     "SynOptions",
     "ThroughRegistrarOptions",
     "TrainOptions",
+    "as_finetuning",
     "canonical_json",
     "has_card",
     "inherited_keys",

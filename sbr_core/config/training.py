@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -249,6 +249,9 @@ class PairOptions(TrainOptions):
     )
 
 
+Trained = TypeVar("Trained", RegistrarOptions, PairOptions)
+
+
 class GeneratorNetwork(Options):
     """How a synthesis network is built, and how far beyond the tissue it draws."""
 
@@ -303,6 +306,17 @@ class ThroughRegistrarOptions(PairOptions, GeneratorNetwork):
             " different contrasts too, estimates roughly."
         ),
     )
+
+
+def as_finetuning(options: Trained) -> Trained:
+    """The options of a training that starts from trained networks: its own steps and rate.
+
+    It does not warm up either: the synthesis has long learnt what a plane looks like.
+    """
+    changes = {"steps": options.finetune_steps, "learning_rate": options.finetune_learning_rate}
+    if isinstance(options, ThroughRegistrarOptions):
+        changes["warmup_fraction"] = 0.0
+    return options.model_copy(update=changes)
 
 
 class SbrOptions(ThroughRegistrarOptions):

@@ -7,21 +7,24 @@ same, trained on a little on this brain's planes; ``train``, the paper's way, fr
 
 from __future__ import annotations
 
-import sys
+import logging
 from pathlib import Path
 from typing import get_args
 
 import torch
 
-from sbr_core.artifacts.names import SHIPPED_REGISTRAR
-from sbr_core.artifacts.networks import (
-    load_registrar,
-    read_planes,
-    stacked,
-    weights_header,
+from sbr_core.artifacts.names import (
+    MRI,
+    MRI_MASK,
+    SHIPPED_LOSSES,
+    SHIPPED_REGISTRAR,
+    TRAINING,
+    WEIGHTS,
 )
-from sbr_core.artifacts.receipts import read_table
-from sbr_core.config import RegistrarOptions, RegistrarSource
+from sbr_core.artifacts.networks import load_registrar, weights_header
+from sbr_core.artifacts.rows import Plane, read_rows
+from sbr_core.artifacts.training_data import read_images, stacked
+from sbr_core.config import RegistrarOptions, RegistrarSource, as_finetuning
 from sbr_core.errors import ConfigError, TrainingError
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.tables import read_tsv
@@ -35,7 +38,8 @@ from sbr_core.training.loop import train
 from sbr_core.training.registrar import RegistrarTask
 
 STAGE = "train_registrar"
-SHIPPED_LOSSES = SHIPPED_REGISTRAR.with_name("shipped_registrar_loss.tsv")
+
+logger = logging.getLogger(__name__)
 
 
 def run(
@@ -75,76 +79,81 @@ def run(
             f"train-registrar: --source: expected one of {', '.join(get_args(RegistrarSource))},"
             f" found '{source}'"
         )
-    out_dir = Path(out_dir)
     if source == "shipped":
-        _hand_out_shipped(planes, out_dir)
-        return
-    rows = read_table(planes, verify=("_mri.nii.gz", "_mrimask.nii.gz"))
-    images, masks, kept, skipped = read_planes(
-        planes, rows, "_mri.nii.gz", "_mrimask.nii.gz", options.intensity
+        _copy_shipped(planes, Path(out_dir))
+    else:
+        _train(options, planes, Path(out_dir), Path(checkpoint_root), source, fresh)
+
+
+def _train(
+    options: RegistrarOptions,
+    planes: Path,
+    out_dir: Path,
+    checkpoint_root: Path,
+    source: RegistrarSource,
+    fresh: bool,
+) -> None:
+    read = read_images(
+        read_rows(planes, Plane, verify=(MRI, MRI_MASK)), MRI, MRI_MASK, options.intensity
     )
-    for line in skipped:
-        print(f"{STAGE}: {line}", file=sys.stderr)
-    if len(kept) < 2:
-        raise TrainingError(f"{planes}: {len(kept)} usable planes, expected at least 2 to train on")
+    for line in read.left_out:
+        logger.warning(f"{STAGE}: {line}")
+    if len(read.rows) < 2:
+        raise TrainingError(
+            f"{planes}: {len(read.rows)} usable planes, expected at least 2 to train on"
+        )
 
     device = pick_device(options.device)
     torch.manual_seed(options.seed)
     if source == "finetune":
+        options = as_finetuning(options)
         registrar, shipped_header = load_registrar(SHIPPED_REGISTRAR)
-        registrar = registrar.requires_grad_(True).to(device)
+        registrar.requires_grad_(True)
         architecture = shipped_header["architecture"]
-        options = options.model_copy(
-            update={
-                "steps": options.finetune_steps,
-                "learning_rate": options.finetune_learning_rate,
-            }
-        )
     else:
         architecture = registrar_architecture(options)
-        registrar = build_registrar(**architecture).to(device)
-    images, masks = stacked(images), stacked(masks)
-    positions_mm = [float(rows[i]["position_mm"]) for i in kept]
+        registrar = build_registrar(**architecture)
+    registrar.to(device)
+    images, masks = stacked(read.images), stacked(read.masks)
+    positions_mm = [row.position_mm for row in read.rows]
     data = fingerprint(
         images,
         masks,
         torch.tensor(positions_mm, dtype=torch.float64),
         *(registrar.state_dict().values() if source == "finetune" else ()),
     )
-    key = checkpoint_key(STAGE, REVISION[STAGE], options.model_dump(mode="json"), data)
-    print(f"{STAGE}: {len(kept)} planes of {tuple(images.shape[-2:])} px", file=sys.stderr)
+    header = weights_header(
+        "registrar",
+        architecture,
+        options,
+        working_pixel_mm=read.rows[0].grid.spacing_mm,
+        stain="",
+        fingerprint=data,
+        revision=REVISION[STAGE],
+    )
+    header["source"] = source
+    key = checkpoint_key(STAGE, REVISION[STAGE], header["options"], data)
+    logger.info(f"{STAGE}: {len(read.rows)} planes of {tuple(images.shape[-2:])} px")
 
     with open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
         task = RegistrarTask(registrar, images.to(device), masks.to(device), positions_mm, options)
-        history = train(task, options, folder, device)
-        write_losses(history, out_dir)
-        header = weights_header(
-            "registrar",
-            architecture,
-            options,
-            working_pixel_mm=float(rows[kept[0]]["spacing_mm"]),
-            stain="",
-            fingerprint=data,
-            revision=REVISION[STAGE],
-        )
-        header["source"] = source
-        save_weights(out_dir / "weights.safetensors", registrar.state_dict(), header)
+        write_losses(train(task, options, folder, device), out_dir)
+        save_weights(out_dir / WEIGHTS, registrar.state_dict(), header)
         write_provenance(
-            out_dir / "weights.json",
+            out_dir / TRAINING,
             stage=STAGE,
-            options=options.model_dump(mode="json"),
+            options=header["options"],
             inputs={"planes": planes},
-            sections=[rows[i]["section"] for i in kept],
+            sections=[row.section for row in read.rows],
             device=str(device),
             precision=pick_precision(options.precision, device),
         )
         folder.clear()
 
 
-def _hand_out_shipped(planes: Path, out_dir: Path) -> None:
+def _copy_shipped(planes: Path, out_dir: Path) -> None:
     """The shipped weights under the pixel size of this brain, and the log of their training."""
-    rows = read_table(planes, verify=False)
-    spacings_mm = {float(row["spacing_mm"]) for row in rows}
+    spacings_mm = {row.grid.spacing_mm for row in read_rows(planes, Plane, verify=False)}
     if len(spacings_mm) != 1:
         raise TrainingError(
             f"{planes}: expected planes of one pixel size, found {sorted(spacings_mm)} mm"
@@ -158,11 +167,11 @@ def _hand_out_shipped(planes: Path, out_dir: Path) -> None:
         for row in read_tsv(SHIPPED_LOSSES)[1]
     ]
     write_losses(history, out_dir)
-    save_weights(out_dir / "weights.safetensors", tensors, header)
+    save_weights(out_dir / WEIGHTS, tensors, header)
     write_provenance(
-        out_dir / "weights.json",
+        out_dir / TRAINING,
         stage=STAGE,
         options={"source": "shipped"},
         inputs={"planes": planes, "shipped": SHIPPED_REGISTRAR},
     )
-    print(f"{STAGE}: the registrar that ships, nothing to train", file=sys.stderr)
+    logger.info(f"{STAGE}: the registrar that ships, nothing to train")

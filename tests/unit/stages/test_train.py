@@ -11,16 +11,13 @@ import pytest
 import torch
 
 from sbr_core import cli
-from sbr_core.artifacts.names import SHIPPED_REGISTRAR
-from sbr_core.artifacts.networks import (
-    PADDING_MULTIPLE,
-    load_method,
-    load_registrar,
-    read_planes,
-    stacked,
-)
+from sbr_core.artifacts.names import LINEAR, LINEAR_MASK, MRI, MRI_MASK, SHIPPED_REGISTRAR
+from sbr_core.artifacts.networks import PADDING_MULTIPLE, load_method, load_registrar
+from sbr_core.artifacts.rows import Affine, Plane, read_rows, write_rows
+from sbr_core.artifacts.training_data import read_images, stacked
 from sbr_core.config import RegistrarOptions, SbrOptions
 from sbr_core.errors import ConfigError, TrainingError, WeightsError
+from sbr_core.geometry import PlaneGrid
 from sbr_core.io.files import sha256_file
 from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.volumes import write_plane
@@ -51,28 +48,24 @@ def write_stage(folder, image, mask, n=4, empty=()):
             path = folder / "sections" / f"{section}{ending}"
             write_plane(path, array, SPACING_MM)
             files[f"sections/{path.name}"] = sha256_file(path)
+        common = {"section": section, "position_mm": 3.0 * index, "files": files}
         rows.append(
-            {
-                "section": section,
-                "status": "ok",
-                "message": "",
-                "position_mm": 3.0 * index,
-                "spacing_mm": SPACING_MM,
-                "files": json.dumps(files),
-            }
+            Plane(**common, grid=PlaneGrid(planes[index].shape, SPACING_MM))
+            if image == MRI
+            else Affine(**common, working_mm_from_plane_mm=np.eye(3), moved_mm=0.0)
         )
-    write_tsv(folder / "sections.tsv", rows)
+    write_rows(folder / "sections.tsv", rows)
     return folder / "sections.tsv"
 
 
 @pytest.fixture
 def planes(tmp_path):
-    return write_stage(tmp_path / "resample", "_mri.nii.gz", "_mrimask.nii.gz")
+    return write_stage(tmp_path / "resample", MRI, MRI_MASK)
 
 
 @pytest.fixture
 def sections(tmp_path):
-    return write_stage(tmp_path / "align_sections", "_linear.nii.gz", "_linearmask.nii.gz")
+    return write_stage(tmp_path / "align_sections", LINEAR, LINEAR_MASK)
 
 
 @pytest.fixture
@@ -246,11 +239,11 @@ def test_weights_that_do_not_fit_are_not_trained_on(tmp_path, planes, sections, 
 
 
 def test_other_stains_and_intensities_are_told_and_trained_on(
-    tmp_path, planes, sections, registrar, capsys
+    tmp_path, planes, sections, registrar, caplog
 ):
     start = run_sbr(tmp_path, planes, sections, registrar)
     finetuned(tmp_path, planes, sections, registrar, start)
-    assert "was trained" not in capsys.readouterr().err
+    assert "was trained" not in caplog.text
     tensors, header = load_weights(start)
     seen = {"low_quantile": 0.05, "channels": ["hematoxylin"]}
     save_weights(
@@ -259,9 +252,9 @@ def test_other_stains_and_intensities_are_told_and_trained_on(
         header | {"stain": "Nissl", "preprocessing": header["preprocessing"] | seen},
     )
     head, table = read_tsv(sections)
-    write_tsv(sections, [row | {"stain": "myelin"} for row in table], [*head, "stain"])
+    write_tsv(sections, [row | {"stain": "myelin"} for row in table], head)
     finetuned(tmp_path, planes, sections, registrar, start)
-    told = capsys.readouterr().err
+    told = caplog.text
     for line in (
         "was trained with low_quantile 0.05, goes on with 0.01",
         "was trained on stain Nissl, not on myelin",
@@ -273,24 +266,33 @@ def test_other_stains_and_intensities_are_told_and_trained_on(
 def test_the_projection_is_kept_for_training_on(tmp_path, planes, sections, registrar):
     tensors, _ = load_weights(run_sbr(tmp_path, planes, sections, registrar))
     _, generator, _ = load_method(tmp_path / "sbr" / "weights.safetensors")
-    own = {k.removeprefix("projection."): v for k, v in tensors.items() if k[0] == "p"}
-    Projection(generator.layer_channels, SBR.projection_channels).load_state_dict(own)
+    kept = {k.removeprefix("projection."): v for k, v in tensors.items() if k[0] == "p"}
+    torch.manual_seed(SBR.seed)
+    projection = Projection(generator.layer_channels, SBR.projection_channels)
+    untrained = {key: value.clone() for key, value in projection.state_dict().items()}
+    projection.load_state_dict(kept)
+    assert projection.state_dict().keys() == kept.keys()
+    descriptors = [torch.rand(1, 5, channels) for channels in generator.layer_channels]
+    of_kept = projection(descriptors)
+    projection.load_state_dict(untrained)
+    assert all(
+        not torch.equal(one, other)
+        for one, other in zip(of_kept, projection(descriptors), strict=True)
+    ), "what was kept describes otherwise than what nothing was learnt by"
 
 
-def test_sections_without_tissue_or_without_a_plane_are_left_out(tmp_path, planes, capsys):
-    sections = write_stage(
-        tmp_path / "align_sections", "_linear.nii.gz", "_linearmask.nii.gz", n=3, empty="b"
-    )
+def test_sections_without_tissue_or_without_a_plane_are_left_out(tmp_path, planes, caplog):
+    sections = write_stage(tmp_path / "align_sections", LINEAR, LINEAR_MASK, n=3, empty="b")
     out_dir = tmp_path / "registrar"
     train_registrar.run(REGISTRAR, planes=planes, out_dir=out_dir, checkpoint_root=tmp_path / "ck")
     run_sbr(tmp_path, planes, sections, out_dir / "weights.safetensors")
-    assert "section b left out: empty mask" in capsys.readouterr().err
+    assert "section b left out: empty mask" in caplog.text
     used = json.loads((tmp_path / "sbr" / "weights.json").read_text())["sections"]
     assert used == ["a", "c"]
 
 
 def test_fewer_than_two_planes_is_one_line_and_no_file(tmp_path):
-    planes = write_stage(tmp_path / "resample", "_mri.nii.gz", "_mrimask.nii.gz", 2, empty="a")
+    planes = write_stage(tmp_path / "resample", MRI, MRI_MASK, 2, empty="a")
     with pytest.raises(TrainingError, match="1 usable planes, expected at least 2"):
         train_registrar.run(
             REGISTRAR, planes=planes, out_dir=tmp_path / "out", checkpoint_root=tmp_path / "ck"
@@ -328,18 +330,13 @@ def test_a_pickle_is_refused(tmp_path, registrar):
 
 
 def test_planes_are_normalised_in_their_masks_and_padded(planes):
-    from sbr_core.artifacts.receipts import read_table
-
-    rows = read_table(planes)
-    images, masks, kept, skipped = read_planes(
-        planes, rows, "_mri.nii.gz", "_mrimask.nii.gz", REGISTRAR.intensity
-    )
-    assert kept == [0, 1, 2, 3]
-    assert not skipped
-    for image, mask in zip(images, masks, strict=True):
+    read = read_images(read_rows(planes, Plane), MRI, MRI_MASK, REGISTRAR.intensity)
+    assert [row.section for row in read.rows] == ["a", "b", "c", "d"]
+    assert not read.left_out
+    for image, mask in zip(read.images, read.masks, strict=True):
         assert (image[mask == 0] == 0).all()
         assert image.max() == 1
-    assert stacked([*images, images[0][:-7, 3:]]).shape == (5, 1, 32, 32)
+    assert stacked([*read.images, read.images[0][:-7, 3:]]).shape == (5, 1, 32, 32)
 
 
 def test_the_shipped_registrar_serves_any_pixel_size_unchanged(tmp_path, planes):

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from sbr_core import geometry
-from sbr_core.artifacts.names import SHIPPED_REGISTRAR
-from sbr_core.artifacts.networks import load_method, load_registrar
-from sbr_core.artifacts.receipts import file_of, read_table
-from sbr_core.config import Config, InferOptions
+from sbr_core.artifacts.label_pairs import LabelPairs
+from sbr_core.artifacts.names import SHIPPED_REGISTRAR, VELOCITY
+from sbr_core.artifacts.networks import PADDING_MULTIPLE, load_method, load_registrar
+from sbr_core.artifacts.rows import Inferred, Plane, Prepared, read_rows
+from sbr_core.artifacts.training_data import read_label_maps, read_pairs
+from sbr_core.config import Config, InferOptions, IntensityOptions
 from sbr_core.errors import ConfigError, ImageError, TrainingError
 from sbr_core.io.files import sha256_file
 from sbr_core.io.images import write_png
@@ -22,6 +24,7 @@ from sbr_core.io.volumes import Volume, read_plane, write_volume
 from sbr_core.io.weights import load_weights
 from sbr_core.methods import OWN_REGISTRAR_METHODS, SHARED_REGISTRAR_METHODS, TRAINED_METHODS
 from sbr_core.stages import infer, train
+from sbr_core.training.predict import crop
 
 SMALL = {
     "steps": 2,
@@ -97,12 +100,12 @@ def test_weights_of_every_method_are_all_that_its_inference_needs(
         with pytest.raises(ConfigError, match="holds no registrar: --registrar is needed"):
             run_infer(brain, method, weights)
     rows = run_infer(brain, method, weights, **({} if registrar is not None else shared))
-    assert len(rows) == 12 and all(row["status"] == "ok" for row in rows)
+    assert len(rows) == 12 and all(row.ok for row in rows)
     for row in rows:
-        pictures = {name.split("_", 1)[1] for name in row["files"] if name.endswith(".nii.gz")}
+        pictures = {name.split("_", 1)[1] for name in row.files if name.endswith(".nii.gz")}
         made = {"synthesised.nii.gz"} if generator is not None else set()
         assert pictures == {"registered.nii.gz", "velocity.nii.gz"} | made
-        assert row["inverse_p99_px"] <= 0.1
+        assert row.inverse_p99_px <= 0.1
 
 
 def run_infer(brain, method, weights, **more):
@@ -118,7 +121,7 @@ def run_infer(brain, method, weights, **more):
         receipt=out_dir / "chunks" / "all.tsv",
         **more,
     )
-    return read_table(out_dir / "chunks" / "all.tsv")
+    return read_rows(out_dir / "chunks" / "all.tsv", Inferred)
 
 
 def test_the_registrar_of_sbr_r_starts_from_the_shared_one(fake_brain, save_networks, tmp_path):
@@ -148,9 +151,7 @@ def test_untrained_registrars_that_start_as_the_shared_one_infer_what_it_does(
     for ours, theirs in zip(registrar.parameters(), of_shared.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     row = run_infer(brain, method, weights)[0]
-    found, _ = read_plane(
-        file_of(brain.results / method / "chunks/all.tsv", row, "_velocity.nii.gz")
-    )
+    found, _ = read_plane(row.file(VELOCITY))
     assert np.abs(found).max() > 0.1  # a U-Net from nothing would leave all in place
     facts = json.loads((weights.parent / "weights.json").read_text())
     assert facts["inputs"]["registrar"]["sha256"] == sha256_file(shared)
@@ -172,19 +173,19 @@ def test_a_method_that_takes_the_shared_registrar_needs_it(fake_brain):
 
 
 def label_maps(brain, **of_labels):
-    planes, sections = (
-        read_table(brain.table("resample")),
-        read_table(brain.table("align_sections")),
+    """Of all sections, of their planes, by name; and the number of classes."""
+    prepared, rows = of_labels["prepared"], of_labels.get("rows")
+    where = {"align_dir": None, "mri_labels": None} | of_labels
+    where = {key: where[key] for key in ("align_dir", "mri_labels")}
+    labels = LabelPairs.open(rows, **where, stage="train")
+    planes = read_rows(brain.table("resample"), Plane)
+    pairs = read_pairs(planes, brain.table("align_sections"), IntensityOptions())
+    maps, n_classes = read_label_maps(labels, prepared, pairs)
+    of_sections, of_planes = (
+        dict(zip([row.section for row in pairs.sections], each[:, 0].numpy(), strict=True))
+        for each in crop(maps, brain.grid.shape, PADDING_MULTIPLE).chunk(2)
     )
-    maps, n_classes = train.read_label_maps(
-        planes, sections, **({"rows": None, "align_dir": None, "mri_labels": None} | of_labels)
-    )
-    names = [row["section"] for row in planes]
-    return (
-        dict(zip(names, maps, strict=False)),
-        dict(zip(names, maps[len(names) :], strict=True)),
-        n_classes,
-    )
+    return of_sections, of_planes, n_classes
 
 
 def true_labels(brain, section):
@@ -210,19 +211,18 @@ def test_labels_of_a_prealigned_brain_come_from_its_rows(labelled, tmp_path):
     """On the grid of the section's file; where the plane has none, the section's do not count."""
     brain, of_labels = labelled
     rows = []
-    for row in read_table(brain.table("prepare")):
-        path = tmp_path / f"{row['section']}.png"
-        shape = int(row["file_rows"]), int(row["file_columns"])
-        labels = np.zeros(shape, np.uint8)
+    for row in read_rows(brain.table("prepare"), Prepared, verify=False):
+        path = tmp_path / f"{row.section}.png"
+        labels = np.zeros(row.file_shape, np.uint8)
         labels[20:60, 30:80] = 3
         write_png(path, labels)
         rows.append(
             SectionRow(
-                section=row["section"],
-                image=row["image"],
-                position_mm=row["position_mm"],
+                section=row.section,
+                image=row.image,
+                position_mm=row.position_mm,
                 pixel_size_mm=0.4,
-                mri_labels="" if row["section"] == "003" else str(path),
+                mri_labels="" if row.section == "003" else str(path),
             )
         )
     of_sections, of_planes, n_classes = label_maps(brain, prepared=of_labels["prepared"], rows=rows)
@@ -233,18 +233,16 @@ def test_labels_of_a_prealigned_brain_come_from_its_rows(labelled, tmp_path):
     assert of_planes["006"].sum() == pytest.approx(16 * 20, rel=0.05)
 
 
-def test_one_unreadable_label_image_does_not_stop_the_training(fake_brain, capsys):
+def test_one_unreadable_label_image_does_not_stop_the_training(fake_brain, caplog):
     """Its section trains by mutual information alone, as one without labels does."""
     brain = fake_brain
     rows = []
-    for row in read_table(brain.table("prepare")):
-        path = brain.results / "labels" / f"{row['section']}.png"
-        labels = np.zeros((int(row["file_rows"]), int(row["file_columns"])), np.uint8)
+    for row in read_rows(brain.table("prepare"), Prepared, verify=False):
+        path = brain.results / "labels" / f"{row.section}.png"
+        labels = np.zeros(row.file_shape, np.uint8)
         labels[20:60, 30:80] = 3
         write_png(path, labels)
-        rows.append(
-            SectionRow(row["section"], row["image"], row["position_mm"], 0.4, mri_labels=str(path))
-        )
+        rows.append(SectionRow(row.section, row.image, row.position_mm, 0.4, mri_labels=str(path)))
     of_labels = {"prepared": brain.table("prepare"), "rows": rows}
     broken, misfit = brain.results / "labels" / "003.png", brain.results / "labels" / "006.png"
     broken.write_bytes(broken.read_bytes()[:40])
@@ -254,7 +252,7 @@ def test_one_unreadable_label_image_does_not_stop_the_training(fake_brain, capsy
         run_train(brain, "nmiw", strict=True, **of_labels)
     assert not (brain.results / "nmiw").exists()
     assert run_train(brain, "nmiw", **of_labels).is_file()
-    said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    said = [line for line in caplog.messages if "left out" in line]
     assert [line.split(": labels left out: ")[0] for line in said] == [
         "train: section 003",
         "train: section 006",
