@@ -53,13 +53,13 @@ def upper_surface(design: np.ndarray, values: np.ndarray) -> np.ndarray:
     n, k = design.shape
     costs = np.concatenate([np.zeros(k), np.full(n, 0.8), np.full(n, 0.2)])
     identity = np.eye(n)
-    found = linprog(
+    solution = linprog(
         costs,
         A_eq=np.hstack([design, identity, -identity]),
         b_eq=values,
         bounds=[(None, None)] * k + [(0, None)] * (2 * n),
     )
-    return found.x[:k] if found.success else least_squares(design, values)
+    return solution.x[:k] if solution.success else least_squares(design, values)
 
 
 @dataclass(frozen=True)
@@ -187,14 +187,14 @@ def light_field(image: np.ndarray, *, always: bool = False) -> SmoothField | Non
         width = max(0.004, 2.5 * MAD_TO_SIGMA * float(np.median(np.abs(off[near]))))
         glass = np.abs(off - np.median(off[near])) < width
         surface = SmoothField.fit(xy[glass], log[glass], LIGHT_ORDER, corners)
-    found = surface.log_at(xy[glass])
-    noise = float(np.std(log[glass] - found))
+    light = surface.log_at(xy[glass])
+    noise = float(np.std(log[glass] - light))
     low, high = np.quantile(surface.log_at(xy), [0.02, 0.98])
     clear = np.exp(high - low) >= CLEAR_LIGHT and high - low > 4 * noise
     # glass is even but for the light; a surface through tissue is not
     if noise > 0.015 or not (clear or always) or not _all_around(xy[glass]):
         return None
-    return surface.shifted(-float(np.median(found)))
+    return surface.shifted(-float(np.median(light)))
 
 
 def _all_around(xy: np.ndarray) -> bool:
@@ -250,11 +250,11 @@ def staining_field(
     n4.Execute(image, sitk.GetImageFromArray(mask.astype(np.uint8)))
     log = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image))[mask].astype(float)
     field = SmoothField.fit(xy[mask], log, STAINING_ORDER)
-    found = field.log_at(xy[mask])
-    low, high = np.quantile(found, [0.05, 0.95])
+    fitted = field.log_at(xy[mask])
+    low, high = np.quantile(fitted, [0.05, 0.95])
     if np.exp(high - low) < CLEAR_STAINING and not always:
         return None
-    return field.shifted(-float(np.median(found)))
+    return field.shifted(-float(np.median(fitted)))
 
 
 # --------------------------------------------------------------------------------------------

@@ -25,11 +25,8 @@ both dyes, takes what is neither.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from skimage.color import rgb2gray, rgb_from_hed
@@ -155,30 +152,6 @@ class Channel:
         if self.padding is not None:
             signal[padding_mask(luminance(picture), self.padding)] = 0
         return signal
-
-    def columns(self) -> dict[str, Any]:
-        """Itself, as columns of a receipt."""
-        return {
-            "channel": self.stain,
-            "polarity": self.polarity,
-            "background": self.background,
-            "white": list(self.white) if self.white else "",
-            "padding": "" if self.padding is None else self.padding,
-        }
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Channel:
-        """The channel that a receipt's row describes; before there were channels, luminance."""
-        white, padding = row.get("white") or None, row.get("padding", "")
-        if isinstance(white, str):
-            white = json.loads(white)
-        return cls(
-            row.get("channel") or "grey",
-            row["polarity"],
-            float(row["background"]),
-            tuple(white) if white else None,
-            None if padding == "" else float(padding),
-        )
 
 
 def find_channel(

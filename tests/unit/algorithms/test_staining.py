@@ -7,7 +7,6 @@ from skimage.color import rgb2gray, rgb_from_hed
 
 from sbr_core.algorithms.staining import (
     STAINS,
-    Channel,
     amounts,
     find_channel,
     is_coloured,
@@ -179,14 +178,6 @@ def test_padding_around_a_slide_is_no_tissue(coloured):
     signal = channel.signal(padded)
     assert np.abs(signal[:15]).max() == 0
     np.testing.assert_allclose(signal[20:170, 40:240], own.signal(picture), atol=0.02)
-
-
-def test_a_channel_survives_a_table():
-    for picture in (_photographed(H_AND_E), luminance(_photographed(H_DAB))):
-        channel, _ = find_channel(picture)
-        assert Channel.of(channel.columns()) == channel
-    old = {"polarity": "bright_background", "background": 0.9}  # before there were channels
-    assert Channel.of(old) == Channel("grey", "bright_background", 0.9)
 
 
 def test_luminance_is_what_reading_a_section_gives(tmp_path):
