@@ -6,7 +6,14 @@ import pytest
 import SimpleITK as sitk
 
 from sbr_core.errors import ImageError
-from sbr_core.io.volumes import Volume, read_plane, read_volume, write_plane, write_volume
+from sbr_core.io.volumes import (
+    Volume,
+    read_cuts,
+    read_plane,
+    read_volume,
+    write_plane,
+    write_volume,
+)
 
 DATA = np.random.default_rng(0).random((4, 5, 6)).astype(np.float32) + 1
 
@@ -112,3 +119,31 @@ def test_a_plane_with_an_origin_lies_there_for_itk(tmp_path):
 def test_a_volume_is_no_plane(tmp_path):
     with pytest.raises(ImageError, match="expected a plane"):
         read_plane(_nifti(tmp_path / "v.nii", np.stack([DATA] * 2, -1)))
+
+
+@pytest.mark.parametrize("letters", ["RAS", "LIA", "SPR"])
+def test_cuts_show_up_as_up_and_right_as_right(tmp_path, letters):
+    """The same lump, right, front and up of the middle, in any order of the axes."""
+    axes = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for voxel_axis, letter in enumerate(letters):
+        world_axis, sign = axes[letter]
+        affine[world_axis, voxel_axis] = sign * (1.0 + 0.5 * voxel_axis)
+    affine[:3, 3] = -affine[:3, :3] @ [9.5, 9.5, 9.5]
+    lump = (np.linalg.inv(affine) @ [4.0, 6.0, 3.0, 1.0])[:3]
+    distance = np.linalg.norm(
+        (np.stack(np.indices((20, 20, 20)), -1) - lump) @ affine[:3, :3].T, axis=-1
+    )
+    write_volume(tmp_path / "v.nii.gz", Volume(np.exp(-(distance**2) / 8).astype("f4"), affine))
+    cuts = read_cuts(tmp_path / "v.nii.gz", np.array([4.0, 6.0, 3.0]))
+    across_up = (
+        (6.0, 3.0),
+        (4.0, 3.0),
+        (4.0, 6.0),
+    )  # sagittal (A, S), coronal (R, S), axial (R, A)
+    for cut, (across, up) in zip(cuts, across_up, strict=True):
+        row, column = np.unravel_index(np.argmax(cut.image), cut.image.shape)
+        height, width = cut.image.shape
+        assert (column - (width - 1) / 2) * cut.pixel_mm[1] == pytest.approx(across, abs=1.0)
+        assert ((height - 1) / 2 - row) * cut.pixel_mm[0] == pytest.approx(up, abs=1.0)

@@ -16,7 +16,6 @@ from sbr_core.config import InferOptions, ReassembleOptions, ReportOptions
 from sbr_core.io.files import write_json
 from sbr_core.io.images import write_png
 from sbr_core.io.tables import read_tsv, write_tsv
-from sbr_core.io.volumes import Volume, read_cuts, write_volume
 from sbr_core.stages import infer, reassemble, report
 
 
@@ -196,31 +195,3 @@ def test_pictures_respect_the_options(finished_brain):
     )
     assert max(int(w) for w in re.findall(r'width="(\d+)" height', small)) == 100
     assert len(small) < len(large)
-
-
-@pytest.mark.parametrize("letters", ["RAS", "LIA", "SPR"])
-def test_cuts_show_up_as_up_and_right_as_right(tmp_path, letters):
-    """The same lump, right, front and up of the middle, in any order of the axes."""
-    axes = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
-    affine = np.eye(4)
-    affine[:3, :3] = 0
-    for voxel_axis, letter in enumerate(letters):
-        world_axis, sign = axes[letter]
-        affine[world_axis, voxel_axis] = sign * (1.0 + 0.5 * voxel_axis)
-    affine[:3, 3] = -affine[:3, :3] @ [9.5, 9.5, 9.5]
-    lump = (np.linalg.inv(affine) @ [4.0, 6.0, 3.0, 1.0])[:3]
-    distance = np.linalg.norm(
-        (np.stack(np.indices((20, 20, 20)), -1) - lump) @ affine[:3, :3].T, axis=-1
-    )
-    write_volume(tmp_path / "v.nii.gz", Volume(np.exp(-(distance**2) / 8).astype("f4"), affine))
-    cuts = read_cuts(tmp_path / "v.nii.gz", np.array([4.0, 6.0, 3.0]))
-    across_up = (
-        (6.0, 3.0),
-        (4.0, 3.0),
-        (4.0, 6.0),
-    )  # sagittal (A, S), coronal (R, S), axial (R, A)
-    for cut, (across, up) in zip(cuts, across_up, strict=True):
-        row, column = np.unravel_index(np.argmax(cut.image), cut.image.shape)
-        height, width = cut.image.shape
-        assert (column - (width - 1) / 2) * cut.pixel_mm[1] == pytest.approx(across, abs=1.0)
-        assert ((height - 1) / 2 - row) * cut.pixel_mm[0] == pytest.approx(up, abs=1.0)

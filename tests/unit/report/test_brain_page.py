@@ -1,0 +1,80 @@
+"""What a brain's page lists of its tables; its pictures are judged where the page is made."""
+
+from __future__ import annotations
+
+import pytest
+
+from sbr_core.artifacts.rows import Inferred, Row, write_rows
+from sbr_core.config import ReportOptions
+from sbr_core.geometry import PlaneGrid
+from sbr_core.io.files import write_json
+from sbr_core.report.brain_page import brain_page
+
+
+def inferred(section, position_mm, *, folding_percent=0.0, moved_mm=0.0, inverse_px=0.0):
+    return Inferred(
+        section=section,
+        position_mm=position_mm,
+        grid=PlaneGrid((4, 4), 1.0),
+        folding_percent=folding_percent,
+        disp_mean_mm=moved_mm,
+        disp_max_mm=2 * moved_mm,
+        inverse_mean_px=inverse_px / 2,
+        inverse_p99_px=inverse_px,
+    )
+
+
+@pytest.fixture
+def page(tmp_path):
+    """The page of three sections, of which one failed, by two methods."""
+    failed = Row(section="s3", status="failed", message="no tissue")
+    rows = {
+        "linear": [inferred("s1", 2.0), inferred("s2", 7.5), failed],
+        "sbr": [
+            inferred("s1", 2.0, moved_mm=0.5, folding_percent=0.25, inverse_px=0.1),
+            inferred("s2", 7.5, moved_mm=1.5, inverse_px=0.4),
+            failed,
+        ],
+    }
+    for method, of_method in rows.items():
+        write_rows(tmp_path / "b" / method / "sections.tsv", of_method)
+    doubt = Row(section="s1", message="pixel size in doubt")
+    write_rows(tmp_path / "b" / "prepare" / "sections.tsv", [doubt, failed])
+    (tmp_path / "b" / "resample").mkdir()
+    (tmp_path / "b" / "resample" / "sections.tsv").write_text("section\tstatus\n")
+    quality = {"stage": "align", "revision": 2, "explained": 0.5, "orientation": "LIA", "ok": True}
+    write_json(tmp_path / "b" / "align" / "quality.json", quality | {"n_sections": 3, "no": None})
+    methods = {method: tmp_path / "b" / method for method in rows}
+    return brain_page(ReportOptions(), "b", methods, tmp_path / "b")
+
+
+def test_alarms_are_failures_then_warnings_then_deformations(page):
+    assert page["alarms"] == [
+        "section s3 was left out by prepare: no tissue",
+        "section s1: pixel size in doubt",
+        "section s1: sbr folds 0.250 % of it",
+        "section s2: sbr there and back ends 0.400 px away (99th percentile)",
+    ]
+
+
+def test_deformations_are_summed_up_over_the_sections_that_did_not_fail(page):
+    linear, sbr = page["deformations"]
+    assert linear == {"method": "linear", "sections": 2, "texts": ["0"] * 5}
+    # moved: mean and most; folding: most; there and back: mean and worst
+    assert sbr["texts"] == ["1.00", "3.00", "0.250", "0.125", "0.400"]
+
+
+def test_tiles_and_facts_are_of_what_there_is(page):
+    tiles = {tile["name"]: tile["value"] for tile in page["tiles"]}
+    assert tiles == {"sections": "2 of 3", "along the stack": "2 to 7.5 mm"}
+    facts = [("explained", "0.500"), ("n sections", "3"), ("orientation", "LIA")]
+    assert page["alignment"] == {"facts": facts, "uri": ""}
+    for part in ("cuts", "losses", "accuracy", "on_simulated", "doctor", "comparison"):
+        assert not page[part]
+
+
+def test_each_section_has_its_place_what_moved_it_and_why_it_failed(page):
+    first, second, third = page["sections"]
+    assert first["facts"] == "at 2 mm · sbr moves it by 0.500 mm, at most 1.00 mm"
+    assert second["name"] == "s2" and second["message"] == ""
+    assert (third["facts"], third["message"]) == ("", "linear: no tissue; sbr: no tissue")
