@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import logging
 import os
 import shlex
 import signal
@@ -24,8 +23,6 @@ from typing import Any
 
 from sbr_core.commands import COMMANDS, KINDS, Command, Flag, command_of
 from sbr_core.errors import TERMINATED, ConfigError, SbrError, StorageError, storage_fault
-
-logger = logging.getLogger(__name__)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -89,6 +86,8 @@ def _log_lines_on_stderr() -> Iterator[None]:
     The handler exists for one call only and is the only one, whatever a library sets up for its
     own messages.
     """
+    import logging  # takes as long as all of --help, which needs none
+
     package = logging.getLogger("sbr_core")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -113,29 +112,28 @@ def _run(name: str, arguments: dict[str, Any], line: str, debug: bool) -> int:
     except SbrError as error:
         if debug:
             raise
-        return _fault(name, error)
+        return _fault(name, str(error), error.exit_code)
     except OSError as error:
         reason = storage_fault(error)
         if debug or not reason:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        return _fault(name, StorageError(f"{where}{reason}"))
+        return _fault(name, str(StorageError(f"{where}{reason}")), StorageError.exit_code)
     except KeyboardInterrupt:
-        logger.error(f"sbr {name}: interrupted; the same command goes on")
-        return 130
+        return _fault(name, "interrupted; the same command goes on", 130)
     except _Terminated:
-        logger.error(
-            f"sbr {name}: SIGTERM: stopped; what is finished is kept, the same command goes on"
-        )
-        return TERMINATED
+        line = "SIGTERM: stopped; what is finished is kept, the same command goes on"
+        return _fault(name, line, TERMINATED)
     # anything else is a bug: Python shows its traceback and exits with 1
     return 0
 
 
-def _fault(name: str, error: SbrError) -> int:
-    """Log what was wrong with what was given; its exit code."""
-    logger.error(f"sbr {name}: {error}")
-    return error.exit_code
+def _fault(name: str, line: str, exit_code: int) -> int:
+    """Log what ended a command; its exit code."""
+    import logging
+
+    logging.getLogger(__name__).error(f"sbr {name}: {line}")
+    return exit_code
 
 
 class _Terminated(BaseException):
