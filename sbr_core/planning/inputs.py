@@ -15,6 +15,7 @@ from sbr_core.artifacts import names
 from sbr_core.io.manifests import SIMULATED
 from sbr_core.methods import LABEL_METHODS, OWN_REGISTRAR_METHODS, TRAINED_METHODS
 from sbr_core.planning.study import (
+    Folders,
     Study,
     compared_folders,
     is_compared,
@@ -227,11 +228,12 @@ def _labels(study: Study, brain: str) -> Inputs:
     return inputs
 
 
-def evaluate(study: Study, brain: str, folders: Iterable[str]) -> Inputs:
+def evaluate(study: Study, brain: str, folders_of: Folders) -> Inputs:
     """Every method's transforms and volume, and whatever truth the user gave.
 
-    `folders` are those of the methods' results.
+    `folders_of` is `own_folders`, or `compared_folders` in a comparison.
     """
+    folders = folders_of(study, brain).values()
     inputs = {
         "tables": [study.table(brain, folder) for folder in folders],
         "volumes": [study.volume(brain, folder) for folder in folders],

@@ -11,7 +11,7 @@ from typing import Any
 
 from sbr_core.config import Config, has_card
 from sbr_core.io.manifests import rows_to_json
-from sbr_core.planning.study import Study, is_compared, method_of
+from sbr_core.planning.study import Folders, Study, is_compared, method_of
 
 
 def one_of(names: Iterable[str]) -> str:
@@ -58,9 +58,18 @@ def rows_file(receipt: str) -> str:
     return str(Path(receipt).with_suffix(".rows.json"))
 
 
-def method_folders(study: Study, brain: str, folders: Mapping[str, str]) -> list[str]:
-    """``METHOD=FOLDER`` of every method, given method -> name of its folder."""
-    return [f"{method}={study.path(brain, folder)}" for method, folder in folders.items()]
+def label_values(study: Study, brain: str, inputs: Mapping[str, Any]) -> dict[str, str | None]:
+    """Values of flags: labels of the MRI, or the manifest that names those of its planes.
+
+    Given the inputs of the rule.
+    """
+    manifest = study.brains[brain].row.sections if inputs.get("plane_labels") else None
+    return {"mri_labels": inputs.get("mri_labels"), "rows": manifest}
+
+
+def method_folders(study: Study, brain: str, folders_of: Folders) -> list[str]:
+    """``METHOD=FOLDER`` of every method, of the brain's own or of its comparison."""
+    return [f"{m}={study.path(brain, folder)}" for m, folder in folders_of(study, brain).items()]
 
 
 def training_options(study: Study, brain: str, folder: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -167,6 +167,10 @@ class Study:
             *(self.weights(brain, folder) for folder in self.trainings(brain)),
             *(self.volume(brain, method) for method in methods),
         ]
+
+
+Folders = Callable[[Study, str], Mapping[str, str]]
+"""`own_folders` or `compared_folders`: method -> folder of its results, of a study and a brain."""
 
 
 @cache

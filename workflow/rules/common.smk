@@ -16,6 +16,7 @@ from sbr_core.planning.parameters import (
     flags,
     folder_of,
     inference_section,
+    label_values,
     method_folders,
     one_of,
     plane_json,

@@ -10,11 +10,7 @@
 
 use rule evaluate as evaluate_compared with:
     input:
-        unpack(
-            lambda wildcards: inputs.evaluate(
-                STUDY, wildcards.brain, compared_folders(STUDY, wildcards.brain).values()
-            )
-        ),
+        unpack(lambda wildcards: inputs.evaluate(STUDY, wildcards.brain, compared_folders)),
         plan="<results>/{brain}/plan/evaluate.json",
         prepared="<results>/{brain}/prepare/sections.tsv",
         planes="<results>/{brain}/resample/sections.tsv",
@@ -26,9 +22,7 @@ use rule evaluate as evaluate_compared with:
     benchmark:
         "<results>/{brain}/benchmarks/compare/evaluate.tsv"
     params:
-        methods=lambda wildcards: method_folders(
-            STUDY, wildcards.brain, compared_folders(STUDY, wildcards.brain)
-        ),
+        methods=lambda wildcards: method_folders(STUDY, wildcards.brain, compared_folders),
 
 
 rule compare_methods:
@@ -58,19 +52,12 @@ rule compare_methods:
         runtime=30,
     params:
         options=CONFIG.section_json("compare"),
-        methods=lambda wildcards: method_folders(
-            STUDY, wildcards.brain, compared_folders(STUDY, wildcards.brain)
-        ),
+        methods=lambda wildcards: method_folders(STUDY, wildcards.brain, compared_folders),
         out_dir=lambda wildcards, output: folder_of(output.summary),
         flags=lambda wildcards, input: flags(
             registrar=input.get("registrar"),
             align_dir=folder_of(input.similarity) if "similarity" in input.keys() else None,
-            mri_labels=input.get("mri_labels"),
-            rows=(
-                STUDY.brains[wildcards.brain].row.sections
-                if "plane_labels" in input.keys()
-                else None
-            ),
+            **label_values(STUDY, wildcards.brain, input),
         ),
     shell:
         "sbr compare --options {params.options:q} --brain {wildcards.brain:q}"

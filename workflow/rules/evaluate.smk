@@ -6,11 +6,7 @@
 
 rule evaluate:
     input:
-        unpack(
-            lambda wildcards: inputs.evaluate(
-                STUDY, wildcards.brain, own_folders(STUDY, wildcards.brain).values()
-            )
-        ),
+        unpack(lambda wildcards: inputs.evaluate(STUDY, wildcards.brain, own_folders)),
         plan="<results>/{brain}/plan/evaluate.json",
         prepared="<results>/{brain}/prepare/sections.tsv",
         planes="<results>/{brain}/resample/sections.tsv",
@@ -29,9 +25,7 @@ rule evaluate:
         runtime=60,
     params:
         options=CONFIG.section_json("evaluate"),
-        methods=lambda wildcards: method_folders(
-            STUDY, wildcards.brain, own_folders(STUDY, wildcards.brain)
-        ),
+        methods=lambda wildcards: method_folders(STUDY, wildcards.brain, own_folders),
         out_dir=lambda wildcards, output: folder_of(output.summary),
         flags=lambda wildcards, input: flags(
             align_dir=folder_of(input.similarity) if "similarity" in input.keys() else None,
@@ -42,12 +36,7 @@ rule evaluate:
                 if "landmarks" in input.keys()
                 else None
             ),
-            mri_labels=input.get("mri_labels"),
-            rows=(
-                STUDY.brains[wildcards.brain].row.sections
-                if "plane_labels" in input.keys()
-                else None
-            ),
+            **label_values(STUDY, wildcards.brain, input),
             strict=CONFIG.strict and "plane_labels" in input.keys(),
         ),
     shell:

@@ -28,9 +28,7 @@ rule report:
         runtime=30,
     params:
         options=CONFIG.section_json("report"),
-        methods=lambda wildcards: method_folders(
-            STUDY, wildcards.brain, own_folders(STUDY, wildcards.brain)
-        ),
+        methods=lambda wildcards: method_folders(STUDY, wildcards.brain, own_folders),
         results_dir=lambda wildcards, output: folder_of(output.page, 2),
     shell:
         "sbr report --options {params.options:q} --brain {wildcards.brain:q}"

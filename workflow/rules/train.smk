@@ -43,12 +43,7 @@ rule train:
             start=input.get("start"),
             prepared=input.get("prepared"),
             align_dir=folder_of(input.similarity) if "mri_labels" in input.keys() else None,
-            mri_labels=input.get("mri_labels"),
-            rows=(
-                STUDY.brains[wildcards.brain].row.sections
-                if "plane_labels" in input.keys()
-                else None
-            ),
+            **label_values(STUDY, wildcards.brain, input),
             strict=CONFIG.strict and "prepared" in input.keys(),
         ),
     shell:

@@ -138,10 +138,10 @@ def test_only_methods_that_learn_from_labels_are_given_some(add_brain, study_of,
     if prealigned:
         assert found["plane_labels"] == ["raw/one/b.png"] * 3 and "mri_labels" not in found
         assert all(isinstance(path, Ancient) for path in found["plane_labels"])
-        assert inputs.evaluate(study, "one", ["linear"])["plane_labels"] == ["raw/one/b.png"] * 3
+        assert inputs.evaluate(study, "one", own_folders)["plane_labels"] == ["raw/one/b.png"] * 3
     else:
         assert found["mri_labels"] == "labels.nii.gz" and "plane_labels" not in found
-        assert inputs.evaluate(study, "one", ["linear"])["mri_labels"] == "labels.nii.gz"
+        assert inputs.evaluate(study, "one", own_folders)["mri_labels"] == "labels.nii.gz"
     assert not {"prepared", "mri_labels", "plane_labels"} & set(
         inputs.train(study, "one", "sbr", forced=False)
     )
@@ -169,10 +169,10 @@ def test_tables_of_accuracy_take_what_truth_there_is(add_brain, study_of):
         "section\tx_section_mm\ty_section_mm\tmri_x_mm\tmri_y_mm\tmri_z_mm\na\t1\t2\t3\t4\t5\n"
     )
     study = study_of(add_brain("one", landmarks="marks.tsv"), add_brain("two", prealigned=True))
-    found = inputs.evaluate(study, "one", own_folders(study, "one").values())
+    found = inputs.evaluate(study, "one", own_folders)
     assert found["landmarks"] == "marks.tsv" and {"similarity", "mri"} <= set(found)
     assert found["tables"] == [f"results/one/{m}/sections.tsv" for m in ("linear", "sbr")]
-    assert set(inputs.evaluate(study, "two", ["linear"])) == {"tables", "volumes"}
+    assert set(inputs.evaluate(study, "two", own_folders)) == {"tables", "volumes"}
 
 
 def test_a_comparison_takes_losses_of_its_own_trainings(add_brain, study_of):

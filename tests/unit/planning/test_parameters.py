@@ -15,6 +15,7 @@ from sbr_core.planning.parameters import (
     flags,
     folder_of,
     inference_section,
+    label_values,
     method_folders,
     one_of,
     plane_json,
@@ -74,10 +75,19 @@ def test_a_plane_depends_on_nothing_that_only_changes_its_section(add_brain, stu
 
 def test_methods_are_given_with_their_folders(add_brain, study_of):
     study = study_of(add_brain("one"), compare={"methods": ["sbr"]})
-    assert method_folders(study, "one", compared_folders(study, "one")) == [
+    assert method_folders(study, "one", compared_folders) == [
         "linear=results/one/linear",
         "sbr=results/one/compare/sbr",
     ]
+
+
+def test_labels_are_those_of_the_mri_or_of_the_planes_in_the_manifest(add_brain, study_of):
+    study = study_of(add_brain("one"))
+    assert label_values(study, "one", {}) == {"mri_labels": None, "rows": None}
+    given = label_values(study, "one", {"mri_labels": "labels.nii.gz"})
+    assert given == {"mri_labels": "labels.nii.gz", "rows": None}
+    given = label_values(study, "one", {"plane_labels": ["a.png"]})
+    assert given == {"mri_labels": None, "rows": "raw/one/sections.tsv"}
 
 
 def test_a_training_is_given_only_the_options_that_count_for_it(add_brain, study_of):
