@@ -8,6 +8,7 @@ neighbours in position, with its tissue centred on the MRI's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,7 +98,6 @@ def run(
     """
     if align_dir is None and not prealigned:
         raise ConfigError("align-sections: expected --align-dir, or --prealigned")
-    out_dir = Path(out_dir)
     seen: list[InitialAffine] = []
     enlargement = 1.0
     if not prealigned:
@@ -109,61 +109,88 @@ def run(
         for row in read_rows(prepared, Prepared, only_ok=False)
     }
 
-    def digest(item: _Item) -> str:
+    fits = _Fits(options, Path(out_dir), seen, enlargement, prealigned)
+    run_sections(
+        items,
+        stage="align-sections",
+        out_dir=out_dir,
+        receipt=receipt,
+        fingerprint=fits.fingerprint,
+        process=fits.process,
+        strict=strict,
+    )
+
+
+@dataclass(frozen=True)
+class _Fits:
+    """How the sections of a chunk are fitted.
+
+    Attributes
+    ----------
+    seen : what `align` found, of a brain that is not prealigned.
+    enlargement : what makes a millimetre one of a human brain (`brain_size`).
+    """
+
+    options: AlignSectionsOptions
+    out_dir: Path
+    seen: Sequence[InitialAffine]
+    enlargement: float
+    prealigned: bool
+
+    def fingerprint(self, item: _Item) -> str:
         row, plane = item
         if not row.ok:
             return ""
         return fingerprint(
             REVISION["align_sections"],
-            options,
+            self.options,
             prepared={**row.files, "row": row.fingerprint},
             image=digest_of_file(row.image),
             plane=plane.files if plane else {},
-            enlargement=enlargement,
-            start=[a.tolist() for a in _neighbours(row, seen)[0]] if seen else [],
+            enlargement=self.enlargement,
+            start=[a.tolist() for a in _neighbours(row, self.seen)[0]] if self.seen else [],
         )
 
-    def process(item: _Item) -> SectionResult:
+    def process(self, item: _Item) -> SectionResult:
         row, plane = item
         for stage, of_stage in (("prepare", row), ("resample", plane)):
             if of_stage is None or not of_stage.ok:
                 reason = of_stage.message if of_stage else "it is not in the receipt of its planes"
                 raise ImageError(f"section {row.section!r}: {stage}: {reason}")
         mask = read_plane(row.file(MASK))[0] > 0
-        if prealigned:
+        if self.prealigned:
             _check_same_grid(row, plane.grid)
             affine, figures = np.linalg.inv(row.section_mm_from_working_mm), {"moved_mm": 0.0}
         else:
-            affine, figures = _fit(options, row, plane, mask, seen, enlargement)
-        files = [section_file(out_dir, row.section, ending) for ending in (LINEAR, LINEAR_MASK)]
-        linear = linear_image(row, row.section_mm_from_working_mm @ affine, plane.grid)
-        write_plane(files[0], linear, plane.grid.spacing_mm)
-        working_px_from_plane_px = (
-            scaling(1 / row.working_pixel_mm) @ affine @ plane.grid.plane_mm_from_px
+            affine, figures = _fit(self.options, row, plane, mask, self.seen, self.enlargement)
+        made = Affine(
+            section=row.section,
+            position_mm=row.position_mm,
+            working_mm_from_plane_mm=affine,
+            stain=row.stain,
+            channel=row.channel,
+            **figures,
         )
-        linear_mask = area_vote(mask, working_px_from_plane_px, plane.grid.shape)
-        write_plane(files[1], linear_mask.astype(np.uint8), plane.grid.spacing_mm)
-        return SectionResult(
-            Affine(
-                section=row.section,
-                position_mm=row.position_mm,
-                working_mm_from_plane_mm=affine,
-                stain=row.stain,
-                channel=row.channel,
-                **figures,
-            ),
-            files,
-        )
+        return SectionResult(made, _write_linear(self.out_dir, row, mask, affine, plane.grid))
 
-    run_sections(
-        items,
-        stage="align-sections",
-        out_dir=out_dir,
-        receipt=receipt,
-        fingerprint=digest,
-        process=process,
-        strict=strict,
-    )
+
+def _write_linear(
+    out_dir: Path, row: Prepared, mask: np.ndarray, affine: np.ndarray, grid: PlaneGrid
+) -> list[Path]:
+    """Write the section through its affine, and its mask; return their paths.
+
+    Parameters
+    ----------
+    mask : of the tissue, working px.
+    affine : (3, 3), working_mm_from_plane_mm.
+    """
+    files = [section_file(out_dir, row.section, ending) for ending in (LINEAR, LINEAR_MASK)]
+    linear = linear_image(row, row.section_mm_from_working_mm @ affine, grid)
+    write_plane(files[0], linear, grid.spacing_mm)
+    working_px_from_plane_px = scaling(1 / row.working_pixel_mm) @ affine @ grid.plane_mm_from_px
+    linear_mask = area_vote(mask, working_px_from_plane_px, grid.shape)
+    write_plane(files[1], linear_mask.astype(np.uint8), grid.spacing_mm)
+    return files
 
 
 def _check_same_grid(row: Prepared, grid: PlaneGrid) -> None:

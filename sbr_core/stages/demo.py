@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sbr_core import geometry
-from sbr_core.algorithms.simulation.anatomy import load_anatomy
+from sbr_core.algorithms.simulation.anatomy import Anatomy, load_anatomy
 from sbr_core.algorithms.simulation.demo_rows import demo_rows
 from sbr_core.algorithms.simulation.demo_sections import pick_landmarks, render_section
 from sbr_core.algorithms.simulation.frames import ORIENTATION, frames
@@ -80,50 +80,10 @@ def run(options: DemoOptions, *, out_dir: Path) -> None:
     }
     landmarks: list[dict[str, Any]] = []
     for number, row in enumerate(rows, 1):
-        section = row["section"]
         # a generator per section: another number of sections leaves the anatomy's fields alone
         rng = np.random.default_rng([options.seed, 4, number])
-        tissue_mm = tissue_points(anatomy, template_from_stack, row["position_mm"])
-        slide = lay_out_section(tissue_mm, row, rng, options)
-        image, section_labels = render_section(
-            anatomy, template_from_stack, slide, row, tissue_mm, rng, options
-        )
-        write_png(out_dir / row["image"], image)
-        write_png(out_dir / row["labels"], section_labels)
-
-        tissue_flat_mm = undo_swirls(tissue_mm, slide.swirls)
-        determinant = swirl_determinant(tissue_flat_mm, slide.swirls)
-        truth["sections"][section] = {
-            "position_mm": row["position_mm"],
-            "section_mm_from_flat_mm": slide.section_mm_from_flat_mm.tolist(),
-            "swirls": slide.swirls.tolist(),
-            "least_determinant": float(determinant.min()),
-            "tissue_left_by_best_affine_mm": float(
-                affine_residual_mm(tissue_flat_mm, tissue_mm).mean()
-            ),
-        }
-        points = pick_landmarks(section_labels, row["pixel_size_mm"], rng)
-        plane_mm = true_plane_mm_from_section_mm(truth, section, points)
-        world_mm = true_world_from_section_mm(truth, section, points)
-        truth["sections"][section] |= {
-            "landmarks": len(points),
-            "in_plane_mm_of_best_affine": float(affine_residual_mm(points, plane_mm).mean()),
-            "in_plane_mm_of_true_affine": float(
-                np.linalg.norm(
-                    geometry.apply(np.linalg.inv(slide.section_mm_from_flat_mm), points) - plane_mm,
-                    axis=1,
-                ).mean()
-            ),
-        }
-        for (x, y), world in zip(points, world_mm, strict=True):
-            landmarks.append(
-                {
-                    "section": section,
-                    "x_section_mm": float(x),
-                    "y_section_mm": float(y),
-                    **dict(zip(("mri_x_mm", "mri_y_mm", "mri_z_mm"), world.tolist(), strict=True)),
-                }
-            )
+        landmarks += _make_section(out_dir, anatomy, template_from_stack, row, truth, rng, options)
+        section = row["section"]
         logger.info(f"demo: {number}/{len(rows)} section {section} {row['notes']}")
 
     for key in (
@@ -139,3 +99,57 @@ def run(options: DemoOptions, *, out_dir: Path) -> None:
         f"demo: the best affine of each section leaves landmarks"
         f" {truth['in_plane_mm_of_best_affine']:.2f} mm off"
     )
+
+
+def _make_section(
+    out_dir: Path,
+    anatomy: Anatomy,
+    template_from_stack: np.ndarray,
+    row: dict[str, Any],
+    truth: dict[str, Any],
+    rng: np.random.Generator,
+    options: DemoOptions,
+) -> list[dict[str, Any]]:
+    """Write the images of one section, add its truth to `truth`, and return its landmarks."""
+    section = row["section"]
+    tissue_mm = tissue_points(anatomy, template_from_stack, row["position_mm"])
+    slide = lay_out_section(tissue_mm, row, rng, options)
+    image, section_labels = render_section(
+        anatomy, template_from_stack, slide, row, tissue_mm, rng, options
+    )
+    write_png(out_dir / row["image"], image)
+    write_png(out_dir / row["labels"], section_labels)
+
+    tissue_flat_mm = undo_swirls(tissue_mm, slide.swirls)
+    determinant = swirl_determinant(tissue_flat_mm, slide.swirls)
+    truth["sections"][section] = {
+        "position_mm": row["position_mm"],
+        "section_mm_from_flat_mm": slide.section_mm_from_flat_mm.tolist(),
+        "swirls": slide.swirls.tolist(),
+        "least_determinant": float(determinant.min()),
+        "tissue_left_by_best_affine_mm": float(
+            affine_residual_mm(tissue_flat_mm, tissue_mm).mean()
+        ),
+    }
+    points = pick_landmarks(section_labels, row["pixel_size_mm"], rng)
+    plane_mm = true_plane_mm_from_section_mm(truth, section, points)
+    world_mm = true_world_from_section_mm(truth, section, points)
+    truth["sections"][section] |= {
+        "landmarks": len(points),
+        "in_plane_mm_of_best_affine": float(affine_residual_mm(points, plane_mm).mean()),
+        "in_plane_mm_of_true_affine": float(
+            np.linalg.norm(
+                geometry.apply(np.linalg.inv(slide.section_mm_from_flat_mm), points) - plane_mm,
+                axis=1,
+            ).mean()
+        ),
+    }
+    return [
+        {
+            "section": section,
+            "x_section_mm": float(x),
+            "y_section_mm": float(y),
+            **dict(zip(("mri_x_mm", "mri_y_mm", "mri_z_mm"), world.tolist(), strict=True)),
+        }
+        for (x, y), world in zip(points, world_mm, strict=True)
+    ]

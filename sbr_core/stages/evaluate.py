@@ -20,7 +20,7 @@ there_and_back_mm        plane -> section -> plane, how far from where it starte
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ from sbr_core.io.manifests import Landmark, SectionRow, read_landmarks
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.tables import write_tsv
 from sbr_core.io.transforms import read_section_transform
-from sbr_core.io.volumes import read_plane
+from sbr_core.io.volumes import Volume, read_plane
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,67 +102,77 @@ def run(
     ImageError
         MRI labels that cannot be what they are said to be or, with `strict`, a label image.
     """
-    import pandas as pd
-
     prepared_rows = {
         row.section: row for row in read_rows(prepared, Prepared, only_ok=False, verify=False)
     }
     plane_rows = {row.section: row for row in read_rows(planes, Plane, verify=(MRI_MASK,))}
-    marks: dict[str, list[Landmark]] = {}
-    if landmarks is not None:
-        known = {*prepared_rows, *(excluded or ())}
-        for mark in read_landmarks(landmarks, known, prealigned=align_dir is None):
-            marks.setdefault(mark.section, []).append(mark)
+    known = {*prepared_rows, *(excluded or ())}
+    marks = _landmarks(landmarks, known, prealigned=align_dir is None)
     pairs = LabelPairs.open(
         rows, align_dir=align_dir, mri_labels=mri_labels, stage="evaluate", strict=strict
     )
     section_rows: list[dict[str, Any]] = []
     summary: list[dict[str, Any]] = []
     for method, folder in methods.items():
-        done = [
+        rows_of_method = [
             row
             for row in read_rows(Path(folder) / TABLE, Row, verify=("_xfm.h5",))
             if row.section in plane_rows and row.section in prepared_rows  # else its plane failed
         ]
-        measured = [
-            (number, row.section, metric, str(class_), value)
-            for number, row in enumerate(done)
-            for metric, class_, values in _measure(
-                row,
-                prepared_rows[row.section],
-                plane_rows[row.section],
-                marks.get(row.section, ()),
-                pairs,
-            )
-            for value in np.atleast_1d(values)
-        ]
-        columns = ["number", "section", "metric", "class", "value"]
-        table = pd.DataFrame(measured, columns=columns)
+        table = _values(rows_of_method, prepared_rows, plane_rows, marks, pairs)
         of_method = {"brain": brain, "method": method}
         section_rows += [of_method | row for row in _section_means(table)]
         summary += [of_method | row for row in _summary(table, options.percentiles)]
         if pairs.mri is not None:
-            overlap, n_voxels = volume_dice(Path(folder) / VOLUME, brain, pairs.mri)
-            summary += [
-                of_method | _summary_row("dice_volume", str(class_), "value", value, n_voxels)
-                for class_, value in sorted(overlap.items())
-            ]
-        logger.info(f"evaluate: {method}: {len(done)} sections")
+            volumes = Path(folder) / VOLUME
+            summary += [of_method | row for row in _volume_summary(volumes, brain, pairs.mri)]
+        logger.info(f"evaluate: {method}: {len(rows_of_method)} sections")
 
     out_dir = Path(out_dir)
     write_tsv(out_dir / TABLE, section_rows, SECTION_COLUMNS)
     write_tsv(out_dir / SUMMARY, summary, SUMMARY_COLUMNS)
     inputs = {"prepared": prepared, "planes": planes}
     inputs |= {f"{method}_sections": Path(f) / TABLE for method, f in methods.items()}
-    inputs |= {"landmarks": landmarks} if landmarks is not None else {}
-    inputs |= {"mri_labels": mri_labels} if mri_labels is not None else {}
+    inputs |= {"landmarks": landmarks, "mri_labels": mri_labels}
     write_provenance(
         out_dir / EVALUATION,
         stage="evaluate",
         options=options.model_dump(mode="json"),
-        inputs=inputs,
+        inputs={name: file for name, file in inputs.items() if file is not None},
         labels_left_out=pairs.unusable,
     )
+
+
+def _values(
+    rows: Sequence[Row],
+    prepared_rows: Mapping[str, Prepared],
+    plane_rows: Mapping[str, Plane],
+    marks: Mapping[str, Sequence[Landmark]],
+    pairs: LabelPairs,
+) -> pd.DataFrame:
+    """Every value of one method: number of its section, section, metric, class, value."""
+    import pandas as pd
+
+    values = []
+    for number, row in enumerate(rows):
+        section = row.section
+        measured = _measure(
+            row, prepared_rows[section], plane_rows[section], marks.get(section, ()), pairs
+        )
+        for metric, class_, of_section in measured:
+            for value in np.atleast_1d(of_section):
+                values.append((number, section, metric, str(class_), value))
+    return pd.DataFrame(values, columns=["number", "section", "metric", "class", "value"])
+
+
+def _landmarks(
+    path: Path | None, known: set[str], *, prealigned: bool
+) -> dict[str, list[Landmark]]:
+    """Landmarks by section."""
+    marks: dict[str, list[Landmark]] = {}
+    for mark in read_landmarks(path, known, prealigned=prealigned) if path is not None else ():
+        marks.setdefault(mark.section, []).append(mark)
+    return marks
 
 
 def _section_means(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -194,6 +204,15 @@ def _summary(table: pd.DataFrame, percentiles: Sequence[float]) -> list[dict[str
             }
         rows += [_summary_row(metric, class_, name, *both) for name, both in statistics.items()]
     return rows
+
+
+def _volume_summary(folder: Path, brain: str, mri: Volume) -> list[dict[str, Any]]:
+    """One row per class, of the reassembled labels."""
+    overlap, n_voxels = volume_dice(folder, brain, mri)
+    return [
+        _summary_row("dice_volume", str(class_), "value", value, n_voxels)
+        for class_, value in sorted(overlap.items())
+    ]
 
 
 def _summary_row(metric: str, class_: str, statistic: str, value: float, n: int) -> dict[str, Any]:

@@ -107,30 +107,32 @@ def run(
         names = unfinished(sections, out_dir=out_dir, fingerprint=digest)
         waiting = {name: sections[name] for name in names if isinstance(sections[name], Joined)}
         predictor = NetworkPredictor(*networks, waiting=waiting, options=options)
-
-    def process(pair: Joined | str) -> SectionResult:
-        if isinstance(pair, str):
-            raise ImageError(pair)
-        return infer_section(pair, predictor, out_dir)
-
     run_sections(
         sections,
         stage="infer",
         out_dir=out_dir,
         receipt=receipt,
         fingerprint=digest,
-        process=process,
+        process=lambda pair: infer_section(pair, predictor, out_dir),
         strict=strict,
     )
 
 
-def infer_section(pair: Joined, predictor: Predictor | None, out_dir: Path) -> SectionResult:
+def infer_section(pair: Joined | str, predictor: Predictor | None, out_dir: Path) -> SectionResult:
     """Write the transforms and pictures of one section.
 
     Parameters
     ----------
+    pair : of `join`.
     predictor : None for `linear`.
+
+    Raises
+    ------
+    ImageError
+        A stage before could not do the section.
     """
+    if isinstance(pair, str):
+        raise ImageError(pair)
     began = time.monotonic()
     section, grid = pair.section, pair.grid
     forward: tuple[Any, ...] = (pair.section_mm_from_plane_mm,)

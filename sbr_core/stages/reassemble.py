@@ -90,15 +90,7 @@ def run(
     """
     if (align_dir is None) != (mri is None):
         raise ConfigError("reassemble: --align-dir and --mri are given together or not at all")
-    rows = read_rows(sections, Inferred, verify=(SECTION_TO_STACK,))
-    sources = {row.section: row for row in read_rows(prepared, Prepared, verify=False)}
-    if not rows:
-        raise ReceiptError(f"{sections}: no section to make a volume of")
-    for row in rows:
-        if row.section not in sources:
-            raise ReceiptError(f"{prepared}: section {row.section!r} is not in it")
-    rows = sorted(rows, key=lambda row: row.position_mm)
-
+    rows, used = _usable(sections, prepared)
     inputs = {"sections": Path(sections), "prepared": Path(prepared)}
     if mri is None:
         space = "stack"
@@ -114,14 +106,8 @@ def run(
     axes = slice(0, 2) if mri is None else slice(0, 3)
     spacing_mm = float(np.linalg.norm(stack_from_voxel[:3, axes], axis=0).min())
 
-    used = [sources[row.section] for row in rows]
-    positions_mm = [row.position_mm for row in rows]
-    stack = Stack.of(positions_mm, options.max_gap_mm, rows[0].grid.spacing_mm)
-    gains = np.ones(len(rows))
-    if options.even_sections != "never":
-        levels = staining_levels(rows)
-        if options.even_sections == "always" or has_jumps(levels):
-            gains = evening_gains(levels, np.array(positions_mm))
+    stack = Stack.of([row.position_mm for row in rows], options.max_gap_mm, rows[0].grid.spacing_mm)
+    gains = _gains(options, rows)
     with_labels = any(source.labels for source in used)
     levels = LevelCache(
         lambda i: load_level(rows[i], used[i], spacing_mm, with_labels, gains[i]),
@@ -129,16 +115,6 @@ def run(
     )
 
     out_dir = Path(out_dir)
-    facts = {
-        "brain": brain,
-        "method": method,
-        "space": space,
-        "sections": [row.section for row in rows],
-        "empty_coverage": EMPTY_COVERAGE,
-        "intensity": "tissue bright, background 0, linear in the channel of each section",
-        "channels": sorted({source.channel for source in used}),
-        "gains": [round(float(gain), 4) for gain in gains],
-    }
     arrays = scratch_arrays(out_dir, shape, with_labels)
     _fill(out_dir, arrays, shape, stack_from_voxel, stack, levels, options)
     # of a time when the sections had labels
@@ -153,8 +129,37 @@ def run(
         options=options.model_dump(mode="json"),
         inputs=inputs,
         covered_percent=round(100 * covered, 3),
-        **facts,
+        brain=brain,
+        method=method,
+        space=space,
+        sections=[row.section for row in rows],
+        empty_coverage=EMPTY_COVERAGE,
+        intensity="tissue bright, background 0, linear in the channel of each section",
+        channels=sorted({source.channel for source in used}),
+        gains=[round(float(gain), 4) for gain in gains],
     )
+
+
+def _usable(sections: Path, prepared: Path) -> tuple[list[Inferred], list[Prepared]]:
+    """The sections' rows of `infer` and of `prepare`, sorted by position."""
+    rows = read_rows(sections, Inferred, verify=(SECTION_TO_STACK,))
+    sources = {row.section: row for row in read_rows(prepared, Prepared, verify=False)}
+    if not rows:
+        raise ReceiptError(f"{sections}: no section to make a volume of")
+    for row in rows:
+        if row.section not in sources:
+            raise ReceiptError(f"{prepared}: section {row.section!r} is not in it")
+    rows = sorted(rows, key=lambda row: row.position_mm)
+    return rows, [sources[row.section] for row in rows]
+
+
+def _gains(options: ReassembleOptions, rows: Sequence[Inferred]) -> np.ndarray:
+    """(n,) factor of each section's intensity."""
+    if options.even_sections != "never":
+        levels = staining_levels(rows)
+        if options.even_sections == "always" or has_jumps(levels):
+            return evening_gains(levels, np.array([row.position_mm for row in rows]))
+    return np.ones(len(rows))
 
 
 def mri_grid(mri: Volume, spacing_mm: float | None) -> tuple[tuple[int, int, int], np.ndarray]:

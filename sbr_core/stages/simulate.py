@@ -57,6 +57,8 @@ _TILES = 8_000
 _LATTICE_PX = 3
 _PALEST = 0.05
 
+_LANDMARK_COLUMNS = ("section", "x_section_mm", "y_section_mm", "x_plane_mm", "y_plane_mm")
+
 
 def run(
     options: SimulateOptions,
@@ -109,18 +111,7 @@ def run(
     damage = damages.draw_damage(usable, options.tears, options.missing_pieces, options.seed)
     learnt = _learn(brain, usable, options.seed)
 
-    truth: dict[str, Any] = {
-        "about": "Simulated from this brain's own MRI planes and the look of its sections."
-        " section mm -> (inverse of section_mm_from_flat_mm) -> flat mm -> swirls -> plane mm.",
-        "family": FAMILY,
-        "seed": options.seed,
-        "options": options.model_dump(mode="json"),
-        "revision": REVISION["simulate"],
-        "versions": versions(),
-        "spacing_mm": brain.grid.spacing_mm,
-        "unevenness_of_staining": learnt.unevenness,
-        "sections": {},
-    }
+    truth = _truth_about(options, brain, learnt)
     landmarks: list[dict[str, Any]] = []
     notes: dict[str, str] = {}
     for number, row in enumerate(made, 1):
@@ -130,34 +121,17 @@ def run(
             _write_blank(row, brain.grid.shape)
         else:
             notes[section] = damage[section]
-            order, deformation = usable.index(section), deformations[section]
-            rng = np.random.default_rng([options.seed, 4, order])
-            rendered = _simulate(
-                brain, section, order, learnt, deformation, damage[section], options, rng
-            )
-            _write_section(row, brain, rendered, deformations[section])
-            marks = rendered.landmarks_mm
-            targets = deformation.plane_from_section(marks)
-            truth["sections"][section] = {
-                "position_mm": row.position_mm,
-                "damage": damage[section],
-                **_truth_of(deformation, brain.tissue_mm(section), marks, targets),
-            }
-            landmarks += [
-                {
-                    "section": section,
-                    **dict(zip(("x_section_mm", "y_section_mm"), mark.tolist(), strict=True)),
-                    **dict(zip(("x_plane_mm", "y_plane_mm"), target.tolist(), strict=True)),
-                }
-                for mark, target in zip(marks, targets, strict=True)
-            ]
+            truth["sections"][section], marks = _make_section(
+                brain, row, usable.index(section), learnt, deformations[section],
+                damage[section], options,
+            )  # fmt: skip
+            landmarks += marks
         note = f" {notes[section]}" if notes[section] else ""
         logger.info(f"simulate: {number}/{len(made)} section {section}{note}")
 
     errors = [e["in_plane_mm_of_linear"] for e in truth["sections"].values() if e["landmarks"]]
     truth["in_plane_mm_of_linear"] = float(np.mean(errors)) if errors else math.nan
-    columns = ("section", "x_section_mm", "y_section_mm", "x_plane_mm", "y_plane_mm")
-    write_tsv(out_dir / LANDMARKS, landmarks, columns)
+    write_tsv(out_dir / LANDMARKS, landmarks, _LANDMARK_COLUMNS)
     write_json(out_dir / TRUTH, truth)
     write_provenance(
         out_dir / SIMULATION,
@@ -293,6 +267,36 @@ def _learn(brain: _Brain, sections: list[str], seed: int) -> _Learnt:
     return _Learnt(looks, bank, float(np.median(unevenness)))
 
 
+def _make_section(
+    brain: _Brain,
+    row: SectionRow,
+    order: int,
+    learnt: _Learnt,
+    deformation: pairs.KnownDeformation,
+    damage: str,
+    options: SimulateOptions,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Write the files of one section; return what is known of it, and its landmarks.
+
+    Parameters
+    ----------
+    order : number of the section, as in `_learn`.
+    """
+    rendered = _simulate(brain, row.section, order, learnt, deformation, damage, options)
+    _write_section(row, brain, rendered, deformation)
+    marks = rendered.landmarks_mm
+    targets = deformation.plane_from_section(marks)
+    known = {
+        "position_mm": row.position_mm,
+        "damage": damage,
+        **_truth_of(deformation, brain.tissue_mm(row.section), marks, targets),
+    }
+    return known, [
+        dict(zip(_LANDMARK_COLUMNS, (row.section, *mark, *target), strict=True))
+        for mark, target in zip(marks.tolist(), targets.tolist(), strict=True)
+    ]
+
+
 def _simulate(
     brain: _Brain,
     section: str,
@@ -301,7 +305,6 @@ def _simulate(
     deformation: pairs.KnownDeformation,
     damage: str,
     options: SimulateOptions,
-    rng: np.random.Generator,
 ) -> pairs.Rendered:
     """One section: the look of its plane with texture, damage and uneven staining, bent.
 
@@ -309,6 +312,7 @@ def _simulate(
     ----------
     order : number of the section, as in `_learn`.
     """
+    rng = np.random.default_rng([options.seed, 4, order])
     pair = brain.pair(section)
     guessed, cover = learnt.looks[order % len(learnt.looks)].of(pair)
     tissue = cover > 0.5
@@ -324,6 +328,22 @@ def _simulate(
         rng,
     )
     return pairs.render(signal, cover, brain.grid.spacing_mm, deformation, options, rng)
+
+
+def _truth_about(options: SimulateOptions, brain: _Brain, learnt: _Learnt) -> dict[str, Any]:
+    """What is known of all sections, as JSON; `_truth_of` each is to be added."""
+    return {
+        "about": "Simulated from this brain's own MRI planes and the look of its sections."
+        " section mm -> (inverse of section_mm_from_flat_mm) -> flat mm -> swirls -> plane mm.",
+        "family": FAMILY,
+        "seed": options.seed,
+        "options": options.model_dump(mode="json"),
+        "revision": REVISION["simulate"],
+        "versions": versions(),
+        "spacing_mm": brain.grid.spacing_mm,
+        "unevenness_of_staining": learnt.unevenness,
+        "sections": {},
+    }
 
 
 def _truth_of(
