@@ -24,9 +24,9 @@ def make(*paths: str) -> None:
         Path(path).touch()
 
 
-def ancient_ones(found: dict) -> set[str]:
+def ancient_ones(given: dict) -> set[str]:
     """Names of the inputs that are ancient."""
-    return {name for name, path in found.items() if isinstance(path, Ancient)}
+    return {name for name, path in given.items() if isinstance(path, Ancient)}
 
 
 def test_ancient_paths_are_handed_to_snakemake_and_others_left():
@@ -84,13 +84,13 @@ def test_a_changed_section_starts_no_global_fit_once_all_of_it_is_there(add_brai
 
 def test_a_training_takes_tables_that_are_ancient_once_it_is_done(add_brain, study_of):
     study = study_of(add_brain("one"))
-    found = inputs.train(study, "one", "sbr", forced=False)
-    assert found == FIT | {
+    given = inputs.train(study, "one", "sbr", forced=False)
+    assert given == FIT | {
         "planes": "results/one/resample/sections.tsv",
         "sections": "results/one/align_sections/sections.tsv",
         "registrar": "results/one/registrar/weights.safetensors",
     }
-    assert ancient_ones(found) == set()
+    assert ancient_ones(given) == set()
     make("results/one/sbr/weights.safetensors")
     assert ancient_ones(inputs.train(study, "one", "sbr", forced=False)) == set()
     make("results/one/sbr/loss.tsv")
@@ -113,9 +113,9 @@ def test_networks_of_another_brain_are_ancient(add_brain, study_of):
     assert own["weights"] == weights("three", "compare/sbr") and ancient_ones(own) == set()
     assert inputs.infer(study, "three", "linear") == {}
     # those a training starts from and goes through are waited for, until it is done
-    found = inputs.train(study, "two", "sbr", forced=False)
-    assert (found["start"], found["registrar"]) == (weights("one", "sbr"), expected["registrar"])
-    assert ancient_ones(found) == set()
+    given = inputs.train(study, "two", "sbr", forced=False)
+    assert (given["start"], given["registrar"]) == (weights("one", "sbr"), expected["registrar"])
+    assert ancient_ones(given) == set()
     make(weights("two", "sbr"))
     assert ancient_ones(inputs.train(study, "two", "sbr", forced=True)) == {"start", "registrar"}
 
@@ -133,14 +133,14 @@ def test_only_methods_that_learn_from_labels_are_given_some(add_brain, study_of,
     else:
         row = add_brain("one", columns=columns, mri_labels="labels.nii.gz")
     study = study_of(row, methods=["sbr", "nmiw"], chunk_size=9)
-    found = inputs.train(study, "one", "nmiw", forced=False)
-    assert found["prepared"] == "results/one/prepare/sections.tsv"
+    given = inputs.train(study, "one", "nmiw", forced=False)
+    assert given["prepared"] == "results/one/prepare/sections.tsv"
     if prealigned:
-        assert found["plane_labels"] == ["raw/one/b.png"] * 3 and "mri_labels" not in found
-        assert all(isinstance(path, Ancient) for path in found["plane_labels"])
+        assert given["plane_labels"] == ["raw/one/b.png"] * 3 and "mri_labels" not in given
+        assert all(isinstance(path, Ancient) for path in given["plane_labels"])
         assert inputs.evaluate(study, "one", own_folders)["plane_labels"] == ["raw/one/b.png"] * 3
     else:
-        assert found["mri_labels"] == "labels.nii.gz" and "plane_labels" not in found
+        assert given["mri_labels"] == "labels.nii.gz" and "plane_labels" not in given
         assert inputs.evaluate(study, "one", own_folders)["mri_labels"] == "labels.nii.gz"
     assert not {"prepared", "mri_labels", "plane_labels"} & set(
         inputs.train(study, "one", "sbr", forced=False)
@@ -153,10 +153,10 @@ def test_only_methods_that_learn_from_labels_are_given_some(add_brain, study_of,
 
 def test_simulated_pairs_are_made_once(add_brain, study_of):
     study = study_of(add_brain("one"))
-    found = inputs.simulate_pairs(study, "one", forced=False)
+    given = inputs.simulate_pairs(study, "one", forced=False)
     stages = {"prepared": "prepare", "planes": "resample", "sections": "align_sections"}
     tables = {name: f"results/one/{stage}/sections.tsv" for name, stage in stages.items()}
-    assert found == FIT | tables and ancient_ones(found) == set()
+    assert given == FIT | tables and ancient_ones(given) == set()
     made = ("sections.tsv", "landmarks.tsv", "truth.json")
     make(*(f"results/one-simulated/data/{name}" for name in made))
     assert ancient_ones(inputs.simulate_pairs(study, "one", forced=False)) == set(tables)
@@ -169,19 +169,19 @@ def test_tables_of_accuracy_take_what_truth_there_is(add_brain, study_of):
         "section\tx_section_mm\ty_section_mm\tmri_x_mm\tmri_y_mm\tmri_z_mm\na\t1\t2\t3\t4\t5\n"
     )
     study = study_of(add_brain("one", landmarks="marks.tsv"), add_brain("two", prealigned=True))
-    found = inputs.evaluate(study, "one", own_folders)
-    assert found["landmarks"] == "marks.tsv" and {"similarity", "mri"} <= set(found)
-    assert found["tables"] == [f"results/one/{m}/sections.tsv" for m in ("linear", "sbr")]
+    given = inputs.evaluate(study, "one", own_folders)
+    assert given["landmarks"] == "marks.tsv" and {"similarity", "mri"} <= set(given)
+    assert given["tables"] == [f"results/one/{m}/sections.tsv" for m in ("linear", "sbr")]
     assert set(inputs.evaluate(study, "two", own_folders)) == {"tables", "volumes"}
 
 
 def test_a_comparison_takes_losses_of_its_own_trainings(add_brain, study_of):
     study = study_of(add_brain("one"), compare={"methods": ["syn_mi", "nmi", "sbr"]})
-    found = inputs.compare(study, "one")
-    assert found["losses"] == [f"results/one/compare/{m}/loss.tsv" for m in ("nmi", "sbr")]
-    assert found["registrar"] == "results/one/registrar/loss.tsv"
-    assert found["tables"][:2] == [f"results/one/{m}/sections.tsv" for m in ("linear", "syn_mi")]
-    assert found["similarity"] == FIT["similarity"]
+    given = inputs.compare(study, "one")
+    assert given["losses"] == [f"results/one/compare/{m}/loss.tsv" for m in ("nmi", "sbr")]
+    assert given["registrar"] == "results/one/registrar/loss.tsv"
+    assert given["tables"][:2] == [f"results/one/{m}/sections.tsv" for m in ("linear", "syn_mi")]
+    assert given["similarity"] == FIT["similarity"]
     assert inputs.training_plan(study, "one", "sbr") == "results/one/plan/train_sbr.json"
     plan = inputs.training_plan(study, "one", "compare/sbr")
     assert plan == "results/one/plan/train_sbr.compare.json"
