@@ -22,13 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
+from sbr_core.artifacts.names import STACK_TO_SECTION, STACK_TRANSFORM, section_file
 from sbr_core.artifacts.receipts import file_of, matrix_of, read_table
 from sbr_core.geometry import apply, scaling
 from sbr_core.io.transforms import (
-    STACK_TRANSFORM,
     read_section_transform,
     read_stack_from_world,
-    stack_to_section_path,
 )
 from sbr_core.io.volumes import read_plane
 
@@ -51,7 +50,7 @@ def section_errors(results: Path, truth: dict, method: str | None) -> dict[str, 
             plane_mm = apply(np.linalg.inv(matrix_of(affines[name], "a")), working_mm)
         else:
             # points section -> plane are what resamples the stack's plane onto the section
-            inverse = stack_to_section_path(results / method / "transforms", name)
+            inverse = section_file(results / method, name, STACK_TO_SECTION)
             plane_mm = read_section_transform(inverse).map(apply(section_from_working, working_mm))
         found = _world(world_from_stack, plane_mm, row["position_mm"])
         file_px = apply(scaling(1 / row["pixel_size_mm"]) @ section_from_working, working_mm)

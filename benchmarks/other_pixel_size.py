@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 from skimage.transform import resize
 
+from sbr_core.artifacts.names import SECTION_TO_STACK, section_file
 from sbr_core.io.images import read_section, write_png
 from sbr_core.io.manifests import SectionRow, read_manifest, rows_to_json
-from sbr_core.io.transforms import read_section_transform, section_to_stack_path
+from sbr_core.io.transforms import read_section_transform
 from sbr_core.io.volumes import read_plane
 
 RESULTS = Path("results/demo")
@@ -95,7 +96,7 @@ def main() -> None:
             plane_mm = np.argwhere(mask > 0)[:, ::-1] * spacing_mm
             stored, fine = (
                 read_section_transform(
-                    section_to_stack_path(work / copy / f"infer_{k}" / "transforms", row.section)
+                    section_file(work / copy / f"infer_{k}", row.section, SECTION_TO_STACK)
                 ).map(plane_mm)
                 for copy in ("stored", "fine")
             )

@@ -30,7 +30,7 @@ import yaml
 from machine import heading
 from torch import Tensor
 
-from sbr_core.artifacts.names import SHIPPED_REGISTRAR
+from sbr_core.artifacts.names import SHIPPED_REGISTRAR, STACK_TRANSFORM
 from sbr_core.artifacts.networks import load_registrar, read_planes, registrar_architecture, stacked
 from sbr_core.artifacts.receipts import read_table
 from sbr_core.config import (
@@ -45,7 +45,7 @@ from sbr_core.config import (
 from sbr_core.functional.warp import jacobian_determinant, warp
 from sbr_core.io.files import write_json
 from sbr_core.io.manifests import read_manifest
-from sbr_core.io.transforms import STACK_TRANSFORM, write_stack_from_world
+from sbr_core.io.transforms import write_stack_from_world
 from sbr_core.nn.registrar import Registrar, build_registrar
 from sbr_core.stages import prepare_mri, resample
 from sbr_core.training.loop import checkpoint_key, fingerprint, open_checkpoints, train

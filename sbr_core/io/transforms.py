@@ -14,9 +14,6 @@ from sbr_core.errors import ImageError
 from sbr_core.geometry import LPS_FROM_RAS
 from sbr_core.io.files import atomic_path
 
-STACK_TRANSFORM = "from-stack_to-mri_mode-image_xfm.txt"
-"""Name of the file of the 3D similarity."""
-
 
 @dataclass(frozen=True)
 class PlaneField:
@@ -77,16 +74,6 @@ def _affine(matrix: np.ndarray, points_mm: np.ndarray) -> np.ndarray:
     matrix, points_mm = np.asarray(matrix, float), np.asarray(points_mm, float)
     x, y = points_mm[..., 0], points_mm[..., 1]
     return np.stack([m[0] * x + m[1] * y + m[2] for m in matrix[:2]], axis=-1)
-
-
-def section_to_stack_path(directory: Path, section: str) -> Path:
-    """File that resamples the section onto the stack plane: points plane -> section."""
-    return Path(directory) / f"{section}_from-section_to-stack_mode-image_xfm.h5"
-
-
-def stack_to_section_path(directory: Path, section: str) -> Path:
-    """Its inverse: points section -> plane."""
-    return Path(directory) / f"{section}_from-stack_to-section_mode-image_xfm.h5"
 
 
 def _itk_affine(matrix: np.ndarray):

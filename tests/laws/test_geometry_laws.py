@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from sbr_core import geometry
 from sbr_core.algorithms.sections import area_vote, grid_px, prefilter, resample_section
+from sbr_core.artifacts.names import SECTION_TO_STACK
 from sbr_core.io import transforms
 from sbr_core.io.volumes import Volume, read_plane, read_volume, write_plane, write_volume
 
@@ -112,7 +113,7 @@ def _section_transform(shape=(40, 50), spacing_mm=0.7, **kwargs):
 @pytest.mark.parametrize("origin_mm", [(0.0, 0.0), (-3.0, 4.5)])
 def test_a_composite_maps_the_same_points_in_simpleitk_and_after_reading(origin_mm, tmp_path):
     transform = _section_transform(origin_mm=origin_mm)
-    path = transforms.section_to_stack_path(tmp_path, "s1")
+    path = tmp_path / f"s1{SECTION_TO_STACK}"
     transforms.write_section_transform(path, transform)
     rng = np.random.default_rng(2)
     points = rng.uniform([0, 0], [49 * 0.7, 39 * 0.7], (50, 2)) + origin_mm
@@ -165,7 +166,7 @@ def test_our_resampling_is_simpleitks_through_the_written_files(tmp_path):
     # the affine step of the sample flips x; bring the result back into the section
     shift = geometry.translation(32.0, 0.0)
     transform = transforms.SectionTransform((*transform.steps, shift))
-    path = transforms.section_to_stack_path(tmp_path, "s1")
+    path = tmp_path / f"s1{SECTION_TO_STACK}"
     transforms.write_section_transform(path, transform)
 
     plane_mm = grid_px(plane_shape) * plane_spacing_mm

@@ -10,13 +10,12 @@ from scipy.ndimage import gaussian_filter
 from sbr_core import geometry
 from sbr_core.algorithms.deformation import integrate
 from sbr_core.algorithms.sections import grid_px, resample_section
+from sbr_core.artifacts.names import SECTION_TO_STACK, STACK_TO_SECTION
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.transforms import (
     PlaneField,
     SectionTransform,
     read_section_transform,
-    section_to_stack_path,
-    stack_to_section_path,
     write_section_transform,
 )
 
@@ -28,7 +27,7 @@ def written(folder, velocity_px):
     """Both composites of a deformation and AFFINE, written and read again."""
     found = integrate(velocity_px, GRID)
     mm, origin_mm = GRID.spacing_mm, found.canvas.origin_mm
-    paths = section_to_stack_path(folder, "s"), stack_to_section_path(folder, "s")
+    paths = folder / f"s{SECTION_TO_STACK}", folder / f"s{STACK_TO_SECTION}"
     forward = PlaneField(found.disp_px * mm, mm, origin_mm)
     backward = PlaneField(found.inverse_disp_px * mm, mm, origin_mm)
     write_section_transform(paths[0], SectionTransform((forward, AFFINE)))

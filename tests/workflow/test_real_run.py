@@ -27,6 +27,7 @@ from scipy import ndimage
 from sbr_core.algorithms.planes import resample_plane
 from sbr_core.algorithms.sections import grid_px, resample_section
 from sbr_core.algorithms.simulation.truth import true_section_mm_from_world
+from sbr_core.artifacts.names import SECTION_TO_STACK, section_file
 from sbr_core.artifacts.receipts import read_table
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.images import read_section, write_png
@@ -34,7 +35,6 @@ from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.transforms import (
     read_section_transform,
     read_stack_from_world,
-    section_to_stack_path,
 )
 from sbr_core.io.volumes import read_plane, read_volume
 
@@ -221,7 +221,7 @@ def test_second_call_runs_nothing(finished_brain):
 def test_deleted_transform_is_restored_and_nothing_else_computed(finished_brain, copied):
     lab = copied(finished_brain)
     before = sha256_of_files(lab.folder / DEMO / "sbr" / "sections")
-    deleted = section_to_stack_path(lab.folder / DEMO / "sbr" / "transforms", "s005")
+    deleted = section_file(lab.folder / DEMO / "sbr", "s005", SECTION_TO_STACK)
     points = np.array([[40.0, 50.0], [70.0, 60.0]])
     mapped = read_section_transform(deleted).map(points)
     deleted.unlink()
@@ -377,7 +377,7 @@ def add_prealigned_pair(lab, pixel_mm: float = 1.0) -> None:
             inside, np.clip(resample_plane(mri.data, *where, order=1) * mri_scale, 1, 255), 0
         )
         transform = read_section_transform(
-            section_to_stack_path(results / "linear" / "transforms", section)
+            section_file(results / "linear", section, SECTION_TO_STACK)
         )
         section_px = transform.map(grid_px(grid.shape) * grid.spacing_mm) / row["pixel_size_mm"]
         image = read_section(Path(lab.folder / row["image"]))
@@ -430,8 +430,8 @@ def test_same_brain_at_another_pixel_size_and_depth_gets_the_same_deformation(
     for row in read_table(lab.folder / tables["coarse"]):
         coarse, fine = (
             read_section_transform(
-                section_to_stack_path(
-                    lab.folder / "results" / name / "sbr" / "transforms", row["section"]
+                section_file(
+                    lab.folder / "results" / name / "sbr", row["section"], SECTION_TO_STACK
                 )
             )
             for name in ("coarse", "fine")

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from sbr_core.artifacts.names import SECTION_TO_STACK, STACK_TO_SECTION
 from sbr_core.errors import ImageError
 from sbr_core.io import transforms
 
 
 def test_names_say_what_is_resampled_onto_what(tmp_path):
-    to_stack = transforms.section_to_stack_path(tmp_path, "012")
+    to_stack = tmp_path / f"012{SECTION_TO_STACK}"
     assert to_stack.name == "012_from-section_to-stack_mode-image_xfm.h5"
-    to_section = transforms.stack_to_section_path(tmp_path, "012")
+    to_section = tmp_path / f"012{STACK_TO_SECTION}"
     assert to_section.name == "012_from-stack_to-section_mode-image_xfm.h5"
 
 

@@ -12,6 +12,7 @@ from sbr_core import geometry
 from sbr_core.algorithms.planes import resample_plane
 from sbr_core.algorithms.simulation.swirls import apply_swirls, undo_swirls
 from sbr_core.artifacts.accuracy import folding
+from sbr_core.artifacts.names import SECTION_TO_STACK, STACK_TO_SECTION, section_file
 from sbr_core.artifacts.rows import matrix_columns
 from sbr_core.config import EvaluateOptions
 from sbr_core.errors import ImageError, ManifestError
@@ -23,8 +24,6 @@ from sbr_core.io.tables import write_tsv
 from sbr_core.io.transforms import (
     PlaneField,
     SectionTransform,
-    section_to_stack_path,
-    stack_to_section_path,
     write_section_transform,
     write_stack_from_world,
 )
@@ -65,8 +64,7 @@ def _write_method(folder: Path, transforms: dict[str, tuple]) -> None:
     files = {}
     for section, (forward, backward) in transforms.items():
         paths = [
-            f(folder / "transforms", section)
-            for f in (section_to_stack_path, stack_to_section_path)
+            section_file(folder, section, ending) for ending in (SECTION_TO_STACK, STACK_TO_SECTION)
         ]
         for path, transform in zip(paths, (forward, backward), strict=True):
             write_section_transform(path, SectionTransform(transform))

@@ -15,6 +15,7 @@ from sbr_core.algorithms import deformation as flow
 from sbr_core.algorithms.sections import prefilter
 from sbr_core.algorithms.staining import find_channel
 from sbr_core.artifacts import predictors
+from sbr_core.artifacts.names import SECTION_TO_STACK, STACK_TO_SECTION, section_file
 from sbr_core.artifacts.rows import Affine, Inferred, Prepared, read_rows, write_rows
 from sbr_core.artifacts.section_signal import Source, linear_image, read_signal, registered
 from sbr_core.config import InferOptions, SynOptions
@@ -25,8 +26,6 @@ from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.transforms import (
     SectionTransform,
     read_section_transform,
-    section_to_stack_path,
-    stack_to_section_path,
 )
 from sbr_core.io.volumes import read_plane, write_plane
 from sbr_core.io.weights import load_weights, save_weights
@@ -73,8 +72,8 @@ def test_linear_composite_is_the_affine_of_the_file(fake_brain):
     for row in rows:
         truth = fake_brain.section_mm_from_plane_mm[row.section]
         section, folder = row.section, out_dir / "transforms"
-        there = read_section_transform(section_to_stack_path(folder, section))
-        back = read_section_transform(stack_to_section_path(folder, section))
+        there = read_section_transform(folder / f"{section}{SECTION_TO_STACK}")
+        back = read_section_transform(folder / f"{section}{STACK_TO_SECTION}")
         np.testing.assert_allclose(there.map(points), geometry.apply(truth, points), atol=1e-9)
         np.testing.assert_allclose(back.map(there.map(points)), points, atol=1e-9)
         assert row.disp_max_mm == row.folding_percent == 0
@@ -99,7 +98,7 @@ def test_sitk_resamples_the_file_to_the_same_registered_section(
         assert row.disp_max_mm > 1.0  # otherwise it shows nothing
         source = prepared[row.section]
         image = prefilter(1.0 - read_section(source.image), 1.0 / source.pixel_size_mm)
-        path = section_to_stack_path(out_dir / "transforms", row.section)
+        path = section_file(out_dir, row.section, SECTION_TO_STACK)
         theirs = through_itk(fake_brain, source, path, image)
         ours, _ = read_plane(row.file("_registered.nii.gz"))
         assert np.abs(ours - theirs).max() < 1e-4
@@ -111,8 +110,8 @@ def test_deformation_there_and_back_through_the_files(fake_brain, tmp_path, save
     points = np.stack([columns, rows], -1).astype(float)
     for row in read_rows(receipt, Inferred):
         section = row.section
-        there = read_section_transform(section_to_stack_path(out_dir / "transforms", section))
-        back = read_section_transform(stack_to_section_path(out_dir / "transforms", section))
+        there = read_section_transform(section_file(out_dir, section, SECTION_TO_STACK))
+        back = read_section_transform(section_file(out_dir, section, STACK_TO_SECTION))
         away = np.linalg.norm(back.map(there.map(points)) - points, axis=-1)
         assert away.mean() <= 0.02 and np.percentile(away, 99) <= 0.1
         assert row.inverse_mean_px <= 0.02 and row.inverse_p99_px <= 0.1
@@ -153,7 +152,7 @@ def test_intact_sections_are_kept_and_networks_not_even_loaded(
     assert receipt.read_bytes() == before
     monkeypatch.undo()
 
-    section_to_stack_path(out_dir / "transforms", "003").unlink()
+    section_file(out_dir, "003", SECTION_TO_STACK).unlink()
     run(fake_brain, "sbr", **networks)
     restored = {r.section: r for r in read_rows(receipt, Inferred)}
     assert len(restored) == 12
@@ -170,7 +169,7 @@ def test_weights_of_another_pixel_size_work_on_their_own_grid(brain_maker, tmp_p
         out_dir, receipt = run(brain, "sbr", **networks)
         for row in read_rows(receipt, Inferred):
             if row.section in ("005", "006", "007"):
-                path = section_to_stack_path(out_dir / "transforms", row.section)
+                path = section_file(out_dir, row.section, SECTION_TO_STACK)
                 field = read_section_transform(path).steps[0]
                 fields[name, row.section] = field.map(points) - points
     assert len(fields) == 6
@@ -291,7 +290,7 @@ def test_syn_is_published_like_every_other_method(fake_brain):
         }
     row = max(rows, key=lambda r: r.disp_max_mm)
     section = row.section
-    there = section_to_stack_path(out_dir / "transforms", section)
+    there = section_file(out_dir, section, SECTION_TO_STACK)
     source = prepared[section]
     image = prefilter(1.0 - read_section(source.image), 1.0 / source.pixel_size_mm)
     moving = ants.from_numpy(
