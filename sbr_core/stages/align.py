@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -91,34 +91,29 @@ def run(
     enlargement = enlargement_of(size_mm(stack, volume))
     stack, volume = enlarged(stack, volume, enlargement)
     begin = time.monotonic()
-
-    def progress(line: str) -> None:
-        logger.info("align: %5.0f s  %s", time.monotonic() - begin, line)
-
-    if enlargement != 1:
+    progress = _progress_since(begin)
+    if enlargement > 1:
         progress(f"all lengths {enlargement:g} times as large, to align the brain as a human one")
     if options.positions == "order":
         unit_mm = mm_per_position(stack, volume, options, orientation, progress)
         _propose_positions(out_dir / names.POSITIONS, rows, unit_mm)
     verdict = find_start(stack, volume, options, orientation, progress)
-    candidates = out_dir / names.CANDIDATES
     why = doubt(verdict, options, orientation)
     if why:
-        draw_candidates(candidates, stack, volume, verdict, enlargement)
-        raise AlignmentError(f"align: {why}; see {candidates}")
+        draw_candidates(out_dir / names.CANDIDATES, stack, volume, verdict, enlargement)
+        raise AlignmentError(f"align: {why}; see {out_dir / names.CANDIDATES}")
+    spacing_mm = _SPACING_MM if options.spacing_mm is None else options.spacing_mm * enlargement
     alignment = align_stack(
         stack,
         volume,
         verdict.best.world_from_stack,
-        spacing_mm=(
-            _SPACING_MM if options.spacing_mm is None else options.spacing_mm * enlargement
-        ),
+        spacing_mm=spacing_mm,
         rounds=options.rounds,
         limits=AffineLimits(),
         seed=options.seed,
         progress=progress,
     )
-    candidates.unlink(missing_ok=True)
+    (out_dir / names.CANDIDATES).unlink(missing_ok=True)
     draw_overview(out_dir / names.OVERVIEW, stack, volume, alignment, enlargement)
     alignment = in_own_size(alignment, enlargement)
     _write_alignment(out_dir, rows, alignment, enlargement)
@@ -132,6 +127,15 @@ def run(
         **_figures(verdict, alignment),
         seconds=round(time.monotonic() - begin, 1),
     )
+
+
+def _progress_since(begin: float) -> Callable[[str], None]:
+    """Logs a line with the seconds since `begin` before it."""
+
+    def progress(line: str) -> None:
+        logger.info("align: %5.0f s  %s", time.monotonic() - begin, line)
+
+    return progress
 
 
 def read_stack(sections: Path, working_pixel_mm: float) -> tuple[list[Prepared], Stack]:
