@@ -24,8 +24,7 @@ from sbr_core.algorithms.alignment.stack_fit import align_stack
 from sbr_core.algorithms.alignment.start import find_start, mm_per_position, orientation_asked
 from sbr_core.algorithms.alignment.verdict import Verdict, doubt
 from sbr_core.artifacts import names
-from sbr_core.artifacts.receipts import matrix_columns
-from sbr_core.artifacts.rows import Prepared, read_rows
+from sbr_core.artifacts.rows import Prepared, matrix_columns, read_rows
 from sbr_core.errors import AlignmentError, ConfigError, ImageError
 from sbr_core.geometry import similarity_scale
 from sbr_core.io.files import write_json
