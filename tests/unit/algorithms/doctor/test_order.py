@@ -56,6 +56,15 @@ def test_a_torn_section_is_no_swap_and_hides_none_beside_it():
     assert _pairs(_fit(range(20), bad=[9])) == []
 
 
+def test_nobody_is_judged_by_a_section_that_is_not_reliable():
+    fit = _fit(range(20))
+    fit[11, 9] = 1.6  # as 9 has it, 11 belongs beside it
+    reliable = np.full(20, True)
+    assert _pairs(fit, reliable) == [(10, 11)]
+    reliable[9] = False
+    assert _pairs(fit, reliable) == []
+
+
 def test_the_ends_and_few_sections_are_not_judged():
     """On one side of them is nothing to compare with."""
     assert _pairs(_fit(_with_swaps(20, 0))) == []

@@ -89,6 +89,15 @@ def test_the_less_asymmetric_a_stack_the_less_sure_a_flip():
     assert sure[-1] == pytest.approx(0.05, abs=0.03), "the prior"
 
 
+def test_a_flip_whose_turn_is_ambiguous_is_no_sure_correction():
+    """A section that looks alike upside down: mirrored, but which way round?"""
+    scores = _scores(_lies(16, s6=(True, 0.0)))
+    sure = judge_poses(scores).flip_confidence[6]
+    half_turn = np.roll(scores, N_ANGLES // 2, axis=-1)
+    scores[6] = np.maximum(scores[6], half_turn[6])
+    assert judge_poses(scores).flip_confidence[6] < 0.6 < sure
+
+
 def test_small_turns_are_left_alone():
     scores = _scores(_lies(16, s6=(False, 35.0)))
     assert judge_poses(scores, min_turn_deg=12).wrong(0.5)[6]
