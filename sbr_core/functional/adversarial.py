@@ -16,7 +16,7 @@ def lsgan(scores: Tensor, goal: float, masks: Tensor) -> Tensor:
     scores : (B, 1, h, w), one per patch.
     goal : 0 or 1.
     masks : (B, 1, H, W), tissue of the images; a patch counts by its share of tissue, since
-        background tells nobody anything.
+        background has no information.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""How much one image tells of another, whatever their contrasts."""
+"""The information that two images share, whatever their contrasts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from torch import Tensor
 _FLAT = 1e-6
 """Entropy below which an image counts as flat: what rounding leaves."""
 _RAREST = 1e-12
+"""Floor of a probability in its logarithm: far below one pixel of any image, so that it changes no
+entropy and keeps the gradient finite where a bin is empty."""
 
 
 def nmi(fixed: Tensor, moving: Tensor, mask: Tensor, bins: int = 20) -> Tensor:
@@ -45,8 +47,8 @@ def nmi(fixed: Tensor, moving: Tensor, mask: Tensor, bins: int = 20) -> Tensor:
     of_fixed, of_moving = _entropy(joint.sum(2)), _entropy(joint.sum(1))
     of_both = _entropy(joint.flatten(1))
     known = of_both > _FLAT
-    told = (of_fixed + of_moving) / torch.where(known, of_both, 1.0) - 1.0
-    return torch.where(known, told, 0.0).mean()
+    shared = (of_fixed + of_moving) / torch.where(known, of_both, 1.0) - 1.0
+    return torch.where(known, shared, 0.0).mean()
 
 
 def _shares(image: Tensor, bins: int) -> Tensor:

@@ -175,26 +175,26 @@ class Generator(nn.Module):
             raise ValueError(
                 f"expected (B, 1, H, W), sides multiples of 8, found {tuple(image.shape)}"
             )
-        found, levels = {0: image}, []
+        features, levels = {0: image}, []
         last = max(layers, default=0) if stop_early else self.n_layers
         if last == 0:
-            return image, [found[layer] for layer in layers], levels
+            return image, [features[layer] for layer in layers], levels
         x = self.stem(F.pad(image, (3, 3, 3, 3), mode="reflect"))
         x = F.relu(instance_norm(x.contiguous(memory_format=torch.channels_last)))
         for number, down in enumerate(self.down, 1):
             levels.append(x)
-            x = found[number] = down(x)
+            x = features[number] = down(x)
             if number == last:
-                return x, [found[layer] for layer in layers], levels
+                return x, [features[layer] for layer in layers], levels
             x = F.relu(instance_norm(x))
         for number, block in enumerate(self.blocks):
             x = block(x)
             if number == 0:
-                found[4] = x
+                features[4] = x
                 if last == 4:
                     break
-        found[5] = x
-        return x, [found[layer] for layer in layers], levels
+        features[5] = x
+        return x, [features[layer] for layer in layers], levels
 
 
 def generator_architecture(options: GeneratorNetwork) -> dict[str, Any]:

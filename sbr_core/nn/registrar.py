@@ -211,8 +211,8 @@ class PyramidRegistrar(Registrar):
             if level < self.levels - 1:
                 velocity = upsample_velocity(velocity, of_fixed.shape[-2:])
                 # four squarings are enough to look features up
-                found = exponentiate(velocity, 4)
-                of_moving = warp(of_moving.float(), found).to(of_moving.dtype)
+                disp_px = exponentiate(velocity, 4)
+                of_moving = warp(of_moving.float(), disp_px).to(of_moving.dtype)
             seen = [of_fixed, of_moving, velocity.to(of_fixed.dtype)]
             if level:
                 seen.append(correlation(of_fixed, of_moving, self.radius_px))

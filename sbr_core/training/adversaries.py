@@ -26,7 +26,7 @@ def maker_loss(discriminator: nn.Module, made: Tensor, masks: Tensor) -> Tensor:
 def judge_loss(
     discriminator: nn.Module, real: Tensor, real_masks: Tensor, made: Tensor, made_masks: Tensor
 ) -> Tensor:
-    """What the discriminator minimises: real ones told from made ones, which are detached here.
+    """What the discriminator minimises, to separate real from made ones, which are detached.
 
     Half the sum of both kinds (Mao et al. 2017, equation 9, a = 0, b = 1).
 

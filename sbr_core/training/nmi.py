@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class NmiTask:
-    """A section and its MRI plane, registered both ways by what one tells of the other.
+    """A section and its MRI plane, registered both ways by the information they share.
 
     Parameters
     ----------
@@ -50,8 +50,8 @@ class NmiTask:
         moving = torch.cat((batch.section, batch.plane))
         moving_tissue = torch.cat((batch.section_tissue, batch.plane_tissue))
         warped, warped_tissue = warp(torch.cat((moving, moving_tissue), 1), disp_px).split(1, 1)
-        # where both show tissue: an outline tells more than all anatomy within, and that of an MRI
-        # with fluid or medium around the brain is another one
+        # where both show tissue: an outline has more information than all anatomy within, and that
+        # of an MRI with fluid or medium around the brain is another one
         overlap = torch.cat((batch.plane_tissue, batch.section_tissue)) * (warped_tissue >= 0.5)
         losses = {
             "nmi": nmi(fixed, warped, overlap, options.bins),

@@ -60,7 +60,7 @@ class RegistrarTask:
         self.modules = {"registrar": registrar}
         self.registrar, self.options = registrar, options
         self.planes = planes
-        # the rim around the tissue tells where the outline is
+        # the rim around the tissue shows where the outline is
         self.masks = dilate(masks, options.mask_dilation_px)
         self.pairs = neighbour_pairs(positions_mm, options.neighbours)
 

@@ -48,7 +48,7 @@ def draw_places(tissue: Tensor, stride: int, n: int, rng: torch.Generator) -> Te
     return (torch.rand(inside.shape, generator=rng) - 2.0 * ~inside).topk(m, dim=1).indices
 
 
-def take(features: Tensor, places: Tensor) -> Tensor:
+def features_at(features: Tensor, places: Tensor) -> Tensor:
     """Features (B, C, h, w) at places (B, M): (B, M, C)."""
     flat = features.flatten(2)
     index = places.to(features.device)[:, None].expand(-1, features.shape[1], -1)
@@ -139,11 +139,11 @@ class SbrTask(ThroughRegistrar):
                 draw_places(tissue, stride, options.n_samples, rng)
                 for stride in generator.layer_strides
             ]
-            described = self.projection([take(f, p) for f, p in zip(query, places, strict=True)])
+            at_places = [features_at(f, p) for f, p in zip(query, places, strict=True)]
+            described = self.projection(at_places)
             with torch.no_grad():
-                target = self.projection(
-                    [take(f.detach(), p) for f, p in zip(key, places, strict=True)]
-                )
+                at_places = [features_at(f.detach(), p) for f, p in zip(key, places, strict=True)]
+                target = self.projection(at_places)
             losses[name] = patch_nce(described, target, options.temperature)
         contrast = losses["nce_section"] + losses["nce_plane"]
         losses["loss"] = losses["l1"] + options.contrastive_weight * contrast  # equation 7
@@ -191,7 +191,7 @@ class SbrRTask(SbrTask):
 
 
 class SbrGTask(SbrTask):
-    """SbR-G: a discriminator tells synthesised sections from MRI planes, G learns to pass."""
+    """SbR-G: a discriminator separates synthesised sections from MRI planes, G learns to pass."""
 
     name = "train sbr_g"
     watched = "l1"

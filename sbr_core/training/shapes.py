@@ -236,7 +236,7 @@ def _draw_pose(shape: tuple[int, int], rng: torch.Generator) -> Tensor:
 class ShapesTask:
     """A registrar that learns to find known deformations of shapes.
 
-    The loss is the distance between the found and the true displacement in the tissue, and that
+    The loss is the distance between the estimated and the true displacement in the tissue, and that
     between their derivatives everywhere. Where the images do not tell, the best guess is a small
     deformation, so the network stays put before a section that is still badly synthesised.
 

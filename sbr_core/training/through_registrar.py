@@ -37,7 +37,8 @@ class ThroughRegistrar:
 
         Over the first half of `warmup_fraction` the section is left where its affine put it or,
         with `warmup_start: section`, where R puts the section itself, which a registrar that was
-        trained on unlike contrasts can tell roughly; over the second half R(T, G(S)) takes over.
+        trained on different contrasts estimates roughly; over the second half R(T, G(S)) takes
+        over.
         Without `registrar_gradient` R's answer is taken as given: G learns to look like T where it
         was put, not to steer R.
         """

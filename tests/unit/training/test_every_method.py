@@ -93,7 +93,9 @@ def moved(module, before):
 
 @pytest.mark.parametrize("method", TRAINED_METHODS)
 def test_a_known_shift_is_found_and_only_those_learn_who_should(method, recovered, tmp_path):
-    task = small_task(method, recovered[0], steps=120)
+    # a registrar that starts from nothing needs longer than a synthesis through a trained one
+    steps = 60 if method in SHARED_REGISTRAR_METHODS else 120
+    task = small_task(method, recovered[0], steps=steps)
     before = {name: state(module) for name, module in task.modules.items()}
     registrar_before = state(task.registrar)
     rows = run(task, tmp_path)
@@ -144,7 +146,7 @@ def test_a_registrar_that_starts_as_the_shared_one_answers_like_it_and_learns(
 def test_the_same_seed_gives_the_same_weights(method, recovered, tmp_path):
     ends = []
     for folder in ("a", "b"):
-        task = small_task(method, recovered[0], steps=4)
+        task = small_task(method, recovered[0], steps=2)
         run(task, tmp_path / folder)
         ends.append({name: state(module) for name, module in task.modules.items()})
     for name, tensors in ends[0].items():

@@ -23,7 +23,7 @@ from sbr_core.training.predict import (
     predict,
 )
 from sbr_core.training.registrar import neighbour_pairs
-from sbr_core.training.sbr import SbrTask, draw_places, take
+from sbr_core.training.sbr import SbrTask, draw_places, features_at
 
 CPU = torch.device("cpu")
 
@@ -207,7 +207,7 @@ def test_descriptors_are_drawn_from_tissue_only_and_no_place_twice():
 
 def test_descriptors_are_taken_where_the_places_say():
     features = torch.arange(2 * 3 * 4 * 5.0).view(2, 3, 4, 5)
-    taken = take(features, torch.tensor([[7], [19]]))
+    taken = features_at(features, torch.tensor([[7], [19]]))
     assert torch.equal(taken[0, 0], features[0, :, 1, 2])
     assert torch.equal(taken[1, 0], features[1, :, 3, 4])
 
