@@ -27,7 +27,7 @@ import itertools
 import json
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ from machine import heading
 from scipy.spatial.transform import Rotation
 
 from sbr_core.algorithms.alignment.pose_search import search
-from sbr_core.algorithms.alignment.scenes import coarse_scenes, turned_world
+from sbr_core.algorithms.alignment.scenes import coarse_scenes
 from sbr_core.algorithms.alignment.stack import Stack, centred_affines
 from sbr_core.algorithms.alignment.verdict import judge
 from sbr_core.algorithms.simulation.truth import true_world_from_section_mm
@@ -210,7 +210,7 @@ def main() -> None:
     reached, errors, angles, seconds, cpu = 0, [], [], [], []
     for case in chosen:
         begin, cpu_begin = time.monotonic(), time.process_time()
-        moved = turned_world(scenes[1], case.change)
+        moved = replace(scenes[1], mm_from_index=case.change @ scenes[1].mm_from_index)
         verdict = judge(search(scenes[0], moved))
         seconds.append(time.monotonic() - begin)
         cpu.append(time.process_time() - cpu_begin)

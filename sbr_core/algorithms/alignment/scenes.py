@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -120,8 +120,3 @@ def tissue_points_mm(stack: Scene) -> np.ndarray:
     """(n, 3) stack mm of some 300 voxels of tissue, by which poses are compared."""
     where = np.argwhere((stack.tissue > 0.5) & stack.known)
     return apply(stack.mm_from_index, where[:: max(1, len(where) // 300)])
-
-
-def turned_world(scene: Scene, new_world_from_world: np.ndarray) -> Scene:
-    """The same MRI in a world that was turned, mirrored, scaled or shifted."""
-    return replace(scene, mm_from_index=new_world_from_world @ scene.mm_from_index)
