@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sbr_core.artifacts.names import STACK_TO_SECTION, STACK_TRANSFORM, section_file
-from sbr_core.artifacts.receipts import file_of, matrix_of, read_table
+from sbr_core.artifacts.names import MASK, STACK_TO_SECTION, STACK_TRANSFORM, section_file
+from sbr_core.artifacts.rows import Affine, Prepared, read_rows
 from sbr_core.geometry import apply, scaling
 from sbr_core.io.transforms import (
     read_section_transform,
@@ -35,30 +35,29 @@ from sbr_core.io.volumes import read_plane
 def section_errors(results: Path, truth: dict, method: str | None) -> dict[str, np.ndarray]:
     """Per section (n, 3): found minus true world position of its tissue pixels, mm."""
     world_from_stack = np.linalg.inv(read_stack_from_world(results / "align" / STACK_TRANSFORM))
-    affines = {r["section"]: r for r in read_table(results / "align_sections" / "sections.tsv")}
-    table = results / "prepare" / "sections.tsv"
+    affines = {r.section: r for r in read_rows(results / "align_sections" / "sections.tsv", Affine)}
     true_world_from_stack = np.array(truth["world_from_stack"])
     errors = {}
-    for row in read_table(table):
-        name = row["section"]
+    for row in read_rows(results / "prepare" / "sections.tsv", Prepared):
+        name = row.section
         if name not in affines:
             continue
-        section_from_working = np.array(matrix_of(row, "g"))
-        mask = read_plane(file_of(table, row, "_mask.nii.gz"))[0] > 0
-        working_mm = np.argwhere(mask)[:, ::-1] * row["working_pixel_mm"]
+        section_from_working = row.section_mm_from_working_mm
+        mask = read_plane(row.file(MASK))[0] > 0
+        working_mm = np.argwhere(mask)[:, ::-1] * row.working_pixel_mm
         if method is None:
-            plane_mm = apply(np.linalg.inv(matrix_of(affines[name], "a")), working_mm)
+            plane_mm = apply(np.linalg.inv(affines[name].working_mm_from_plane_mm), working_mm)
         else:
             # points section -> plane are what resamples the stack's plane onto the section
             inverse = section_file(results / method, name, STACK_TO_SECTION)
             plane_mm = read_section_transform(inverse).map(apply(section_from_working, working_mm))
-        found = _world(world_from_stack, plane_mm, row["position_mm"])
-        file_px = apply(scaling(1 / row["pixel_size_mm"]) @ section_from_working, working_mm)
+        found = _world(world_from_stack, plane_mm, row.position_mm)
+        file_px = apply(scaling(1 / row.pixel_size_mm) @ section_from_working, working_mm)
         section_from_plane_px = np.eye(3)
         section_from_plane_px[:2] = truth["section_from_plane_px"][name]
         true_plane_mm = truth["pixel_mm"] * apply(np.linalg.inv(section_from_plane_px), file_px)
         # where the manifest is known to be wrong about the place, the truth says so
-        true_position_mm = truth.get("position_mm", {}).get(name, row["position_mm"])
+        true_position_mm = truth.get("position_mm", {}).get(name, row.position_mm)
         errors[name] = found - _world(true_world_from_stack, true_plane_mm, true_position_mm)
     return errors
 

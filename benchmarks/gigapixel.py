@@ -30,7 +30,7 @@ import machine
 import numpy as np
 import tifffile
 
-from sbr_core.artifacts.receipts import matrix_of, read_table
+from sbr_core.artifacts.rows import Prepared, read_rows
 from sbr_core.io.volumes import read_plane
 
 SECTION_MM = 65.536
@@ -110,16 +110,16 @@ def prepare(
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{name}: sbr prepare ended with {process.returncode}")
-    (row,) = read_table(receipt)
+    (row,) = read_rows(receipt, Prepared)
     return row, usage.ru_maxrss * 1024 / 1e6, seconds
 
 
-def dot_error_px(row: dict[str, object], folder: Path, pixel_mm: float) -> float:
+def dot_error_px(row: Prepared, folder: Path, pixel_mm: float) -> float:
     """How far the dot is from where it was put, in working pixels."""
-    image, _ = read_plane(folder / "sections" / f"{row['section']}_image.nii.gz")
+    image, _ = read_plane(folder / "sections" / f"{row.section}_image.nii.gz")
     bright = image > 0.85 * image.max()
     y, x = (float(np.mean(axis)) for axis in np.nonzero(bright))
-    section_mm = np.asarray(matrix_of(row, "g")) @ [x * WORKING_MM, y * WORKING_MM, 1]
+    section_mm = row.section_mm_from_working_mm @ [x * WORKING_MM, y * WORKING_MM, 1]
     truth_mm = np.array(DOT) * SECTION_MM - pixel_mm / 2
     return float(np.linalg.norm(section_mm[:2] - truth_mm)) / WORKING_MM
 
@@ -150,7 +150,7 @@ def main() -> int:
         off = dot_error_px(row, work / name, SECTION_MM / side)
         path.unlink()
         good &= peak_mb < 1000 * arguments.target_gb and off < 0.5
-        step = f"1 : {float(row['read_step']):g}"
+        step = f"1 : {row.read_step:g}"
         figures = f"{size / 1e9:.2f} | {step} | {peak_mb:.0f} | {seconds:.1f} | {off:.2f}"
         print(f"| {name} | {figures} |", flush=True)
     return 0 if good else 1

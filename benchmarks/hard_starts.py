@@ -27,7 +27,7 @@ from any_start import sbr
 from bigbrain_alignment import section_errors
 from machine import heading
 
-from sbr_core.artifacts.receipts import read_table
+from sbr_core.artifacts.rows import Row, read_rows
 from sbr_core.geometry import similarity_scale
 from sbr_core.io.manifests import read_manifest
 from sbr_core.io.tables import read_tsv, write_tsv
@@ -200,7 +200,7 @@ def main() -> None:
 
 def _placed(folder: Path) -> int:
     """Sections that have an MRI plane and so an affine."""
-    return len(read_table(folder / "align_sections" / "sections.tsv"))
+    return len(read_rows(folder / "align_sections" / "sections.tsv", Row))
 
 
 if __name__ == "__main__":

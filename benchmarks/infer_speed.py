@@ -37,8 +37,9 @@ GREEDY = "-m NMI -n 100x100x40 -s 3.0vox 1.0vox -sv"
 
 def prepared(data: Path, work: Path, n: int) -> tuple[list[np.ndarray], ...]:
     """T, their masks, S, their masks, of `n` sections evenly spread, at the file's pixel."""
-    from sbr_core.artifacts.networks import read_planes
-    from sbr_core.artifacts.receipts import read_table
+    from sbr_core.artifacts.names import LINEAR, LINEAR_MASK, MRI, MRI_MASK
+    from sbr_core.artifacts.rows import Affine, Plane, read_rows
+    from sbr_core.artifacts.training_data import read_images
     from sbr_core.config import (
         AlignSectionsOptions,
         IntensityOptions,
@@ -67,17 +68,9 @@ def prepared(data: Path, work: Path, n: int) -> tuple[list[np.ndarray], ...]:
         strict=True,
     )
     rule = IntensityOptions()
-    planes = read_planes(
-        tables["resample"], read_table(tables["resample"]), "_mri.nii.gz", "_mrimask.nii.gz", rule
-    )
-    sections = read_planes(
-        tables["align"],
-        read_table(tables["align"]),
-        "_linear.nii.gz",
-        "_linearmask.nii.gz",
-        rule,
-    )
-    return *planes[:2], *sections[:2]
+    planes = read_images(read_rows(tables["resample"], Plane), MRI, MRI_MASK, rule)
+    sections = read_images(read_rows(tables["align"], Affine), LINEAR, LINEAR_MASK, rule)
+    return planes.images, planes.masks, sections.images, sections.masks
 
 
 def greedy_step(folder: Path | None, threads: int) -> Callable | None:

@@ -30,9 +30,10 @@ import yaml
 from machine import heading
 from torch import Tensor
 
-from sbr_core.artifacts.names import SHIPPED_REGISTRAR, STACK_TRANSFORM
-from sbr_core.artifacts.networks import load_registrar, read_planes, registrar_architecture, stacked
-from sbr_core.artifacts.receipts import read_table
+from sbr_core.artifacts.names import MRI, MRI_MASK, SHIPPED_REGISTRAR, STACK_TRANSFORM
+from sbr_core.artifacts.networks import load_registrar
+from sbr_core.artifacts.rows import Plane, read_rows
+from sbr_core.artifacts.training_data import read_images, stacked
 from sbr_core.config import (
     UNLIMITED_STEPS,
     AugmentOptions,
@@ -46,9 +47,10 @@ from sbr_core.functional.warp import jacobian_determinant, warp
 from sbr_core.io.files import write_json
 from sbr_core.io.manifests import read_manifest
 from sbr_core.io.transforms import write_stack_from_world
-from sbr_core.nn.registrar import Registrar, build_registrar
+from sbr_core.nn.registrar import Registrar, build_registrar, registrar_architecture
 from sbr_core.stages import prepare_mri, resample
-from sbr_core.training.loop import checkpoint_key, fingerprint, open_checkpoints, train
+from sbr_core.training.checkpoints import checkpoint_key, fingerprint, open_checkpoints
+from sbr_core.training.loop import train
 from sbr_core.training.registrar import RegistrarTask
 
 BIGBRAIN_GRID = {"rows": 303, "columns": 348, "spacing_mm": 0.4}
@@ -77,11 +79,8 @@ def mri_planes(
         }
     rows = rows[::every]
     resample.run(ResampleOptions(), rows=rows, out_dir=work, receipt=receipt, **where)
-    table = read_table(receipt)
-    images, masks, kept, _ = read_planes(
-        receipt, table, "_mri.nii.gz", "_mrimask.nii.gz", IntensityOptions()
-    )
-    return stacked(images), stacked(masks), [float(table[i]["position_mm"]) for i in kept]
+    read = read_images(read_rows(receipt, Plane), MRI, MRI_MASK, IntensityOptions())
+    return stacked(read.images), stacked(read.masks), [row.position_mm for row in read.rows]
 
 
 def known_fields(masks: Tensor, mean_px: float, seed: int) -> Tensor:

@@ -12,33 +12,18 @@ fingerprint and files still match is not computed again.
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sbr_core.artifacts.rows import Row, columns_of, inside, stage_dir, write_columns
+from sbr_core.artifacts.rows import Row, columns_of, inside, write_columns
 from sbr_core.errors import ReceiptError, SbrError, StorageError
-from sbr_core.io.files import read_json, sha256_file, sha256_of, write_json
+from sbr_core.io.files import read_json, sha256_file, write_json
 from sbr_core.io.provenance import versions
-from sbr_core.io.tables import read_tsv
 
 logger = logging.getLogger(__name__)
-
-_TEXT = {
-    "section",
-    "status",
-    "message",
-    "image",
-    "image_channel",
-    "labels",
-    "polarity",
-    "fingerprint",
-    "stain",
-    "channel",
-}
 
 
 @dataclass(frozen=True)
@@ -167,74 +152,3 @@ def _sweep(out_dir: Path, chunk: str, sections: set[str]) -> None:
             continue
         if ours:
             _forget(sidecar, out_dir)
-
-
-def read_table(
-    table: Path, *, only_ok: bool = True, verify: Iterable[str] | bool = True
-) -> list[dict[str, Any]]:
-    """Rows of a receipt or a collected table, numbers as floats, `files` as a dict.
-
-    Parameters
-    ----------
-    only_ok : leave out sections whose status is not ``ok``.
-    verify : check that the files exist and have the recorded sha256; an iterable of name
-        endings checks only those files.
-
-    Raises
-    ------
-    ReceiptError
-        A listed file is missing or is not what the receipt says.
-    """
-    table = Path(table)
-    rows: list[dict[str, Any]] = []
-    for text in read_tsv(table)[1]:
-        if only_ok and text["status"] != "ok":
-            continue
-        row: dict[str, Any] = {k: v if k in _TEXT else _value(v) for k, v in text.items()}
-        row["files"] = json.loads(text.get("files") or "{}")
-        rows.append(row)
-        if verify is False:
-            continue
-        for name, sha256 in row["files"].items():
-            if verify is not True and not name.endswith(tuple(verify)):
-                continue
-            path = stage_dir(table) / name
-            if not path.is_file():
-                raise ReceiptError(f"{path}: missing, although {table} lists it")
-            if sha256_file(path) != sha256:
-                raise ReceiptError(f"{path}: is not the file that {table} lists (sha256 differs)")
-    return rows
-
-
-def _value(text: str) -> Any:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def file_of(table: Path, row: Mapping[str, Any], ending: str) -> Path:
-    """The one file of a row whose name ends with `ending`."""
-    names = [n for n in row["files"] if n.endswith(ending)]
-    if len(names) != 1:
-        raise ReceiptError(f"{table}: section {row['section']!r} lists no file …{ending}")
-    return stage_dir(table) / names[0]
-
-
-def pixels_digest(row: Mapping[str, Any]) -> str:
-    """What a prepared section looks like, as a digest: its image, mask and place in the file.
-
-    Unlike the fingerprint it stays the same when only labels, stain or the like are edited.
-    """
-    files = {n: s for n, s in row["files"].items() if n.endswith(("_image.nii.gz", "_mask.nii.gz"))}
-    return sha256_of([files, matrix_of(row, "g")])
-
-
-def matrix_of(row: Mapping[str, Any], letter: str) -> list[list[float]]:
-    """The 3x3 matrix stored as columns ``{letter}00`` … ``{letter}12``."""
-    return [[float(row[f"{letter}{i}{j}"]) for j in range(3)] for i in range(2)] + [[0.0, 0.0, 1.0]]
-
-
-def matrix_columns(matrix: Any, letter: str) -> dict[str, float]:
-    """A 3x3 matrix as columns ``{letter}00`` … ``{letter}12``."""
-    return {f"{letter}{i}{j}": float(matrix[i][j]) for i in range(2) for j in range(3)}

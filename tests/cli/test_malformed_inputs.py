@@ -20,7 +20,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from sbr_core.artifacts.receipts import read_table
+from sbr_core.artifacts.rows import Prepared, read_rows
 from sbr_core.cli import main
 from sbr_core.io.volumes import read_plane
 
@@ -344,8 +344,8 @@ def test_a_file_is_read_or_refused_in_one_line(tmp_path, capsys, good_mask, name
     manifest.write_text(f"{COLUMNS}\nx\t{cell}\t1\t{pixel_mm}\n", encoding="utf-8")
     if words is READS:
         assert _prepare(manifest, out) == 0
-        (row,) = read_table(out / "chunks" / "1of1.tsv", only_ok=False)
-        assert row["status"] == "ok", row["message"]
+        (row,) = read_rows(out / "chunks" / "1of1.tsv", Prepared, only_ok=False)
+        assert row.status == "ok", row.message
         mask = read_plane(out / "sections" / "x_mask.nii.gz")[0] > 0
         dice = 2 * np.sum(mask & good_mask) / (mask.sum() + good_mask.sum())
         assert dice > 0.97
@@ -355,8 +355,8 @@ def test_a_file_is_read_or_refused_in_one_line(tmp_path, capsys, good_mask, name
     assert all(word in line for word in words) and file in line, line
     if name not in ROW_FAULTS:  # otherwise the brain goes on without the section
         assert _prepare(manifest, tmp_path / "lenient") == 0
-        (row,) = read_table(tmp_path / "lenient" / "chunks" / "1of1.tsv", only_ok=False)
-        assert row["status"] == "failed" and row["message"] in line
+        (row,) = read_rows(tmp_path / "lenient" / "chunks" / "1of1.tsv", Prepared, only_ok=False)
+        assert row.status == "failed" and row.message in line
 
 
 GOOD_ROW = f"g\tg.png\t1\t{PIXEL_MM}"
@@ -457,8 +457,8 @@ def test_a_table_is_read_or_refused_in_one_line(tmp_path, capsys, name):
     code = _prepare(manifest, out, "--strict")
     if words is READS:
         assert code == 0, capsys.readouterr().err
-        (row,) = read_table(out / "chunks" / "1of1.tsv")
-        assert (row["section"], row["pixel_size_mm"]) == ("g", 0.5)
+        (row,) = read_rows(out / "chunks" / "1of1.tsv", Prepared)
+        assert (row.section, row.pixel_size_mm) == ("g", 0.5)
         return
     assert code == 2
     line = _line(capsys, out)
@@ -485,9 +485,9 @@ def test_sections_of_several_sizes_and_kinds_are_one_brain(tmp_path):
     rows = f"a\ta.png\t1\t{PIXEL_MM}\nb\tb.tif\t2\t{PIXEL_MM}\n"
     (tmp_path / "sections.tsv").write_text(f"{COLUMNS}\n{rows}")
     assert _prepare(tmp_path / "sections.tsv", tmp_path / "out") == 0
-    found = read_table(tmp_path / "out" / "chunks" / "1of1.tsv")
-    assert [row["status"] for row in found] == ["ok", "ok"]
-    assert found[1]["tissue_mm2"] == pytest.approx(found[0]["tissue_mm2"], rel=0.03)
+    found = read_rows(tmp_path / "out" / "chunks" / "1of1.tsv", Prepared)
+    assert [row.status for row in found] == ["ok", "ok"]
+    assert found[1].tissue_mm2 == pytest.approx(found[0].tissue_mm2, rel=0.03)
 
 
 def _of_stated_size(folder, stated_um, pixel_mm=PIXEL_MM):
@@ -511,12 +511,12 @@ def _of_stated_size(folder, stated_um, pixel_mm=PIXEL_MM):
 def test_a_pixel_size_that_the_file_contradicts_is_warned_of(tmp_path, capsys, stated_um, words):
     assert _prepare(_of_stated_size(tmp_path, stated_um), tmp_path / "out") == 0
     told = [line for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
-    (row,) = read_table(tmp_path / "out" / "chunks" / "1of1.tsv")
+    (row,) = read_rows(tmp_path / "out" / "chunks" / "1of1.tsv", Prepared)
     if words is None:
-        assert not told and not row["message"]
+        assert not told and not row.message
         return
     assert len(told) == 1 and "a.ome.tif" in told[0] and "section 'a'" in told[0]
-    assert all(word in told[0] and word in row["message"] for word in words)
+    assert all(word in told[0] and word in row.message for word in words)
 
 
 @pytest.mark.parametrize(
@@ -539,8 +539,8 @@ def test_a_pixel_size_in_another_unit_is_refused_as_the_file_says(
     assert "prepare.contradicted_pixel_size: warn" in line
     out, options = tmp_path / "trusted", '{"contradicted_pixel_size": "warn"}'
     assert _prepare(manifest, out, "--strict", "--options", options) == 0
-    (row,) = read_table(out / "chunks" / "1of1.tsv")
-    assert row["pixel_size_mm"] == PIXEL_MM and all(word in row["message"] for word in words)
+    (row,) = read_rows(out / "chunks" / "1of1.tsv", Prepared)
+    assert row.pixel_size_mm == PIXEL_MM and all(word in row.message for word in words)
 
 
 def test_a_file_that_may_not_be_read(tmp_path, capsys):

@@ -11,8 +11,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sbr_core.artifacts.receipts import SectionResult, read_table, run_sections
-from sbr_core.artifacts.rows import Row
+from sbr_core.artifacts.receipts import SectionResult, run_sections
+from sbr_core.artifacts.rows import Row, read_rows
 from sbr_core.cli import build_parser, options_of
 from sbr_core.io.files import write_text
 from sbr_core.io.manifests import rows_from
@@ -82,11 +82,11 @@ def run(command, arguments):
         for name in ("mri.nii.gz", "mri_mask.nii.gz", "mri.json"):
             write_text(out_dir / name, digest(options, arguments["mri"]))
     elif command == "doctor":
-        assert read_table(arguments["prepared"]), "the doctor came before its table"
+        assert read_rows(arguments["prepared"], Row), "the doctor came before its table"
         for name in ("findings.tsv", "contact_sheet.png", "doctor.json"):
             write_text(out_dir / name, digest(options, arguments["prepared"]))
     elif command == "align":
-        assert read_table(arguments["sections"]), "the global fit came before its table"
+        assert read_rows(arguments["sections"], Row), "the global fit came before its table"
         for name in (
             "from-stack_to-mri_mode-image_xfm.txt",
             "plane_grid.json",
@@ -101,14 +101,14 @@ def run(command, arguments):
         ending = ["sections/{section}_mri.nii.gz"]
         return per_section(arguments, bare, ending, options, *([fit] if fit else []))
     elif command in ("align-sections", "infer"):
-        prepared = {r["section"]: r for r in read_table(arguments["prepared"])}
-        planes = {r["section"] for r in read_table(arguments["planes"])}
+        prepared = {r.section: vars(r) for r in read_rows(arguments["prepared"], Placed)}
+        planes = {r.section for r in read_rows(arguments["planes"], Row)}
         assert planes == set(prepared), f"planes of {planes}, sections {set(prepared)}"
         networks = [arguments[k] for k in ("registrar", "weights") if arguments.get(k)]
         ending = ["sections/{section}_linear.nii.gz"]
         return per_section(arguments, list(prepared.values()), ending, options, *networks)
     elif command in ("train-registrar", "train"):
-        assert read_table(arguments["planes"]), "training came before its table"
+        assert read_rows(arguments["planes"], Row), "training came before its table"
         for name in ("weights.safetensors", "loss.tsv", "loss.png"):
             write_text(out_dir / name, digest(command, options))
     elif command == "reassemble":

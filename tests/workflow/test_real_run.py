@@ -28,8 +28,7 @@ from sbr_core.algorithms.planes import resample_plane
 from sbr_core.algorithms.sections import grid_px, resample_section
 from sbr_core.algorithms.simulation.truth import true_section_mm_from_world
 from sbr_core.artifacts.names import SECTION_TO_STACK, section_file
-from sbr_core.artifacts.receipts import read_table
-from sbr_core.geometry import PlaneGrid
+from sbr_core.artifacts.rows import Inferred, Plane, Prepared, read_rows
 from sbr_core.io.images import read_section, write_png
 from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.transforms import (
@@ -364,13 +363,12 @@ def add_prealigned_pair(lab, pixel_mm: float = 1.0) -> None:
     mri = read_volume(results / "prepare" / "mri.nii.gz")
     mask = read_volume(results / "prepare" / "mri_mask.nii.gz")
     mri_scale = 255 / float(np.quantile(mri.data[mask.data > 0], 0.9999))
-    planes = {row["section"]: row for row in read_table(results / "resample" / "sections.tsv")}
+    planes = {row.section: row for row in read_rows(results / "resample" / "sections.tsv", Plane)}
     rows = []
-    for row in read_table(results / "prepare" / "sections.tsv"):
-        section, plane = row["section"], planes[row["section"]]
-        working = PlaneGrid((int(plane["rows"]), int(plane["columns"])), plane["spacing_mm"])
-        grid = working.at_spacing(pixel_mm)
-        where = (mri.world_from_voxel, stack_from_world, grid, row["position_mm"])
+    for row in read_rows(results / "prepare" / "sections.tsv", Prepared):
+        section = row.section
+        grid = planes[section].grid.at_spacing(pixel_mm)
+        where = (mri.world_from_voxel, stack_from_world, grid, row.position_mm)
         inside = resample_plane(mask.data.astype(np.float32), *where, order=1) > 0.5
         # 1 at least, so that what is not 0 is the brain
         plane_image = np.where(
@@ -379,9 +377,9 @@ def add_prealigned_pair(lab, pixel_mm: float = 1.0) -> None:
         transform = read_section_transform(
             section_file(results / "linear", section, SECTION_TO_STACK)
         )
-        section_px = transform.map(grid_px(grid.shape) * grid.spacing_mm) / row["pixel_size_mm"]
-        image = read_section(Path(lab.folder / row["image"]))
-        image = resample_section(image, section_px, background=row["background"])
+        section_px = transform.map(grid_px(grid.shape) * grid.spacing_mm) / row.pixel_size_mm
+        image = read_section(Path(lab.folder / row.image))
+        image = resample_section(image, section_px, background=row.background)
         # 8-bit files are read as [0, 1]
         pictures = {"image": image * 255, "mri_image": plane_image}
         for kind, picture in pictures.items():
@@ -396,7 +394,7 @@ def add_prealigned_pair(lab, pixel_mm: float = 1.0) -> None:
             {
                 "section": section,
                 **{k: f"{k}/{section}.png" for k in ("image", "mri_image", "mri_mask")},
-                "position_mm": row["position_mm"],
+                "position_mm": row.position_mm,
             }
         )
     sheet = lab.folder / "config" / "brains.tsv"
@@ -427,17 +425,15 @@ def test_same_brain_at_another_pixel_size_and_depth_gets_the_same_deformation(
     assert sha256_of_files(lab.folder / DEMO) == before
 
     lengths_mm, apart_mm = [], []
-    for row in read_table(lab.folder / tables["coarse"]):
+    for row in read_rows(lab.folder / tables["coarse"], Inferred):
         coarse, fine = (
             read_section_transform(
-                section_file(
-                    lab.folder / "results" / name / "sbr", row["section"], SECTION_TO_STACK
-                )
+                section_file(lab.folder / "results" / name / "sbr", row.section, SECTION_TO_STACK)
             )
             for name in ("coarse", "fine")
         )
         mask, spacing_mm = read_plane(
-            lab.folder / "results/coarse/resample/sections" / f"{row['section']}_mrimask.nii.gz"
+            lab.folder / "results/coarse/resample/sections" / f"{row.section}_mrimask.nii.gz"
         )
         plane_mm = np.argwhere(mask > 0)[:, ::-1] * spacing_mm
         found = coarse.map(plane_mm)

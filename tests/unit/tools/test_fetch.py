@@ -14,7 +14,7 @@ from paper_data import (
     write_list,
 )
 
-from sbr_core.artifacts.receipts import read_table
+from sbr_core.artifacts.rows import Row, read_rows
 from sbr_core.cli import main
 from sbr_core.config import PrepareOptions, ResampleOptions
 from sbr_core.io.images import read_labels
@@ -65,7 +65,7 @@ def assert_can_be_prepared(rows, folder, working_pixel_mm):
         strict=True,
     )
     for stage in ("prepare", "resample"):
-        assert len(read_table(folder / stage / "chunks" / "0.tsv")) == len(rows)
+        assert len(read_rows(folder / stage / "chunks" / "0.tsv", Row)) == len(rows)
 
 
 def test_allen_is_ready_to_run(repository_of, tmp_path, capsys):
