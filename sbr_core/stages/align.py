@@ -24,10 +24,10 @@ from sbr_core.algorithms.alignment.stack_fit import align_stack
 from sbr_core.algorithms.alignment.start import find_start, mm_per_position, orientation_asked
 from sbr_core.algorithms.alignment.verdict import Verdict, doubt
 from sbr_core.artifacts import names
-from sbr_core.artifacts.rows import Prepared, matrix_columns, read_rows
+from sbr_core.artifacts.global_fit import InitialAffine, write_initial, write_plane_grid
+from sbr_core.artifacts.rows import Prepared, read_rows
 from sbr_core.errors import AlignmentError, ConfigError, ImageError
 from sbr_core.geometry import similarity_scale
-from sbr_core.io.files import write_json
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.tables import write_tsv
 from sbr_core.io.transforms import write_stack_from_world
@@ -197,25 +197,12 @@ def _propose_positions(path: Path, rows: Sequence[Prepared], unit_mm: float) -> 
 def _write_alignment(
     out_dir: Path, rows: Sequence[Prepared], alignment: StackAlignment, enlargement: float
 ) -> None:
-    write_json(
-        out_dir / names.PLANE_GRID,
-        {
-            "rows": alignment.grid.shape[0],
-            "columns": alignment.grid.shape[1],
-            "spacing_mm": alignment.grid.spacing_mm,
-            "enlargement": enlargement,
-        },
-    )
-    write_tsv(
+    write_plane_grid(out_dir / names.PLANE_GRID, alignment.grid, enlargement)
+    write_initial(
         out_dir / names.INITIAL_AFFINES,
         [
-            {
-                "section": row.section,
-                "position_mm": row.position_mm,
-                # a section prepared otherwise since is one that this fit never saw
-                "prepared": row.pixels_digest,
-                **matrix_columns(affine, "a"),
-            }
+            # a section prepared otherwise since is one that this fit never saw
+            InitialAffine(row.section, row.position_mm, row.pixels_digest, affine)
             for row, affine in zip(rows, alignment.working_from_plane_mm, strict=True)
         ],
     )

@@ -6,6 +6,13 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from sbr_core.artifacts.global_fit import (
+    InitialAffine,
+    read_initial,
+    read_plane_grid,
+    write_initial,
+    write_plane_grid,
+)
 from sbr_core.artifacts.rows import (
     Affine,
     Inferred,
@@ -173,3 +180,17 @@ def test_a_fingerprint_depends_on_every_input_but_not_on_their_order(tmp_path):
     write_text(tmp_path / "a.txt", "a")
     assert digest_of_file(tmp_path / "a.txt") == sha256_file(tmp_path / "a.txt")
     assert digest_of_file(tmp_path / "none.txt") == ""
+
+
+def test_what_the_global_fit_leaves_comes_back_as_it_was(tmp_path):
+    rows = [InitialAffine("2", 1.5, "x", MATRIX), InitialAffine("1", 3.0, "y", np.eye(3))]
+    write_initial(tmp_path / "a.tsv", rows)
+    back = read_initial(tmp_path / "a.tsv")
+    assert [vars(r) | {"working_mm_from_plane_mm": 0} for r in back] == [
+        vars(r) | {"working_mm_from_plane_mm": 0} for r in rows
+    ]
+    np.testing.assert_array_equal(back[0].working_mm_from_plane_mm, MATRIX)
+    write_plane_grid(tmp_path / "a.json", GRID, 16.0)
+    assert read_plane_grid(tmp_path / "a.json") == (GRID, 16.0)
+    write_text(tmp_path / "old.json", '{"rows": 3, "columns": 4, "spacing_mm": 0.1}')
+    assert read_plane_grid(tmp_path / "old.json") == (GRID, 1.0)
