@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from functools import partial
 
 import nibabel as nib
 import numpy as np
@@ -11,11 +12,15 @@ import pytest
 import tifffile
 import torch
 
+from sbr_core.artifacts.rows import Affine, Plane, Prepared, write_rows
 from sbr_core.cli import main
+from sbr_core.geometry import PlaneGrid
+from sbr_core.io.files import sha256_file, write_text
 from sbr_core.io.images import write_png
 from sbr_core.io.manifests import read_manifest as read_rows
 from sbr_core.io.manifests import rows_to_json
 from sbr_core.io.tables import read_tsv
+from sbr_core.io.transforms import write_stack_from_world
 from sbr_core.io.weights import save_weights
 
 COLUMNS = "section\timage\tposition_mm\tpixel_size_mm"
@@ -247,19 +252,21 @@ def test_faults_of_the_mri_mask(tmp_path, capsys, mask, words):
 @pytest.fixture
 def brain(tmp_path):
     """Tables and the alignment of a brain with one section, as far as a fault lets them be read."""
-    from sbr_core.io.files import sha256_file, write_text
-    from sbr_core.io.tables import write_tsv
-    from sbr_core.io.transforms import write_stack_from_world
-
+    prepared = {"pixel_size_mm": 0.5, "working_pixel_mm": 1.0, "file_rows": 16, "file_columns": 16}
+    prepared |= {"polarity": "dark", "background": 1.0, "tissue_mm2": 9.0, "image": "001.png"}
+    grid = PlaneGrid((8, 8), 1.0)
+    rows = {
+        "prepare": partial(Prepared, **prepared, section_mm_from_working_mm=np.eye(3)),
+        "resample": partial(Plane, grid=grid),
+        "align_sections": partial(Affine, working_mm_from_plane_mm=np.eye(3), moved_mm=0.0),
+    }
     tables = {}
-    for stage in ("prepare", "resample", "align_sections"):
+    for stage, row in rows.items():
         file = tmp_path / stage / "sections" / f"001_{stage}.txt"
         write_text(file, stage)
-        row = {"section": "001", "status": "ok", "message": "", "position_mm": 1.0}
-        row |= {"rows": 8, "columns": 8, "spacing_mm": 1.0, "fingerprint": stage}
-        row["files"] = {f"sections/{file.name}": sha256_file(file)}
+        files = {f"sections/{file.name}": sha256_file(file)}
         tables[stage] = tmp_path / stage / "sections.tsv"
-        write_tsv(tables[stage], [row])
+        write_rows(tables[stage], [row(section="001", position_mm=1.0, files=files)])
     xfm = tmp_path / "align" / "from-stack_to-mri_mode-image_xfm.txt"
     write_stack_from_world(xfm, np.eye(4))
     return tables
