@@ -120,19 +120,15 @@ def main() -> None:
     from sbr_core.algorithms import deformation as flow
     from sbr_core.algorithms.syn import register_syn
     from sbr_core.artifacts.names import SHIPPED_REGISTRAR
-    from sbr_core.artifacts.networks import (
-        generator_architecture,
-        load_method,
-        load_registrar,
-        stacked,
-    )
+    from sbr_core.artifacts.networks import load_method, load_registrar
+    from sbr_core.artifacts.training_data import stacked
     from sbr_core.config import resolve
+    from sbr_core.functional.masks import dilate
     from sbr_core.functional.warp import upsample_velocity
     from sbr_core.geometry import PlaneGrid
-    from sbr_core.nn.generator import Generator
+    from sbr_core.nn.generator import Generator, generator_architecture
     from sbr_core.training.predict import predict
     from sbr_core.training.refine import refine
-    from sbr_core.training.registrar import dilate
 
     torch.set_num_threads(arguments.threads)
     config = resolve({"preset": "cpu"}, REPOSITORY / "config" / "presets")
@@ -161,35 +157,19 @@ def main() -> None:
 
     @torch.no_grad()
     def networks() -> Sequence[torch.Tensor]:
-        found, synthesised = predict(
-            registrar,
-            generator,
-            fixed,
-            moving,
-            rim,
-            batch_size=options.batch_size,
-            symmetric=options.symmetric,
-        )
-        for velocity in found.split(options.batch_size):
+        batches = zip(*(t.split(options.batch_size) for t in (fixed, moving, rim)), strict=True)
+        made = [
+            predict(registrar, generator, *batch, symmetric=options.symmetric) for batch in batches
+        ]
+        for velocity, _ in made:
             registrar.displacement(torch.cat((velocity, -velocity)), shape)
-        return found, synthesised
+        return [torch.cat(parts) for parts in zip(*made, strict=True)]
 
     networks()  # warms up
     for i in range(n):
         velocity, synthesised = timed("networks", n, networks)
         one = [t[i : i + 1] for t in (velocity, fixed, synthesised, fixed_masks)]
-        refined = timed(
-            "refinement",
-            1,
-            lambda one=one: refine(
-                registrar,
-                *one,
-                steps=options.refine_steps,
-                learning_rate=options.refine_learning_rate,
-                smoothness=options.refine_smoothness,
-                window_px=options.refine_window_px,
-            ),
-        )
+        refined = timed("refinement", 1, lambda one=one: refine(registrar, *one, options))
         full = upsample_velocity(refined, shape)[0].double().numpy()
         full = np.moveaxis(full, 0, -1)[: grid.shape[0], : grid.shape[1]]
         timed("stored", 1, lambda full=full: flow.integrate(full, grid))

@@ -31,7 +31,7 @@ from sbr_core.nn.registrar import build_registrar
 from sbr_core.training import augment
 from sbr_core.training.loop import pick_precision
 from sbr_core.training.pairs import Pairs
-from sbr_core.training.sbr import SbrTask, draw_places, take
+from sbr_core.training.sbr import SbrTask, draw_places, features_at
 
 N_PAIRS = 4
 TISSUE_SHARE = 0.45
@@ -89,7 +89,7 @@ def naive_losses(
         for image in (query, key):
             features = generator.encode(image)
             described.append(
-                projection([take(f, p) for f, p in zip(features, places, strict=True)])
+                projection([features_at(f, p) for f, p in zip(features, places, strict=True)])
             )
         loss = loss + options.contrastive_weight * patch_nce(*described, options.temperature)
     return loss
@@ -156,8 +156,7 @@ def contestants(
                 images["section_mask"],
                 images["plane"],
                 images["plane_mask"],
-                section_rim_px=options.synthesis_rim_px,
-                plane_rim_px=options.mask_dilation_px,
+                options=options,
             )
             task = SbrTask(generator, projection, registrar, pairs, options)
 
