@@ -39,7 +39,6 @@ class Method:
     name : in the configuration, on the command line and in paths.
     title : in text and figures.
     description : one line.
-    place : its rank where methods are listed or drawn, from 0.
     colour : in figures, ``#RRGGBB``.
     options : its class of options, ``module:class``; none: nothing to choose.
     task : the class of what it trains, ``module:class`` (`sbr_core.training.tasks`); none: it is
@@ -56,7 +55,6 @@ class Method:
     name: str
     title: str
     description: str
-    place: int
     colour: str
     options: str | None = None
     task: str | None = None
@@ -84,14 +82,12 @@ _ENTRIES = (
         name="linear",
         title="Linear",
         description="the affine of each section alone, the baseline",
-        place=0,
         colour="#B3B3B3",
     ),
     Method(
         name="sbr",
         title="SbR",
         description="Synth-by-Reg: a synthesis trained through the shared registrar",
-        place=6,
         colour="#0072B2",
         options="sbr_core.config.training:SbrOptions",
         task="sbr_core.training.sbr:SbrTask",
@@ -102,7 +98,6 @@ _ENTRIES = (
         name="sbr_n",
         title="SbR-N",
         description="SbR without the contrastive term",
-        place=7,
         colour="#56B4E9",
         options="sbr_core.config.training:SbrNOptions",
         task="sbr_core.training.sbr:SbrTask",
@@ -115,7 +110,6 @@ _ENTRIES = (
         name="sbr_r",
         title="SbR-R",
         description="SbR whose registrar is trained too, at the end",
-        place=8,
         colour="#009E73",
         options="sbr_core.config.training:SbrROptions",
         task="sbr_core.training.sbr:SbrRTask",
@@ -128,7 +122,6 @@ _ENTRIES = (
         name="sbr_g",
         title="SbR-G",
         description="SbR with a discriminator",
-        place=9,
         colour="#000000",
         options="sbr_core.config.training:SbrGOptions",
         task="sbr_core.training.sbr:SbrGTask",
@@ -140,7 +133,6 @@ _ENTRIES = (
         name="nmi",
         title="NMI",
         description="a registrar trained by normalised mutual information, without synthesis",
-        place=2,
         colour="#F0E442",
         options="sbr_core.config.training:NmiOptions",
         task="sbr_core.training.nmi:NmiTask",
@@ -159,7 +151,6 @@ _ENTRIES = (
         name="nmiw",
         title="NMIw",
         description="NMI and the overlap of labels",
-        place=3,
         colour="#E69F00",
         options="sbr_core.config.training:NmiwOptions",
         task="sbr_core.training.nmi:NmiwTask",
@@ -172,7 +163,6 @@ _ENTRIES = (
         name="cgan",
         title="cGAN",
         description="CycleGAN and the registration loss through the shared registrar",
-        place=4,
         colour="#CC79A7",
         options="sbr_core.config.training:CganOptions",
         task="sbr_core.training.cgan:CganTask",
@@ -183,7 +173,6 @@ _ENTRIES = (
         name="rot",
         title="RoT",
         description="translation and registration trained together to commute",
-        place=5,
         colour="#D55E00",
         options="sbr_core.config.training:RotOptions",
         task="sbr_core.training.rot:RotTask",
@@ -201,7 +190,6 @@ _ENTRIES = (
         name="syn_mi",
         title="SyN-MI",
         description="SyN with Mattes mutual information by ANTs, the classical reference",
-        place=1,
         colour="#666666",
         options="sbr_core.config.training:SynOptions",
     ),
@@ -209,32 +197,29 @@ _ENTRIES = (
 """In the order of their sections of the configuration. The colours are those of Okabe and Ito,
 which colour-blind readers tell apart, and two greys for the methods that train nothing."""
 
+# those that train nothing, those of others, then Synth-by-Reg and its variants
 REGISTRY: Mapping[str, Method] = {
-    method.name: method for method in sorted(_ENTRIES, key=lambda method: method.place)
+    method.name: method
+    for method in sorted(_ENTRIES, key=lambda m: (m.trained, m.name.startswith("sbr")))
 }
 """Name -> method, in the order in which methods are listed and drawn."""
 WITH_OPTIONS = tuple(method for method in _ENTRIES if method.section is not None)
 """Methods with a section of the configuration, in the order of the sections."""
 
 
-def _names(**facts: bool) -> tuple[str, ...]:
-    return tuple(
-        name
-        for name, method in REGISTRY.items()
-        if all(getattr(method, fact) == value for fact, value in facts.items())
-    )
+def _names(fact: str) -> tuple[str, ...]:
+    return tuple(name for name, method in REGISTRY.items() if getattr(method, fact))
 
 
-METHODS = _names()
+METHODS = tuple(REGISTRY)
 """Methods that can be asked for; `linear` is always computed, as the baseline."""
-UNTRAINED_METHODS = _names(trained=False)
-TRAINED_METHODS = _names(trained=True)
-SHARED_REGISTRAR_METHODS = _names(through_shared_registrar=True)
+TRAINED_METHODS = _names("trained")
+SHARED_REGISTRAR_METHODS = _names("through_shared_registrar")
 """Trained through the brain's registrar of `train_registrar`; the others train their own, which
 may start as a copy of it (`config.takes_registrar`)."""
-OWN_REGISTRAR_METHODS = _names(trains_registrar=True)
+OWN_REGISTRAR_METHODS = _names("trains_registrar")
 """Their weights contain the registrar that inference uses; the others use the shared one."""
-LABEL_METHODS = _names(needs_labels=True)
+LABEL_METHODS = _names("needs_labels")
 """Need labels of sections and of the MRI to train."""
 
 

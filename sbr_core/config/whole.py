@@ -9,24 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, create_model
 
-from sbr_core.config import training
+from sbr_core.config import stages, training
 from sbr_core.config.base import Count, Options
-from sbr_core.config.stages import (
-    AlignOptions,
-    AlignSectionsOptions,
-    CompareOptions,
-    DemoOptions,
-    DoctorOptions,
-    EvaluateOptions,
-    InferOptions,
-    MethodName,
-    PrepareOptions,
-    ReassembleOptions,
-    ReportOptions,
-    ResampleOptions,
-    SimulateOptions,
-)
-from sbr_core.config.training import PairOptions, RegistrarOptions, RegistrarSource
+from sbr_core.config.stages import MethodName
+from sbr_core.config.training import PairOptions, RegistrarSource
 from sbr_core.errors import ConfigError
 from sbr_core.methods import METHODS, SHARED_REGISTRAR_METHODS, WITH_OPTIONS, Inheritance, imported
 
@@ -107,13 +93,13 @@ class GeneralOptions(Options):
 class _UpToRegistrar(GeneralOptions):
     """With the sections before those of the methods."""
 
-    demo: DemoOptions = DemoOptions()
-    prepare: PrepareOptions = PrepareOptions()
-    doctor: DoctorOptions = DoctorOptions()
-    align: AlignOptions = AlignOptions()
-    resample: ResampleOptions = ResampleOptions()
-    align_sections: AlignSectionsOptions = AlignSectionsOptions()
-    train_registrar: RegistrarOptions = RegistrarOptions()
+    demo: stages.DemoOptions = stages.DemoOptions()
+    prepare: stages.PrepareOptions = stages.PrepareOptions()
+    doctor: stages.DoctorOptions = stages.DoctorOptions()
+    align: stages.AlignOptions = stages.AlignOptions()
+    resample: stages.ResampleOptions = stages.ResampleOptions()
+    align_sections: stages.AlignSectionsOptions = stages.AlignSectionsOptions()
+    train_registrar: training.RegistrarOptions = training.RegistrarOptions()
 
 
 _UpToMethods = create_model(
@@ -129,12 +115,12 @@ _UpToMethods = create_model(
 class Config(_UpToMethods):
     """The whole of ``config/config.yaml`` after its preset is filled in."""
 
-    infer: InferOptions = InferOptions()
-    reassemble: ReassembleOptions = ReassembleOptions()
-    evaluate: EvaluateOptions = EvaluateOptions()
-    compare: CompareOptions = CompareOptions()
-    report: ReportOptions = ReportOptions()
-    simulate: SimulateOptions = SimulateOptions()
+    infer: stages.InferOptions = stages.InferOptions()
+    reassemble: stages.ReassembleOptions = stages.ReassembleOptions()
+    evaluate: stages.EvaluateOptions = stages.EvaluateOptions()
+    compare: stages.CompareOptions = stages.CompareOptions()
+    report: stages.ReportOptions = stages.ReportOptions()
+    simulate: stages.SimulateOptions = stages.SimulateOptions()
 
     def takes_registrar(self, method: str) -> bool:
         """`takes_registrar` of a trained method by its own section."""

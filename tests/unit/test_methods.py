@@ -9,12 +9,17 @@ import sys
 import pytest
 
 from sbr_core.config import Config, inherited_keys
-from sbr_core.methods import METHODS, REGISTRY, WITH_OPTIONS, imported
+from sbr_core.methods import METHODS, TRAINED_METHODS, WITH_OPTIONS, imported
 from sbr_core.revisions import REVISION
 
 
-def test_places_follow_each_other_and_a_section_comes_after_those_it_inherits_from():
-    assert [method.place for method in REGISTRY.values()] == list(range(len(METHODS)))
+def test_methods_are_listed_from_the_baseline_to_synth_by_reg():
+    assert METHODS[:2] == ("linear", "syn_mi")
+    assert METHODS[-4:] == ("sbr", "sbr_n", "sbr_r", "sbr_g")
+    assert set(TRAINED_METHODS) == set(METHODS[2:])
+
+
+def test_a_section_comes_after_those_it_inherits_from():
     order = list(Config.model_fields)
     for method in WITH_OPTIONS:
         for inheritance in method.inherits:

@@ -3,6 +3,8 @@
 `resolved_configurations.json` was written before the sections of the methods were described as
 data: the presets, the examples of the documentation, and made-up configurations that exercise what
 sections inherit from each other. What is added since then is left out of what is compared.
+``python tests/unit/test_resolved_configurations.py`` resolves them anew and writes the file; then
+`ADDED_METHODS` and `ADDED_OPTIONS` are to be emptied, and the values of new cases written by hand.
 """
 
 from __future__ import annotations
@@ -19,9 +21,8 @@ from sbr_core.config import Config, Options, canonical_json, resolve
 from sbr_core.errors import ConfigError
 from sbr_core.methods import METHODS, REGISTRY, TRAINED_METHODS
 
-WRITTEN = json.loads(
-    Path(__file__).with_name("resolved_configurations.json").read_text(encoding="utf-8")
-)
+FILE = Path(__file__).with_name("resolved_configurations.json")
+WRITTEN = json.loads(FILE.read_text(encoding="utf-8"))
 ADDED_METHODS: set[str] = set()
 """Methods that are newer than `resolved_configurations.json`."""
 ADDED_OPTIONS: set[str] = set()
@@ -58,36 +59,61 @@ def section_digest(config: Config, name: str) -> str:
     return digest(*(canonical_json(without_added(json.loads(text), name)) for text in texts))
 
 
-@pytest.mark.parametrize("name", WRITTEN["cases"])
-def test_a_configuration_resolves_to_what_it_did(repository, name):
-    case = WRITTEN["cases"][name]
-    presets = repository / "config/presets"
-    if "error" in case:
-        with pytest.raises(ConfigError) as caught:
-            resolve(case["values"], presets)
+def resolved_case(values: dict[str, Any], presets: Path) -> dict[str, Any]:
+    """What the file contains of a configuration."""
+    try:
+        config = resolve(values, presets)
+    except ConfigError as error:
         known = [method for method in METHODS if method not in ADDED_METHODS]
-        assert str(caught.value).replace(listed(METHODS), listed(known)) == case["error"]
-        return
-    config = resolve(case["values"], presets)
-    for section, expected in case["sections"].items():
-        assert section_digest(config, section) == expected, section
-    above = {
-        key: value
-        for key, value in config.model_dump(mode="json").items()
-        if not isinstance(getattr(config, key), Options)
-    }
-    assert digest(canonical_json(without_added(above, ""))) == case["top"]
-    takers = [m for m in TRAINED_METHODS if config.takes_registrar(m) and m not in ADDED_METHODS]
-    assert takers == case["registrar_for"]
-
-
-@pytest.mark.parametrize("preset", WRITTEN["whole"])
-def test_a_preset_resolves_to_the_same_sections_in_the_same_order(repository, preset):
-    resolved = resolve({"preset": preset}, repository / "config/presets").model_dump(mode="json")
+        return {"values": values, "error": str(error).replace(listed(METHODS), listed(known))}
+    written = config.model_dump(mode="json")
+    of_sections = [key for key in written if isinstance(getattr(config, key), Options)]
     added = {REGISTRY[method].section for method in ADDED_METHODS}
-    found = {
+    above = {key: value for key, value in written.items() if key not in of_sections}
+    return {
+        "values": values,
+        "sections": {k: section_digest(config, k) for k in of_sections if k not in added},
+        "registrar_for": [
+            m for m in TRAINED_METHODS if config.takes_registrar(m) and m not in ADDED_METHODS
+        ],
+        "top": digest(canonical_json(without_added(above, ""))),
+    }
+
+
+def resolved_preset(preset: str, presets: Path) -> dict[str, Any]:
+    """All values of a preset, in their order."""
+    resolved = resolve({"preset": preset}, presets).model_dump(mode="json")
+    added = {REGISTRY[method].section for method in ADDED_METHODS}
+    return {
         key: without_added(value, key) if isinstance(value, dict) else value
         for key, value in without_added(resolved, "").items()
         if key not in added
     }
-    assert json.dumps(found) == json.dumps(WRITTEN["whole"][preset])
+
+
+def as_text(written: dict[str, dict[str, Any]]) -> str:
+    """JSON with a line for each preset and case."""
+    parts = []
+    for name, entries in written.items():
+        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in entries.items()]
+        parts.append(f"{json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+@pytest.mark.parametrize("name", WRITTEN["cases"])
+def test_a_configuration_resolves_to_what_it_did(repository, name):
+    case = WRITTEN["cases"][name]
+    assert resolved_case(case["values"], repository / "config/presets") == case
+
+
+@pytest.mark.parametrize("preset", WRITTEN["whole"])
+def test_a_preset_resolves_to_the_same_sections_in_the_same_order(repository, preset):
+    resolved = resolved_preset(preset, repository / "config/presets")
+    assert json.dumps(resolved) == json.dumps(WRITTEN["whole"][preset])
+
+
+if __name__ == "__main__":
+    PRESETS = Path("config/presets")
+    cases = {name: resolved_case(c["values"], PRESETS) for name, c in WRITTEN["cases"].items()}
+    whole = {preset: resolved_preset(preset, PRESETS) for preset in WRITTEN["whole"]}
+    FILE.write_text(as_text({"whole": whole, "cases": cases}), encoding="utf-8")
