@@ -36,9 +36,9 @@ from machine import heading
 from scipy.spatial.transform import Rotation
 
 from sbr_core.algorithms.alignment.pose_search import search
-from sbr_core.algorithms.alignment.scenes import coarse_scenes
+from sbr_core.algorithms.alignment.poses import coarse_scenes
 from sbr_core.algorithms.alignment.stack import Stack, centred_affines
-from sbr_core.algorithms.alignment.verdict import judge
+from sbr_core.algorithms.alignment.start import judge
 from sbr_core.algorithms.simulation.truth import true_world_from_section_mm
 from sbr_core.artifacts.rows import Prepared
 from sbr_core.config import AlignOptions

@@ -21,8 +21,13 @@ from sbr_core.algorithms.alignment.poses import letters_of
 from sbr_core.algorithms.alignment.section_affine import AffineLimits
 from sbr_core.algorithms.alignment.stack import Mri, Stack, StackAlignment, StackSection
 from sbr_core.algorithms.alignment.stack_fit import align_stack
-from sbr_core.algorithms.alignment.start import find_start, mm_per_position, orientation_asked
-from sbr_core.algorithms.alignment.verdict import Verdict, doubt
+from sbr_core.algorithms.alignment.start import (
+    Verdict,
+    doubt,
+    find_start,
+    mm_per_position,
+    orientation_asked,
+)
 from sbr_core.artifacts import names
 from sbr_core.artifacts.global_fit import InitialAffine, write_initial, write_plane_grid
 from sbr_core.artifacts.rows import Prepared, read_rows

@@ -3,19 +3,17 @@
 ============================ =====================================================================
 `brain_size`                 How large is the brain, and which lengths cannot belong together?
 `stack`                      The data: sections, stack, MRI, and what the alignment returns.
-`volumes`, `cuts`            What do stack and MRI look like on one 3D grid, and cut through?
-`scenes`, `poses`            What does the search compare, and what is a pose?
+`volumes`                    What do stack and MRI look like on one 3D grid?
+`poses`                      What does the search compare, and what is a pose?
 `outlines`                   Which of all rotations overlap with the MRI's outline, and where?
 `correlation_ratio`          How do poses improve by intensity?
 `pose_search`                Where may the stack lie? (the search as a whole)
-`verdict`, `start`           How sure is the best pose, and is it to be built upon?
-`order`                      How long is a stack whose positions are only an order?
+`start`                      Where does the stack lie at first, how long is it, how sure is that?
 `volume_fit`                 Which 3D affine fits the stack as a whole, and how well?
 `placement`                  Where is the stack now, and what of a 3D affine can sections do?
 `section_affine`, `stretch`  Which 2D affine fits one section to its MRI plane?
 `section_fits`               Which affines fit all sections, torn ones too?
-`joint_fit`                  Which planes fit all sections together?
-`stack_fit`                  The fit as a whole.
+`stack_fit`                  The fit as a whole: which planes fit all sections together?
 ============================ =====================================================================
 
 Who explains what, and why nothing drifts
@@ -36,7 +34,7 @@ along z. So the two share the work like this:
   plane grid.
 * Rounds of ANTs are followed by joint Gauss-Newton steps on what only the similarity can do
   (offset and scale along z, two tilts), every section's affine answering as if fitted again
-  (`joint_fit`). The step at which the sections fit their planes best is the one that is kept.
+  (`stack_fit`). The step at which the sections fit their planes best is the one that is kept.
 * A stretch of a single section is drawn to that of its neighbours, robustly
   (`stretch.smooth_stretch`), not to its own last value; it cannot walk away round by round.
 * Curvature of the stack (the "banana": translations that bend with z) is anchored by the MRI

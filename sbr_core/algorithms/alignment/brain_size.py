@@ -35,9 +35,7 @@ _MOST_TIMES = 10.0
 
 def extent_px(mask: np.ndarray) -> np.ndarray:
     """Sides of the box around what is set in a mask, one per axis; the mask must not be empty."""
-    axes = range(mask.ndim)
-    shadows = (mask.any(axis=tuple(a for a in axes if a != axis)) for axis in axes)
-    return np.array([np.ptp(np.flatnonzero(shadow)) + 1 for shadow in shadows])
+    return np.ptp(np.argwhere(mask), axis=0) + 1
 
 
 def width_mm(stack: Stack) -> float:

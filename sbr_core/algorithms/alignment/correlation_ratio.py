@@ -14,8 +14,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates
 from scipy.spatial.transform import Rotation
 
-from sbr_core.algorithms.alignment.poses import Pose, strains
-from sbr_core.algorithms.alignment.scenes import MARGIN_MM, Scene
+from sbr_core.algorithms.alignment.poses import MARGIN_MM, Pose, Scene, strains
 from sbr_core.algorithms.sections import FWHM_PER_SIGMA
 from sbr_core.geometry import apply
 
@@ -25,7 +24,7 @@ With many more it would explain noise, and time and memory grow with it."""
 _BRIGHTEST = 2.0
 """Of the stack, in medians of its tissue: ink or a fold must not make up the variance."""
 _BLOCK_MM = 22.0
-"""Side of the blocks that `verdict.preference` compares: a brain has some hundred, and what speaks
+"""Side of the blocks that `start.preference` compares: a brain has some hundred, and what speaks
 for a pose in one is nearly independent of the next."""
 _UNSEEN_COST = 0.25
 """Cost of a pose all of whose tissue lies where the MRI is not known; between 0 (the best place

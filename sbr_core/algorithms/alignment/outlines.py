@@ -6,7 +6,7 @@ import numpy as np
 import scipy.fft
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from sbr_core.algorithms.alignment.scenes import Scene
+from sbr_core.algorithms.alignment.poses import Scene
 from sbr_core.algorithms.planes import sample_volume
 from sbr_core.geometry import apply
 

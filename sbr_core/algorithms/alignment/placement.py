@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sbr_core.algorithms.alignment.section_affine import SectionFit
 from sbr_core.algorithms.alignment.stack import Mri, Stack, tissue_centre_mm
 from sbr_core.algorithms.alignment.volumes import MARGIN_MM, POINTS_STEP
 from sbr_core.errors import AlignmentError
@@ -35,6 +36,10 @@ class Placement:
         joined = list(self.affines)
         joined[::every] = affines
         return replace(self, affines=joined)
+
+    def with_fits(self, fits: Sequence[SectionFit], every: int = 1) -> Placement:
+        """The placement with the fitted affines of every `every`-th section."""
+        return self.with_affines([fit.working_from_plane_mm for fit in fits], every)
 
 
 def no_fit(error: Exception) -> AlignmentError:

@@ -9,7 +9,8 @@ Three steps, from many poses that are judged roughly to few that are judged well
    Gauss-Newton steps on the correlation ratio, first similarities at low resolution; of what is
    left, one pose of each basin, with stretch and shear too, since sections shrink.
 3. **Basins** (`poses`). Poses that put the tissue within 15 mm of one another are one basin. The
-   best pose of each handedness and the best of its rivals are compared block by block (`verdict`).
+   best pose of each handedness and the best of its rivals are compared block by block
+   (`start.preference`).
 
 What is not known counts neither for nor against a pose: beyond the ends of the stack, and beyond
 a flat face at which the MRI was cut off. Tissue that lies where the MRI is not known costs a
@@ -27,12 +28,12 @@ from sbr_core.algorithms.alignment.correlation_ratio import Level
 from sbr_core.algorithms.alignment.outlines import SCALES, overlapping_poses
 from sbr_core.algorithms.alignment.poses import (
     Pose,
+    Scene,
     angle_deg,
     best_of_basins,
     linear_about,
     rotations,
 )
-from sbr_core.algorithms.alignment.scenes import Scene
 
 _N_ROTATIONS = 600
 """Of each handedness: none is further than 25 degrees from the next (a test), which the steps

@@ -319,14 +319,13 @@ class _Misfit:
         blurred then. The other way round, edges of a smooth section would lie where the function
         of a smooth MRI is half way, which is elsewhere, and sections would seem 1 to 3 % smaller.
         """
-        rows = np.eye(len(self.knots))
         sigma_px = sigma_mm / self.plane_px_mm
         hats = np.stack(
             [
                 gaussian_filter(
                     np.interp(mri, self.knots, row).astype(np.float32), sigma_px, truncate=3.0
                 )[:: self.stride, :: self.stride].ravel()[self.domain]
-                for row in rows
+                for row in np.eye(len(self.knots))
             ],
             axis=1,
         ).astype(float)
@@ -357,15 +356,12 @@ class _Misfit:
         # larger; those that fit badly ran away, and the common stretch of the stack with them.
         loss = float(np.mean(residual**2 / (residual**2 + self.scale**2)))
         loss *= float(np.sqrt(np.linalg.det(motion.linear)))
-        cost = loss + self._prior_cost(motion)
+        cost = loss + float(self._prior_weights() @ motion.stretch() ** 2)
         return _Evaluation(cost, loss, residual, weight, px, coefficients)
 
     def _prior_weights(self) -> np.ndarray:
         size = np.array([np.log1p(self.limits.max_scale_change), *[self.limits.max_shear] * 2])
         return self.limits.prior_weight / np.maximum(size, 1e-6) ** 2
-
-    def _prior_cost(self, motion: _Motion) -> float:
-        return float(self._prior_weights() @ motion.stretch() ** 2)
 
     def descend(self, motion: _Motion) -> _Motion:
         """Damped Gauss-Newton steps while the cost falls."""

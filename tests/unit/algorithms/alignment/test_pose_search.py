@@ -8,10 +8,16 @@ from scipy.spatial.transform import Rotation
 
 from sbr_core.algorithms.alignment.correlation_ratio import Level
 from sbr_core.algorithms.alignment.pose_search import search
-from sbr_core.algorithms.alignment.poses import Pose, angle_deg, distance_mm, linear_about
-from sbr_core.algorithms.alignment.scenes import Scene, mri_scene
+from sbr_core.algorithms.alignment.poses import (
+    Pose,
+    Scene,
+    angle_deg,
+    distance_mm,
+    linear_about,
+    mri_scene,
+)
 from sbr_core.algorithms.alignment.stack import Mri
-from sbr_core.algorithms.alignment.verdict import judge
+from sbr_core.algorithms.alignment.start import judge
 from sbr_core.geometry import apply
 
 _SPACING_MM = 3.0

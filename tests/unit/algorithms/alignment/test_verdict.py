@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sbr_core.algorithms.alignment.poses import Pose
-from sbr_core.algorithms.alignment.verdict import preference
+from sbr_core.algorithms.alignment.start import preference
 
 
 def test_preference_counts_blocks_that_agree():
