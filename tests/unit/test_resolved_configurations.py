@@ -26,7 +26,7 @@ WRITTEN = json.loads(FILE.read_text(encoding="utf-8"))
 ADDED_METHODS: set[str] = set()
 """Methods that are newer than `resolved_configurations.json`."""
 ADDED_OPTIONS: set[str] = set()
-"""Options that are: ``key`` of every section that has it, or ``section.key`` of one."""
+"""Options that are: ``key`` of every section, ``section.key`` of one, or a whole ``section``."""
 TRAININGS = {"train_registrar", *(f"train_{method}" for method in TRAINED_METHODS)}
 
 
