@@ -68,7 +68,7 @@ def resolved_case(values: dict[str, Any], presets: Path) -> dict[str, Any]:
         return {"values": values, "error": str(error).replace(listed(METHODS), listed(known))}
     written = config.model_dump(mode="json")
     of_sections = [key for key in written if isinstance(getattr(config, key), Options)]
-    added = {REGISTRY[method].section for method in ADDED_METHODS}
+    added = ADDED_OPTIONS | {REGISTRY[method].section for method in ADDED_METHODS}
     above = {key: value for key, value in written.items() if key not in of_sections}
     return {
         "values": values,
