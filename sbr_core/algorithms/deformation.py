@@ -225,10 +225,7 @@ def there_and_back_px(
     """
     forward, backward = _tensor(deformation.disp_px), _tensor(deformation.inverse_disp_px)
     distances = []
-    for outer, inner, mask in (
-        (backward, forward, fixed_mask),
-        (forward, backward, moving_mask),
-    ):
+    for outer, inner, mask in ((backward, forward, fixed_mask), (forward, backward, moving_mask)):
         error = np.linalg.norm(_array(compose(outer, inner)), axis=-1)
         distances.append(deformation.canvas.crop(error)[np.asarray(mask) > 0])
     return tuple(distances)

@@ -1,4 +1,4 @@
-"""Sampling a section's file image on another grid: once, from a prefiltered copy."""
+"""Sampling images and labels of sections and planes on another grid, from a prefiltered copy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from sbr_core.geometry import apply
+from sbr_core.geometry import PlaneGrid, apply, scaling
 
 FWHM_PER_SIGMA = 2.355
 """Full width at half maximum of a Gaussian over its sigma, 2 sqrt(2 ln 2)."""
@@ -120,6 +120,25 @@ def area_vote(
             out[start : start + block][area > most] = label
             most = np.maximum(most, area)
     return out
+
+
+def image_on_grid(image: np.ndarray, source: PlaneGrid, target: PlaneGrid) -> np.ndarray:
+    """A plane's image on another grid of the same origin; float32, 0 outside."""
+    if source == target:
+        return np.asarray(image, np.float32)
+    ratio = target.spacing_mm / source.spacing_mm
+    return resample_section(prefilter(image, ratio), grid_px(target.shape) * ratio)
+
+
+def mask_on_grid(mask: np.ndarray, source: PlaneGrid, target: PlaneGrid) -> np.ndarray:
+    """A plane's mask on another grid of the same origin, by area; bool."""
+    mask = np.asarray(mask) > 0
+    return mask if source == target else labels_on_grid(mask, source, target)
+
+
+def labels_on_grid(labels: np.ndarray, source: PlaneGrid, target: PlaneGrid) -> np.ndarray:
+    """A plane's labels on another grid of the same origin, by area."""
+    return area_vote(labels, scaling(target.spacing_mm / source.spacing_mm), target.shape)
 
 
 def tissue_signal(image: np.ndarray, polarity: str, background: float) -> np.ndarray:

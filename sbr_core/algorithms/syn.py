@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sbr_core.algorithms.deformation import (
-    Canvas,
-    Deformation,
-    centred_between_pixels,
-    invert,
-)
+from sbr_core.algorithms.deformation import Canvas, Deformation, centred_between_pixels, invert
 from sbr_core.errors import ImageError
 from sbr_core.geometry import PlaneGrid
 

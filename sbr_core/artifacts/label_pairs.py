@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from sbr_core import geometry
-from sbr_core.algorithms.plane_grids import labels_on_grid
 from sbr_core.algorithms.planes import resample_plane
-from sbr_core.algorithms.sections import area_vote
+from sbr_core.algorithms.sections import area_vote, labels_on_grid
 from sbr_core.artifacts.names import STACK_TRANSFORM
 from sbr_core.artifacts.rows import Plane, Prepared
 from sbr_core.errors import ImageError

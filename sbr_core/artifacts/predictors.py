@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sbr_core.algorithms import deformation as flow
-from sbr_core.algorithms.plane_grids import image_on_grid, mask_on_grid
+from sbr_core.algorithms.sections import image_on_grid, mask_on_grid
 from sbr_core.algorithms.staining import find_channel
 from sbr_core.algorithms.syn import register_syn
 from sbr_core.artifacts.joined import Joined

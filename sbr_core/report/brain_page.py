@@ -13,23 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbr_core import geometry
-from sbr_core.artifacts.names import (
-    CONTACT_SHEET,
-    EVALUATION,
-    FINDINGS,
-    LOSS_PLOT,
-    MRI,
-    MRI_MASK_VOLUME,
-    MRI_VOLUME,
-    OVERVIEW,
-    QUALITY,
-    REGISTERED,
-    SECTION_TO_STACK,
-    SYNTHESISED,
-    TABLE,
-    VOLUME,
-    volume_file,
-)
+from sbr_core.artifacts import names
 from sbr_core.artifacts.rows import Inferred, Plane, Row, read_rows
 from sbr_core.errors import ReceiptError, some_of
 from sbr_core.io.files import read_json
@@ -84,7 +68,7 @@ def brain_page(
     results_dir : the brain's folder of results.
     """
     rows: Rows = {
-        method: {row.section: row for row in _all_rows(folder / TABLE, Inferred)}
+        method: {row.section: row for row in _all_rows(folder / names.TABLE, Inferred)}
         for method, folder in methods.items()
     }
     measured = Measured(results_dir / "evaluation", list(methods))
@@ -105,7 +89,7 @@ def brain_page(
         "doctor": doctor,
         "comparison": comparison_of(results_dir / "compare"),
         "mri_colour": pictures.MRI_COLOUR,
-        "sections": _sections(options, rows, measured, results_dir / "resample" / TABLE),
+        "sections": _sections(options, rows, measured, results_dir / "resample" / names.TABLE),
     }
 
 
@@ -147,7 +131,7 @@ def _alarms(rows: Rows, results_dir: Path) -> list[str]:
     """Sections that were left out, warnings of stages, and deformations that fold."""
     failed: dict[str, str] = {}
     warned: dict[str, list[str]] = {}
-    tables = {stage: results_dir / stage / TABLE for stage in _STAGES}
+    tables = {stage: results_dir / stage / names.TABLE for stage in _STAGES}
     of_stages = {s: _all_rows(table, Row) for s, table in tables.items() if table.is_file()}
     for row in (row for of_stage in of_stages.values() for row in of_stage):
         if row.ok and row.message:
@@ -163,7 +147,7 @@ def _alarms(rows: Rows, results_dir: Path) -> list[str]:
         f"section{'s' * (len(sections) > 1)} {some_of(sections)}: {message}"
         for message, sections in warned.items()
     ]
-    if (evaluation := results_dir / "evaluation" / EVALUATION).is_file():
+    if (evaluation := results_dir / "evaluation" / names.EVALUATION).is_file():
         left_out = read_json(evaluation).get("labels_left_out", {})
         alarms += [f"section {s}: its labels were left out: {why}" for s, why in left_out.items()]
     for method, of_method in rows.items():
@@ -192,14 +176,14 @@ def _deformations(method: str, of_method: Mapping[str, Row]) -> dict[str, Any]:
 
 def _alignment(folder: Path) -> dict[str, Any] | None:
     """The picture and the plain numbers that `align` left."""
-    quality = read_json(folder / QUALITY) if (folder / QUALITY).is_file() else {}
+    quality = read_json(folder / names.QUALITY) if (folder / names.QUALITY).is_file() else {}
     facts = [
         (name.replace("_", " "), value if isinstance(value, str) else number(value))
         for name, value in quality.items()
         if name not in ("stage", "revision")
         if isinstance(value, int | float | str) and not isinstance(value, bool)
     ]
-    picture = folder / OVERVIEW
+    picture = folder / names.OVERVIEW
     if not facts and not picture.is_file():
         return None
     return {"facts": facts, "uri": png_uri(picture) if picture.is_file() else ""}
@@ -207,13 +191,13 @@ def _alignment(folder: Path) -> dict[str, Any] | None:
 
 def _doctor(folder: Path, options: ReportOptions) -> dict[str, Any] | None:
     """The findings of `doctor`, and its contact sheet."""
-    if not (folder / FINDINGS).is_file():
+    if not (folder / names.FINDINGS).is_file():
         return None
     from PIL import Image
 
-    with Image.open(folder / CONTACT_SHEET) as picture:
+    with Image.open(folder / names.CONTACT_SHEET) as picture:
         sheet = jpeg(np.asarray(picture.convert("RGB")), "all sections", options.jpeg_quality)
-    return {"findings": read_tsv(folder / FINDINGS)[1], "sheet": sheet}
+    return {"findings": read_tsv(folder / names.FINDINGS)[1], "sheet": sheet}
 
 
 def _suspects(doctor: Mapping[str, Any] | None) -> list[str]:
@@ -228,9 +212,9 @@ def _suspects(doctor: Mapping[str, Any] | None) -> list[str]:
 def _losses(folders: Mapping[str, Path]) -> list[dict[str, str]]:
     """The loss curves that there are, by the name of what was trained."""
     return [
-        {"title": title, "uri": png_uri(folder / LOSS_PLOT)}
+        {"title": title, "uri": png_uri(folder / names.LOSS_PLOT)}
         for title, folder in folders.items()
-        if (folder / LOSS_PLOT).is_file()
+        if (folder / names.LOSS_PLOT).is_file()
     ]
 
 
@@ -243,7 +227,7 @@ def _volume_cuts(
     options: ReportOptions, brain: str, methods: Mapping[str, Path], results_dir: Path
 ) -> list[dict[str, Any]]:
     """Three cuts of the MRI and of every method's volume, or of the stack where there is no MRI."""
-    mri = results_dir / "prepare" / MRI_VOLUME
+    mri = results_dir / "prepare" / names.MRI_VOLUME
     volumes = _volumes(brain, methods, "mri") if mri.is_file() else {}
     space = "mri" if volumes else "stack"
     volumes = volumes or _volumes(brain, methods, "stack")
@@ -251,7 +235,7 @@ def _volume_cuts(
         return []
     middle, mri_cuts = None, None
     if space == "mri":
-        mask = results_dir / "prepare" / MRI_MASK_VOLUME
+        mask = results_dir / "prepare" / names.MRI_MASK_VOLUME
         middle = _centre_mm(read_volume(mask if mask.is_file() else mri))
         mri_cuts = read_cuts(mri, middle)
     cuts = {method: read_cuts(path, middle) for method, path in volumes.items()}
@@ -280,7 +264,10 @@ def _volume_cuts(
 
 def _volumes(brain: str, methods: Mapping[str, Path], space: str) -> dict[str, Path]:
     """Method -> its reassembled histology, of the methods that have one."""
-    paths = {m: volume_file(f / VOLUME, brain, space, "histology") for m, f in methods.items()}
+    paths = {
+        method: names.volume_file(folder / names.VOLUME, brain, space, "histology")
+        for method, folder in methods.items()
+    }
     return {method: path for method, path in paths.items() if path.is_file()}
 
 
@@ -337,13 +324,13 @@ def _section_pictures(
     ----------
     inferred : method -> the section's row.
     """
-    mri, _ = read_plane(_existing(plane, MRI))
+    mri, _ = read_plane(_existing(plane, names.MRI))
     shape = pictures.display_shape(mri.shape, options.max_width_px)
     fixed = pictures.resized(pictures.window(mri), shape)
     edges = pictures.edges(fixed)
     jpegs = []
     for method, row in inferred.items():
-        image, _ = read_plane(_existing(row, REGISTERED))
+        image, _ = read_plane(_existing(row, names.REGISTERED))
         moving = pictures.window(pictures.resized(image, shape), fixed > _BRAIN)
         overlay = pictures.painted(pictures.rgb(moving), edges, pictures.MRI_COLOUR)
         jpegs.append(jpeg(overlay, f"{method}, edges of the MRI", options.jpeg_quality))
@@ -351,8 +338,8 @@ def _section_pictures(
             continue  # a trained method shows the rest
         board = pictures.checkerboard(moving, fixed)
         jpegs.append(jpeg(board, f"{method} and MRI", options.jpeg_quality))
-        if row.has(SYNTHESISED):
-            synthesised, _ = read_plane(_existing(row, SYNTHESISED))
+        if row.has(names.SYNTHESISED):
+            synthesised, _ = read_plane(_existing(row, names.SYNTHESISED))
             grey = pictures.rgb(pictures.resized(np.clip(synthesised, 0, 1), shape))
             jpegs.append(jpeg(grey, f"{method}, synthesised", options.jpeg_quality))
         disp_px = _displacement_px(row, shape)
@@ -365,7 +352,7 @@ def _section_pictures(
 
 def _displacement_px(row: Inferred, shape: tuple[int, int]) -> np.ndarray | None:
     """A section's deformation on a picture of its plane, (rows, columns, 2) px, if it has one."""
-    field = read_section_transform(_existing(row, SECTION_TO_STACK)).steps[0]
+    field = read_section_transform(_existing(row, names.SECTION_TO_STACK)).steps[0]
     if not isinstance(field, PlaneField):
         return None
     # the picture keeps the plane's outer edges

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbr_core.algorithms import appearance
-from sbr_core.algorithms.plane_grids import labels_on_grid
+from sbr_core.algorithms.sections import labels_on_grid
 from sbr_core.algorithms.simulation import damage as damages
 from sbr_core.algorithms.simulation import pairs
 from sbr_core.algorithms.simulation.swirls import FAMILY

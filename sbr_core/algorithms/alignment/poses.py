@@ -208,14 +208,7 @@ def strains(poses: np.ndarray) -> np.ndarray:
     size = np.einsum("hii->h", log) / 3
     along = log[:, 2, 2] - size
     return np.stack(
-        [
-            size,
-            (log[:, 0, 0] - log[:, 1, 1]) / 2,
-            along,
-            log[:, 0, 1],
-            log[:, 0, 2],
-            log[:, 1, 2],
-        ],
+        [size, (log[:, 0, 0] - log[:, 1, 1]) / 2, along, log[:, 0, 1], log[:, 0, 2], log[:, 1, 2]],
         axis=1,
     )
 

@@ -68,8 +68,7 @@ class Stack:
     def with_spacing(self, factor: float) -> Stack:
         """The stack with its positions multiplied by `factor`."""
         return replace(
-            self,
-            sections=[replace(s, position_mm=s.position_mm * factor) for s in self.sections],
+            self, sections=[replace(s, position_mm=s.position_mm * factor) for s in self.sections]
         )
 
 

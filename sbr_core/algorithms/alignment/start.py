@@ -46,11 +46,7 @@ def orientation_asked(orientation: str) -> np.ndarray | None:
 
 
 def find_start(
-    stack: Stack,
-    mri: Mri,
-    options: AlignOptions,
-    orientation: str,
-    progress: Callable[[str], None],
+    stack: Stack, mri: Mri, options: AlignOptions, orientation: str, progress: Callable[[str], None]
 ) -> Verdict:
     """The best pose and its rivals; `doubt` decides whether it is sure enough.
 
@@ -81,11 +77,7 @@ def find_start(
 
 
 def mm_per_position(
-    stack: Stack,
-    mri: Mri,
-    options: AlignOptions,
-    orientation: str,
-    progress: Callable[[str], None],
+    stack: Stack, mri: Mri, options: AlignOptions, orientation: str, progress: Callable[[str], None]
 ) -> float:
     """World mm of one unit of positions that are only an order.
 

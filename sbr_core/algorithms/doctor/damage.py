@@ -7,11 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from sbr_core.algorithms.doctor.evidence import (
-    MIN_SECTIONS,
-    excess_confidence,
-    without_itself,
-)
+from sbr_core.algorithms.doctor.evidence import MIN_SECTIONS, excess_confidence, without_itself
 from sbr_core.algorithms.doctor.pictures import CoarsePicture, StackPictures
 from sbr_core.algorithms.doctor.poses import Poses, registered_neighbour
 from sbr_core.algorithms.robust import median_and_spread

@@ -8,11 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from sbr_core.algorithms.doctor.evidence import (
-    MIN_SECTIONS,
-    excess_confidence,
-    without_itself,
-)
+from sbr_core.algorithms.doctor.evidence import MIN_SECTIONS, excess_confidence, without_itself
 from sbr_core.algorithms.robust import median_and_spread
 
 _SPREADS = 5.0

@@ -14,11 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from sbr_core.algorithms.doctor.evidence import MIN_SECTIONS, along_stack, confidence
-from sbr_core.algorithms.doctor.pictures import (
-    StackPictures,
-    best_correlations,
-    spectra_of_poses,
-)
+from sbr_core.algorithms.doctor.pictures import StackPictures
 from sbr_core.algorithms.doctor.poses import Poses, registered_neighbour
 from sbr_core.algorithms.robust import median_and_spread
 
@@ -223,11 +219,7 @@ def _best_elsewhere(
 
 def fits_to(pictures: StackPictures, section: int, others: np.ndarray) -> np.ndarray:
     """Best correlation of a section, over all poses and shifts, with each of the others."""
-    step_px = pictures.step_px[section]
-    spectra = spectra_of_poses(pictures.of(section, step_px).detail)
-    return np.array(
-        [best_correlations(spectra, pictures.of(int(j), step_px).detail).max() for j in others]
-    )
+    return pictures.correlations(section, others.tolist()).max(axis=(1, 2))
 
 
 # --------------------------------------------------------------------------------------------

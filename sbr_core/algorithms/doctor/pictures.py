@@ -120,6 +120,12 @@ class StackPictures:
             )
         return self._made[key]
 
+    def correlations(self, section: int, others: Sequence[int]) -> np.ndarray:
+        """(n, 2, N_ANGLES): `best_correlations` of a section with others, at its own scale."""
+        step_px = self.step_px[section]
+        spectra = spectra_of_poses(self.of(section, step_px).detail)
+        return np.array([best_correlations(spectra, self.of(j, step_px).detail) for j in others])
+
 
 def in_pose(
     picture: np.ndarray,

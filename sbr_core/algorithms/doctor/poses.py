@@ -18,9 +18,7 @@ from sbr_core.algorithms.doctor.pictures import (
     CoarsePicture,
     StackPictures,
     allowed_shifts,
-    best_correlations,
     in_pose,
-    spectra_of_poses,
 )
 
 _UPRIGHT_STEPS = 2
@@ -48,12 +46,10 @@ def pose_scores(pictures: StackPictures, reach: int) -> np.ndarray:
     """
     n = len(pictures)
     scores = np.full((n, 2 * reach + 1, 2, N_ANGLES), np.nan, np.float32)
-    for i, step_px in enumerate(pictures.step_px):
-        spectra = spectra_of_poses(pictures.of(i, step_px).detail)
-        for j in range(max(0, i - reach), min(n, i + reach + 1)):
-            if j != i:
-                other = pictures.of(j, step_px).detail
-                scores[i, j - i + reach] = best_correlations(spectra, other)
+    for i in range(n):
+        near = [j for j in range(max(0, i - reach), min(n, i + reach + 1)) if j != i]
+        for j, correlations in zip(near, pictures.correlations(i, near), strict=True):
+            scores[i, j - i + reach] = correlations
     return scores
 
 
