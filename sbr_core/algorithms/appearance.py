@@ -117,10 +117,7 @@ class Samples:
     """Pixels of many pairs, drawn a pair at a time, for `Look.fit`."""
 
     def __init__(self) -> None:
-        self.features: list[np.ndarray] = []
-        self.tissue: list[np.ndarray] = []
-        self.signal: list[np.ndarray] = []
-        self.fold: list[np.ndarray] = []
+        self.drawn: list[tuple[np.ndarray, ...]] = []  # features, tissue, signal, fold
 
     def add(self, pair: Pair, fold: int, count: int, rng: np.random.Generator) -> None:
         """Draw `count` pixels of the plane's tissue and its surroundings."""
@@ -128,16 +125,15 @@ class Samples:
         at = rng.choice(at, min(count, at.size), replace=False)
         drawn = features(pair)[np.unravel_index(at, pair.mri.shape)]
         drawn[:, -3:] += rng.normal(0, _ROUGH_PLACE, (len(drawn), 3))
-        self.features.append(drawn)
-        self.tissue.append(pair.section_mask.ravel()[at])
-        self.signal.append((pair.section.ravel()[at] / pair.level).astype(np.float32))
-        self.fold.append(np.full(at.size, fold))
+        tissue = pair.section_mask.ravel()[at]
+        signal = (pair.section.ravel()[at] / pair.level).astype(np.float32)
+        self.drawn.append((drawn, tissue, signal, np.full(at.size, fold)))
 
     def show_tissue(self, without_fold: int | None = None) -> bool:
         """Whether a sample of another fold (None: of any) lies in tissue, as `Look.fit` needs."""
         return any(
             tissue.any() and (without_fold is None or fold[0] != without_fold)
-            for tissue, fold in zip(self.tissue, self.fold, strict=True)
+            for _, tissue, _, fold in self.drawn
         )
 
 
@@ -158,12 +154,9 @@ class Look:
         """
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-        x, tissue, signal, fold = (
-            np.concatenate(part)
-            for part in (samples.features, samples.tissue, samples.signal, samples.fold)
-        )
         if not samples.show_tissue(without_fold):
             raise ValueError("no sample lies in tissue")
+        x, tissue, signal, fold = map(np.concatenate, zip(*samples.drawn, strict=True))
         used = np.full(len(x), True) if without_fold is None else fold != without_fold
         settings = {**_TREES, "random_state": seed, "early_stopping": False}
         regressor = HistGradientBoostingRegressor(**settings)
@@ -340,9 +333,8 @@ class TextureBank:
     """Tiles of texture of real sections, to be laid where the look is alike."""
 
     def __init__(self) -> None:
-        self._tiles: dict[Band, list[np.ndarray]] = {band: [] for band in BANDS}
-        self._described: dict[Band, list[np.ndarray]] = {band: [] for band in BANDS}
-        self._origin: dict[Band, list[np.ndarray]] = {band: [] for band in BANDS}
+        # of each section its descriptions, tiles and origins
+        self._kept: dict[Band, list[tuple[np.ndarray, ...]]] = {band: [] for band in BANDS}
         self._trees: dict[Band, tuple] = {}
 
     def add(
@@ -366,9 +358,8 @@ class TextureBank:
             if whole.size == 0:
                 continue
             kept = rng.choice(whole, min(count, whole.size), replace=False)
-            self._tiles[band].append(_cut(texture.astype(np.float32), band.tile_px)[kept])
-            self._described[band].append(described[kept])
-            self._origin[band].append(np.full(kept.size, origin))
+            tiles = _cut(texture.astype(np.float32), band.tile_px)[kept]
+            self._kept[band].append((described[kept], tiles, np.full(kept.size, origin)))
 
     def texture(
         self,
@@ -397,7 +388,7 @@ class TextureBank:
         out = np.zeros(signal.shape, np.float32)
         for band in BANDS:
             tile = band.tile_px
-            if not self._tiles[band]:
+            if not self._kept[band]:
                 continue
             tree, tiles, origins = self._searchable(band)
             described, share = _describe(pair, signal, tissue, tile)
@@ -424,8 +415,7 @@ class TextureBank:
         from scipy.spatial import cKDTree
 
         if band not in self._trees:
-            described, tiles, origins = (
-                np.concatenate(kept[band]) for kept in (self._described, self._tiles, self._origin)
-            )
+            kept = zip(*self._kept[band], strict=True)
+            described, tiles, origins = map(np.concatenate, kept)
             self._trees[band] = cKDTree(described), tiles, origins
         return self._trees[band]

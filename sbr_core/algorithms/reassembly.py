@@ -34,7 +34,6 @@ Mapping2D = Callable[[np.ndarray], np.ndarray]
 """Points (..., 2) of the plane, mm, to section mm, as a published transform maps them."""
 
 
-@dataclass(frozen=True)
 class Level:
     """A section prefiltered to some spacing, and thinned out where that loses nothing.
 
@@ -42,24 +41,10 @@ class Level:
     ----------
     image : (rows, columns) float32; pixel (i, j) is pixel (thinned i, thinned j) of what was read.
     thinned : pixels read per pixel.
-    file_shape : (rows, columns) of the file.
-    pixel_size_mm : of the file.
-    section_mm_from_plane_mm : maps points (n, 2); the section's published transform.
-    labels : (rows, columns) of the file, or None.
-    read_step : (x, y) file pixels per pixel read; the outer edges of the first ones are the same.
     """
 
-    image: np.ndarray
-    thinned: int
-    file_shape: tuple[int, int]
-    pixel_size_mm: float
-    section_mm_from_plane_mm: Mapping2D
-    labels: np.ndarray | None = None
-    read_step: tuple[float, float] = (1.0, 1.0)
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         image: np.ndarray,
         pixel_size_mm: float,
         spacing_mm: float,
@@ -67,27 +52,27 @@ class Level:
         labels: np.ndarray | None = None,
         file_shape: tuple[int, int] | None = None,
         read_step: tuple[float, float] = (1.0, 1.0),
-    ) -> Level:
+    ) -> None:
         """Prefilter a file's image (background 0) to `spacing_mm`.
 
         Every second or later pixel is kept only while there are at least two to an output pixel.
 
         Parameters
         ----------
+        pixel_size_mm : of the file.
+        section_mm_from_plane_mm : maps points (n, 2); the section's published transform.
+        labels : (rows, columns) of the file, or None.
         file_shape : (rows, columns), that of `image` if it has the file's full resolution.
+        read_step : (x, y) file pixels per pixel read; the outer edges of the first ones are the
+            same.
         """
         scale = spacing_mm / pixel_size_mm / math.sqrt(read_step[0] * read_step[1])
-        step = max(1, int(scale / 2))
-        filtered = prefilter(image, scale)[::step, ::step].copy()
-        return cls(
-            filtered,
-            step,
-            file_shape or image.shape,
-            pixel_size_mm,
-            section_mm_from_plane_mm,
-            labels,
-            read_step,
-        )
+        self.thinned = max(1, int(scale / 2))
+        self.image = prefilter(image, scale)[:: self.thinned, :: self.thinned].copy()
+        self.file_shape = file_shape or image.shape
+        self.pixel_size_mm = pixel_size_mm
+        self.section_mm_from_plane_mm = section_mm_from_plane_mm
+        self.labels, self.read_step = labels, np.array(read_step)
 
     def inside(self, section_mm: np.ndarray) -> np.ndarray:
         """Which of the points (n, 2) lie within the file, up to the outer edges of its pixels."""
@@ -98,10 +83,9 @@ class Level:
     def sample(self, section_mm: np.ndarray) -> np.ndarray:
         """Intensity, linear, at points (n, 2) that are inside; float32."""
         # the outer edges of the first pixels are the same; exact where the file was read whole
-        read_step = np.array(self.read_step)
-        px = (section_mm / self.pixel_size_mm - (read_step - 1) / 2) / read_step / self.thinned
+        px = (section_mm / self.pixel_size_mm - (self.read_step - 1) / 2) / self.read_step
         # the last pixels of the file may have been thinned out: the nearest kept one is taken
-        px = np.minimum(px, np.array(self.image.shape[::-1]) - 1)
+        px = np.minimum(px / self.thinned, np.array(self.image.shape[::-1]) - 1)
         return resample_section(self.image, px)
 
     def sample_labels(self, section_mm: np.ndarray) -> np.ndarray:

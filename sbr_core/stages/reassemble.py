@@ -225,7 +225,7 @@ def load_level(
     labels = None
     if with_labels and source.labels:
         labels = read_labels(Path(source.labels), signal.file_shape)
-    return Level.of(
+    return Level(
         signal.pixels if gain == 1 else signal.pixels * np.float32(gain),
         source.pixel_size_mm,
         spacing_mm,

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,14 +43,6 @@ BASE_URL = (
     "1b67b630fc4e8e03be210d6fb39210b722296902/"
 )
 """The authors' repository at the commit whose files `FILE_LIST` lists."""
-_ALLEN_SPACING_MM = 0.05
-"""Unit of SLICE_ID_MM in Allen's ``slice_id.txt``: distance of the atlas's numbered sections."""
-_ALLEN_PIXEL_MM = 0.25
-"""Pixel of the grids of Allen's MRI planes, and of the sections resampled to them."""
-_BIGBRAIN_SPACING_MM = 0.4
-"""From one numbered section of BigBrain's folder to the next: its volume in voxels of 0.4 mm."""
-_BIGBRAIN_PIXEL_MM = 0.4
-"""Pixel of BigBrain's grids, as its slices are cut from the volume."""
 _CLASS_OF_CHANNELS = np.array([0, 1, 2, 0, 3, 0, 0, 4], np.uint8)
 """Class of a label's colour: 0 none, 1 cerebellar grey matter (red), 2 white matter (green), 3 grey
 matter (blue), 4 cerebellar white matter (white). The place in the table is that of the channels
@@ -65,12 +57,53 @@ class _DataSet:
     ----------
     folder : its folder in the repository.
     terms : who may use it, in one line.
-    rows : (its folder here, names of the files in it) -> rows of its manifest.
+    number : column of ``slice_id.txt`` that positions are counted in.
+    spacing_mm : what 1 in that column stands for.
+    pixel_mm : of the grids of its MRI planes, and of the sections resampled to them.
+    files : column of the manifest -> file, ``{}`` in place of the slice's name.
     """
 
     folder: str
     terms: str
-    rows: Callable[[Path, set[str]], list[dict[str, Any]]]
+    number: str
+    spacing_mm: float
+    pixel_mm: float
+    files: Mapping[str, str]
+
+
+DATA_SETS = {
+    "allen": _DataSet(
+        "data/Allen_labels",
+        "(c) Allen Institute for Brain Science, Allen Human Brain Atlas; for research and other"
+        " noncommercial use with citation, see https://alleninstitute.org/terms-of-use/",
+        "SLICE_ID_MM",
+        0.05,  # distance of the atlas's numbered sections
+        0.25,
+        {
+            "image": "histo/images_affine/{}.png",
+            "mri_image": "mri/images/{}.png",
+            "labels": "classes/histo/labels_affine/{}.png",
+            "mri_labels": "classes/mri/labels/{}.png",
+            "image_raw": "histo/images/{}.png",
+        },
+    ),
+    "bigbrain": _DataSet(
+        "data/BigBrain",
+        "BigBrain (Amunts et al., Science 2013, doi:10.1126/science.1235381); CC BY-NC-SA 4.0,"
+        " see https://creativecommons.org/licenses/by-nc-sa/4.0/",
+        "SLICE_ID",
+        0.4,  # its slices are cut from a volume of this voxel
+        0.4,
+        {
+            "image": "histo/images_affine/{}.png",
+            "mask": "histo/labels_affine/{}.png",
+            "mri_image": "mri/images/{}.png",
+            "mri_mask": "mri/labels/{}.png",
+            "image_raw": "histo/images/{}.png",
+            "affine": "histo/affine/{}.txt",
+        },
+    ),
+}
 
 
 def run(
@@ -102,7 +135,10 @@ def run(
     files = _listed(chosen.folder, base_url or BASE_URL)
     try:
         fetched = fetch_files(files, out_dir)
-        rows = chosen.rows(out_dir, set(files))
+        rows = _rows(chosen, out_dir)
+        for column in {"labels", "mri_labels"} & set(chosen.files):
+            for row in rows:
+                _write_classes(out_dir, row[column], files)
         write_tsv(out_dir / "sections.tsv", rows)
         brain = {
             "brain": dataset,
@@ -133,85 +169,39 @@ def _listed(folder: str, base_url: str) -> dict[str, RemoteFile]:
     return files
 
 
-def _allen_rows(folder: Path, names: set[str]) -> list[dict[str, Any]]:
-    """One row per section; the colours of its labels become numbers in files of their own."""
-    rows = []
-    for line in _sections(folder):
-        section, image = line["SLICE_ID"], f"{line['SLICE_NAME']}.png"
-        labels = {}
-        for column, source in (("labels", "histo/labels_affine"), ("mri_labels", "mri/labels")):
-            revised = f"{source}/{line['SLICE_NAME']}_new.png"
-            labels[column] = f"classes/{source}/{image}"
-            _write_classes(
-                folder / (revised if revised in names else f"{source}/{image}"),
-                folder / labels[column],
-            )
-        rows.append(
-            {
-                "section": section,
-                "position_mm": round(int(line["SLICE_ID_MM"]) * _ALLEN_SPACING_MM, 2),
-                "pixel_size_mm": _ALLEN_PIXEL_MM,
-                "image": f"histo/images_affine/{image}",
-                "mri_image": f"mri/images/{image}",
-                **labels,
-                "image_raw": f"histo/images/{image}",
-            }
-        )
-    return sorted(rows, key=lambda row: row["position_mm"])
-
-
-def _bigbrain_rows(folder: Path, names: set[str]) -> list[dict[str, Any]]:
-    """One row per section; the list of sections is shuffled, and their number is their position."""
-    rows = []
-    for line in _sections(folder):
-        section, image = line["SLICE_ID"], f"{line['SLICE_NAME']}.png"
-        rows.append(
-            {
-                "section": section,
-                "position_mm": round(int(section) * _BIGBRAIN_SPACING_MM, 1),
-                "pixel_size_mm": _BIGBRAIN_PIXEL_MM,
-                "image": f"histo/images_affine/{image}",
-                "mask": f"histo/labels_affine/{image}",
-                "mri_image": f"mri/images/{image}",
-                "mri_mask": f"mri/labels/{image}",
-                "image_raw": f"histo/images/{image}",
-                "affine": f"histo/affine/{line['SLICE_NAME']}.txt",
-            }
-        )
-    return sorted(rows, key=lambda row: row["position_mm"])
-
-
-DATA_SETS = {
-    "allen": _DataSet(
-        "data/Allen_labels",
-        "(c) Allen Institute for Brain Science, Allen Human Brain Atlas; for research and other"
-        " noncommercial use with citation, see https://alleninstitute.org/terms-of-use/",
-        _allen_rows,
-    ),
-    "bigbrain": _DataSet(
-        "data/BigBrain",
-        "BigBrain (Amunts et al., Science 2013, doi:10.1126/science.1235381); CC BY-NC-SA 4.0,"
-        " see https://creativecommons.org/licenses/by-nc-sa/4.0/",
-        _bigbrain_rows,
-    ),
-}
-
-
-def _sections(folder: Path) -> list[dict[str, str]]:
-    """The lines of ``slice_id.txt``: SLICE_ID, SLICE_NAME and, for Allen, SLICE_ID_MM."""
+def _rows(chosen: _DataSet, folder: Path) -> list[dict[str, Any]]:
+    """Rows of the manifest by position; the lists of sections may be shuffled."""
     with open(folder / "slice_id.txt", encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+        lines = list(csv.DictReader(stream))
+    rows = [
+        {
+            "section": line["SLICE_ID"],
+            "position_mm": round(int(line[chosen.number]) * chosen.spacing_mm, 2),
+            "pixel_size_mm": chosen.pixel_mm,
+            **{column: file.format(line["SLICE_NAME"]) for column, file in chosen.files.items()},
+        }
+        for line in lines
+    ]
+    return sorted(rows, key=lambda row: row["position_mm"])
 
 
-def _write_classes(source: Path, target: Path) -> None:
-    """Label image of a coloured one, unless it is there: a newer file would be run anew."""
-    classes = classes_of_colours(read_colours(source))
+def _write_classes(folder: Path, name: str, names: Collection[str]) -> None:
+    """Label image of a coloured one, unless it is there: a newer file would be run anew.
+
+    Parameters
+    ----------
+    folder, names : of the data set, and the names of its files in it.
+    name : of the image to be written, ``classes/`` and then that of the coloured one.
+    """
+    coloured = name.removeprefix("classes/")
+    revised = coloured.replace(".png", "_new.png")
+    classes = classes_of_colours(read_colours(folder / (revised if revised in names else coloured)))
     try:
-        same = np.array_equal(read_labels(target), classes)
+        same = np.array_equal(read_labels(folder / name), classes)
     except ImageError:
         same = False
     if not same:
-        write_png(target, classes)
+        write_png(folder / name, classes)
 
 
 def classes_of_colours(colours: np.ndarray) -> np.ndarray:

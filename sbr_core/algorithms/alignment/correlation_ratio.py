@@ -84,7 +84,7 @@ class _Evaluation:
     left : (h, n) each point's part of `cost`.
     residual : (h, n) of the intensity function, 0 where the MRI is not known.
     seen : (h, n) bool.
-    coordinates : (3, h, n) the points' indices in the MRI.
+    index : (h, n, 3) of the points in the MRI.
     basis : (h, n, k) hat functions of the MRI's intensity at the points.
     bin_of : (h, n) the interval between knots that it lies in.
     coefficients : (h, k) of the intensity function.
@@ -99,7 +99,7 @@ class _Evaluation:
     left: np.ndarray
     residual: np.ndarray
     seen: np.ndarray
-    coordinates: np.ndarray
+    index: np.ndarray
     basis: np.ndarray
     bin_of: np.ndarray
     coefficients: np.ndarray
@@ -110,20 +110,13 @@ class _Evaluation:
         """With the poses that `chosen` (h,) marks as `other` has them."""
         joined = {}
         for name, value in vars(self).items():
-            axis = 1 if name == "coordinates" else 0
-            shape = np.ones(value.ndim, int)
-            shape[axis] = len(chosen)
-            joined[name] = np.where(chosen.reshape(shape), getattr(other, name), value)
+            where = chosen.reshape(-1, *[1] * (value.ndim - 1))
+            joined[name] = np.where(where, getattr(other, name), value)
         return _Evaluation(**joined)
 
     def subset(self, chosen: np.ndarray) -> _Evaluation:
         """Only the poses that `chosen` (h,) marks."""
-        return _Evaluation(
-            **{
-                name: value[:, chosen] if name == "coordinates" else value[chosen]
-                for name, value in vars(self).items()
-            }
-        )
+        return _Evaluation(**{name: value[chosen] for name, value in vars(self).items()})
 
 
 class Level:
@@ -194,7 +187,7 @@ class Level:
         left += _UNSEEN_COST * (~seen & self.tissue) / self.tissue.sum()
         tissue_seen = (seen & self.tissue).sum(axis=1)
         return _Evaluation(
-            left.sum(axis=1), fit, spread, tissue_seen, left, residual, seen, coordinates,
+            left.sum(axis=1), fit, spread, tissue_seen, left, residual, seen, x,
             basis, bin_of, coefficients, normal, index_from_stack[:, :3, :3],
         )  # fmt: skip
 
@@ -256,8 +249,9 @@ class Level:
         """Gradient (h, 12) and Hessian (h, 12, 12) of half the cost in `_GENERATORS` and shifts."""
         slopes = np.diff(at.coefficients, axis=1) / np.diff(self.knots)
         slope = np.take_along_axis(slopes, at.bin_of.reshape(len(slopes), -1), axis=1) * at.seen
+        coordinates = np.moveaxis(at.index, -1, 0)
         by_index = np.stack(
-            [map_coordinates(g, at.coordinates, order=1, mode="constant") for g in self.images[1:]],
+            [map_coordinates(g, coordinates, order=1, mode="constant") for g in self.images[1:]],
             axis=-1,
         )
         by_stack = by_index @ at.linear

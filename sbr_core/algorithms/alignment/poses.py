@@ -218,12 +218,6 @@ def stretch_along(pose: Pose) -> float:
     return float(strains(pose.world_from_stack[None])[0, 2])
 
 
-def distance_mm(a: np.ndarray, b: np.ndarray, stack: Scene) -> float:
-    """Mean distance, world mm, between where two poses (4, 4) put the stack's tissue."""
-    points = tissue_points_mm(stack)
-    return float(np.linalg.norm(apply(a, points) - apply(b, points), axis=1).mean())
-
-
 def best_of_basins(poses: list[Pose], stack: Scene) -> list[Pose]:
     """The best of each basin, best first: without those that lie within one of a better pose."""
     points = tissue_points_mm(stack)

@@ -70,7 +70,7 @@ def little_stack():
         shape = (40, 50 - 20 * (number == 4))
         labels = rng.choice([0, 2, 7], size=shape).astype(np.uint16)
         image = image[: shape[0], : shape[1]].astype(np.float32)
-        levels.append(Level.of(image, 0.5, 0.5, same, labels))
+        levels.append(Level(image, 0.5, 0.5, same, labels))
     stack = Stack.of([0.0, 1, 3, 4, 5, 6], 0.0)
     turn = np.array([[0.45, 0.1, 0.05, 0.3], [-0.1, 0.45, 0.02, 2.1], [0.02, -0.06, 0.3, 0.1]])
     return stack, levels, np.vstack([turn, [0, 0, 0, 1]]), (44, 30, 22)
@@ -127,7 +127,7 @@ def test_labels_are_only_those_of_the_sections(little_stack):
 def test_thinned_level_keeps_pixels_in_place():
     rows, columns = np.mgrid[:203, :310]
     image = np.exp(-((columns - 151.0) ** 2 + (rows - 97.0) ** 2) / (2 * 30.0**2))
-    level = Level.of(image, 0.01, 0.1, same)
+    level = Level(image, 0.01, 0.1, same)
     assert level.thinned == 5
     points_px = np.random.default_rng(0).uniform((-0.5, -0.5), (309.5, 202.5), size=(500, 2))
     x, y = points_px.T
@@ -146,8 +146,8 @@ def test_a_picture_read_coarsely_lies_where_the_whole_one_does():
     whole = np.sin(rows / 25) + np.cos(columns / 30)
     blocks = whole.reshape(40, 4, 50, 4).mean(axis=(1, 3))
     levels = [
-        Level.of(whole, 0.01, 0.2, lambda p: p),
-        Level.of(blocks, 0.01, 0.2, lambda p: p, None, (160, 200), (4.0, 4.0)),
+        Level(whole, 0.01, 0.2, lambda p: p),
+        Level(blocks, 0.01, 0.2, lambda p: p, None, (160, 200), (4.0, 4.0)),
     ]
     assert levels[1].thinned == 2 and levels[1].file_shape == (160, 200)
     section_mm = np.random.default_rng(0).uniform(0.4, 1.1, (500, 2))
