@@ -65,20 +65,20 @@ def join(prepared: Path, planes: Path, affines: Path, **reading: Any) -> dict[st
     prepared, planes, affines : tables of `prepare`, `resample` and `align-sections`.
     reading : `verify` of `read_rows`.
     """
-    tables = [Path(table) for table in (prepared, planes, affines)]
+    tables = prepared, planes, affines
     rows: list[Mapping[str, Row]] = [
         {row.section: row for row in read_rows(table, kind, only_ok=False, **reading)}
         for table, kind in zip(tables, (Prepared, Plane, Affine), strict=True)
     ]
     sections: dict[str, Joined | str] = {}
     for section in dict.fromkeys(section for table in rows for section in table):
-        found = [table.get(section) for table in rows]
-        reasons = [row.message for row in found if row is not None and not row.ok]
-        absent = [table for table, row in zip(tables, found, strict=True) if row is None]
+        of_section = [table.get(section) for table in rows]
+        reasons = [row.message for row in of_section if row is not None and not row.ok]
+        absent = [table for table, row in zip(tables, of_section, strict=True) if row is None]
         if reasons:
             sections[section] = reasons[0]
         elif absent:
             sections[section] = f"section {section!r} is not in {absent[0]}"
         else:
-            sections[section] = Joined(*found)
+            sections[section] = Joined(*of_section)
     return sections

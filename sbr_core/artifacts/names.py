@@ -48,16 +48,14 @@ SECTION_TO_STACK = "_from-section_to-stack_mode-image_xfm.h5"
 """Resamples the section onto the stack's plane: maps points plane -> section."""
 STACK_TO_SECTION = "_from-stack_to-section_mode-image_xfm.h5"
 """Its inverse: maps points section -> plane."""
-REGISTERED, SYNTHESISED, VELOCITY = (
-    "_registered.nii.gz",
-    "_synthesised.nii.gz",
-    "_velocity.nii.gz",
-)
+REGISTERED, SYNTHESISED = "_registered.nii.gz", "_synthesised.nii.gz"
+VELOCITY = "_velocity.nii.gz"
 
 # evaluate, compare
 SUMMARY, EVALUATION, TESTS = "summary.tsv", "evaluation.json", "tests.tsv"
 
 # demo, simulate
+MRI_LABELS_VOLUME = "mri_labels.nii.gz"
 LANDMARKS, TRUTH, SIMULATION = "landmarks.tsv", "truth.json", "simulate.json"
 
 

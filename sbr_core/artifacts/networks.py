@@ -22,22 +22,10 @@ POLARITY = "tissue_bright"
 PADDING_MULTIPLE = Generator.multiple
 """Sides of every network's input; the registrar is content with any even number."""
 
-_COMMON = (
-    "working_pixel_mm",
-    "low_quantile",
-    "high_quantile",
-    "padding_multiple",
-    "polarity",
-)
+_COMMON = ("working_pixel_mm", "low_quantile", "high_quantile", "padding_multiple", "polarity")
 _PREPROCESSING = {
     "registrar": _COMMON,
-    "method": (
-        *_COMMON,
-        "registers",
-        "synthesis_rim_px",
-        "medium_share",
-        "medium_margin_px",
-    ),
+    "method": (*_COMMON, "registers", "synthesis_rim_px", "medium_share", "medium_margin_px"),
 }
 """What inference reads of the header's `preprocessing`, by the kind of the weights."""
 
@@ -105,20 +93,16 @@ def load_method(path: Path) -> tuple[Registrar | None, Generator | None, dict[st
     """
     tensors, header = load_weights(path)
     _check_header(path, "method", header)
-    found: dict[str, Any] = dict.fromkeys(_NETWORKS)
+    networks: dict[str, Any] = dict.fromkeys(_NETWORKS)
     for name, architecture in header["architecture"].items():
-        prefix = f"{name}."
-        own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if name not in _NETWORKS:
             raise WeightsError(f"{path}: holds an unknown network '{name}'")
-        found[name] = _built(path, _NETWORKS[name], architecture, own)
-    return found["registrar"], found["generator"], header
+        networks[name] = _built(path, _NETWORKS[name], architecture, _tensors_of(name, tensors))
+    return networks["registrar"], networks["generator"], header
 
 
 def start_from(
-    path: Path,
-    modules: Mapping[str, nn.Module],
-    header: Mapping[str, Any],
+    path: Path, modules: Mapping[str, nn.Module], header: Mapping[str, Any]
 ) -> list[str]:
     """Put the networks of another brain's weights file into those that are to be trained on.
 
@@ -137,11 +121,11 @@ def start_from(
         As `load_registrar`; another architecture, pixel size, or kind of images; a network that is
         not in the file.
     """
-    tensors, found = load_weights(path)
-    _check_header(path, "method", found)
+    tensors, start_header = load_weights(path)
+    _check_header(path, "method", start_header)
     cure = "write the same in the configuration, or train from nothing (weights_from empty)"
     for name, ours in header["architecture"].items():
-        theirs = found["architecture"].get(name)
+        theirs = start_header["architecture"].get(name)
         if theirs is None:
             raise WeightsError(f"{path}: holds no {name}: weights of another method?")
         for key in sorted(ours.keys() | theirs.keys()):
@@ -150,23 +134,26 @@ def start_from(
                 raise WeightsError(f"{path}: {name}: {key} is {there}, here {here}; {cure}")
     lines = []
     for key, here in header["preprocessing"].items():
-        there = found["preprocessing"].get(key)
+        there = start_header["preprocessing"].get(key)
         if key == "channels" or _plain(here) == _plain(there):
             continue
         if key in ("working_pixel_mm", "padding_multiple", "polarity", "registers"):
             raise WeightsError(f"{path}: {key} is {there}, here {here}; {cure}")
         lines.append(f"{path}: was trained with {key} {there}, goes on with {here}")
-    lines += unseen_stains(
-        path, found, header["stain"], header["preprocessing"].get("channels") or ()
-    )
+    channels = header["preprocessing"].get("channels") or ()
+    lines += unseen_stains(path, start_header, header["stain"], channels)
     for name, module in modules.items():
-        own = {k.removeprefix(f"{name}."): v for k, v in tensors.items()}
-        own = {k: v for k, v in own.items() if f"{name}.{k}" in tensors}
         try:
-            module.load_state_dict(own)
+            module.load_state_dict(_tensors_of(name, tensors))
         except RuntimeError as error:
             raise WeightsError(f"{path}: {name} does not fit: {error}; {cure}") from None
     return lines
+
+
+def _tensors_of(network: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of one network of several in a file, by their names in it."""
+    prefix = f"{network}."
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def unseen_stains(
@@ -200,10 +187,7 @@ def _plain(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-_NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "registrar": build_registrar,
-    "generator": Generator,
-}
+_NETWORKS = {"registrar": build_registrar, "generator": Generator}
 
 
 def _check_header(path: Path, kind: str, header: Mapping[str, Any]) -> None:
@@ -230,7 +214,7 @@ def _check_header(path: Path, kind: str, header: Mapping[str, Any]) -> None:
 
 def _built(
     path: Path,
-    network: type[nn.Module],
+    network: Callable[..., nn.Module],
     architecture: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
 ) -> Any:

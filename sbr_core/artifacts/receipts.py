@@ -18,7 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sbr_core.artifacts.rows import Row, columns_of, inside, write_columns
+from sbr_core.artifacts.names import SECTIONS
+from sbr_core.artifacts.rows import Row, columns_of, write_columns
 from sbr_core.errors import ReceiptError, SbrError, StorageError
 from sbr_core.io.files import read_json, sha256_file, write_json
 from sbr_core.io.provenance import versions
@@ -66,10 +67,9 @@ def run_sections(
     -------
     The receipt's rows.
     """
-    out_dir, receipt = Path(out_dir), Path(receipt)
     rows = []
     for number, (section, item) in enumerate(sections.items(), 1):
-        sidecar = out_dir / "sections" / f"{section}.json"
+        sidecar = out_dir / SECTIONS / f"{section}.json"
         try:
             digest = fingerprint(item)
             row, state = _intact(sidecar, out_dir, digest), "kept"
@@ -103,26 +103,29 @@ def unfinished(
     sections: Mapping[str, Any], *, out_dir: Path, fingerprint: Callable[[Any], str]
 ) -> list[str]:
     """The sections that `run_sections` would process, in order; its parameters."""
-    out_dir = Path(out_dir)
     return [
         section
         for section, item in sections.items()
-        if _intact(out_dir / "sections" / f"{section}.json", out_dir, fingerprint(item)) is None
+        if _intact(out_dir / SECTIONS / f"{section}.json", out_dir, fingerprint(item)) is None
     ]
+
+
+def _content(sidecar: Path) -> dict[str, Any]:
+    """What a sidecar contains; empty where it is missing or damaged."""
+    try:
+        content = read_json(sidecar)
+        return content if "files" in content["row"] else {}
+    except (ReceiptError, KeyError, TypeError):
+        return {}
 
 
 def _intact(sidecar: Path, out_dir: Path, digest: str) -> dict[str, Any] | None:
     """The row of a section whose fingerprint and files match, else None."""
-    if not sidecar.is_file():
-        return None
-    try:
-        row = read_json(sidecar)["row"]
-    except (ReceiptError, KeyError, TypeError):
-        return None  # damaged: compute it again
+    row = _content(sidecar).get("row", {})
     if row.get("fingerprint") != digest:
         return None
     for name, sha256 in row["files"].items():
-        path = inside(out_dir, name)
+        path = out_dir / name
         if not path.is_file() or sha256_file(path) != sha256:
             return None
     return row
@@ -130,25 +133,14 @@ def _intact(sidecar: Path, out_dir: Path, digest: str) -> dict[str, Any] | None:
 
 def _forget(sidecar: Path, out_dir: Path) -> None:
     """Remove a section's sidecar and the files it lists."""
-    if not sidecar.is_file():
-        return
-    try:
-        names = list(read_json(sidecar)["row"]["files"])
-    except (ReceiptError, KeyError, TypeError):
-        names = []
-    sidecar.unlink()
-    for name in names:
-        inside(out_dir, name).unlink(missing_ok=True)
+    files = _content(sidecar).get("row", {}).get("files", {})
+    sidecar.unlink(missing_ok=True)
+    for name in files:
+        (out_dir / name).unlink(missing_ok=True)
 
 
 def _sweep(out_dir: Path, chunk: str, sections: set[str]) -> None:
     """Remove what this chunk once made for sections that are no longer in it."""
-    for sidecar in (out_dir / "sections").glob("*.json"):
-        if sidecar.stem in sections:
-            continue
-        try:
-            ours = read_json(sidecar).get("chunk") == chunk
-        except ReceiptError:
-            continue
-        if ours:
+    for sidecar in (out_dir / SECTIONS).glob("*.json"):
+        if sidecar.stem not in sections and _content(sidecar).get("chunk") == chunk:
             _forget(sidecar, out_dir)

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints, overload
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import numpy as np
 
-from sbr_core.artifacts.names import IMAGE, MASK
+from sbr_core.artifacts.names import CHUNKS, IMAGE, MASK
 from sbr_core.errors import ReceiptError
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.files import sha256_file, sha256_of
@@ -63,7 +63,7 @@ class Row:
         names = [name for name in self.files if name.endswith(ending)]
         if len(names) != 1:
             raise ReceiptError(f"{self.table}: section {self.section!r} lists no file …{ending}")
-        return inside(stage_dir(self.table), names[0])
+        return stage_dir(self.table) / names[0]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -174,31 +174,15 @@ class Inferred(Row):
 R = TypeVar("R", bound=Row)
 
 
-@overload
-def read_rows(
-    table: Path,
-    kind: type[R],
-    *,
-    only_ok: Literal[True] = True,
-    verify: Iterable[str] | bool = True,
-) -> list[R]: ...
-
-
-@overload
-def read_rows(
-    table: Path, kind: type[R], *, only_ok: bool, verify: Iterable[str] | bool = True
-) -> list[R | Row]: ...
-
-
 def read_rows(
     table: Path, kind: type[R], *, only_ok: bool = True, verify: Iterable[str] | bool = True
-) -> list[Any]:
+) -> list[R]:
     """Rows of a receipt or a collected table.
 
     Parameters
     ----------
-    kind : of the rows; sections that failed are plain `Row`.
-    only_ok : leave out sections that failed.
+    kind : of the rows.
+    only_ok : leave out sections that failed, which are plain `Row` of whatever kind.
     verify : check that the files exist and have the recorded sha256; an iterable of name
         endings checks only those files.
 
@@ -207,7 +191,6 @@ def read_rows(
     ReceiptError
         A listed file is missing or is not what the table lists; a column is missing.
     """
-    table = Path(table)
     endings = "" if verify is True else tuple(verify or ())
     rows = []
     for cells in read_tsv(table)[1]:
@@ -217,7 +200,7 @@ def read_rows(
         rows.append(row)
         for name, sha256 in row.files.items():
             if name.endswith(endings):
-                _check(inside(stage_dir(table), name), sha256, table)
+                _check(stage_dir(table) / name, sha256, table)
     return rows
 
 
@@ -339,13 +322,7 @@ def digest_of_file(path: Path | str) -> str:
 
 def stage_dir(table: Path) -> Path:
     """The folder that a receipt's or a collected table's file names are relative to."""
-    table = Path(table)
-    return table.parent.parent if table.parent.name == "chunks" else table.parent
-
-
-def inside(folder: Path, name: str) -> Path:
-    """The path of a file that a table or a sidecar in `folder` lists."""
-    return folder / name
+    return table.parent.parent if table.parent.name == CHUNKS else table.parent
 
 
 def _check(path: Path, sha256: str, table: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -17,13 +18,11 @@ _LIBRARIES = ("torch", "numpy", "antspyx", "SimpleITK", "nibabel", "scikit-image
 @cache
 def versions() -> dict[str, str]:
     """Versions of this package, Python and the libraries that decide results."""
-    found = {"sbr_core": __version__, "python": platform.python_version()}
+    installed = {"sbr_core": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        with suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
+    return installed
 
 
 def write_provenance(

@@ -187,10 +187,11 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
     else:
         sections = read_manifest(manifest, prealigned=row.prealigned)
         ids = [values["section"] for values in read_tsv(manifest)[1]]
+    kept = {row.section for row in sections}
     brain = Brain(
         row=row,
         sections=tuple(sections),
-        excluded=tuple(_without(ids, sections)),
+        excluded=tuple(i for i in ids if i not in kept),
         chunks=in_chunks(sections, len(ids), config.chunk_size),
         weights_donor=weights_donor(sheet, name),
         weights_start=weights_start(sheet, name),
@@ -207,12 +208,6 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
             " prealigned brain, in its manifest"
         )
     return brain
-
-
-def _without(ids: Sequence[str], sections: Sequence[SectionRow]) -> list[str]:
-    """Ids that no section has."""
-    kept = {row.section for row in sections}
-    return [section for section in ids if section not in kept]
 
 
 def in_chunks(

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from sbr_core.algorithms.alignment.start import (
 from sbr_core.artifacts import names
 from sbr_core.artifacts.global_fit import InitialAffine, write_initial, write_plane_grid
 from sbr_core.artifacts.rows import Prepared, read_rows
+from sbr_core.config import AlignOptions
 from sbr_core.errors import AlignmentError, ConfigError, ImageError
 from sbr_core.geometry import similarity_scale
 from sbr_core.io.provenance import write_provenance
@@ -39,9 +40,6 @@ from sbr_core.io.transforms import write_stack_from_world
 from sbr_core.io.volumes import read_mask, read_plane, read_volume
 from sbr_core.report.alignment_figures import draw_candidates, draw_overview
 from sbr_core.revisions import REVISION
-
-if TYPE_CHECKING:
-    from sbr_core.config import AlignOptions
 
 logger = logging.getLogger(__name__)
 
@@ -86,10 +84,9 @@ def run(
         shows what they are, and nothing else is written. Or positions that are an order: the
         table ``positions.tsv`` proposes millimetres.
     """
-    out_dir = Path(out_dir)
     orientation_asked(orientation)  # a wrong one is named before anything is read
-    rows, stack = read_stack(Path(sections), working_pixel_mm)
-    volume = read_mri(Path(mri), Path(mri_mask))
+    rows, stack = read_stack(sections, working_pixel_mm)
+    volume = read_mri(mri, mri_mask)
     check_sizes(stack, volume, in_order=options.positions == "order")
     # from here to the results all lengths are those of a brain of human size
     enlargement = enlargement_of(size_mm(stack, volume))
@@ -125,7 +122,7 @@ def run(
         out_dir / names.QUALITY,
         stage="align",
         options=options.model_dump(mode="json"),
-        inputs={"sections": Path(sections), "mri": Path(mri), "mri_mask": Path(mri_mask)},
+        inputs={"sections": sections, "mri": mri, "mri_mask": mri_mask},
         revision=REVISION["align"],
         orientation=orientation,
         **_figures(verdict, alignment),

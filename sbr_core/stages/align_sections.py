@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,18 +22,8 @@ from sbr_core.algorithms.alignment.section_affine import (
 from sbr_core.algorithms.alignment.stack import tissue_centre_mm
 from sbr_core.algorithms.alignment.stretch import stretch_of, with_stretch
 from sbr_core.algorithms.sections import area_vote
+from sbr_core.artifacts import names
 from sbr_core.artifacts.global_fit import InitialAffine, read_initial, read_plane_grid
-from sbr_core.artifacts.names import (
-    IMAGE,
-    INITIAL_AFFINES,
-    LINEAR,
-    LINEAR_MASK,
-    MASK,
-    MRI,
-    MRI_MASK,
-    PLANE_GRID,
-    section_file,
-)
 from sbr_core.artifacts.receipts import SectionResult, run_sections
 from sbr_core.artifacts.rows import (
     Affine,
@@ -46,13 +35,11 @@ from sbr_core.artifacts.rows import (
     read_rows,
 )
 from sbr_core.artifacts.section_signal import linear_image
+from sbr_core.config import AlignSectionsOptions
 from sbr_core.errors import ConfigError, ImageError
 from sbr_core.geometry import PlaneGrid, scaling
 from sbr_core.io.volumes import read_plane, write_plane
 from sbr_core.revisions import REVISION
-
-if TYPE_CHECKING:
-    from sbr_core.config import AlignSectionsOptions
 
 _SEEN_SIGMAS_PX = (4.0, 2.0, 1.0)
 """Blurs from coarse to fine, for a section whose affine `align` has found already."""
@@ -101,15 +88,15 @@ def run(
     seen: list[InitialAffine] = []
     enlargement = 1.0
     if not prealigned:
-        seen = read_initial(Path(align_dir) / INITIAL_AFFINES)
-        _, enlargement = read_plane_grid(Path(align_dir) / PLANE_GRID)
+        seen = read_initial(align_dir / names.INITIAL_AFFINES)
+        _, enlargement = read_plane_grid(align_dir / names.PLANE_GRID)
     plane_rows = {row.section: row for row in read_rows(planes, Plane, only_ok=False)}
     items = {
         row.section: (row, plane_rows.get(row.section))
         for row in read_rows(prepared, Prepared, only_ok=False)
     }
 
-    fits = _Fits(options, Path(out_dir), seen, enlargement, prealigned)
+    fits = _Fits(options, out_dir, seen, enlargement, prealigned)
     run_sections(
         items,
         stage="align-sections",
@@ -157,7 +144,7 @@ class _Fits:
             if of_stage is None or not of_stage.ok:
                 reason = of_stage.message if of_stage else "it is not in the receipt of its planes"
                 raise ImageError(f"section {row.section!r}: {stage}: {reason}")
-        mask = read_plane(row.file(MASK))[0] > 0
+        mask = read_plane(row.file(names.MASK))[0] > 0
         if self.prealigned:
             _check_same_grid(row, plane.grid)
             affine, figures = np.linalg.inv(row.section_mm_from_working_mm), {"moved_mm": 0.0}
@@ -184,7 +171,8 @@ def _write_linear(
     mask : of the tissue, working px.
     affine : (3, 3), working_mm_from_plane_mm.
     """
-    files = [section_file(out_dir, row.section, ending) for ending in (LINEAR, LINEAR_MASK)]
+    both = names.LINEAR, names.LINEAR_MASK
+    files = [names.section_file(out_dir, row.section, ending) for ending in both]
     linear = linear_image(row, row.section_mm_from_working_mm @ affine, grid)
     write_plane(files[0], linear, grid.spacing_mm)
     working_px_from_plane_px = scaling(1 / row.working_pixel_mm) @ affine @ grid.plane_mm_from_px
@@ -262,9 +250,9 @@ def _fit(
     ----------
     enlargement : what makes a millimetre one of a human brain (`brain_size`).
     """
-    image = read_plane(row.file(IMAGE))[0]
-    mri = read_plane(plane.file(MRI))[0]
-    mri_mask = read_plane(plane.file(MRI_MASK))[0] > 0
+    image = read_plane(row.file(names.IMAGE))[0]
+    mri = read_plane(plane.file(names.MRI))[0]
+    mri_mask = read_plane(plane.file(names.MRI_MASK))[0] > 0
     working_pixel_mm, grid = row.working_pixel_mm, plane.grid
     affines, weights, own = _neighbours(row, seen)
     start = affines[0]

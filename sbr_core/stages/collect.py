@@ -33,13 +33,13 @@ def run(options: None, *, receipts: list[Path], table: Path) -> None:
     columns: dict[str, None] = {}
     seen: dict[str, Path] = {}
     for receipt in receipts:
-        header, found = read_tsv(receipt)
+        header, of_receipt = read_tsv(receipt)
         columns |= dict.fromkeys(header)
-        for row in found:
+        for row in of_receipt:
             if (section := row["section"]) in seen:
                 raise ReceiptError(f"{receipt}: section {section!r} stands in {seen[section]} too")
             seen[section] = receipt
-        rows += found
+        rows += of_receipt
     good = sum(row["status"] == "ok" for row in rows)
     if good < _MIN_SECTIONS:
         failed = next((f"; {row['message']}" for row in rows if row["status"] != "ok"), "")

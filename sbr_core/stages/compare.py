@@ -66,9 +66,8 @@ def run(
     """
     if "linear" not in methods:
         raise ConfigError("compare: --methods: expected linear among them, as the one to beat")
-    out_dir = Path(out_dir)
-    methods = {method: Path(methods[method]) for method in figures.in_order(list(methods))}
-    values = comparison.read_values(Path(measured), list(methods))
+    methods = {method: methods[method] for method in figures.in_order(list(methods))}
+    values = comparison.read_values(measured, list(methods))
     tests = comparison.paired_tests(values)
     trainings = {m: comparison.training_time(folder / LOSSES) for m, folder in methods.items()}
     summary = comparison.summary_rows(values, tests, methods, trainings)
@@ -77,16 +76,14 @@ def run(
     write_tsv(out_dir / SUMMARY, [of_brain | row for row in summary], comparison.SUMMARY_COLUMNS)
 
     labels = LabelPairs.open(rows, align_dir=align_dir, mri_labels=mri_labels, stage="compare")
-    example = ExampleSection.read(
-        options.section, values, methods, Path(prepared), Path(planes), labels
-    )
+    example = ExampleSection.read(options.section, values, methods, prepared, planes, labels)
     drawings = comparison.box_figures(values, tests, options.alpha)
     drawings += [example.whole(brain), example.close_up(brain)]
     for drawing in drawings:
         drawing.save(out_dir / "figures")
         logger.info("compare: %s", drawing.name)
 
-    shared = comparison.training_time(Path(registrar)) if registrar is not None else None
+    shared = comparison.training_time(registrar) if registrar is not None else None
     write_json(
         out_dir / COMPARISON,
         {

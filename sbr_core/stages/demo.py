@@ -29,7 +29,7 @@ from sbr_core.algorithms.simulation.truth import (
     true_plane_mm_from_section_mm,
     true_world_from_section_mm,
 )
-from sbr_core.artifacts.names import LANDMARKS, TABLE, TRUTH
+from sbr_core.artifacts import names
 from sbr_core.config import DemoOptions
 from sbr_core.io.files import write_json
 from sbr_core.io.images import write_png
@@ -53,7 +53,6 @@ def run(options: DemoOptions, *, out_dir: Path) -> None:
     ConfigError
         If the sections reach beyond the brain.
     """
-    out_dir = Path(out_dir)
     rows = demo_rows(options)
     logger.info("demo: reading the MNI152 maps that ship inside nilearn")
     anatomy = load_anatomy()
@@ -61,8 +60,9 @@ def run(options: DemoOptions, *, out_dir: Path) -> None:
     template_from_stack = np.linalg.inv(world_from_template) @ world_from_stack
 
     mri, mask, labels, world_from_voxel = simulate_mri(anatomy, world_from_template, options)
-    for name, data in (("mri", mri), ("mri_mask", mask), ("mri_labels", labels)):
-        write_volume(out_dir / f"{name}.nii.gz", Volume(data, world_from_voxel))
+    volumes = {names.MRI_VOLUME: mri, names.MRI_MASK_VOLUME: mask, names.MRI_LABELS_VOLUME: labels}
+    for name, data in volumes.items():
+        write_volume(out_dir / name, Volume(data, world_from_voxel))
     logger.info(f"demo: MRI of {' x '.join(map(str, mri.shape))} voxels")
 
     truth: dict[str, Any] = {
@@ -92,9 +92,9 @@ def run(options: DemoOptions, *, out_dir: Path) -> None:
         "in_plane_mm_of_true_affine",
     ):
         truth[key] = float(np.mean([entry[key] for entry in truth["sections"].values()]))
-    write_tsv(out_dir / LANDMARKS, landmarks)
-    write_json(out_dir / TRUTH, truth)
-    write_tsv(out_dir / TABLE, rows)  # last: a manifest without its images is no demo
+    write_tsv(out_dir / names.LANDMARKS, landmarks)
+    write_json(out_dir / names.TRUTH, truth)
+    write_tsv(out_dir / names.TABLE, rows)  # last: a manifest without its images is no demo
     logger.info(
         f"demo: the best affine of each section leaves landmarks"
         f" {truth['in_plane_mm_of_best_affine']:.2f} mm off"

@@ -10,11 +10,11 @@ import logging
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sbr_core.algorithms.doctor.findings import Finding, Section, examine, unusable
 from sbr_core.artifacts.names import CONTACT_SHEET, DOCTOR, FINDINGS, IMAGE, MASK
 from sbr_core.artifacts.rows import Prepared, read_rows
+from sbr_core.config import DoctorOptions
 from sbr_core.errors import ImageError
 from sbr_core.io.images import write_png
 from sbr_core.io.provenance import write_provenance
@@ -22,9 +22,6 @@ from sbr_core.io.tables import write_tsv
 from sbr_core.io.volumes import read_plane
 from sbr_core.report.contact_sheet import contact_sheet
 from sbr_core.revisions import REVISION
-
-if TYPE_CHECKING:
-    from sbr_core.config import DoctorOptions
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +44,6 @@ def run(options: DoctorOptions, *, prepared: Path, out_dir: Path, prealigned: bo
         No section was prepared.
     """
     begin = time.monotonic()
-    prepared, out_dir = Path(prepared), Path(out_dir)
     rows = read_rows(prepared, Prepared, only_ok=False, verify=(IMAGE, MASK))
     sections = [_read(row) for row in rows if isinstance(row, Prepared)]
     if not sections:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbr_core import metrics
+from sbr_core.artifacts import names
 from sbr_core.artifacts.accuracy import (
     folding,
     labels_on_plane,
@@ -36,15 +37,6 @@ from sbr_core.artifacts.accuracy import (
     volume_dice,
 )
 from sbr_core.artifacts.label_pairs import LabelPairs
-from sbr_core.artifacts.names import (
-    EVALUATION,
-    MRI_MASK,
-    SECTION_TO_STACK,
-    STACK_TO_SECTION,
-    SUMMARY,
-    TABLE,
-    VOLUME,
-)
 from sbr_core.artifacts.rows import Plane, Prepared, Row, read_rows
 from sbr_core.config import EvaluateOptions
 from sbr_core.io.manifests import Landmark, SectionRow, read_landmarks
@@ -105,7 +97,7 @@ def run(
     prepared_rows = {
         row.section: row for row in read_rows(prepared, Prepared, only_ok=False, verify=False)
     }
-    plane_rows = {row.section: row for row in read_rows(planes, Plane, verify=(MRI_MASK,))}
+    plane_rows = {row.section: row for row in read_rows(planes, Plane, verify=(names.MRI_MASK,))}
     known = {*prepared_rows, *(excluded or ())}
     marks = _landmarks(landmarks, known, prealigned=align_dir is None)
     pairs = LabelPairs.open(
@@ -116,7 +108,7 @@ def run(
     for method, folder in methods.items():
         rows_of_method = [
             row
-            for row in read_rows(Path(folder) / TABLE, Row, verify=("_xfm.h5",))
+            for row in read_rows(folder / names.TABLE, Row, verify=("_xfm.h5",))
             if row.section in plane_rows and row.section in prepared_rows  # else its plane failed
         ]
         table = _values(rows_of_method, prepared_rows, plane_rows, marks, pairs)
@@ -124,18 +116,17 @@ def run(
         section_rows += [of_method | row for row in _section_means(table)]
         summary += [of_method | row for row in _summary(table, options.percentiles)]
         if pairs.mri is not None:
-            volumes = Path(folder) / VOLUME
+            volumes = folder / names.VOLUME
             summary += [of_method | row for row in _volume_summary(volumes, brain, pairs.mri)]
         logger.info(f"evaluate: {method}: {len(rows_of_method)} sections")
 
-    out_dir = Path(out_dir)
-    write_tsv(out_dir / TABLE, section_rows, SECTION_COLUMNS)
-    write_tsv(out_dir / SUMMARY, summary, SUMMARY_COLUMNS)
+    write_tsv(out_dir / names.TABLE, section_rows, SECTION_COLUMNS)
+    write_tsv(out_dir / names.SUMMARY, summary, SUMMARY_COLUMNS)
     inputs = {"prepared": prepared, "planes": planes}
-    inputs |= {f"{method}_sections": Path(f) / TABLE for method, f in methods.items()}
+    inputs |= {f"{method}_sections": f / names.TABLE for method, f in methods.items()}
     inputs |= {"landmarks": landmarks, "mri_labels": mri_labels}
     write_provenance(
-        out_dir / EVALUATION,
+        out_dir / names.EVALUATION,
         stage="evaluate",
         options=options.model_dump(mode="json"),
         inputs={name: file for name, file in inputs.items() if file is not None},
@@ -235,8 +226,8 @@ def _measure(
     ----------
     row : of the method.
     """
-    section_from_plane = read_section_transform(row.file(SECTION_TO_STACK))
-    plane_from_section = read_section_transform(row.file(STACK_TO_SECTION))
+    section_from_plane = read_section_transform(row.file(names.SECTION_TO_STACK))
+    plane_from_section = read_section_transform(row.file(names.STACK_TO_SECTION))
     if marks:
         in_plane_mm, through_plane_mm = landmark_errors_mm(
             marks, plane_from_section, pairs.stack_from_world, prepared.position_mm
@@ -254,7 +245,7 @@ def _measure(
         for class_, (mean_mm, p95_mm) in distances_mm.items():
             yield "surface_distance_mm", class_, mean_mm
             yield "surface_distance_p95_mm", class_, p95_mm
-    mask, spacing_mm = read_plane(plane.file(MRI_MASK))
+    mask, spacing_mm = read_plane(plane.file(names.MRI_MASK))
     if mask.any():
         yield "folding", "", folding(section_from_plane, mask, spacing_mm)
         yield (

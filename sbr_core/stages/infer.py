@@ -16,17 +16,8 @@ from typing import Any
 import numpy as np
 
 from sbr_core.algorithms import deformation as flow
+from sbr_core.artifacts import names
 from sbr_core.artifacts.joined import Joined, join
-from sbr_core.artifacts.names import (
-    LINEAR_MASK,
-    MRI_MASK,
-    REGISTERED,
-    SECTION_TO_STACK,
-    STACK_TO_SECTION,
-    SYNTHESISED,
-    VELOCITY,
-    section_file,
-)
 from sbr_core.artifacts.predictors import NetworkPredictor, Predictor, SynPredictor
 from sbr_core.artifacts.receipts import SectionResult, run_sections, unfinished
 from sbr_core.artifacts.rows import Inferred, fingerprint
@@ -80,7 +71,7 @@ def run(
     if method in TRAINED_METHODS:
         if weights is None:
             raise ConfigError(f"infer: method '{method}': --weights are needed")
-        networks = [Path(path) for path in (weights, registrar) if path is not None]
+        networks = [path for path in (weights, registrar) if path is not None]
     sections = join(prepared, planes, affines)
     # other networks or another refinement give another result; batch size and device change nothing
     inputs: list[Any] = [sha256_file(path) for path in networks]
@@ -99,13 +90,12 @@ def run(
             affines=pair.affine.fingerprint,
         )
 
-    out_dir = Path(out_dir)
     predictor: Predictor | None = None
     if method == "syn_mi":
         predictor = SynPredictor(options)
     elif networks:
-        names = unfinished(sections, out_dir=out_dir, fingerprint=digest)
-        waiting = {name: sections[name] for name in names if isinstance(sections[name], Joined)}
+        to_do = unfinished(sections, out_dir=out_dir, fingerprint=digest)
+        waiting = {s: pair for s in to_do if isinstance(pair := sections[s], Joined)}
         predictor = NetworkPredictor(*networks, waiting=waiting, options=options)
     run_sections(
         sections,
@@ -141,25 +131,29 @@ def infer_section(pair: Joined | str, predictor: Predictor | None, out_dir: Path
     measures = dict.fromkeys(_MEASURES, 0.0)
     if predictor is not None:
         deformation, synthesised = predictor.predict(pair)
-        fixed_mask = pair.read(pair.plane, MRI_MASK)
-        moving_mask = pair.read(pair.affine, LINEAR_MASK)
+        fixed_mask = pair.read(pair.plane, names.MRI_MASK)
+        moving_mask = pair.read(pair.affine, names.LINEAR_MASK)
         measures = _measure(deformation, fixed_mask, moving_mask)
         mm, origin_mm = grid.spacing_mm, deformation.canvas.origin_mm
         forward = (PlaneField(deformation.disp_px * mm, mm, origin_mm), *forward)
         backward = (*backward, PlaneField(deformation.inverse_disp_px * mm, mm, origin_mm))
         if synthesised is not None:
-            pictures[SYNTHESISED] = (synthesised, (0.0, 0.0))
+            pictures[names.SYNTHESISED] = (synthesised, (0.0, 0.0))
         if deformation.velocity_px is not None:
             velocity_mm = (deformation.velocity_px * mm).astype(np.float32)
-            pictures[VELOCITY] = (velocity_mm, origin_mm)
+            pictures[names.VELOCITY] = (velocity_mm, origin_mm)
 
     section_mm_from_plane = SectionTransform(forward)
-    files = [section_file(out_dir, section, e) for e in (SECTION_TO_STACK, STACK_TO_SECTION)]
+    both = names.SECTION_TO_STACK, names.STACK_TO_SECTION
+    files = [names.section_file(out_dir, section, ending) for ending in both]
     write_section_transform(files[0], section_mm_from_plane)
     write_section_transform(files[1], SectionTransform(backward))
-    pictures[REGISTERED] = (registered(pair.prepared, section_mm_from_plane, grid), (0.0, 0.0))
+    pictures[names.REGISTERED] = (
+        registered(pair.prepared, section_mm_from_plane, grid),
+        (0.0, 0.0),
+    )
     for ending, (array, origin_mm) in pictures.items():
-        files.append(section_file(out_dir, section, ending))
+        files.append(names.section_file(out_dir, section, ending))
         write_plane(files[-1], array, grid.spacing_mm, origin_mm)
     row = Inferred(
         section=section,

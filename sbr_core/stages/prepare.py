@@ -10,7 +10,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from sbr_core.artifacts.names import IMAGE, MASK, section_file
 from sbr_core.artifacts.receipts import SectionResult, run_sections
 from sbr_core.artifacts.rows import Prepared, digest_of_file, fingerprint
 from sbr_core.artifacts.section_signal import find_source, read_picture, through_affine
+from sbr_core.config import PrepareOptions
 from sbr_core.errors import ImageError, ManifestError
 from sbr_core.io.blocks import Picture
 from sbr_core.io.files import check_is_file
@@ -31,9 +31,6 @@ from sbr_core.io.manifests import SectionRow, rows_to_json
 from sbr_core.io.pixel_size import disagreement, is_another_unit, stated_pixel_size
 from sbr_core.io.volumes import write_plane
 from sbr_core.revisions import REVISION
-
-if TYPE_CHECKING:
-    from sbr_core.config import PrepareOptions
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +79,7 @@ def run(
             row=rows_to_json([row]),  # with which a new column changes nothing
             inputs=[digest_of_file(f) for f in (row.image, row.mask, row.labels) if f],
         ),
-        process=lambda row: prepare_section(row, options, Path(out_dir)),
+        process=lambda row: prepare_section(row, options, out_dir),
         strict=strict,
     )
 
@@ -112,8 +109,7 @@ def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> 
     stain = named_stain(row.stain) or options.stain
     source, noise = find_source(picture, stain, options.polarity, options.even_light)
     if given_mask is None:
-        tissue = source.channel.tissue(source.lit_evenly(picture))
-        tissue = replace(read, pixels=tissue)
+        tissue = replace(read, pixels=source.channel.tissue(source.lit_evenly(picture)))
         mask = _tissue_mask(tissue, row, noise, working_pixel_mm, file_from_working, shape)
     else:
         mask = area_vote(given_mask, file_from_working, shape)
@@ -220,6 +216,5 @@ def _tissue_mask(
         signal.file_shape, row.pixel_size_mm, fine_mm, row.flip, row.rotate_deg
     )
     fine = through_affine(signal, file_from_fine, fine_shape, fine_mm / row.pixel_size_mm)
-    found = tissue_mask(fine, fine_mm, working_pixel_mm, noise)
-    fine_from_working = np.linalg.inv(file_from_fine) @ file_from_working
-    return area_vote(found, fine_from_working, shape)
+    mask = tissue_mask(fine, fine_mm, working_pixel_mm, noise)
+    return area_vote(mask, np.linalg.inv(file_from_fine) @ file_from_working, shape)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
 
 from sbr_core.algorithms.masks import brain_mask
 from sbr_core.artifacts.names import MRI_FACTS, MRI_MASK_VOLUME, MRI_VOLUME
+from sbr_core.config import PrepareOptions
 from sbr_core.errors import ImageError
 from sbr_core.geometry import apply
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.volumes import Volume, read_mask, read_volume, write_volume
 from sbr_core.revisions import REVISION
-
-if TYPE_CHECKING:
-    from sbr_core.config import PrepareOptions
 
 _QUANTILES = (0.0, 0.01, 0.5, 0.99, 0.999, 1.0)
 """Recorded for a reader to see what range the brain has; nothing is computed from them."""
@@ -39,13 +36,12 @@ def run(options: PrepareOptions, *, mri: Path, out_dir: Path, mri_mask: Path | N
     ImageError
         An MRI that is no finite 3D volume, or a mask on another grid or without a voxel.
     """
-    out_dir = Path(out_dir)
     volume = read_volume(mri)
-    inputs = {"mri": Path(mri)}
+    inputs = {"mri": mri}
     if mri_mask is None:
         mask = brain_mask(volume.data)
     else:
-        inputs["mri_mask"] = Path(mri_mask)
+        inputs["mri_mask"] = mri_mask
         mask = _given_mask(mri_mask, volume)
     if not mask.any():
         raise ImageError(f"{mri}: no brain found; give a mask (mri_mask)")

@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -32,24 +32,16 @@ from sbr_core.algorithms.reassembly import (
     fill_slab,
     slabs,
 )
-from sbr_core.artifacts.names import (
-    REGISTERED,
-    SECTION_TO_STACK,
-    STACK_TRANSFORM,
-    volume_facts,
-    volume_file,
-)
+from sbr_core.artifacts import names
 from sbr_core.artifacts.rows import Inferred, Prepared, read_rows
 from sbr_core.artifacts.section_signal import read_signal
+from sbr_core.config import ReassembleOptions
 from sbr_core.errors import ConfigError, ImageError, ReceiptError, StorageError, storage_fault
 from sbr_core.geometry import LPS_FROM_RAS, PlaneGrid
 from sbr_core.io.images import read_labels
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.transforms import read_section_transform, read_stack_from_world
 from sbr_core.io.volumes import Volume, read_plane, read_volume, write_volume
-
-if TYPE_CHECKING:
-    from sbr_core.config import ReassembleOptions
 
 logger = logging.getLogger(__name__)
 
@@ -91,14 +83,14 @@ def run(
     if (align_dir is None) != (mri is None):
         raise ConfigError("reassemble: --align-dir and --mri are given together or not at all")
     rows, used = _usable(sections, prepared)
-    inputs = {"sections": Path(sections), "prepared": Path(prepared)}
+    inputs = {"sections": sections, "prepared": prepared}
     if mri is None:
         space = "stack"
         shape, world_from_voxel = stack_grid(rows, options.spacing_mm)
         stack_from_world = LPS_FROM_RAS  # ITK reads stack mm from the file
     else:
         space = "mri"
-        inputs |= {"mri": Path(mri), "stack_from_mri": Path(align_dir) / STACK_TRANSFORM}
+        inputs |= {"mri": mri, "stack_from_mri": align_dir / names.STACK_TRANSFORM}
         stack_from_world = read_stack_from_world(inputs["stack_from_mri"])
         shape, world_from_voxel = mri_grid(read_volume(mri), options.spacing_mm)
     stack_from_voxel = stack_from_world @ world_from_voxel
@@ -114,17 +106,16 @@ def run(
         options.cache_mib * 2**20,
     )
 
-    out_dir = Path(out_dir)
     arrays = scratch_arrays(out_dir, shape, with_labels)
     _fill(out_dir, arrays, shape, stack_from_voxel, stack, levels, options)
     # of a time when the sections had labels
-    volume_file(out_dir, brain, space, "labels").unlink(missing_ok=True)
+    names.volume_file(out_dir, brain, space, "labels").unlink(missing_ok=True)
     for kind, array in arrays.items():
-        path = volume_file(out_dir, brain, space, kind)
+        path = names.volume_file(out_dir, brain, space, kind)
         write_volume(path, Volume(array, world_from_voxel))
     covered = float(np.mean([np.mean(layer >= 0) for layer in arrays["coverage"]]))
     write_provenance(
-        volume_facts(out_dir, brain, space),
+        names.volume_facts(out_dir, brain, space),
         stage="reassemble",
         options=options.model_dump(mode="json"),
         inputs=inputs,
@@ -142,7 +133,7 @@ def run(
 
 def _usable(sections: Path, prepared: Path) -> tuple[list[Inferred], list[Prepared]]:
     """The sections' rows of `infer` and of `prepare`, sorted by position."""
-    rows = read_rows(sections, Inferred, verify=(SECTION_TO_STACK,))
+    rows = read_rows(sections, Inferred, verify=(names.SECTION_TO_STACK,))
     sources = {row.section: row for row in read_rows(prepared, Prepared, verify=False)}
     if not rows:
         raise ReceiptError(f"{sections}: no section to make a volume of")
@@ -229,7 +220,7 @@ def load_level(
         signal.pixels if gain == 1 else signal.pixels * np.float32(gain),
         source.pixel_size_mm,
         spacing_mm,
-        read_section_transform(row.file(SECTION_TO_STACK)).map,
+        read_section_transform(row.file(names.SECTION_TO_STACK)).map,
         labels,
         signal.file_shape,
         signal.step,
@@ -245,7 +236,7 @@ def staining_levels(rows: Sequence[Inferred]) -> np.ndarray:
     """
     links, before = [], []
     for index, row in enumerate(rows):
-        image = read_plane(row.file(REGISTERED))[0]
+        image = read_plane(row.file(names.REGISTERED))[0]
         # the next but one as well, so that one torn section does not cut the stack in two
         for back, earlier in enumerate(reversed(before), 1):
             if earlier.shape == image.shape:

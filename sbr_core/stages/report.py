@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from sbr_core.config import ReportOptions
 from sbr_core.report.brain_page import brain_page
 from sbr_core.report.page import write_page
-
-if TYPE_CHECKING:
-    from sbr_core.config import ReportOptions
 
 
 def run(
@@ -34,5 +31,4 @@ def run(
     results_dir : folder of the brain's results.
     out : page to write.
     """
-    folders = {method: Path(folder) for method, folder in methods.items()}
-    write_page(out, "report.html.j2", **brain_page(options, brain, folders, Path(results_dir)))
+    write_page(out, "report.html.j2", **brain_page(options, brain, methods, results_dir))

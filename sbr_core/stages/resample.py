@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from sbr_core.artifacts.global_fit import read_plane_grid
 from sbr_core.artifacts.names import MRI, MRI_MASK, PLANE_GRID, STACK_TRANSFORM, section_file
 from sbr_core.artifacts.receipts import SectionResult, run_sections
 from sbr_core.artifacts.rows import Plane, digest_of_file, fingerprint
+from sbr_core.config import ResampleOptions
 from sbr_core.errors import ConfigError, ImageError
 from sbr_core.geometry import PlaneGrid, scaling, similarity_scale
 from sbr_core.io.files import sha256_file
@@ -26,9 +26,6 @@ from sbr_core.io.manifests import SectionRow
 from sbr_core.io.transforms import read_stack_from_world
 from sbr_core.io.volumes import read_mask, read_volume, write_plane
 from sbr_core.revisions import REVISION
-
-if TYPE_CHECKING:
-    from sbr_core.config import ResampleOptions
 
 _QUANTILE = 0.999
 """Of the masked intensities; the maximum itself would depend on a few voxels."""
@@ -73,10 +70,9 @@ def run(
         The MRI or its mask cannot be read. With `strict` also the first section without an MRI
         plane; otherwise such a section is ``failed`` in the receipt.
     """
-    out_dir = Path(out_dir)
     if align_dir is not None and mri is not None and mri_mask is not None:
         prealigned = False
-        make, inputs = _planes_of_mri(options, Path(align_dir), Path(mri), Path(mri_mask))
+        make, inputs = _planes_of_mri(options, align_dir, mri, mri_mask)
     elif working_pixel_mm is not None:
         prealigned = True
         make, inputs = _planes_of_rows(rows, working_pixel_mm), {"pixel": working_pixel_mm}

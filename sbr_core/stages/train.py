@@ -108,8 +108,7 @@ def run(
     files = zip(names, (planes, sections, registrar, mri_labels, start), strict=True)
     inputs = {name: file for name, file in files if file is not None}
     read_labels = None if labels is None else partial(read_label_maps, labels, prepared)
-    folders = Path(out_dir), Path(checkpoint_root)
-    _train(method, options, inputs, read_labels, *folders, fresh=fresh)
+    _train(method, options, inputs, read_labels, out_dir, checkpoint_root, fresh=fresh)
 
 
 def _train(

@@ -13,14 +13,7 @@ from typing import get_args
 
 import torch
 
-from sbr_core.artifacts.names import (
-    MRI,
-    MRI_MASK,
-    SHIPPED_LOSSES,
-    SHIPPED_REGISTRAR,
-    TRAINING,
-    WEIGHTS,
-)
+from sbr_core.artifacts import names
 from sbr_core.artifacts.networks import load_registrar, weights_header
 from sbr_core.artifacts.rows import Plane, read_rows
 from sbr_core.artifacts.training_data import read_images, stacked
@@ -80,9 +73,9 @@ def run(
             f" found '{source}'"
         )
     if source == "shipped":
-        _copy_shipped(planes, Path(out_dir))
+        _copy_shipped(planes, out_dir)
     else:
-        _train(options, planes, Path(out_dir), Path(checkpoint_root), source, fresh)
+        _train(options, planes, out_dir, checkpoint_root, source, fresh)
 
 
 def _train(
@@ -93,9 +86,8 @@ def _train(
     source: RegistrarSource,
     fresh: bool,
 ) -> None:
-    read = read_images(
-        read_rows(planes, Plane, verify=(MRI, MRI_MASK)), MRI, MRI_MASK, options.intensity
-    )
+    files = names.MRI, names.MRI_MASK
+    read = read_images(read_rows(planes, Plane, verify=files), *files, options.intensity)
     for line in read.left_out:
         logger.warning(f"{STAGE}: {line}")
     if len(read.rows) < 2:
@@ -107,7 +99,7 @@ def _train(
     torch.manual_seed(options.seed)
     if source == "finetune":
         options = as_finetuning(options)
-        registrar, shipped_header = load_registrar(SHIPPED_REGISTRAR)
+        registrar, shipped_header = load_registrar(names.SHIPPED_REGISTRAR)
         registrar.requires_grad_(True)
         architecture = shipped_header["architecture"]
     else:
@@ -138,9 +130,9 @@ def _train(
     with open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
         task = RegistrarTask(registrar, images.to(device), masks.to(device), positions_mm, options)
         write_losses(train(task, options, folder, device), out_dir)
-        save_weights(out_dir / WEIGHTS, registrar.state_dict(), header)
+        save_weights(out_dir / names.WEIGHTS, registrar.state_dict(), header)
         write_provenance(
-            out_dir / TRAINING,
+            out_dir / names.TRAINING,
             stage=STAGE,
             options=header["options"],
             inputs={"planes": planes},
@@ -158,20 +150,20 @@ def _copy_shipped(planes: Path, out_dir: Path) -> None:
         raise TrainingError(
             f"{planes}: expected planes of one pixel size, found {sorted(spacings_mm)} mm"
         )
-    tensors, header = load_weights(SHIPPED_REGISTRAR)
+    tensors, header = load_weights(names.SHIPPED_REGISTRAR)
     header["preprocessing"]["working_pixel_mm"] = spacings_mm.pop()
     header["source"] = "shipped"
     # the time it took elsewhere is none that this brain's registrar took
     history = [
         {key: float(value) for key, value in row.items() if key != "seconds"}
-        for row in read_tsv(SHIPPED_LOSSES)[1]
+        for row in read_tsv(names.SHIPPED_LOSSES)[1]
     ]
     write_losses(history, out_dir)
-    save_weights(out_dir / WEIGHTS, tensors, header)
+    save_weights(out_dir / names.WEIGHTS, tensors, header)
     write_provenance(
-        out_dir / TRAINING,
+        out_dir / names.TRAINING,
         stage=STAGE,
         options={"source": "shipped"},
-        inputs={"planes": planes, "shipped": SHIPPED_REGISTRAR},
+        inputs={"planes": planes, "shipped": names.SHIPPED_REGISTRAR},
     )
     logger.info(f"{STAGE}: the registrar that ships, nothing to train")

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from sbr_core.functional.information import nmi
-from sbr_core.functional.overlap import dice_loss
 from sbr_core.functional.regularity import gradient_smoothness
+from sbr_core.functional.similarity import dice_loss, nmi
 from sbr_core.functional.warp import warp
 from sbr_core.nn.registrar import Registrar
 from sbr_core.training.pairs import Batch, Pairs

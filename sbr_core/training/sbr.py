@@ -98,7 +98,9 @@ class SbrTask(ThroughRegistrar):
     @classmethod
     def build(cls, registrar: Registrar, pairs: Pairs, options: SbrOptions) -> Self:
         """With new networks beside the registrar."""
-        return cls(*_new_networks(pairs, options), registrar, pairs, options)
+        generator = Generator(**generator_architecture(options)).to(pairs.device)
+        projection = Projection(generator.layer_channels, options.projection_channels)
+        return cls(generator, projection.to(pairs.device), registrar, pairs, options)
 
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
         """L1 of the registered synthesis + weighted contrast; equations as in the method."""
@@ -150,36 +152,23 @@ class SbrTask(ThroughRegistrar):
         return losses, made
 
 
-def _new_networks(pairs: Pairs, options: SbrOptions) -> tuple[Generator, Projection]:
-    generator = Generator(**generator_architecture(options)).to(pairs.device)
-    projection = Projection(generator.layer_channels, options.projection_channels)
-    return generator, projection.to(pairs.device)
-
-
 class SbrRTask(SbrTask):
     """SbR-R: towards the end the registrar learns too, held by the smoothness of its velocity."""
 
     name = "train sbr_r"
     watched = "l1"
 
-    def __init__(
-        self,
-        generator: Generator,
-        projection: Projection,
-        registrar: Registrar,
-        pairs: Pairs,
-        options: SbrROptions,
-    ) -> None:
-        super().__init__(generator, projection, registrar, pairs, options)
-        self.modules["registrar"] = registrar
-        self.players = (
+    @classmethod
+    def build(cls, registrar: Registrar, pairs: Pairs, options: SbrROptions) -> Self:
+        """As SbR, with a registrar that is a player too."""
+        task = super().build(registrar, pairs, options)
+        task.modules["registrar"] = registrar
+        factor, start = options.registrar_rate_factor, 1.0 - options.finetune_fraction
+        task.players = (
             Player(("generator", "projection")),
-            Player(
-                ("registrar",),
-                rate_factor=options.registrar_rate_factor,
-                starts_at=1.0 - options.finetune_fraction,
-            ),
+            Player(("registrar",), rate_factor=factor, starts_at=start),
         )
+        return task
 
     def losses_of(self, batch: Batch, rng: torch.Generator) -> tuple[dict[str, Tensor], Synthesis]:
         """As SbR; the smoothness counts once R learns."""
@@ -196,28 +185,17 @@ class SbrGTask(SbrTask):
     name = "train sbr_g"
     watched = "l1"
 
-    def __init__(
-        self,
-        generator: Generator,
-        projection: Projection,
-        registrar: Registrar,
-        discriminator: Discriminator,
-        pairs: Pairs,
-        options: SbrGOptions,
-    ) -> None:
-        super().__init__(generator, projection, registrar, pairs, options)
-        self.modules["discriminator"] = self.discriminator = discriminator
-        self.players = (
+    @classmethod
+    def build(cls, registrar: Registrar, pairs: Pairs, options: SbrGOptions) -> Self:
+        """As SbR, with a discriminator beside."""
+        task = super().build(registrar, pairs, options)
+        discriminator = Discriminator(options.discriminator_channels).to(pairs.device)
+        task.modules["discriminator"] = task.discriminator = discriminator
+        task.players = (
             Player(("generator", "projection")),
             Player(("discriminator",), rate_factor=options.discriminator_rate_factor),
         )
-
-    @classmethod
-    def build(cls, registrar: Registrar, pairs: Pairs, options: SbrGOptions) -> Self:
-        """With new networks beside the registrar."""
-        networks = _new_networks(pairs, options)
-        discriminator = Discriminator(options.discriminator_channels).to(pairs.device)
-        return cls(*networks, registrar, discriminator, pairs, options)
+        return task
 
     def losses_of(self, batch: Batch, rng: torch.Generator) -> tuple[dict[str, Tensor], Synthesis]:
         """As SbR, and what both adversaries minimise."""

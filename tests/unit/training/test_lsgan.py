@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sbr_core.functional.adversarial import lsgan
+from sbr_core.training.adversaries import lsgan
 
 
 def test_the_optimum_is_the_goal_and_the_loss_the_squared_distance_from_it():
