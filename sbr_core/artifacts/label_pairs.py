@@ -60,53 +60,40 @@ class LabelPairs:
 
     Parameters
     ----------
-    mri : labels of the 3D MRI, or None.
-    stack_from_world : (4, 4); None for a prealigned brain.
     rows : the manifest's rows, whose ``mri_labels`` count where there is no 3D MRI.
+    align_dir : folder of `align`; None for a prealigned brain.
+    mri_labels : labels of the 3D MRI.
     stage : who reports.
     strict : let the first labels that cannot be used stop the stage instead (`ImageError`).
 
     Attributes
     ----------
+    mri : labels of the 3D MRI, or None.
+    stack_from_world : (4, 4); None for a prealigned brain.
     unusable : section -> what is wrong with its labels, of those asked for so far.
+
+    Raises
+    ------
+    ImageError
+        Not the labels or the transform of a 3D MRI.
     """
 
     def __init__(
         self,
-        mri: Volume | None,
-        stack_from_world: np.ndarray | None,
-        rows: Sequence[SectionRow] | None,
-        *,
-        stage: str,
-        strict: bool = False,
-    ) -> None:
-        self.mri, self.stack_from_world = mri, stack_from_world
-        self.plane_files = {r.section: r for r in rows or [] if r.mri_labels}
-        self.stage, self.strict = stage, strict
-        self.unusable: dict[str, str] = {}
-
-    @classmethod
-    def open(
-        cls,
         rows: Sequence[SectionRow] | None,
         *,
         align_dir: Path | None,
         mri_labels: Path | None,
         stage: str,
         strict: bool = False,
-    ) -> LabelPairs:
-        """Labels of a brain with a 3D MRI (`align_dir` and `mri_labels`), or of a prealigned one.
-
-        Raises
-        ------
-        ImageError
-            Not the labels or the transform of a 3D MRI.
-        """
-        mri, stack_from_world = None, None
+    ) -> None:
+        self.mri = self.stack_from_world = None
         if align_dir is not None:
-            stack_from_world = read_stack_from_world(Path(align_dir) / STACK_TRANSFORM)
-            mri = read_label_volume(mri_labels) if mri_labels is not None else None
-        return cls(mri, stack_from_world, rows, stage=stage, strict=strict)
+            self.stack_from_world = read_stack_from_world(align_dir / STACK_TRANSFORM)
+            self.mri = read_label_volume(mri_labels) if mri_labels is not None else None
+        self.plane_files = {r.section: r for r in rows or [] if r.mri_labels}
+        self.stage, self.strict = stage, strict
+        self.unusable: dict[str, str] = {}
 
     def of(self, prepared: Prepared, plane: Plane) -> LabelPair | None:
         """The labels of one section and its plane; None where either has none to use."""

@@ -192,10 +192,11 @@ def read_manifest(
     positions: dict[float, str] = {}
     for values in table:
         row = parse_section(values, str(path), path.parent)
+        where = f"{path}: section {row.section!r}"
         if row.section in names:
-            raise ManifestError(f"{path}: section {row.section!r} stands there twice")
+            raise ManifestError(f"{where} stands there twice")
         names.add(row.section)
-        if is_excluded(values, f"{path}: section {row.section!r}"):
+        if is_excluded(values, where):
             continue
         if row.position_mm in positions:
             raise ManifestError(
@@ -204,14 +205,12 @@ def read_manifest(
             )
         positions[row.position_mm] = row.section
         if prealigned and not row.mri_image:
-            raise ManifestError(f"{path}: section {row.section!r}: mri_image: found nothing")
+            raise ManifestError(f"{where}: mri_image: found nothing")
         if prealigned and (row.flip != "none" or row.rotate_deg):
-            raise ManifestError(
-                f"{path}: section {row.section!r}: a prealigned section takes no flip or rotate_deg"
-            )
+            raise ManifestError(f"{where}: a prealigned section takes no flip or rotate_deg")
         if check_files:
             for name in row.files():
-                check_is_file(Path(name), ManifestError, f"{path}: section {row.section!r}: ")
+                check_is_file(Path(name), ManifestError, f"{where}: ")
         rows.append(row)
     if not rows:
         raise ManifestError(f"{path}: has no section that is not excluded")

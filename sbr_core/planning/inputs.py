@@ -162,11 +162,7 @@ def train(study: Study, brain: str, folder: str, *, forced: bool) -> Inputs:
     if (start := study.weights_start(brain, folder)) is not None:
         inputs["start"] = of_another(start, folder)
     if method_of(folder) in LABEL_METHODS:
-        inputs["prepared"] = table("prepare")
-        if labels := study.brains[brain].mri_labels:
-            inputs["mri_labels"] = labels
-        if plane_labels := _plane_labels(study, brain):
-            inputs["plane_labels"] = [Ancient(path) for path in plane_labels]
+        inputs |= {"prepared": table("prepare"), **_labels(study, brain, of_planes=Ancient)}
     return inputs
 
 
@@ -218,13 +214,13 @@ def _plane_labels(study: Study, brain: str) -> list[str]:
     return [study.brains[brain].row.sections] if labels and is_simulated else list(labels)
 
 
-def _labels(study: Study, brain: str) -> Inputs:
-    """Labels of the MRI or of its planes, where the user gave some."""
+def _labels(study: Study, brain: str, of_planes: type[str] = str) -> Inputs:
+    """Labels of the MRI or of its planes, where the user gave some; `Ancient` ones of planes."""
     inputs: Inputs = {}
     if labels := study.brains[brain].mri_labels:
         inputs["mri_labels"] = labels
     if plane_labels := _plane_labels(study, brain):
-        inputs["plane_labels"] = plane_labels
+        inputs["plane_labels"] = [of_planes(path) for path in plane_labels]
     return inputs
 
 

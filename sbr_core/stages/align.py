@@ -182,14 +182,8 @@ def read_mri(mri: Path, mri_mask: Path) -> Mri:
 def _propose_positions(path: Path, rows: Sequence[Prepared], unit_mm: float) -> NoReturn:
     """Write positions in millimetres down, and end: the manifest decides."""
     first = rows[0].position_mm
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_tsv(
-        path,
-        [
-            {"section": r.section, "position_mm": round(unit_mm * (r.position_mm - first), 4)}
-            for r in rows
-        ],
-    )
+    proposed = [(row.section, round(unit_mm * (row.position_mm - first), 4)) for row in rows]
+    write_tsv(path, [{"section": s, "position_mm": position_mm} for s, position_mm in proposed])
     raise AlignmentError(
         f"align: positions: order: one step is about {unit_mm:.3g} mm (of the MRI); take over"
         f" position_mm of {path} into the manifest and set positions: mm"
@@ -211,20 +205,19 @@ def _write_alignment(
     write_stack_from_world(out_dir / names.STACK_TRANSFORM, alignment.stack_from_world)
 
 
+def _finite(value: float) -> float | None:
+    """As JSON can write it."""
+    return value if np.isfinite(value) else None
+
+
 def _figures(verdict: Verdict, alignment: StackAlignment) -> dict[str, object]:
     """What ``quality.json`` contains of the search and the fit."""
     kept = [r for r in alignment.rounds if r["kept"]][-1]
-    margins = {
-        name: value if np.isfinite(value) else None
-        for name, value in (
-            ("place_margin", verdict.place_margin),
-            ("handedness_margin", verdict.handedness_margin),
-        )
-    }
     return {
         "orientation_found": letters_of(verdict.best),
         "start_explained": verdict.explained,
-        **margins,
+        "place_margin": _finite(verdict.place_margin),
+        "handedness_margin": _finite(verdict.handedness_margin),
         "n_sections": len(alignment.working_from_plane_mm),
         "world_mm_per_stack_mm": 1 / similarity_scale(alignment.stack_from_world),
         "rounds": alignment.rounds,

@@ -100,7 +100,7 @@ def run(
     plane_rows = {row.section: row for row in read_rows(planes, Plane, verify=(names.MRI_MASK,))}
     known = {*prepared_rows, *(excluded or ())}
     marks = _landmarks(landmarks, known, prealigned=align_dir is None)
-    pairs = LabelPairs.open(
+    pairs = LabelPairs(
         rows, align_dir=align_dir, mri_labels=mri_labels, stage="evaluate", strict=strict
     )
     section_rows: list[dict[str, Any]] = []

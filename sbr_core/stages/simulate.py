@@ -94,7 +94,7 @@ def run(
         A deformation that tissue of this size cannot be bent by.
     """
     out_dir = Path(out_dir)
-    labels = LabelPairs.open(
+    labels = LabelPairs(
         rows, align_dir=align_dir, mri_labels=mri_labels, stage="simulate", strict=strict
     )
     brain = _Brain(prepared, planes, sections, labels)

@@ -27,9 +27,7 @@ from sbr_core.methods import REGISTRY
 from sbr_core.nn.generator import generator_architecture
 from sbr_core.nn.registrar import registrar_architecture
 from sbr_core.report.losses import write_losses
-from sbr_core.training.checkpoints import checkpoint_key, fingerprint, open_checkpoints
-from sbr_core.training.devices import pick_device, pick_precision
-from sbr_core.training.loop import train
+from sbr_core.training import checkpoints, devices, loop
 from sbr_core.training.pairs import Pairs
 from sbr_core.training.tasks import Task, build_task
 
@@ -101,12 +99,12 @@ def run(
     if REGISTRY[method].needs_labels:
         if prepared is None:
             raise ConfigError("train: --prepared is needed, to find the labels of the sections")
-        labels = LabelPairs.open(
+        labels = LabelPairs(
             rows, align_dir=align_dir, mri_labels=mri_labels, stage=STAGE, strict=strict
         )
-    names = ("planes", "sections", "registrar", "mri_labels", "start")
-    files = zip(names, (planes, sections, registrar, mri_labels, start), strict=True)
-    inputs = {name: file for name, file in files if file is not None}
+    files = {"planes": planes, "sections": sections, "registrar": registrar}
+    files |= {"mri_labels": mri_labels, "start": start}
+    inputs = {name: file for name, file in files.items() if file is not None}
     read_labels = None if labels is None else partial(read_label_maps, labels, prepared)
     _train(method, options, inputs, read_labels, out_dir, checkpoint_root, fresh=fresh)
 
@@ -131,11 +129,11 @@ def _train(
         maps, n_classes = read_labels(images)
         tensors = (*tensors, *maps.chunk(2))
 
-    device = pick_device(options.device)
+    device = devices.pick_device(options.device)
     torch.manual_seed(options.seed)
     pairs = Pairs(*(t.to(device) for t in tensors), options=options, n_classes=n_classes)
     task = build_task(method, options, pairs, shared)
-    data = fingerprint(*tensors, *(shared.state_dict().values() if shared else ()))
+    data = checkpoints.fingerprint(*tensors, *(shared.state_dict().values() if shared else ()))
     if start is not None:
         data = sha256_of([data, sha256_file(start)])
     header = _header(method, task, options, images, shared_header, pixel_mm, data)
@@ -146,9 +144,11 @@ def _train(
         f"{STAGE}: {method}: {len(images.sections)} sections of {tuple(tensors[0].shape[-2:])} px"
         f"{f', from {start}' if start is not None else ''}"
     )
-    key = checkpoint_key(f"{STAGE}_{method}", header["revision"], header["options"], data)
-    with open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
-        history = train(task, options, folder, device)
+    key = checkpoints.checkpoint_key(
+        f"{STAGE}_{method}", header["revision"], header["options"], data
+    )
+    with checkpoints.open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
+        history = loop.train(task, options, folder, device)
         write_losses(history, out_dir)
         # what inference does not need is kept to go on training
         weights = {
@@ -165,7 +165,7 @@ def _train(
             sections=[row.section for row in images.sections],
             method=method,
             device=str(device),
-            precision=pick_precision(options.precision, device),
+            precision=devices.pick_precision(options.precision, device),
             steps=len(history),
             training_seconds=history[-1]["seconds"] if history else 0.0,
         )

@@ -25,9 +25,7 @@ from sbr_core.io.weights import load_weights, save_weights
 from sbr_core.nn.registrar import build_registrar, registrar_architecture
 from sbr_core.report.losses import write_losses
 from sbr_core.revisions import REVISION
-from sbr_core.training.checkpoints import checkpoint_key, fingerprint, open_checkpoints
-from sbr_core.training.devices import pick_device, pick_precision
-from sbr_core.training.loop import train
+from sbr_core.training import checkpoints, devices, loop
 from sbr_core.training.registrar import RegistrarTask
 
 STAGE = "train_registrar"
@@ -95,7 +93,7 @@ def _train(
             f"{planes}: {len(read.rows)} usable planes, expected at least 2 to train on"
         )
 
-    device = pick_device(options.device)
+    device = devices.pick_device(options.device)
     torch.manual_seed(options.seed)
     if source == "finetune":
         options = as_finetuning(options)
@@ -108,7 +106,7 @@ def _train(
     registrar.to(device)
     images, masks = stacked(read.images), stacked(read.masks)
     positions_mm = [row.position_mm for row in read.rows]
-    data = fingerprint(
+    data = checkpoints.fingerprint(
         images,
         masks,
         torch.tensor(positions_mm, dtype=torch.float64),
@@ -124,12 +122,12 @@ def _train(
         revision=REVISION[STAGE],
     )
     header["source"] = source
-    key = checkpoint_key(STAGE, REVISION[STAGE], header["options"], data)
+    key = checkpoints.checkpoint_key(STAGE, REVISION[STAGE], header["options"], data)
     logger.info(f"{STAGE}: {len(read.rows)} planes of {tuple(images.shape[-2:])} px")
 
-    with open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
+    with checkpoints.open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
         task = RegistrarTask(registrar, images.to(device), masks.to(device), positions_mm, options)
-        write_losses(train(task, options, folder, device), out_dir)
+        write_losses(loop.train(task, options, folder, device), out_dir)
         save_weights(out_dir / names.WEIGHTS, registrar.state_dict(), header)
         write_provenance(
             out_dir / names.TRAINING,
@@ -138,7 +136,7 @@ def _train(
             inputs={"planes": planes},
             sections=[row.section for row in read.rows],
             device=str(device),
-            precision=pick_precision(options.precision, device),
+            precision=devices.pick_precision(options.precision, device),
         )
         folder.clear()
 

@@ -38,12 +38,7 @@ class Augmentation:
 
     def repeated(self, times: int) -> Augmentation:
         """The same B deformations `times` over, (times B) of them."""
-        return Augmentation(
-            *(
-                torch.cat([parameter] * times)
-                for parameter in (self.angle_rad, self.scale, self.translation_px, self.nodes_px)
-            )
-        )
+        return Augmentation(**{k: torch.cat([each] * times) for k, each in vars(self).items()})
 
 
 def draw(batch: int, options: AugmentOptions, generator: torch.Generator) -> Augmentation:
@@ -82,13 +77,7 @@ def displacement_px(
     (B, 2, H, W), px.
     """
     angle_rad, scale, translation_px, nodes_px = (
-        t.to(device)
-        for t in (
-            augmentation.angle_rad,
-            augmentation.scale,
-            augmentation.translation_px,
-            augmentation.nodes_px,
-        )
+        parameter.to(device) for parameter in vars(augmentation).values()
     )
     # cubic between the nodes, so the field bends without creases at the grid lines
     field = F.interpolate(nodes_px, size=shape, mode="bicubic", align_corners=True)

@@ -114,9 +114,7 @@ def run(brain, *, measured=None, out_dir=None, **options):
 def example_of(brain, section):
     """The example section, without drawing it."""
     values = read_values(measured_of(brain), METHODS)
-    labels = LabelPairs.open(
-        None, align_dir=brain.results / "align", mri_labels=None, stage="compare"
-    )
+    labels = LabelPairs(None, align_dir=brain.results / "align", mri_labels=None, stage="compare")
     tables = brain.table("prepare"), brain.table("resample")
     return ExampleSection.read(section, values, methods_of(brain), *tables, labels)
 

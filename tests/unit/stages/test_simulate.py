@@ -164,7 +164,7 @@ def test_a_plane_of_a_few_pixels_has_its_points(source, tmp_path):
     mask[40:42, 52:53] = 1
     write_plane(folder / "sections/s1_mrimask.nii.gz", mask, PIXEL_MM)
     write_tsv(folder / "sections.tsv", rows, header)
-    labels = LabelPairs(None, None, None, stage="simulate")
+    labels = LabelPairs(None, align_dir=None, mri_labels=None, stage="simulate")
     brain = simulate._Brain(source["prepared"], folder / "sections.tsv", source["sections"], labels)
     expected = [[52 * PIXEL_MM, 40 * PIXEL_MM], [52 * PIXEL_MM, 41 * PIXEL_MM]]
     np.testing.assert_allclose(brain.tissue_mm("s1"), expected)

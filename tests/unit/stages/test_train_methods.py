@@ -177,7 +177,7 @@ def label_maps(brain, **of_labels):
     prepared, rows = of_labels["prepared"], of_labels.get("rows")
     where = {"align_dir": None, "mri_labels": None} | of_labels
     where = {key: where[key] for key in ("align_dir", "mri_labels")}
-    labels = LabelPairs.open(rows, **where, stage="train")
+    labels = LabelPairs(rows, **where, stage="train")
     planes = read_rows(brain.table("resample"), Plane)
     pairs = read_pairs(planes, brain.table("align_sections"), IntensityOptions())
     maps, n_classes = read_label_maps(labels, prepared, pairs)
