@@ -11,6 +11,10 @@ from sbr_core.algorithms.robust import MAD_TO_SIGMA
 
 _PADDING_TOLERANCE = 0.03
 """Padding is one value up to this share of the image's range: room for lossy compression."""
+_PADDED_BORDER = 0.25
+"""Share of the image's border that padding fills at least: one side of a square image."""
+_SLIDE = 0.95
+"""Share of the smallest rectangle around it that a slide fills; a disc would fill 0.79."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +93,10 @@ def padding_value(image: np.ndarray) -> float | None:
     lowest, highest = float(image.min()), float(image.max())
     tolerance = _PADDING_TOLERANCE * (highest - lowest)
     for value in (lowest, highest):
-        if tolerance == 0 or np.mean(np.abs(edge - value) <= tolerance) < 0.25:
+        if tolerance == 0 or np.mean(np.abs(edge - value) <= tolerance) < _PADDED_BORDER:
             continue
         around = padding_mask(image, value)
-        if around.mean() > 0.95 or rectangularity(~around) < 0.95:
+        if around.mean() > 0.95 or rectangularity(~around) < _SLIDE:
             continue
         rim, inside = image[_rim(around)], image[~around]
         if rim.size == 0:

@@ -27,6 +27,9 @@ and in the middle at once; a higher order would follow lobes and ventricles."""
 CLEAR_LIGHT = 1.06
 """Brightest light over faintest, across a section, from which on it counts as uneven. No
 light is evened in BigBrain's 160 raw sections, and one made to fall off by 1.3 is always found."""
+_NEAR_GLASS, _GLASS_NOISE = 0.06, 0.015
+"""Logarithms: how far from the surface of the light a pixel may be glass (about that of
+`CLEAR_LIGHT`), and how much glass may scatter about it; a surface through tissue scatters more."""
 CLEAR_STAINING = 1.6
 """The same of staining. N4 finds up to 1.45 in BigBrain's sections."""
 CLEAR_JUMP = 0.03
@@ -181,7 +184,7 @@ def light_field(image: np.ndarray, *, always: bool = False) -> SmoothField | Non
     surface = SmoothField.fit(places, heights, LIGHT_ORDER, corners, upper_surface)
     for _ in range(5):
         off = log - surface.log_at(xy)
-        near = np.abs(off) < 0.06
+        near = np.abs(off) < _NEAR_GLASS
         if near.mean() < 0.05:
             return None
         width = max(0.004, 2.5 * MAD_TO_SIGMA * float(np.median(np.abs(off[near]))))
@@ -192,7 +195,7 @@ def light_field(image: np.ndarray, *, always: bool = False) -> SmoothField | Non
     low, high = np.quantile(surface.log_at(xy), [0.02, 0.98])
     clear = np.exp(high - low) >= CLEAR_LIGHT and high - low > 4 * noise
     # glass is even but for the light; a surface through tissue is not
-    if noise > 0.015 or not (clear or always) or not _all_around(xy[glass]):
+    if noise > _GLASS_NOISE or not (clear or always) or not _all_around(xy[glass]):
         return None
     return surface.shifted(-float(np.median(light)))
 

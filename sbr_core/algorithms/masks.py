@@ -14,6 +14,27 @@ from sbr_core.algorithms.background import rectangularity
 
 _EIGHT = np.ones((3, 3), bool)
 """Pixels that touch at a corner belong together, so that a thin gyrus stays one piece."""
+_NOISE_SIGMAS = 4.0
+"""Standard deviations of the background below which nothing counts: by chance, some thirty pixels
+of a million are beyond, and single pixels go with what is thin."""
+_TISSUE, _CUT_OUT_TISSUE = 0.25, 0.05
+"""Share of typical tissue's signal from which on a pixel is tissue: embedding medium is mostly
+paler, and so are smears; and where tissue was cut out, so that nothing pale is glass."""
+
+# What is no tissue was looked at in BigBrain's and Allen's raw sections, and the limits set between
+# it and their pale, dark and small tissue (benchmarks/2026-11-25_masks_and_intensity.md).
+_SURELY_TISSUE, _DIRT = 0.1, 0.003
+"""Shares of the largest piece's area: from the one on a piece is tissue; below the other it may be
+dirt."""
+_INK, _SMEAR = 1.3, 0.3
+"""Ink is darker than the darkest tissue by this factor, a smear has less than this of its level."""
+_AT_BORDER = 0.03
+"""Share of the picture's shorter side: as near to its border lie edges of slides, and labels."""
+_LABEL = 0.93
+"""Share of the smallest rectangle around it that a label fills; a disc fills 0.79."""
+_LONG = 0.15
+"""Share of the picture's shorter side that a line is longer than; cover glass and scan lines are,
+tissue as straight and thin is not."""
 
 
 def tissue_mask(
@@ -41,15 +62,15 @@ def tissue_mask(
     -------
     (rows, columns) bool; all False where there is no tissue.
     """
-    standing_out = signal[signal > 4 * noise]
+    standing_out = signal[signal > _NOISE_SIGMAS * noise]
     if standing_out.size == 0:
         return np.zeros(signal.shape, bool)
     # ink is far darker than tissue and would draw Otsu's threshold and the level to itself
     top = np.quantile(standing_out, 0.98)
     otsu = threshold_otsu(np.clip(signal, 0, top))
     level = float(np.median(signal[signal >= otsu]))
-    mask = signal > max(0.25 * level, 4 * noise)
-    generous = signal > max(0.05 * level, 4 * noise)
+    mask = signal > max(_TISSUE * level, _NOISE_SIGMAS * noise)
+    generous = signal > max(_CUT_OUT_TISSUE * level, _NOISE_SIGMAS * noise)
     if _is_cut_out(signal, mask, generous):  # its edges are blurred nevertheless
         mask |= ndimage.distance_transform_edt(generous) > 2
 
@@ -64,7 +85,9 @@ def tissue_mask(
         return mask
     area_px = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
     largest = 1 + int(np.argmax(area_px))
-    typical = _Typical.of(signal[pieces == largest], int(area_px.max()), mask.shape)
+    inside = signal[pieces == largest]
+    levels = float(np.median(inside)), float(np.quantile(inside, 0.97))
+    typical = _Typical(int(area_px.max()), *levels, mask.shape)
     feature_px2 = math.pi * (feature_mm / pixel_mm) ** 2
     least_px = max(0.0005 * typical.area_px, feature_px2)
     keep = np.zeros(count + 1, bool)
@@ -91,11 +114,6 @@ class _Typical:
     dark: float
     shape: tuple[int, int]
 
-    @classmethod
-    def of(cls, signal: np.ndarray, area_px: int, shape: tuple[int, int]) -> _Typical:
-        dark = float(np.quantile(signal, 0.97))
-        return cls(area_px, float(np.median(signal)), dark, shape)
-
 
 def _is_foreign(
     piece: np.ndarray, signal: np.ndarray, box: tuple[slice, slice], typical: _Typical
@@ -111,20 +129,18 @@ def _is_foreign(
     """
     values = signal[piece]
     area_px = values.size
-    side_px = min(typical.shape)
     to_border = _px_to_border(typical.shape)[box][piece]
-    if area_px >= 0.1 * typical.area_px:
+    if area_px >= _SURELY_TISSUE * typical.area_px:
         return False
     like_tissue = np.mean((values > 0.5 * typical.level) & (values < 1.1 * typical.dark))
     # folded tissue is as dark as ink in places; letters are strokes with a pale rim
-    ink = np.quantile(values, 0.75) > 1.3 * typical.dark and like_tissue < 0.5
-    smear = np.median(values) < 0.3 * typical.level
-    edge = np.median(to_border) < 0.03 * side_px
+    ink = np.quantile(values, 0.75) > _INK * typical.dark and like_tissue < 0.5
+    smear = np.median(values) < _SMEAR * typical.level
+    edge = np.median(to_border) < _AT_BORDER * min(typical.shape)
     written_on = to_border.min() == 0 and like_tissue < 0.6  # ink on pale tape or paper
     # what is small enough to be dirt has to look like tissue
-    dirt = area_px < 0.003 * typical.area_px and like_tissue < 0.5
-    foreign = ink or smear or edge or written_on or dirt
-    return bool(foreign or _is_bubble(piece))
+    dirt = area_px < _DIRT * typical.area_px and like_tissue < 0.5
+    return bool(ink or smear or edge or written_on or dirt or _is_bubble(piece))
 
 
 def _is_bubble(piece: np.ndarray) -> bool:
@@ -151,9 +167,9 @@ def _labels(generous: np.ndarray, tissue_px: int) -> np.ndarray:
     for region, box in enumerate(ndimage.find_objects(regions), 1):
         inside = regions[box] == region
         area_px = np.count_nonzero(inside)
-        near = to_border[box][inside].min() < 0.03 * min(generous.shape)
+        near = to_border[box][inside].min() < _AT_BORDER * min(generous.shape)
         if near and least_px < area_px < 0.5 * tissue_px:
-            is_label[region] = rectangularity(np.pad(inside, 1)) > 0.93
+            is_label[region] = rectangularity(np.pad(inside, 1)) > _LABEL
     return is_label[regions]
 
 
@@ -164,7 +180,7 @@ def _without_lines(mask: np.ndarray, radius_px: float) -> np.ndarray:
     side long and ten times as long as thick, which bent or tapering tissue is not.
     """
     thin = np.pad(mask & ~_without_thin_parts(mask, 3 * radius_px), 1)
-    least_px = 0.15 * min(mask.shape)
+    least_px = _LONG * min(mask.shape)
     half_px = ndimage.distance_transform_edt(thin)
     ridge = thin & (half_px >= ndimage.maximum_filter(half_px, 3) - 0.5)
     on_line = np.zeros(thin.shape, bool)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,13 +28,12 @@ _CLOSE_UP = 0.3
 """Side of the close-up, as a share of the tissue's longer side: a few gyri of a human brain."""
 
 
-@dataclass(frozen=True)
 class ExampleSection:
     """One section as every method aligned it.
 
     Attributes
     ----------
-    why : it was chosen.
+    section, why : its id, and why it was chosen.
     target : its MRI plane.
     methods : method -> the registered section, and the synthesis if there is one.
     outlined_by : where the classes of `outlines` are from.
@@ -43,26 +41,15 @@ class ExampleSection:
         cortex, plane mm, rows downwards.
     """
 
-    section: str
-    why: str
-    position_mm: float
-    target: figures.Picture
-    methods: dict[str, tuple[figures.Picture, figures.Picture | None]]
-    outlines: figures.Outlines
-    outlined_by: str
-    view_mm: tuple[float, ...]
-    cortex_mm: tuple[float, ...]
-
-    @classmethod
-    def read(
-        cls,
+    def __init__(
+        self,
         asked_for: str | None,
         values: pd.DataFrame,
         methods: Mapping[str, Path],
         prepared: Path,
         planes: Path,
         label_pairs: LabelPairs,
-    ) -> ExampleSection:
+    ) -> None:
         """Choose the section and read or make its pictures.
 
         Parameters
@@ -90,44 +77,38 @@ class ExampleSection:
             for section in plane_rows
             if all(section in rows for rows in (prepared_rows, *inferred.values()))
         ]
-        section, why = _choose(asked_for, values, everywhere)
-        prepared_row, plane = prepared_rows[section], plane_rows[section]
+        self.section, self.why = _choose(asked_for, values, everywhere)
+        prepared_row, plane = prepared_rows[self.section], plane_rows[self.section]
         grid = plane.grid
         mri, _ = read_plane(plane.file(MRI))
         mask, _ = read_plane(plane.file(MRI_MASK))
         # as fine as the section's file is, but no finer than can be seen
         finest_mm = max(grid.shape) * grid.spacing_mm / _LONGER_SIDE_PX
         fine = grid.at_spacing(max(prepared_row.pixel_size_mm, finest_mm))
-        aligned = {}
+        self.methods: dict[str, tuple[figures.Picture, figures.Picture | None]] = {}
         for method, rows in inferred.items():
-            transform = read_section_transform(rows[section].file(SECTION_TO_STACK))
+            row = rows[self.section]
+            transform = read_section_transform(row.file(SECTION_TO_STACK))
             image = pictures.window(registered(prepared_row, transform, fine))
             synthesised = None
-            if rows[section].has(SYNTHESISED):
-                pixels, _ = read_plane(rows[section].file(SYNTHESISED))
+            if row.has(SYNTHESISED):
+                pixels, _ = read_plane(row.file(SYNTHESISED))
                 synthesised = figures.Picture(np.clip(pixels, 0, 1), grid.spacing_mm)
-            aligned[method] = figures.Picture(image, fine.spacing_mm), synthesised
+            self.methods[method] = figures.Picture(image, fine.spacing_mm), synthesised
         # labels of deep grey matter can be ragged, so it is grey levels that find the cortex
         classes = figures.classes_of_grey(mri, mask)
         labels = label_pairs.of(prepared_row, plane)
         if labels is not None:
-            outlined_by = "the MRI's labels"
-            outlines = figures.Outlines(labels.plane_labels, labels.plane_grid.spacing_mm)
+            self.outlined_by = "the MRI's labels"
+            self.outlines = figures.Outlines(labels.plane_labels, labels.plane_grid.spacing_mm)
         else:
-            outlined_by = "the MRI's grey levels, split in three by Otsu's method"
+            self.outlined_by = "the MRI's grey levels, split in three by Otsu's method"
             names = {1: "from middle grey", 2: "bright"}
-            outlines = figures.Outlines(classes, grid.spacing_mm, nested=True, names=names)
-        return cls(
-            section,
-            why,
-            plane.position_mm,
-            figures.Picture(pictures.window(mri, mask), grid.spacing_mm),
-            aligned,
-            outlines,
-            outlined_by,
-            figures.extent_of(mask, grid.spacing_mm),
-            figures.busiest_view(classes, grid.spacing_mm, _CLOSE_UP),
-        )
+            self.outlines = figures.Outlines(classes, grid.spacing_mm, nested=True, names=names)
+        self.position_mm = plane.position_mm
+        self.target = figures.Picture(pictures.window(mri, mask), grid.spacing_mm)
+        self.view_mm = figures.extent_of(mask, grid.spacing_mm)
+        self.cortex_mm = figures.busiest_view(classes, grid.spacing_mm, _CLOSE_UP)
 
     def _caption(self, brain: str) -> str:
         return (

@@ -76,7 +76,7 @@ def run(
     write_tsv(out_dir / SUMMARY, [of_brain | row for row in summary], comparison.SUMMARY_COLUMNS)
 
     labels = LabelPairs(rows, align_dir=align_dir, mri_labels=mri_labels, stage="compare")
-    example = ExampleSection.read(options.section, values, methods, prepared, planes, labels)
+    example = ExampleSection(options.section, values, methods, prepared, planes, labels)
     drawings = comparison.box_figures(values, tests, options.alpha)
     drawings += [example.whole(brain), example.close_up(brain)]
     for drawing in drawings:

@@ -116,7 +116,7 @@ def example_of(brain, section):
     values = read_values(measured_of(brain), METHODS)
     labels = LabelPairs(None, align_dir=brain.results / "align", mri_labels=None, stage="compare")
     tables = brain.table("prepare"), brain.table("resample")
-    return ExampleSection.read(section, values, methods_of(brain), *tables, labels)
+    return ExampleSection(section, values, methods_of(brain), *tables, labels)
 
 
 def test_tables_have_their_columns_and_a_row_for_each_test_and_summary(compared):
