@@ -19,7 +19,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.optimize import linprog
 
-from sbr_core.algorithms.robust import MAD_TO_SIGMA
+from sbr_core.algorithms.robust import MAD_TO_SIGMA, median_and_spread
 
 LIGHT_ORDER, STAINING_ORDER = 2, 3
 """Of the polynomials. Light falls off from one place, as a parabola does. Dye may lack at a side
@@ -291,9 +291,8 @@ def log_ratio(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     if n < 100:
         return 0.0, np.inf
     logs = np.log(smooth[1][tissue]) - np.log(smooth[0][tissue])
-    median = float(np.median(logs))
-    spread = MAD_TO_SIGMA * float(np.median(np.abs(logs - median)))
-    return median, max(spread, 0.01) / np.sqrt(n / 25)
+    median, spread = median_and_spread(logs, 0.01)
+    return median, spread / np.sqrt(n / 25)
 
 
 def section_levels(

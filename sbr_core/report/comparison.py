@@ -157,6 +157,7 @@ def summary_rows(
     key = ["metric", "class", "method"]
     for (metric, class_, method), of_method in values.groupby(key, observed=True):
         each = of_method["value"].tolist()
+        p_values = {r: p_holm.get((metric, class_, method, r), "") for r in REFERENCES}
         row = {
             "method": method,
             "metric": metric,
@@ -166,10 +167,7 @@ def summary_rows(
             "n": len(each),
             "unit": of_method["unit"].iloc[0],
         }
-        for reference in REFERENCES:
-            p = p_holm.get((metric, class_, method, reference), "")
-            row[f"p_holm_vs_{reference}"] = p
-        rows.append(row)
+        rows.append(row | {f"p_holm_vs_{reference}": p for reference, p in p_values.items()})
     for method, folder in methods.items():
         inferred = read_rows(folder / TABLE, Inferred, verify=False)
         # the first section of a batch bears the time of the whole batch: only the mean counts

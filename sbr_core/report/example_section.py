@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _LONGER_SIDE_PX = 1600
 """Of the section's picture, at most: at 250 dots an inch a panel is 425 px wide, which the
 close-up fills with 0.3 of the picture."""
+_NO_SYNTHESIS = "nothing\nsynthesised"
+"""In place of the picture that a method without a synthesis lacks."""
 _CLOSE_UP = 0.3
 """Side of the close-up, as a share of the tissue's longer side: a few gyri of a human brain."""
 
@@ -127,14 +129,8 @@ class ExampleSection:
         for method, (aligned, synthesised) in self.methods.items():
             if method != "linear":
                 name = figures.name_of(method)
-                bands.append(
-                    [
-                        figures.Panel(
-                            f"{name}, synthesised", synthesised, word="nothing\nsynthesised"
-                        ),
-                        figures.Panel(f"{name}, registered", aligned, True),
-                    ]
-                )
+                upper = figures.Panel(f"{name}, synthesised", synthesised, word=_NO_SYNTHESIS)
+                bands.append([upper, figures.Panel(f"{name}, registered", aligned, True)])
         figure = figures.picture_grid(bands, self.view_mm, self.outlines, linewidth=0.35)
         return figures.Drawing("example", figure, self._caption(brain), "Example section")
 

@@ -45,7 +45,6 @@ def run(
     ConfigError
         `out` is the manifest, or `min_confidence` is none of 0 to 1.
     """
-    findings, manifest, out = Path(findings), Path(manifest), Path(out)
     if out.resolve() == manifest.resolve():
         raise ConfigError(f"-o: {out} is the manifest itself, expected another file")
     least = 0.0 if min_confidence is None else min_confidence

@@ -131,7 +131,7 @@ def run(
         raise ConfigError(f"dataset: expected one of {', '.join(DATA_SETS)}, found {dataset!r}")
     chosen = DATA_SETS[dataset]
     print(f"{dataset}: {chosen.terms}", flush=True)
-    out_dir = Path(out_dir or Path("data") / dataset)
+    out_dir = out_dir or Path("data") / dataset
     files = _listed(chosen.folder, base_url or BASE_URL)
     try:
         fetched = fetch_files(files, out_dir)

@@ -143,7 +143,7 @@ def _in_mri(paths: Iterable[Path], row_of: Mapping[str, SectionRow]) -> dict[str
 
 def _section_of(path: Path, sections: Iterable[str]) -> str | None:
     """The section that a file is named after: what stands before a full stop in its name."""
-    fitting = [section for section in sections if Path(path).name.startswith(f"{section}.")]
+    fitting = [section for section in sections if path.name.startswith(f"{section}.")]
     return max(fitting, key=len, default=None)
 
 

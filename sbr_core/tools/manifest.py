@@ -79,11 +79,9 @@ def run(
     ImageError
         A NIfTI that is no stack.
     """
-    source = Path(source)
     _check_flags(section_spacing_mm, thickness_mm, pixel_size_mm)
     if out is None:
         out = (source if source.is_dir() else source.parent) / "sections.tsv"
-    out = Path(out)
     if out.exists():
         raise ConfigError(f"{out}: is there already; -o FILE writes another one")
     if source.is_dir():

@@ -47,7 +47,6 @@ def run(
     registrar = build_registrar(**architecture).to(device)
     key = checkpoint_key(STAGE, REVISION[STAGE], options.model_dump(mode="json"), "shapes")
     logger.info(f"{STAGE}: {architecture['network']}")
-    out_dir = Path(out_dir)
     with open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
         history = train(ShapesTask(registrar, options, device), options, folder, device)
         write_losses(history, out_dir)

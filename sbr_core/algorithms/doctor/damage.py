@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from sbr_core.algorithms.doctor.evidence import MIN_SECTIONS, excess_confidence, without_itself
+from sbr_core.algorithms.doctor.evidence import MIN_SECTIONS, excess_confidence, median_around
 from sbr_core.algorithms.doctor.pictures import CoarsePicture, StackPictures
 from sbr_core.algorithms.doctor.poses import Poses, registered_neighbour
 from sbr_core.algorithms.robust import median_and_spread
@@ -96,8 +96,8 @@ def judge_damage(
 def _limit(share: np.ndarray, least: float) -> np.ndarray:
     """(n,) share from which damage is likely; higher where sections fit badly anyway."""
     middle, spread = median_and_spread(share, 1e-6)
-    around = [np.median(without_itself(share, i, _AROUND)) for i in range(len(share))]
-    return np.maximum(max(least, middle + _SPREADS * spread), _TIMES_AROUND * np.array(around))
+    around = _TIMES_AROUND * median_around(share, _AROUND)
+    return np.maximum(max(least, middle + _SPREADS * spread), around)
 
 
 def _missing_and_misfit(

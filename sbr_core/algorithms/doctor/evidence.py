@@ -98,6 +98,10 @@ def along_stack(
     return middle, np.maximum(spread, residual)
 
 
-def without_itself(values: np.ndarray, i: int, reach: int) -> np.ndarray:
-    """The values of up to `reach` sections on either side of section i, without its own."""
-    return np.delete(values[max(0, i - reach) : i + reach + 1], min(i, reach))
+def median_around(values: np.ndarray, reach: int) -> np.ndarray:
+    """(n,) median of the values of up to `reach` sections on either side, without the own one."""
+    around = [
+        np.delete(values[max(0, i - reach) : i + reach + 1], min(i, reach))
+        for i in range(len(values))
+    ]
+    return np.array([np.median(some) for some in around])

@@ -8,17 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sbr_core.algorithms.doctor import order
 from sbr_core.algorithms.doctor.damage import Damage, judge_damage
 from sbr_core.algorithms.doctor.look import look_of, outliers
-from sbr_core.algorithms.doctor.order import (
-    Gap,
-    Place,
-    Swap,
-    gaps,
-    judge_order,
-    judge_place,
-    local_fits,
-)
 from sbr_core.algorithms.doctor.pictures import StackPictures
 from sbr_core.algorithms.doctor.poses import Poses, judge_poses, pose_scores
 
@@ -103,10 +95,11 @@ def examine(
     poses = judge_poses(scores, prior=expected_share, min_turn_deg=min_turn_deg)
     damage = judge_damage(pictures, scores, poses, positions)
     whole = damage.confidence < 0.5
-    swaps = judge_order(local_fits(pictures, scores, poses), whole, prior=expected_share)
+    fits = order.local_fits(pictures, scores, poses)
+    swaps = order.judge_order(fits, whole, prior=expected_share)
     upright = whole & ~poses.wrong(0.5)
     suspects = np.flatnonzero(~whole).tolist()
-    places = judge_place(pictures, suspects, upright, neighbours, prior=expected_share)
+    places = order.judge_place(pictures, suspects, upright, neighbours, prior=expected_share)
 
     findings: list[tuple[int, Finding]] = []
     elsewhere = {place.section for place in places}
@@ -118,7 +111,7 @@ def examine(
         findings += _swap_findings(sections, swap)
     findings += [(place.section, _place_finding(sections, place)) for place in places]
     findings += _look_findings(sections, neighbours)
-    findings += [(gap.before, _gap_finding(sections, gap)) for gap in gaps(positions)]
+    findings += [(gap.before, _gap_finding(sections, gap)) for gap in order.gaps(positions)]
     ordered = [finding for _, finding in sorted(findings, key=lambda item: item[0])]
     return [_without_pose(finding) for finding in ordered] if prealigned else ordered
 
@@ -222,7 +215,7 @@ def _damage_finding(section: Section, i: int, damage: Damage) -> Finding:
     return Finding(section.name, "damage", float(damage.confidence[i]), suggestion, words)
 
 
-def _swap_findings(sections: Sequence[Section], swap: Swap) -> list[tuple[int, Finding]]:
+def _swap_findings(sections: Sequence[Section], swap: order.Swap) -> list[tuple[int, Finding]]:
     """One of each of the two, with the other's position."""
     findings = []
     for i, j in ((swap.first, swap.second), (swap.second, swap.first)):
@@ -233,7 +226,7 @@ def _swap_findings(sections: Sequence[Section], swap: Swap) -> list[tuple[int, F
     return findings
 
 
-def _place_finding(sections: Sequence[Section], place: Place) -> Finding:
+def _place_finding(sections: Sequence[Section], place: order.Place) -> Finding:
     section, before, after = (sections[k] for k in (place.section, place.before, place.after))
     position_mm = (before.position_mm + after.position_mm) / 2
     words = (
@@ -267,7 +260,7 @@ def _look_findings(sections: Sequence[Section], reach: int) -> list[tuple[int, F
     return findings
 
 
-def _gap_finding(sections: Sequence[Section], gap: Gap) -> Finding:
+def _gap_finding(sections: Sequence[Section], gap: order.Gap) -> Finding:
     here, after = sections[gap.before].name, sections[gap.before + 1].name
     room = f"{gap.missing} more" if gap.regular else "more"
     words = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from sbr_core.algorithms.doctor.evidence import MIN_SECTIONS, excess_confidence, without_itself
+from sbr_core.algorithms.doctor.evidence import MIN_SECTIONS, excess_confidence, median_around
 from sbr_core.algorithms.robust import median_and_spread
 
 _SPREADS = 5.0
@@ -71,8 +71,6 @@ def outliers(values: np.ndarray, least: float, reach: int) -> tuple[np.ndarray, 
     n = len(values)
     if n < MIN_SECTIONS:
         return np.zeros(n), np.zeros(n)
-    difference = np.array(
-        [values[i] - np.median(without_itself(values, i, reach)) for i in range(n)]
-    )
+    difference = values - median_around(values, reach)
     limit = max(least, _SPREADS * median_and_spread(difference, 1e-6)[1])
     return difference, excess_confidence(np.abs(difference), limit)

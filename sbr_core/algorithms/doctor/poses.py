@@ -236,9 +236,7 @@ def _with_confidence(
     asymmetry = best[:, 1] - best[:, 0]
     flipped = confidence(asymmetry, *along_stack(asymmetry, upright), prior)
     mirrored = flipped >= 0.5
-    angle = np.zeros(n)
-    for i in range(n):
-        angle[i] = _peak_deg(fits[i, int(mirrored[i])])
+    angle = np.array([_peak_deg(fit[int(m)]) for fit, m in zip(fits, mirrored, strict=True)])
 
     # a turn against lying upright, and (of mirrored sections) one turn against all others
     nearest = fits[:, 0, about].max(axis=-1)
