@@ -10,24 +10,11 @@ from typing import NoReturn
 
 import numpy as np
 
-from sbr_core.algorithms.alignment.brain_size import (
-    check_sizes,
-    enlarged,
-    enlargement_of,
-    in_own_size,
-    size_mm,
-)
+from sbr_core.algorithms.alignment import brain_size, start
 from sbr_core.algorithms.alignment.poses import letters_of
 from sbr_core.algorithms.alignment.section_affine import AffineLimits
 from sbr_core.algorithms.alignment.stack import Mri, Stack, StackAlignment, StackSection
 from sbr_core.algorithms.alignment.stack_fit import align_stack
-from sbr_core.algorithms.alignment.start import (
-    Verdict,
-    doubt,
-    find_start,
-    mm_per_position,
-    orientation_asked,
-)
 from sbr_core.artifacts import names
 from sbr_core.artifacts.global_fit import InitialAffine, write_initial, write_plane_grid
 from sbr_core.artifacts.rows import Prepared, read_rows
@@ -84,22 +71,22 @@ def run(
         shows what they are, and nothing else is written. Or positions that are an order: the
         table ``positions.tsv`` proposes millimetres.
     """
-    orientation_asked(orientation)  # a wrong one is named before anything is read
+    start.orientation_asked(orientation)  # a wrong one is named before anything is read
     rows, stack = read_stack(sections, working_pixel_mm)
     volume = read_mri(mri, mri_mask)
-    check_sizes(stack, volume, in_order=options.positions == "order")
+    brain_size.check_sizes(stack, volume, in_order=options.positions == "order")
     # from here to the results all lengths are those of a brain of human size
-    enlargement = enlargement_of(size_mm(stack, volume))
-    stack, volume = enlarged(stack, volume, enlargement)
+    enlargement = brain_size.enlargement_of(brain_size.size_mm(stack, volume))
+    stack, volume = brain_size.enlarged(stack, volume, enlargement)
     begin = time.monotonic()
     progress = _progress_since(begin)
     if enlargement > 1:
         progress(f"all lengths {enlargement:g} times as large, to align the brain as a human one")
     if options.positions == "order":
-        unit_mm = mm_per_position(stack, volume, options, orientation, progress)
+        unit_mm = start.mm_per_position(stack, volume, options, orientation, progress)
         _propose_positions(out_dir / names.POSITIONS, rows, unit_mm)
-    verdict = find_start(stack, volume, options, orientation, progress)
-    why = doubt(verdict, options, orientation)
+    verdict = start.find_start(stack, volume, options, orientation, progress)
+    why = start.doubt(verdict, options, orientation)
     if why:
         draw_candidates(out_dir / names.CANDIDATES, stack, volume, verdict, enlargement)
         raise AlignmentError(f"align: {why}; see {out_dir / names.CANDIDATES}")
@@ -116,7 +103,7 @@ def run(
     )
     (out_dir / names.CANDIDATES).unlink(missing_ok=True)
     draw_overview(out_dir / names.OVERVIEW, stack, volume, alignment, enlargement)
-    alignment = in_own_size(alignment, enlargement)
+    alignment = brain_size.in_own_size(alignment, enlargement)
     _write_alignment(out_dir, rows, alignment, enlargement)
     write_provenance(
         out_dir / names.QUALITY,
@@ -210,7 +197,7 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _figures(verdict: Verdict, alignment: StackAlignment) -> dict[str, object]:
+def _figures(verdict: start.Verdict, alignment: StackAlignment) -> dict[str, object]:
     """What ``quality.json`` contains of the search and the fit."""
     kept = [r for r in alignment.rounds if r["kept"]][-1]
     return {

@@ -23,15 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from sbr_core.algorithms import reassembly
 from sbr_core.algorithms.evenness import evening_gains, has_jumps, log_ratio, section_levels
-from sbr_core.algorithms.reassembly import (
-    EMPTY_COVERAGE,
-    Level,
-    LevelCache,
-    Stack,
-    fill_slab,
-    slabs,
-)
 from sbr_core.artifacts import names
 from sbr_core.artifacts.rows import Inferred, Prepared, read_rows
 from sbr_core.artifacts.section_signal import read_signal
@@ -98,10 +91,12 @@ def run(
     axes = slice(0, 2) if mri is None else slice(0, 3)
     spacing_mm = float(np.linalg.norm(stack_from_voxel[:3, axes], axis=0).min())
 
-    stack = Stack.of([row.position_mm for row in rows], options.max_gap_mm, rows[0].grid.spacing_mm)
+    stack = reassembly.Stack.of(
+        [row.position_mm for row in rows], options.max_gap_mm, rows[0].grid.spacing_mm
+    )
     gains = _gains(options, rows)
     with_labels = any(source.labels for source in used)
-    levels = LevelCache(
+    levels = reassembly.LevelCache(
         lambda i: load_level(rows[i], used[i], spacing_mm, with_labels, gains[i]),
         options.cache_mib * 2**20,
     )
@@ -124,7 +119,7 @@ def run(
         method=method,
         space=space,
         sections=[row.section for row in rows],
-        empty_coverage=EMPTY_COVERAGE,
+        empty_coverage=reassembly.EMPTY_COVERAGE,
         intensity="tissue bright, background 0, linear in the channel of each section",
         channels=sorted({source.channel for source in used}),
         gains=[round(float(gain), 4) for gain in gains],
@@ -195,7 +190,7 @@ def stack_grid(
 
 def load_level(
     row: Inferred, source: Prepared, spacing_mm: float, with_labels: bool, gain: float = 1.0
-) -> Level:
+) -> reassembly.Level:
     """A section's file at the output spacing.
 
     Parameters
@@ -216,7 +211,7 @@ def load_level(
     labels = None
     if with_labels and source.labels:
         labels = read_labels(Path(source.labels), signal.file_shape)
-    return Level(
+    return reassembly.Level(
         signal.pixels if gain == 1 else signal.pixels * np.float32(gain),
         source.pixel_size_mm,
         spacing_mm,
@@ -281,16 +276,16 @@ def _fill(
     arrays: dict[str, np.ndarray],
     shape: tuple[int, int, int],
     stack_from_voxel: np.ndarray,
-    stack: Stack,
-    levels: LevelCache,
+    stack: reassembly.Stack,
+    levels: reassembly.LevelCache,
     options: ReassembleOptions,
 ) -> None:
     """Fill the arrays slab by slab; labels that fit into uint8 become that."""
-    parts = list(slabs(shape, stack_from_voxel, options.slab_voxels))
+    parts = list(reassembly.slabs(shape, stack_from_voxel, options.slab_voxels))
     began = time.monotonic()
     largest = 0
     for number, part in enumerate(parts, 1):
-        histology, coverage, labels = fill_slab(
+        histology, coverage, labels = reassembly.fill_slab(
             part,
             shape,
             stack_from_voxel,
