@@ -37,13 +37,10 @@ def agreement(
         np.linalg.inv(stack_from_oriented @ moving.grid.mm_from_index()), fixed.grid.points()
     )
     data = sample_volume(moving.data, voxels)
-    tissue = sample_volume(moving.tissue.astype(np.uint8), voxels, order=0) > 0
-    either = fixed.known & (fixed.tissue | tissue)
-    dice = (
-        2
-        * np.sum(fixed.tissue & tissue & fixed.known)
-        / max(1, np.sum(fixed.tissue & fixed.known) + np.sum(tissue & fixed.known))
-    )
+    brain = fixed.known & (sample_volume(moving.tissue.astype(np.uint8), voxels, order=0) > 0)
+    tissue = fixed.known & fixed.tissue
+    either = tissue | brain
+    dice = 2 * np.sum(tissue & brain) / max(1, np.sum(tissue) + np.sum(brain))
     return normalised_mutual_information(fixed.data[either], data[either]), float(dice)
 
 

@@ -43,9 +43,7 @@ class Grid:
 
     def points(self) -> np.ndarray:
         """(nx, ny, nz, 3), mm."""
-        axes = [np.arange(n) for n in self.shape]
-        index = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-        return self.origin_mm + index * self.spacing_mm
+        return self.origin_mm + np.stack(np.indices(self.shape), axis=-1) * self.spacing_mm
 
 
 @dataclass(frozen=True)
