@@ -22,8 +22,7 @@ from machine import heading
 from torch import Tensor, nn
 
 from sbr_core.config import RegistrarNetwork, SbrOptions
-from sbr_core.functional.contrast import patch_nce
-from sbr_core.functional.similarity import l1
+from sbr_core.functional.losses import l1, patch_nce
 from sbr_core.functional.warp import warp
 from sbr_core.nn.generator import Generator
 from sbr_core.nn.projection import Projection
@@ -158,7 +157,8 @@ def contestants(
                 images["plane_mask"],
                 options=options,
             )
-            task = SbrTask(generator, projection, registrar, pairs, options)
+            task = SbrTask(registrar, pairs, options)
+            generator, projection = task.generator, task.projection
 
             def losses(task=task, rng=rng) -> Tensor:
                 return task.losses(rng)["loss"]

@@ -15,6 +15,7 @@ from sbr_core.nn.generator import Generator
 from sbr_core.nn.registrar import Registrar, build_registrar
 
 FORMAT = 1
+"""Of the header: another one is another meaning of its keys, and is refused."""
 POLARITY = "tissue_bright"
 """Background 0, tissue above: how `prepare` leaves sections, whatever the file's polarity."""
 

@@ -42,8 +42,8 @@ def read_tsv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     if not table:
         raise ManifestError(f"{path}: is empty; expected a header line and rows")
     header = [c.strip() for c in table[0][1]]
-    if len(header) == 1 and (found := re.search(r"[,;]|\s", header[0])):
-        what = "" if found[0] in ",;" else "columns separated by blanks: "
+    if len(header) == 1 and (separator := re.search(r"[,;]|\s", header[0])):
+        what = "" if separator[0] in ",;" else "columns separated by blanks: "
         raise ManifestError(
             f"{path}: expected columns separated by tabs, found {what}{header[0]!r}"
         )

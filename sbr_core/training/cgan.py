@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from sbr_core.functional.similarity import l1
+from sbr_core.functional.losses import l1
 from sbr_core.functional.warp import warp
 from sbr_core.nn.discriminator import Discriminator
 from sbr_core.nn.generator import Generator, generator_architecture
@@ -26,32 +26,32 @@ class CganTask(ThroughRegistrar):
 
     Parameters
     ----------
+    registrar, pairs : as of `ThroughRegistrar`.
+
+    Attributes
+    ----------
     generator : section to MRI; inference uses it.
     back_generator : MRI to section.
     discriminator, back_discriminator : of what the one and the other make.
-    registrar, pairs : as of `ThroughRegistrar`.
     """
 
     name = "train cgan"
     watched = "l1"
     options: CganOptions
 
-    def __init__(
-        self,
-        generator: Generator,
-        back_generator: Generator,
-        discriminator: Discriminator,
-        back_discriminator: Discriminator,
-        registrar: Registrar,
-        pairs: Pairs,
-        options: CganOptions,
-    ) -> None:
+    def __init__(self, registrar: Registrar, pairs: Pairs, options: CganOptions) -> None:
         super().__init__(registrar, pairs, options)
+        self.generator, self.back_generator = (
+            Generator(**generator_architecture(options)).to(pairs.device) for _ in range(2)
+        )
+        self.discriminator, self.back_discriminator = (
+            Discriminator(options.discriminator_channels).to(pairs.device) for _ in range(2)
+        )
         self.modules = {
-            "generator": generator,
-            "back_generator": back_generator,
-            "discriminator": discriminator,
-            "back_discriminator": back_discriminator,
+            "generator": self.generator,
+            "back_generator": self.back_generator,
+            "discriminator": self.discriminator,
+            "back_discriminator": self.back_discriminator,
         }
         factor = options.discriminator_rate_factor
         self.players = (
@@ -59,17 +59,6 @@ class CganTask(ThroughRegistrar):
             Player(("discriminator",), rate_factor=factor),
             Player(("back_discriminator",), rate_factor=factor),
         )
-        self.generator, self.back_generator = generator, back_generator
-        self.discriminator, self.back_discriminator = discriminator, back_discriminator
-
-    @classmethod
-    def build(cls, registrar: Registrar, pairs: Pairs, options: CganOptions) -> Self:
-        """With new networks beside the registrar."""
-        new = (
-            *(Generator(**generator_architecture(options)) for _ in range(2)),
-            *(Discriminator(options.discriminator_channels) for _ in range(2)),
-        )
-        return cls(*(network.to(pairs.device) for network in new), registrar, pairs, options)
 
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
         """L1 of the registered synthesis, cycle, identity, and what all adversaries minimise."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from sbr_core.functional.regularity import gradient_smoothness
-from sbr_core.functional.similarity import dice_loss, nmi
+from sbr_core.functional.losses import dice_loss, gradient_smoothness, nmi
 from sbr_core.functional.warp import warp
 from sbr_core.nn.registrar import Registrar
 from sbr_core.training.pairs import Batch, Pairs
@@ -31,11 +30,6 @@ class NmiTask:
     def __init__(self, registrar: Registrar, pairs: Pairs, options: NmiOptions) -> None:
         self.modules = {"registrar": registrar}
         self.registrar, self.pairs, self.options = registrar, pairs, options
-
-    @classmethod
-    def build(cls, registrar: Registrar, pairs: Pairs, options: NmiOptions) -> Self:
-        """There is nothing beside the registrar."""
-        return cls(registrar, pairs, options)
 
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
         """-NMI of both directions + smoothness of the velocity they share."""

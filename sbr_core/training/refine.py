@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sbr_core.functional.losses import gradient_smoothness, lncc
 from sbr_core.functional.masks import tissue_box
-from sbr_core.functional.regularity import gradient_smoothness
-from sbr_core.functional.similarity import lncc
 from sbr_core.functional.warp import warp
 from sbr_core.nn.registrar import Registrar
 

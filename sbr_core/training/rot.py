@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from sbr_core.functional.regularity import gradient_smoothness
-from sbr_core.functional.similarity import l1
+from sbr_core.functional.losses import gradient_smoothness, l1
 from sbr_core.functional.warp import warp
 from sbr_core.nn.discriminator import Discriminator
 from sbr_core.nn.generator import Generator, generator_architecture
@@ -26,41 +25,28 @@ class RotTask:
 
     Parameters
     ----------
-    generator, registrar, discriminator : trained; the registrar sees the plane and the section as
-        they are, so that inference needs no synthesis.
+    registrar : trained, beside a new generator and discriminator; it sees the plane and the section
+        as they are, so that inference needs no synthesis.
     pairs : rim of a section: where it is synthesised; of a plane: where it is compared.
     """
 
     name = "train rot"
     watched = "l1"
 
-    def __init__(
-        self,
-        generator: Generator,
-        registrar: Registrar,
-        discriminator: Discriminator,
-        pairs: Pairs,
-        options: RotOptions,
-    ) -> None:
+    def __init__(self, registrar: Registrar, pairs: Pairs, options: RotOptions) -> None:
+        self.registrar, self.pairs, self.options = registrar, pairs, options
+        self.generator = Generator(**generator_architecture(options)).to(pairs.device)
+        self.discriminator = Discriminator(options.discriminator_channels).to(pairs.device)
         self.modules = {
-            "generator": generator,
+            "generator": self.generator,
             "registrar": registrar,
-            "discriminator": discriminator,
+            "discriminator": self.discriminator,
         }
         self.players = (
             Player(("generator",)),
             Player(("registrar",), rate_factor=options.registrar_rate_factor),
             Player(("discriminator",), rate_factor=options.discriminator_rate_factor),
         )
-        self.generator, self.registrar, self.discriminator = generator, registrar, discriminator
-        self.pairs, self.options = pairs, options
-
-    @classmethod
-    def build(cls, registrar: Registrar, pairs: Pairs, options: RotOptions) -> Self:
-        """With new networks beside the registrar."""
-        generator = Generator(**generator_architecture(options)).to(pairs.device)
-        discriminator = Discriminator(options.discriminator_channels).to(pairs.device)
-        return cls(generator, registrar, discriminator, pairs, options)
 
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
         """L1 of both orders (equation 3), smoothness (6), and what both adversaries minimise."""

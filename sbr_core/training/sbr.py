@@ -7,14 +7,12 @@ a discriminator beside.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from sbr_core.functional.contrast import patch_nce
-from sbr_core.functional.regularity import gradient_smoothness
-from sbr_core.functional.similarity import l1
+from sbr_core.functional.losses import gradient_smoothness, l1, patch_nce
 from sbr_core.functional.warp import warp
 from sbr_core.nn.discriminator import Discriminator
 from sbr_core.nn.generator import Generator, generator_architecture
@@ -76,31 +74,21 @@ class SbrTask(ThroughRegistrar):
 
     Parameters
     ----------
-    generator, projection : trained.
-    registrar, pairs : as of `ThroughRegistrar`.
+    registrar, pairs : as of `ThroughRegistrar`; generator and projection are new.
     """
 
     name = "train sbr"
     options: SbrOptions
 
-    def __init__(
-        self,
-        generator: Generator,
-        projection: Projection,
-        registrar: Registrar,
-        pairs: Pairs,
-        options: SbrOptions,
-    ) -> None:
+    def __init__(self, registrar: Registrar, pairs: Pairs, options: SbrOptions) -> None:
         super().__init__(registrar, pairs, options)
-        self.modules: dict[str, nn.Module] = {"generator": generator, "projection": projection}
-        self.generator, self.projection = generator, projection
-
-    @classmethod
-    def build(cls, registrar: Registrar, pairs: Pairs, options: SbrOptions) -> Self:
-        """With new networks beside the registrar."""
-        generator = Generator(**generator_architecture(options)).to(pairs.device)
-        projection = Projection(generator.layer_channels, options.projection_channels)
-        return cls(generator, projection.to(pairs.device), registrar, pairs, options)
+        self.generator = Generator(**generator_architecture(options)).to(pairs.device)
+        projection = Projection(self.generator.layer_channels, options.projection_channels)
+        self.projection = projection.to(pairs.device)
+        self.modules: dict[str, nn.Module] = {
+            "generator": self.generator,
+            "projection": self.projection,
+        }
 
     def losses(self, rng: torch.Generator) -> dict[str, Tensor]:
         """L1 of the registered synthesis + weighted contrast; equations as in the method."""
@@ -158,17 +146,14 @@ class SbrRTask(SbrTask):
     name = "train sbr_r"
     watched = "l1"
 
-    @classmethod
-    def build(cls, registrar: Registrar, pairs: Pairs, options: SbrROptions) -> Self:
-        """As SbR, with a registrar that is a player too."""
-        task = super().build(registrar, pairs, options)
-        task.modules["registrar"] = registrar
+    def __init__(self, registrar: Registrar, pairs: Pairs, options: SbrROptions) -> None:
+        super().__init__(registrar, pairs, options)
+        self.modules["registrar"] = registrar
         factor, start = options.registrar_rate_factor, 1.0 - options.finetune_fraction
-        task.players = (
+        self.players = (
             Player(("generator", "projection")),
             Player(("registrar",), rate_factor=factor, starts_at=start),
         )
-        return task
 
     def losses_of(self, batch: Batch, rng: torch.Generator) -> tuple[dict[str, Tensor], Synthesis]:
         """As SbR; the smoothness counts once R learns."""
@@ -185,17 +170,14 @@ class SbrGTask(SbrTask):
     name = "train sbr_g"
     watched = "l1"
 
-    @classmethod
-    def build(cls, registrar: Registrar, pairs: Pairs, options: SbrGOptions) -> Self:
-        """As SbR, with a discriminator beside."""
-        task = super().build(registrar, pairs, options)
-        discriminator = Discriminator(options.discriminator_channels).to(pairs.device)
-        task.modules["discriminator"] = task.discriminator = discriminator
-        task.players = (
+    def __init__(self, registrar: Registrar, pairs: Pairs, options: SbrGOptions) -> None:
+        super().__init__(registrar, pairs, options)
+        self.discriminator = Discriminator(options.discriminator_channels).to(pairs.device)
+        self.modules["discriminator"] = self.discriminator
+        self.players = (
             Player(("generator", "projection")),
             Player(("discriminator",), rate_factor=options.discriminator_rate_factor),
         )
-        return task
 
     def losses_of(self, batch: Batch, rng: torch.Generator) -> tuple[dict[str, Tensor], Synthesis]:
         """As SbR, and what both adversaries minimise."""

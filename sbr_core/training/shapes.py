@@ -17,15 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sbr_core.functional.losses import masked_mean
 from sbr_core.functional.masks import dilate_octagon
-from sbr_core.functional.similarity import masked_mean
-from sbr_core.functional.warp import (
-    compose,
-    exponentiate,
-    identity_px,
-    upsample_velocity,
-    warp,
-)
+from sbr_core.functional.warp import compose, exponentiate, identity_px, upsample_velocity, warp
 from sbr_core.nn.registrar import Registrar
 
 if TYPE_CHECKING:
@@ -260,10 +254,7 @@ class ShapesTask:
         # as many pixels per batch whatever the size
         batch = max(1, self.options.batch_size * largest // (rows * columns))
         pairs = draw_pairs(batch, (rows, columns), rng)
-        fixed, moving, masks, true_half_px = (
-            t.to(self.device)
-            for t in (pairs.fixed, pairs.moving, pairs.masks, pairs.velocity_half_px)
-        )
+        fixed, moving, masks, true_half_px = (each.to(self.device) for each in vars(pairs).values())
         velocity_half_px = self.registrar(fixed, moving)
         wrong_px = self.registrar.displacement(
             velocity_half_px, fixed.shape[-2:]

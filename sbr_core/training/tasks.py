@@ -61,7 +61,8 @@ def build_task(
 ) -> Task:
     """The networks of a method and what they learn, on the device of the pairs.
 
-    The method's class (`sbr_core.methods`) builds itself with ``build(registrar, pairs, options)``.
+    The method's class (`sbr_core.methods`) is called with ``(registrar, pairs, options)`` and makes
+    its other networks, on the device of the pairs.
 
     Parameters
     ----------
@@ -73,4 +74,4 @@ def build_task(
         registrar = build_registrar(**registrar_architecture(options))
     else:
         registrar = shared_registrar.requires_grad_(True)
-    return imported(REGISTRY[method].task).build(registrar.to(pairs.device), pairs, options)
+    return imported(REGISTRY[method].task)(registrar.to(pairs.device), pairs, options)

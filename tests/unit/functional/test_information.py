@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sbr_core.functional.similarity import nmi
+from sbr_core.functional.losses import nmi
 
 
 def rng(seed=0):

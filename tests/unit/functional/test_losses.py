@@ -6,9 +6,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from sbr_core.functional.contrast import patch_nce
-from sbr_core.functional.regularity import gradient_smoothness
-from sbr_core.functional.similarity import l1, lncc, masked_mean
+from sbr_core.functional.losses import gradient_smoothness, l1, lncc, masked_mean, patch_nce
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sbr_core.functional.similarity import dice_loss
+from sbr_core.functional.losses import dice_loss
 from sbr_core.functional.warp import warp
 
 

@@ -7,7 +7,7 @@ import torch
 from small_training import blobs
 
 from sbr_core.config import AugmentOptions, Config, PairOptions, takes_registrar
-from sbr_core.functional.similarity import l1
+from sbr_core.functional.losses import l1
 from sbr_core.functional.warp import warp
 from sbr_core.methods import OWN_REGISTRAR_METHODS, SHARED_REGISTRAR_METHODS, TRAINED_METHODS
 from sbr_core.training.checkpoints import open_checkpoints

@@ -7,8 +7,6 @@ from small_training import OPTIONS, blobs, small_task
 
 from sbr_core.config import SbrOptions
 from sbr_core.functional.warp import compose, warp
-from sbr_core.nn.generator import Generator
-from sbr_core.nn.projection import Projection
 from sbr_core.nn.registrar import UNetRegistrar
 from sbr_core.training import augment
 from sbr_core.training import predict as prediction
@@ -90,14 +88,13 @@ def test_a_symmetric_registration_of_swapped_images_is_the_inverse():
 def small_sbr(**changes):
     torch.manual_seed(0)
     options = SbrOptions(
-        **({"steps": 3, "generator_channels": 4, "residual_blocks": 2, "n_samples": 32} | changes)
+        **({"steps": 3, "generator_channels": 4, "residual_blocks": 2, "n_samples": 32} | changes),
+        projection_channels=16,
     )
     planes, masks = blobs(4)
     registrar = UNetRegistrar((4, 8), (8, 4))
     torch.nn.init.normal_(registrar.velocity.weight, std=0.1)
-    generator = Generator(4, 2)
-    projection = Projection(generator.layer_channels, 16)
-    return SbrTask(generator, projection, registrar, blob_pairs(planes, masks, options), options)
+    return SbrTask(registrar, blob_pairs(planes, masks, options), options)
 
 
 def blob_pairs(planes, masks, options):

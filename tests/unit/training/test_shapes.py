@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sbr_core.config import ShapesOptions
-from sbr_core.functional.similarity import nmi
+from sbr_core.functional.losses import nmi
 from sbr_core.functional.warp import exponentiate, jacobian_determinant, upsample_velocity, warp
 from sbr_core.nn.registrar import PyramidRegistrar
 from sbr_core.training import shapes
