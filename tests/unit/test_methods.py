@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 
@@ -25,6 +26,18 @@ def test_a_section_comes_after_those_it_inherits_from():
     for method in WITH_OPTIONS:
         for inheritance in method.inherits:
             assert order.index(inheritance.section) < order.index(method.section), method.name
+
+
+def test_the_readme_lists_what_sections_take_from_each_other(repository):
+    readme = (repository / "config/README.md").read_text(encoding="utf-8")
+    table = readme.partition("| section | takes from |")[2].partition("\n\n")[0]
+    listed = {}
+    for sections, sources in re.findall(r"^\| (`train_.*) \| (.*) \|$", table, re.MULTILINE):
+        for section in re.findall(r"`(\w+)`", sections):
+            listed[section] = re.findall(r"`(\w+)`", sources)
+    assert listed == {
+        m.section: [i.section for i in m.inherits] for m in WITH_OPTIONS if m.inherits
+    }
 
 
 @pytest.mark.parametrize("method", WITH_OPTIONS, ids=lambda method: method.name)
