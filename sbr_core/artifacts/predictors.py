@@ -32,7 +32,7 @@ from sbr_core.geometry import PlaneGrid
 from sbr_core.io.transforms import SectionTransform
 from sbr_core.training.devices import pick_device
 from sbr_core.training.predict import as_batch, crop, predict
-from sbr_core.training.refine import refine
+from sbr_core.training.refine import Views, refine, widened
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ class NetworkPredictor:
         fixed, fixed_masks, moving, moving_masks = zip(*images, strict=True)
         multiple = int(self.preprocessing["padding_multiple"])
         tissue = as_batch(moving_masks, multiple)
-        targets, _, compared = without_medium(
+        targets, masks, compared = without_medium(
             as_batch(fixed, multiple),
             as_batch(fixed_masks, multiple),
             tissue,
@@ -188,13 +188,15 @@ class NetworkPredictor:
             # the other way round is known to a registrar of like images only
             symmetric=self.options.symmetric and self.preprocessing["registers"] == "synthesised",
         )
-        if self.options.refine_steps and self.generator is not None:
-            velocity_half_px = refine(
-                self.registrar,
-                *(t.to(self.device) for t in (velocity_half_px, targets, synthesised)),
-                compared.to(self.device),
-                self.options,
-            ).cpu()
+        if self.generator is not None or self.options.refine_mind_weight:
+            wide = widened(masks, compared, self.options.refine_rim_px)
+            seen = None if self.generator is None else synthesised.to(self.device)
+            targets, section, compared, wide, velocity_half_px = (
+                t.to(self.device)
+                for t in (targets, as_batch(moving, multiple), compared, wide, velocity_half_px)
+            )
+            views = Views(targets, section, seen, compared, wide)
+            velocity_half_px = refine(self.registrar, velocity_half_px, views, self.options).cpu()
         velocity_px = upsample_velocity(velocity_half_px, tuple(synthesised.shape[-2:]))
         velocity_px = crop(velocity_px, grid.shape, multiple).double().numpy()
         synthesised = crop(synthesised, grid.shape, multiple).numpy()

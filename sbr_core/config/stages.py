@@ -201,10 +201,14 @@ class InferOptions(Options):
     refine_steps: Steps = Field(
         0,
         description=(
-            "Steps that improve each section's own velocity after the networks, towards LNCC with"
-            " the MRI plane through the synthesised image; 0 is the paper. `nmi` and `nmiw`"
-            " synthesise nothing and are not refined."
+            "Steps, at each of `refine_levels`, that improve each section's own velocity after the"
+            " networks: LNCC and L1 of the synthesised section with the MRI plane, MIND of the"
+            " section itself with it; 0 is the paper. Methods that synthesise nothing are refined"
+            " by MIND alone."
         ),
+    )
+    refine_levels: tuple[Count, ...] = Field(
+        (1,), description="Pixels of the steps, coarse to fine, working pixels: 1, 2 or 4."
     )
     refine_learning_rate: Positive = Field(
         0.1, description="Learning rate of these steps, pixels of the half-resolution grid."
@@ -214,6 +218,26 @@ class InferOptions(Options):
     )
     refine_window_px: Window = Field(
         13, description="Side of the LNCC's window in these steps, pixels, odd."
+    )
+    refine_l1_weight: NonNegative = Field(
+        0.0,
+        description=(
+            "Weight of the mean absolute difference of synthesised section and plane, which sees"
+            " what sticks out of the plane's outline."
+        ),
+    )
+    refine_mind_weight: NonNegative = Field(
+        0.0,
+        description=(
+            "Weight of the difference of MIND-SSC, the self-similarity of plane and section, which"
+            " needs no synthesis."
+        ),
+    )
+    refine_mind_dilations_px: tuple[Count, ...] = Field(
+        (1, 2), description="Distances at which MIND-SSC compares patches, pixels of a level."
+    )
+    refine_rim_px: Annotated[int, Field(ge=0)] = Field(
+        4, description="How far around the plane's tissue L1 and MIND compare, working pixels."
     )
     refine_edge_px: Annotated[int, Field(ge=0)] = Field(
         2,

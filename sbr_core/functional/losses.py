@@ -47,7 +47,14 @@ def l1(fixed: Tensor, moving: Tensor, mask: Tensor) -> Tensor:
 def lncc(
     fixed: Tensor, moving: Tensor, mask: Tensor, window_px: int = 9, flatness: float = 1e-4
 ) -> Tensor:
-    """Local normalised cross-correlation, squared, averaged over the mask.
+    """`lncc_map`, averaged over the mask: a scalar in [0, 1]; its parameters."""
+    return masked_mean(lncc_map(fixed, moving, mask, window_px, flatness), mask)
+
+
+def lncc_map(
+    fixed: Tensor, moving: Tensor, mask: Tensor, window_px: int = 9, flatness: float = 1e-4
+) -> Tensor:
+    """Local normalised cross-correlation, squared, around each pixel.
 
     In a window around each pixel, cov(f, m)^2 / (var(f) var(m)) over the window's pixels inside
     the mask (Avants et al. 2008, equation 6). Each variance gets a floor of `flatness` times the
@@ -63,7 +70,7 @@ def lncc(
 
     Returns
     -------
-    scalar in [0, 1]; 1 when each image is locally an affine function of the other.
+    (B, 1, H, W) in [0, 1]; 1 where each image is locally an affine function of the other.
     """
     _check(fixed, moving, mask)
     if window_px % 2 == 0:
@@ -88,7 +95,7 @@ def lncc(
     cov = fm / inside - f_mean * m_mean
     f_var = (ff / inside - f_mean**2).clamp_min(0.0) + f_floor[:, 0]
     m_var = (mm / inside - m_mean**2).clamp_min(0.0) + m_floor[:, 0]
-    return masked_mean(cov * cov / (f_var * m_var), mask[:, 0])
+    return (cov * cov / (f_var * m_var))[:, None]
 
 
 def _window_means(images: list[Tensor], window_px: int) -> Tensor:

@@ -1,78 +1,197 @@
-"""A section's own velocity, improved a little after the networks: no training, nothing random."""
+"""Registration by optimisation: a section's own velocity, improved step by step.
+
+Nothing is trained and nothing is random. Networks give the start, or nothing does: from zero
+velocity this registers by itself.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from sbr_core.functional.losses import gradient_smoothness, lncc
-from sbr_core.functional.masks import tissue_box
+from sbr_core.functional.masks import dilate, tissue_box
+from sbr_core.functional.self_similarity import mind_ssc
+from sbr_core.functional.losses import lncc_map
 from sbr_core.functional.warp import warp
 from sbr_core.nn.registrar import Registrar
 
 if TYPE_CHECKING:
     from sbr_core.config import InferOptions
 
+_LAST_RATE = 1 / 3
+"""Of the learning rate, at a level's last step, to which it falls linearly: large steps first, and
+no trembling at the end."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """What is compared of each section and its MRI plane, all (N, C, H, W).
+
+    Attributes
+    ----------
+    fixed, moving : the MRI planes and the sections themselves, in [0, 1]; or their descriptors.
+    synthesised : the sections as the MRI would show them; None without a synthesis.
+    mask : where planes and synthesised sections are compared: the tissue of the planes.
+    wide_mask : the same with a rim, where what sticks out of the planes' outline counts too.
+    """
+
+    fixed: Tensor
+    moving: Tensor
+    synthesised: Tensor | None
+    mask: Tensor
+    wide_mask: Tensor
+
+    def at(self, level: int) -> Views:
+        """All of them at a pixel `level` times as large."""
+        if level == 1:
+            return self
+        images = (self.fixed, self.moving, self.synthesised)
+        masks = (F.avg_pool2d(m, level).round() for m in (self.mask, self.wide_mask))
+        return Views(*(t if t is None else F.avg_pool2d(t, level) for t in images), *masks)
+
+    def part(self, sections: slice) -> Views:
+        """Those of some sections."""
+        values = (getattr(self, field.name) for field in fields(self))
+        return Views(*(t if t is None else t[sections] for t in values))
+
+
+def widened(masks: Tensor, compared: Tensor, rim_px: int) -> Tensor:
+    """Masks of planes with a rim around; none where a plane was cut to its section's tissue.
+
+    Parameters
+    ----------
+    masks, compared : (N, 1, H, W) of `without_medium`.
+    """
+    cut = (masks != compared).flatten(1).any(1).view(-1, 1, 1, 1)
+    return torch.where(cut, compared, dilate(masks, rim_px))
+
 
 def refine(
-    registrar: Registrar,
-    velocity_half_px: Tensor,
-    fixed: Tensor,
-    moving: Tensor,
-    fixed_masks: Tensor,
-    options: InferOptions,
+    registrar: Registrar, velocity_half_px: Tensor, views: Views, options: InferOptions
 ) -> Tensor:
-    """Adam steps on each velocity towards -LNCC(T, G(S)∘φ) + smoothness · ‖∇v‖².
+    """Adam steps on each velocity towards a smaller sum of these terms.
 
-    The loss is the registrar's own (method, equation 2) of one pair of images, in one direction.
-    The networks' answer is the start; what they get wrong for this section is corrected. Each
-    image is refined by itself, whatever batch it comes in.
+    - −LNCC of T and G(S)∘φ over the mask (method, equation 2), where there is a G(S);
+    - `refine_l1_weight` times the mean |T − G(S)∘φ| over the wide mask (method, equation 3);
+    - `refine_mind_weight` times the mean squared difference of the MIND-SSC of T and of S, the
+      latter through φ, over the wide mask: it sees in the section itself what G has lost;
+    - `refine_smoothness` times ‖∇v‖².
+
+    Coarse to fine through `refine_levels`, `refine_steps` at each. Every section ends as if it were
+    alone, whatever batch it comes in.
 
     Parameters
     ----------
     registrar : integrates velocities; its parameters are not used.
     velocity_half_px : (N, 2, H/2, W/2), px of the half grid.
-    fixed, moving : (N, 1, H, W), the MRI planes and the synthesised sections, in [0, 1].
-    fixed_masks : (N, 1, H, W), 0 or 1: the tissue of the MRI planes.
     options : the `refine_` ones; 0 steps leave the velocities as they are.
 
     Returns
     -------
     (N, 2, H/2, W/2), a new tensor.
     """
-    window_px = options.refine_window_px
     refined = velocity_half_px.detach().clone()
-    for whole, target, image, mask in zip(
-        *(t.split(1) for t in (refined, fixed, moving, fixed_masks)),
-        strict=True,
-    ):
-        # what lies outside costs time and changes nothing
-        rows, columns = tissue_box(torch.cat((mask, image), 1), margin_px=2 * window_px)
-        rows, columns = (slice(s.start // 2 * 2, -(-s.stop // 2) * 2) for s in (rows, columns))
-        target, image, mask = (t[..., rows, columns] for t in (target, image, mask))
-        part = whole[..., rows.start // 2 : rows.stop // 2, columns.start // 2 : columns.stop // 2]
-        fading = _fading(tuple(part.shape[-2:]), window_px).to(part)
-        start, change = part.clone(), torch.zeros_like(part, requires_grad=True)
-        optimiser = torch.optim.Adam([change], lr=options.refine_learning_rate)
-        for _ in range(options.refine_steps):
-            velocity = start + fading * change
-            warped = warp(image, registrar.displacement(velocity, target.shape[-2:]))
-            roughness = gradient_smoothness(velocity)
-            likeness = lncc(target, warped, mask, window_px)
-            loss = options.refine_smoothness * roughness - likeness
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        part.copy_((start + fading * change).detach())
+    together = len(refined) if refined.is_cuda else 1  # a processor gains nothing by batches
+    for level in options.refine_levels if options.refine_steps else ():
+        seen = views.at(level)
+        for sections in torch.arange(len(refined)).split(together):
+            some = slice(int(sections[0]), int(sections[-1]) + 1)
+            start = F.avg_pool2d(refined[some], level) / level
+            change = _improvement(registrar, start, seen.part(some), options)
+            refined[some] += level * F.interpolate(
+                change, scale_factor=float(level), mode="bilinear", align_corners=False
+            )
     return refined
 
 
-def _fading(shape: tuple[int, int], width: int) -> Tensor:
-    """(h, w), 1 inside and falling to 0 at the edges over `width`: no crease where a box ends."""
-    sides = []
-    for n in shape:
-        at = torch.arange(n)
-        sides.append(((torch.minimum(at, n - 1 - at) + 0.5) / width).clamp(max=1))
-    return sides[0][:, None] * sides[1][None, :]
+def _improvement(
+    registrar: Registrar, start: Tensor, views: Views, options: InferOptions
+) -> Tensor:
+    """What the steps at one level add to velocities, (B, 2, h, w) as `start`."""
+    if options.refine_mind_weight:
+        images = (views.fixed, views.moving)
+        likes = [mind_ssc(t, views.wide_mask, options.refine_mind_dilations_px) for t in images]
+    else:
+        likes = [torch.zeros_like(views.fixed[:, :0])] * 2
+    weights, (rows, columns) = _fading(views, options.refine_window_px)
+    half = tuple(slice(s.start // 2, s.stop // 2) for s in (rows, columns))
+    box = [t[..., rows, columns] for t in (*likes, views.fixed, views.mask, views.wide_mask)]
+    fixed_likes, moving_likes, fixed, mask, wide = box
+    # one look-up for all that is warped
+    moving = [moving_likes]
+    if views.synthesised is not None:
+        moving.append(views.synthesised[..., rows, columns])
+    moving = torch.cat(moving, 1)
+    inside, around = (m.sum((1, 2, 3)).clamp_min(1.0) for m in (mask, wide))
+    weights = weights[..., half[0], half[1]]
+    spread = (weights > 0).sum((1, 2, 3))  # pixels of each section's own box
+    begin = start[..., half[0], half[1]]
+    change = torch.zeros_like(begin, requires_grad=True)
+    optimiser = torch.optim.Adam([change], lr=options.refine_learning_rate)
+    last = max(options.refine_steps - 1, 1)
+    for step in range(options.refine_steps):
+        for group in optimiser.param_groups:
+            group["lr"] = options.refine_learning_rate * (1 - (1 - _LAST_RATE) * step / last)
+        velocity = begin + weights * change
+        warped = warp(moving, registrar.displacement(velocity, mask.shape[-2:]))
+        loss = options.refine_smoothness * (_roughness(velocity) / spread).sum()
+        if options.refine_mind_weight:
+            apart = (warped[:, : fixed_likes.shape[1]] - fixed_likes).square().mean(1, keepdim=True)
+            mind = (apart * wide).sum((1, 2, 3)) / around
+            loss = loss + options.refine_mind_weight * mind.sum()
+        if views.synthesised is not None:
+            image = warped[:, -1:]
+            likeness = lncc_map(fixed, image, mask, options.refine_window_px) * mask
+            loss = loss - (likeness.sum((1, 2, 3)) / inside).sum()
+            if options.refine_l1_weight:
+                l1 = ((fixed - image).abs() * wide).sum((1, 2, 3)) / around
+                loss = loss + options.refine_l1_weight * l1.sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    out = torch.zeros_like(start)
+    out[..., half[0], half[1]] = (weights * change).detach()
+    return out
+
+
+def _roughness(velocity: Tensor) -> Tensor:
+    """Per section the sum over pixels of the squared gradient, as `gradient_smoothness` means it.
+
+    Mean over components and directions; of the box's last row and column what is inside.
+    """
+    by_x = (velocity[..., :, 1:] - velocity[..., :, :-1]).square().sum((1, 2, 3))
+    by_y = (velocity[..., 1:, :] - velocity[..., :-1, :]).square().sum((1, 2, 3))
+    return 0.25 * (by_x + by_y)
+
+
+def _fading(views: Views, width_px: int) -> tuple[Tensor, tuple[slice, slice]]:
+    """How far each section's velocity may change, and the box that has all that may.
+
+    What lies farther from all tissue costs time and changes nothing; where its box ends, a change
+    fades to 0 over `width_px` half pixels, so that there is no crease.
+
+    Returns
+    -------
+    weights : (B, 1, H/2, W/2) in [0, 1], 0 outside each section's own box.
+    box : rows and columns of the full grid, even.
+    """
+    moving = views.moving if views.synthesised is None else views.synthesised
+    tissue = torch.cat((views.wide_mask, moving), 1)
+    weights = torch.zeros_like(F.avg_pool2d(views.mask, 2))
+    boxes = []
+    for section, one in zip(weights, tissue.split(1), strict=True):
+        box = tissue_box(one, multiple=2, margin_px=2 * width_px)
+        boxes.append(tuple(slice(s.start // 2 * 2, -(-s.stop // 2) * 2) for s in box))
+        rows, columns = (slice(s.start // 2, s.stop // 2) for s in boxes[-1])
+        sides = []
+        for n in (rows.stop - rows.start, columns.stop - columns.start):
+            at = torch.arange(n, device=weights.device)
+            sides.append(((torch.minimum(at, n - 1 - at) + 0.5) / width_px).clamp(max=1))
+        section[0, rows, columns] = sides[0][:, None] * sides[1][None, :]
+    return weights, tuple(
+        slice(min(b[i].start for b in boxes), max(b[i].stop for b in boxes)) for i in (0, 1)
+    )
