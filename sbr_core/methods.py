@@ -47,6 +47,9 @@ class Method:
         `train_registrar`.
     trains_registrar : its weights contain the registrar that inference uses, which may start as a
         copy of the shared one; methods that train none use the shared one.
+    predictor : the class that registers its sections, ``module:class``, built with the options and
+        the sections that wait (`sbr_core.artifacts.predictors`); of methods that are not trained.
+    starts_at_shipped : it starts at the answer of the registrar that ships.
     needs_labels : it learns from labels of the sections and of the MRI.
     inherits : what its section of the configuration takes from others; these come earlier.
     revision : raised when the results of its own section change (`sbr_core.revisions`).
@@ -60,6 +63,8 @@ class Method:
     task: str | None = None
     through_shared_registrar: bool = False
     trains_registrar: bool = False
+    predictor: str | None = None
+    starts_at_shipped: bool = False
     needs_labels: bool = False
     inherits: tuple[Inheritance, ...] = ()
     revision: int = 1
@@ -192,10 +197,21 @@ _ENTRIES = (
         description="SyN with Mattes mutual information by ANTs, the classical reference",
         colour="#666666",
         options="sbr_core.config.training:SynOptions",
+        predictor="sbr_core.artifacts.predictors:SynPredictor",
+    ),
+    Method(
+        name="mind",
+        title="MIND",
+        description="the registrar that ships, then self-similarity optimised; no training",
+        colour="#882255",
+        options="sbr_core.config.stages:MindOptions",
+        predictor="sbr_core.artifacts.predictors:MindPredictor",
+        starts_at_shipped=True,
     ),
 )
 """In the order of their sections of the configuration. The colours are those of Okabe and Ito,
-which colour-blind readers tell apart, and two greys for the methods that train nothing."""
+which colour-blind readers tell apart; the methods that train nothing have two greys and the wine
+red of Tol's palette."""
 
 # those that train nothing, those of others, then Synth-by-Reg and its variants
 REGISTRY: Mapping[str, Method] = {

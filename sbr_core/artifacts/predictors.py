@@ -8,28 +8,34 @@ from __future__ import annotations
 
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from sbr_core.algorithms import deformation as flow
 from sbr_core.algorithms.sections import image_on_grid, mask_on_grid
 from sbr_core.algorithms.staining import find_channel
 from sbr_core.algorithms.syn import register_syn
 from sbr_core.artifacts.joined import Joined
-from sbr_core.artifacts.names import LINEAR, LINEAR_MASK, MRI, MRI_MASK
+from sbr_core.artifacts.names import LINEAR, LINEAR_MASK, MRI, MRI_MASK, SHIPPED_REGISTRAR
 from sbr_core.artifacts.networks import load_method, load_registrar, unseen_stains
 from sbr_core.artifacts.section_signal import Source, read_picture, through_transform
-from sbr_core.config import InferOptions, SynOptions
+from sbr_core.config import InferOptions, MindOptions, SynOptions
 from sbr_core.errors import ConfigError, ImageError, SbrError, WeightsError
 from sbr_core.functional.intensity import normalise
-from sbr_core.functional.masks import dilate, without_medium
+from sbr_core.functional.masks import dilate, tissue_box, without_medium
 from sbr_core.functional.warp import upsample_velocity
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.transforms import SectionTransform
+from sbr_core.nn.generator import Generator
+from sbr_core.nn.registrar import Registrar
 from sbr_core.training.devices import pick_device
 from sbr_core.training.predict import as_batch, crop, predict
 from sbr_core.training.refine import Views, refine, widened
@@ -53,7 +59,7 @@ class Predictor(Protocol):
 class SynPredictor:
     """Deformations by ANTs' SyN at the working resolution, of images as networks see them."""
 
-    def __init__(self, options: SynOptions) -> None:
+    def __init__(self, options: SynOptions, waiting: Mapping[str, Joined]) -> None:
         self.options = options
 
     def predict(self, pair: Joined) -> tuple[flow.Deformation, None]:
@@ -64,8 +70,114 @@ class SynPredictor:
         return register_syn(fixed, moving, pair.grid, options), None
 
 
-class NetworkPredictor:
-    """Deformations and synthesised images by networks, computed a batch at a time.
+class BatchPredictor(ABC):
+    """Deformations by a registrar, computed a batch of sections at a time.
+
+    Parameters
+    ----------
+    waiting : the sections that will be asked for, in that order.
+
+    Attributes
+    ----------
+    registrar, generator, preprocessing : set where a section waits; what the networks are given
+        is prepared as `preprocessing` has it.
+    """
+
+    registrar: Registrar
+    generator: Generator | None
+    preprocessing: Mapping[str, Any]
+
+    def __init__(self, options: InferOptions | MindOptions, waiting: Mapping[str, Joined]) -> None:
+        self.options, self.waiting = options, dict(waiting)
+        self.done: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+        self.device = pick_device(options.device) if waiting else None
+
+    def predict(self, pair: Joined) -> tuple[flow.Deformation, np.ndarray | None]:
+        """As of every `Predictor`."""
+        if pair.section not in self.done:
+            self._predict_batch(pair)
+        velocity_px, synthesised = self.done.pop(pair.section)
+        return flow.integrate(velocity_px, pair.grid), synthesised
+
+    def _predict_batch(self, pair: Joined) -> None:
+        """Predict a section, and those after it that are ready, as many as make a batch."""
+        grid = network_grid = pair.grid
+        pixel_mm = self.preprocessing["working_pixel_mm"]
+        if pixel_mm is not None and not math.isclose(pixel_mm, grid.spacing_mm, rel_tol=1e-6):
+            network_grid = grid.at_spacing(float(pixel_mm))
+        names = [pair.section]
+        images = [self._inputs(self.waiting.pop(pair.section), network_grid)]
+        for name in list(self.waiting):
+            if len(names) == self.options.batch_size:
+                break
+            if self.waiting[name].grid != grid:
+                continue
+            try:
+                images.append(self._inputs(self.waiting[name], network_grid))
+            except SbrError:
+                continue  # it fails under its own name when its turn comes
+            del self.waiting[name]
+            names.append(name)
+        for name, (velocity_px, synthesised) in zip(
+            names, self._register(images, network_grid), strict=True
+        ):
+            self.done[name] = (
+                flow.resample_velocity(velocity_px, network_grid, grid),
+                None if synthesised is None else image_on_grid(synthesised, network_grid, grid),
+            )
+
+    def _register(
+        self, images: list[list[np.ndarray]], grid: PlaneGrid
+    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """Velocities (rows, columns, 2), px, and what was synthesised, of a batch on one grid."""
+        fixed, fixed_masks, moving, moving_masks = zip(*images, strict=True)
+        multiple = int(self.preprocessing["padding_multiple"])
+        section, tissue = as_batch(moving, multiple), as_batch(moving_masks, multiple)
+        targets, masks, compared = without_medium(
+            as_batch(fixed, multiple),
+            as_batch(fixed_masks, multiple),
+            tissue,
+            share=self.preprocessing["medium_share"],
+            margin_px=self.preprocessing["medium_margin_px"],
+            edge_px=self.options.refine_edge_px,
+        )
+        velocity_half_px, synthesised = self._start(targets, section, tissue)
+        if synthesised is not None or self.options.refine_mind_weight:
+            wide = widened(masks, compared, self.options.refine_rim_px)
+            views = Views(targets, section, synthesised, compared, wide).to(self.device)
+            velocity_half_px = refine(
+                self.registrar, velocity_half_px.to(self.device), views, self.options
+            ).cpu()
+        velocity_px = upsample_velocity(velocity_half_px, tuple(section.shape[-2:]))
+        velocity_px = crop(velocity_px, grid.shape, multiple).double().numpy()
+        velocities = [np.moveaxis(one, 0, -1) for one in velocity_px]
+        if synthesised is None:
+            return [(one, None) for one in velocities]
+        synthesised = crop(synthesised, grid.shape, multiple)[:, 0].numpy()
+        return list(zip(velocities, synthesised, strict=True))
+
+    @abstractmethod
+    def _start(
+        self, targets: Tensor, section: Tensor, tissue: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Velocities of the half grid, px, before any refinement, and what was synthesised.
+
+        Parameters
+        ----------
+        targets, section, tissue : (N, 1, H, W): T, S and the mask of S, padded.
+        """
+
+    def _inputs(self, pair: Joined, grid: PlaneGrid) -> list[np.ndarray]:
+        """T, its mask, S, its mask, as the networks take them: (rows, columns) of their grid."""
+        rule = self.preprocessing["low_quantile"], self.preprocessing["high_quantile"]
+        # before channels were written down, there was luminance only
+        learnt = self.preprocessing.get("channels") or ["grey"]
+        section = None if pair.prepared.channel in learnt else _in_channel(pair, learnt[0])
+        return _images(pair, grid, rule, section)
+
+
+class NetworkPredictor(BatchPredictor):
+    """Deformations and synthesised images by the networks of a method.
 
     The networks are loaded only if a section waits for them. Weights that do not fit are a fault
     of the whole chunk, so they show here and not under one section's name.
@@ -74,7 +186,7 @@ class NetworkPredictor:
     ----------
     weights : of the method's networks.
     registrar : of the shared R, for a method without its own.
-    waiting : the sections that will be asked for, in that order.
+    waiting : as of `BatchPredictor`.
 
     Raises
     ------
@@ -92,12 +204,9 @@ class NetworkPredictor:
         waiting: Mapping[str, Joined],
         options: InferOptions,
     ) -> None:
-        self.waiting = dict(waiting)
-        self.options = options
-        self.done: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+        super().__init__(options, waiting)
         if not waiting:
             return
-        self.device = pick_device(options.device)
         self.registrar, self.generator, header = load_method(weights)
         self.preprocessing = header["preprocessing"]
         for line in self._differences(weights, header):
@@ -128,90 +237,62 @@ class NetworkPredictor:
             )
         return lines
 
-    def predict(self, pair: Joined) -> tuple[flow.Deformation, np.ndarray | None]:
-        """As of every `Predictor`."""
-        if pair.section not in self.done:
-            self._predict_batch(pair)
-        velocity_px, synthesised = self.done.pop(pair.section)
-        return flow.integrate(velocity_px, pair.grid), synthesised
-
-    def _predict_batch(self, pair: Joined) -> None:
-        """Predict a section, and those after it that are ready, as many as make a batch."""
-        grid = network_grid = pair.grid
-        pixel_mm = float(self.preprocessing["working_pixel_mm"])
-        if not math.isclose(pixel_mm, grid.spacing_mm, rel_tol=1e-6):
-            network_grid = grid.at_spacing(pixel_mm)
-        names = [pair.section]
-        images = [self._inputs(self.waiting.pop(pair.section), network_grid)]
-        for name in list(self.waiting):
-            if len(names) == self.options.batch_size:
-                break
-            if self.waiting[name].grid != grid:
-                continue
-            try:
-                images.append(self._inputs(self.waiting[name], network_grid))
-            except SbrError:
-                continue  # it fails under its own name when its turn comes
-            del self.waiting[name]
-            names.append(name)
-        for name, (velocity_px, synthesised) in zip(
-            names, self._register(images, network_grid), strict=True
-        ):
-            self.done[name] = (
-                flow.resample_velocity(velocity_px, network_grid, grid),
-                None if synthesised is None else image_on_grid(synthesised, network_grid, grid),
-            )
-
-    def _register(
-        self, images: list[list[np.ndarray]], grid: PlaneGrid
-    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
-        """Velocities (rows, columns, 2), px, and what was synthesised, of a batch on one grid."""
-        fixed, fixed_masks, moving, moving_masks = zip(*images, strict=True)
-        multiple = int(self.preprocessing["padding_multiple"])
-        tissue = as_batch(moving_masks, multiple)
-        targets, masks, compared = without_medium(
-            as_batch(fixed, multiple),
-            as_batch(fixed_masks, multiple),
-            tissue,
-            share=self.preprocessing["medium_share"],
-            margin_px=self.preprocessing["medium_margin_px"],
-            edge_px=self.options.refine_edge_px,
-        )
-        velocity_half_px, synthesised = predict(
+    def _start(
+        self, targets: Tensor, section: Tensor, tissue: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """As of `BatchPredictor`."""
+        registers = self.preprocessing["registers"]
+        velocity_half_px, image = predict(
             self.registrar,
             self.generator,
             targets,
-            as_batch(moving, multiple),
+            section,
             dilate(tissue, int(self.preprocessing["synthesis_rim_px"])),
             device=self.device,
-            registers=self.preprocessing["registers"],
+            registers=registers,
             # the other way round is known to a registrar of like images only
-            symmetric=self.options.symmetric and self.preprocessing["registers"] == "synthesised",
+            symmetric=self.options.symmetric and registers == "synthesised",
         )
-        if self.generator is not None or self.options.refine_mind_weight:
-            wide = widened(masks, compared, self.options.refine_rim_px)
-            seen = None if self.generator is None else synthesised.to(self.device)
-            targets, section, compared, wide, velocity_half_px = (
-                t.to(self.device)
-                for t in (targets, as_batch(moving, multiple), compared, wide, velocity_half_px)
-            )
-            views = Views(targets, section, seen, compared, wide)
-            velocity_half_px = refine(self.registrar, velocity_half_px, views, self.options).cpu()
-        velocity_px = upsample_velocity(velocity_half_px, tuple(synthesised.shape[-2:]))
-        velocity_px = crop(velocity_px, grid.shape, multiple).double().numpy()
-        synthesised = crop(synthesised, grid.shape, multiple).numpy()
-        return [
-            (np.moveaxis(velocity, 0, -1), image[0] if self.generator is not None else None)
-            for velocity, image in zip(velocity_px, synthesised, strict=True)
-        ]
+        return velocity_half_px, image if self.generator is not None else None
 
-    def _inputs(self, pair: Joined, grid: PlaneGrid) -> list[np.ndarray]:
-        """T, its mask, S, its mask, as the networks take them: (rows, columns) of their grid."""
-        rule = self.preprocessing["low_quantile"], self.preprocessing["high_quantile"]
-        # before channels were written down, there was luminance only
-        learnt = self.preprocessing.get("channels") or ["grey"]
-        section = None if pair.prepared.channel in learnt else _in_channel(pair, learnt[0])
-        return _images(pair, grid, rule, section)
+
+class MindPredictor(BatchPredictor):
+    """Deformations without training: the answer of the registrar that ships, then refined."""
+
+    def __init__(self, options: MindOptions, waiting: Mapping[str, Joined]) -> None:
+        super().__init__(options, waiting)
+        if not waiting:
+            return
+        self.registrar, header = load_registrar(SHIPPED_REGISTRAR)
+        self.generator = None
+        self.preprocessing = {
+            **header["preprocessing"],
+            **options.intensity.model_dump(),
+            "medium_share": options.medium_share,
+            "medium_margin_px": options.medium_margin_px,
+            # nothing was learnt of any stain
+            "channels": sorted({pair.prepared.channel for pair in waiting.values()}),
+        }
+
+    def _start(
+        self, targets: Tensor, section: Tensor, tissue: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """As of `BatchPredictor`; at a pixel at which tissue is as large as in the training."""
+        level, most_px = 1, self.options.registrar_extent_px
+        extent_px = max(s.stop - s.start for s in tissue_box(torch.cat((targets, tissue), 1)))
+        while extent_px > most_px * level:
+            level *= 2
+        multiple = level * int(self.preprocessing["padding_multiple"])
+        # zeros behind, so that pixel (0, 0) stays where it is
+        rows, columns = (-n % multiple for n in targets.shape[-2:])
+        coarse = [F.avg_pool2d(F.pad(t, (0, columns, 0, rows)), level) for t in (targets, section)]
+        velocity_half_px, _ = predict(
+            self.registrar, None, *coarse, device=self.device, registers="section"
+        )
+        fine = F.interpolate(
+            velocity_half_px, scale_factor=float(level), mode="bilinear", align_corners=False
+        )
+        return level * fine[..., : targets.shape[-2] // 2, : targets.shape[-1] // 2], None
 
 
 def _images(

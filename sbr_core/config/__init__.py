@@ -5,7 +5,7 @@ tables of ``config/README.md`` are made from them (``make schema``), and unknown
 by name. This package imports no torch, so that planning a workflow stays fast.
 """
 
-from sbr_core.config.base import Options
+from sbr_core.config.base import IntensityOptions, Options
 from sbr_core.config.stages import (
     AlignOptions,
     AlignSectionsOptions,
@@ -15,8 +15,10 @@ from sbr_core.config.stages import (
     EvaluateOptions,
     InferOptions,
     MethodName,
+    MindOptions,
     PrepareOptions,
     ReassembleOptions,
+    RefineOptions,
     ReportOptions,
     ResampleOptions,
     SimulateOptions,
@@ -27,7 +29,6 @@ from sbr_core.config.training import (
     AugmentOptions,
     CganOptions,
     GeneratorNetwork,
-    IntensityOptions,
     NmiOptions,
     NmiwOptions,
     OwnRegistrarOptions,

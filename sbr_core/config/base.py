@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -34,3 +34,20 @@ class Options(BaseModel):
     """Frozen, and refuses keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class IntensityOptions(Options):
+    """How an image becomes a network's input: [0, 1] inside the mask, 0 outside."""
+
+    low_quantile: Fraction = Field(
+        0.01, description="Quantile of the intensities in the mask that becomes 0."
+    )
+    high_quantile: Fraction = Field(
+        0.99, description="Quantile of the intensities in the mask that becomes 1."
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> IntensityOptions:
+        if self.low_quantile >= self.high_quantile:
+            raise ValueError("expected low_quantile below high_quantile")
+        return self

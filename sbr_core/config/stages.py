@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sbr_core.config.base import Count, Fraction, NonNegative, Options, Positive, Steps, Window
+from sbr_core.config.base import (
+    Count,
+    Fraction,
+    IntensityOptions,
+    NonNegative,
+    Options,
+    Positive,
+    Steps,
+    Window,
+)
 from sbr_core.methods import METHODS
 
 MethodName = Literal[METHODS]
@@ -184,20 +193,9 @@ class AlignSectionsOptions(Options):
     )
 
 
-class InferOptions(Options):
-    """Deformations and pictures of each section from trained weights."""
+class RefineOptions(Options):
+    """Steps that improve the velocity of each section by itself."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="`cpu`, `cuda`, or `auto`: `cuda` where there is one."
-    )
-    batch_size: Count = Field(8, description="Sections at a time; no result depends on it.")
-    symmetric: bool = Field(
-        False,
-        description=(
-            "Register both ways and take (R(T, S) − R(S, T)) / 2, which costs a second pass of the"
-            " registrar; `false` is the paper."
-        ),
-    )
     refine_steps: Steps = Field(
         0,
         description=(
@@ -246,6 +244,49 @@ class InferOptions(Options):
             " cut that these steps leave out, pixels."
         ),
     )
+
+
+class InferOptions(RefineOptions):
+    """Deformations and pictures of each section from trained weights."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="`cpu`, `cuda`, or `auto`: `cuda` where there is one."
+    )
+    batch_size: Count = Field(8, description="Sections at a time; no result depends on it.")
+    symmetric: bool = Field(
+        False,
+        description=(
+            "Register both ways and take (R(T, S) − R(S, T)) / 2, which costs a second pass of the"
+            " registrar; `false` is the paper."
+        ),
+    )
+
+
+class MindOptions(RefineOptions):
+    """Registration without training: the registrar that ships, then MIND-SSC optimised."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="`cpu`, `cuda`, or `auto`: `cuda` where there is one."
+    )
+    batch_size: Count = Field(8, description="Sections at a time; no result depends on it.")
+    intensity: IntensityOptions = Field(
+        IntensityOptions(), description="How images become the input of the registrar."
+    )
+    medium_share: Fraction = Field(
+        0.02, description="As of the trained methods: planes with bright medium around are cut."
+    )
+    medium_margin_px: Annotated[int, Field(ge=0)] = Field(2, description="As there, pixels.")
+    registrar_extent_px: Annotated[int, Field(ge=64)] = Field(
+        300,
+        description=(
+            "Longer side of the tissue up to which the registrar is given the working pixel;"
+            " larger tissue it is given at half of it, and so on, as it was trained on."
+        ),
+    )
+    refine_steps: Steps = Field(30, description="As above.")
+    refine_levels: tuple[Count, ...] = Field((2, 1), description="As above.")
+    refine_learning_rate: Positive = Field(0.3, description="As above.")
+    refine_mind_weight: NonNegative = Field(10.0, description="As above.")
 
 
 class ReassembleOptions(Options):

@@ -10,6 +10,7 @@ from sbr_core.config.base import (
     Count,
     EvenCount,
     Fraction,
+    IntensityOptions,
     Momentum,
     NonNegative,
     Options,
@@ -20,23 +21,6 @@ from sbr_core.config.base import (
 
 RegistrarSource = Literal["shipped", "finetune", "train"]
 """The registrar in the package, the same trained on a little, or one trained from nothing."""
-
-
-class IntensityOptions(Options):
-    """How an image becomes a network's input: [0, 1] inside the mask, 0 outside."""
-
-    low_quantile: Fraction = Field(
-        0.01, description="Quantile of the intensities in the mask that becomes 0."
-    )
-    high_quantile: Fraction = Field(
-        0.99, description="Quantile of the intensities in the mask that becomes 1."
-    )
-
-    @model_validator(mode="after")
-    def _in_order(self) -> IntensityOptions:
-        if self.low_quantile >= self.high_quantile:
-            raise ValueError("expected low_quantile below high_quantile")
-        return self
 
 
 class AugmentOptions(Options):

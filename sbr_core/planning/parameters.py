@@ -11,6 +11,7 @@ from typing import Any
 
 from sbr_core.config import Config, has_card
 from sbr_core.io.manifests import rows_to_json
+from sbr_core.methods import REGISTRY
 from sbr_core.planning.study import Folders, Study, is_compared, method_of
 
 
@@ -83,7 +84,15 @@ def training_options(study: Study, brain: str, folder: str) -> str:
 
 def inference_section(folder: str) -> str:
     """The section of the configuration that a method's inference is given."""
-    return folder if folder == "syn_mi" else "infer"
+    method = REGISTRY[method_of(folder)]
+    return "infer" if method.trained or method.section is None else method.section
+
+
+def inference_cards(config: Config, folder: str) -> int:
+    """Graphics cards that the inference of a method asks for: none without networks."""
+    method = REGISTRY[method_of(folder)]
+    has_networks = method.trained or method.starts_at_shipped
+    return cards(config, inference_section(folder)) if has_networks else 0
 
 
 def cards(config: Config, section: str) -> int:

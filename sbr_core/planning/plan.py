@@ -114,6 +114,7 @@ _BESIDE_OPTIONS: dict[str, Callable[[Study, str, str], dict[str, Any]]] = {
     "train_registrar": _of_registrar,
     "infer": _of_inference,
     "syn_mi": _of_inference,
+    "mind": lambda study, brain, part: {"shipped": sha256_file(names.SHIPPED_REGISTRAR)},
     "simulate": _of_simulate,
     "report": _of_report,
 }

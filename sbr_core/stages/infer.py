@@ -3,8 +3,9 @@
 `linear` is the section's affine alone. A trained method adds a deformation: with S the section
 through its affine and T its MRI plane, v = R(T, G(S)), phi = exp(v) maps points of the plane to
 where they are found in S, and exp(-v) maps them back. `refine_steps` then improves v a little, for
-each section by itself. A registrar trained on pairs of S and T gives v = R(T, S); without a G
-there is nothing to refine by. `syn_mi` finds phi by ANTs.
+each section by itself. A registrar trained on pairs of S and T gives v = R(T, S), and so does, for
+`mind`, the registrar that ships; without a G only self-similarity refines it. `syn_mi` finds phi
+by ANTs.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ import numpy as np
 from sbr_core.algorithms import deformation as flow
 from sbr_core.artifacts import names
 from sbr_core.artifacts.joined import Joined, join
-from sbr_core.artifacts.predictors import NetworkPredictor, Predictor, SynPredictor
+from sbr_core.artifacts.predictors import NetworkPredictor, Predictor
 from sbr_core.artifacts.receipts import SectionResult, run_sections, unfinished
 from sbr_core.artifacts.rows import Inferred, fingerprint
 from sbr_core.artifacts.section_signal import registered
-from sbr_core.config import InferOptions, SynOptions
+from sbr_core.config import InferOptions, MindOptions, SynOptions
 from sbr_core.errors import ConfigError, ImageError
 from sbr_core.io.files import sha256_file, sha256_of
 from sbr_core.io.transforms import PlaneField, SectionTransform, write_section_transform
 from sbr_core.io.volumes import write_plane
-from sbr_core.methods import TRAINED_METHODS
+from sbr_core.methods import REGISTRY, imported
 from sbr_core.revisions import REVISION
 
 
 def run(
-    options: InferOptions | SynOptions,
+    options: InferOptions | MindOptions | SynOptions,
     *,
     method: str,
     prepared: Path,
@@ -48,7 +49,7 @@ def run(
 
     Parameters
     ----------
-    options : `SynOptions` for ``syn_mi``, `InferOptions` for every other method.
+    options : of ``syn_mi`` and ``mind`` their own, `InferOptions` for every other method.
     method : name of the method.
     prepared : receipt of prepare.
     planes : receipt of resample.
@@ -68,10 +69,12 @@ def run(
         Weights that do not fit, or R and G of different pixel sizes.
     """
     networks: list[Path] = []
-    if method in TRAINED_METHODS:
+    if REGISTRY[method].trained:
         if weights is None:
             raise ConfigError(f"infer: method '{method}': --weights are needed")
         networks = [path for path in (weights, registrar) if path is not None]
+    elif REGISTRY[method].starts_at_shipped:
+        networks = [names.SHIPPED_REGISTRAR]
     sections = join(prepared, planes, affines)
     # other networks or another refinement give another result; batch size and device change nothing
     inputs: list[Any] = [sha256_file(path) for path in networks]
@@ -91,12 +94,13 @@ def run(
         )
 
     predictor: Predictor | None = None
-    if method == "syn_mi":
-        predictor = SynPredictor(options)
-    elif networks:
+    if method != "linear":
         to_do = unfinished(sections, out_dir=out_dir, fingerprint=digest)
         waiting = {s: pair for s in to_do if isinstance(pair := sections[s], Joined)}
-        predictor = NetworkPredictor(*networks, waiting=waiting, options=options)
+        if (path := REGISTRY[method].predictor) is not None:
+            predictor = imported(path)(options, waiting)
+        else:
+            predictor = NetworkPredictor(*networks, waiting=waiting, options=options)
     run_sections(
         sections,
         stage="infer",

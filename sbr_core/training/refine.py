@@ -6,6 +6,7 @@ velocity this registers by itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from sbr_core.functional.warp import warp
 from sbr_core.nn.registrar import Registrar
 
 if TYPE_CHECKING:
-    from sbr_core.config import InferOptions
+    from sbr_core.config import RefineOptions
 
 _LAST_RATE = 1 / 3
 """Of the learning rate, at a level's last step, to which it falls linearly: large steps first, and
@@ -55,8 +56,15 @@ class Views:
 
     def part(self, sections: slice) -> Views:
         """Those of some sections."""
+        return self._each(lambda tensor: tensor[sections])
+
+    def to(self, device: torch.device) -> Views:
+        """All of them on a device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Views:
         values = (getattr(self, field.name) for field in fields(self))
-        return Views(*(t if t is None else t[sections] for t in values))
+        return Views(*(None if value is None else change(value) for value in values))
 
 
 def widened(masks: Tensor, compared: Tensor, rim_px: int) -> Tensor:
@@ -71,7 +79,7 @@ def widened(masks: Tensor, compared: Tensor, rim_px: int) -> Tensor:
 
 
 def refine(
-    registrar: Registrar, velocity_half_px: Tensor, views: Views, options: InferOptions
+    registrar: Registrar, velocity_half_px: Tensor, views: Views, options: RefineOptions
 ) -> Tensor:
     """Adam steps on each velocity towards a smaller sum of these terms.
 
@@ -95,7 +103,7 @@ def refine(
     (N, 2, H/2, W/2), a new tensor.
     """
     refined = velocity_half_px.detach().clone()
-    together = len(refined) if refined.is_cuda else 1  # a processor gains nothing by batches
+    together = sections_together(refined)
     for level in options.refine_levels if options.refine_steps else ():
         seen = views.at(level)
         for sections in torch.arange(len(refined)).split(together):
@@ -108,8 +116,13 @@ def refine(
     return refined
 
 
+def sections_together(velocities: Tensor) -> int:
+    """How many sections share a step: all on a graphics card; a processor gains nothing by it."""
+    return len(velocities) if velocities.is_cuda else 1
+
+
 def _improvement(
-    registrar: Registrar, start: Tensor, views: Views, options: InferOptions
+    registrar: Registrar, start: Tensor, views: Views, options: RefineOptions
 ) -> Tensor:
     """What the steps at one level add to velocities, (B, 2, h, w) as `start`."""
     if options.refine_mind_weight:

@@ -15,6 +15,7 @@ from sbr_core.planning.parameters import (
     chunk_json,
     flags,
     folder_of,
+    inference_cards,
     inference_section,
     label_values,
     method_folders,

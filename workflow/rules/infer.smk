@@ -23,12 +23,7 @@ rule infer:
         ENVIRONMENT_OF_NETWORKS
     threads: 1
     resources:
-        **card_resources(
-            CONFIG,
-            lambda wildcards: (
-                cards(CONFIG, "infer") if method_of(wildcards.method) in TRAINED_METHODS else 0
-            ),
-        ),
+        **card_resources(CONFIG, lambda wildcards: inference_cards(CONFIG, wildcards.method)),
         mem_mb=8000,
         runtime=60,
     params:
