@@ -286,6 +286,7 @@ class MindOptions(RefineOptions):
     refine_steps: Steps = Field(30, description="As above.")
     refine_levels: tuple[Count, ...] = Field((2, 1), description="As above.")
     refine_learning_rate: Positive = Field(0.3, description="As above.")
+    refine_smoothness: NonNegative = Field(5.0, description="As above.")
     refine_mind_weight: NonNegative = Field(10.0, description="As above.")
 
 

@@ -171,6 +171,11 @@ NOT_OF_THE_METHOD = {
     "infer.refine_smoothness": "likewise",
     "infer.refine_window_px": "likewise",
     "infer.refine_edge_px": "likewise",
+    "infer.refine_levels": "likewise",
+    "infer.refine_l1_weight": "likewise",
+    "infer.refine_mind_weight": "likewise: 0 leaves methods without a synthesis unrefined too",
+    "infer.refine_mind_dilations_px": "likewise",
+    "infer.refine_rim_px": "likewise",
 }
 """Option -> why the preset `paper` may leave it to the default."""
 

@@ -15,10 +15,10 @@ from sbr_core.revisions import REVISION
 
 
 def test_methods_are_listed_from_the_baseline_to_synth_by_reg():
-    assert METHODS[:2] == ("linear", "syn_mi")
+    assert METHODS[:3] == ("linear", "syn_mi", "mind")
     first = METHODS.index("sbr")
     assert METHODS[first:] == tuple(name for name in METHODS if name.startswith("sbr"))
-    assert set(TRAINED_METHODS) == set(METHODS[2:])
+    assert set(TRAINED_METHODS) == set(METHODS[3:])
 
 
 def test_a_section_comes_after_those_it_inherits_from():
