@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sbr_core.functional.losses import lncc_map
 from sbr_core.functional.masks import dilate, tissue_box
 from sbr_core.functional.self_similarity import mind_ssc
-from sbr_core.functional.losses import lncc_map
 from sbr_core.functional.warp import warp
 from sbr_core.nn.registrar import Registrar
 
