@@ -9,10 +9,12 @@ import time
 
 import pytest
 
+from sbr_core.methods import METHODS, REGISTRY
+
 LANDMARKS = "section\tx_section_mm\ty_section_mm\tmri_x_mm\tmri_y_mm\tmri_z_mm"
 
 
-@pytest.mark.parametrize("preset", ["demo", "cpu", "paper"])
+@pytest.mark.parametrize("preset", ["demo", "quick", "cpu", "paper"])
 def test_dry_run_of_every_preset(repository, preset):
     """At the repository's root, as it is cloned: nothing but `snakemake`."""
     arguments = ["--dry-run", "--cores", "all", "--forceall", "--config", f"preset={preset}"]
@@ -25,8 +27,10 @@ def test_dry_run_of_every_preset(repository, preset):
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
     assert "workflow/profiles/default" in output
-    for stage in ("demo", "prepare", "align", "train_registrar", "train", "report"):
+    for stage in ("demo", "prepare", "align", "infer", "report"):
         assert f"\nrule {stage}:" in output
+    for stage in ("train_registrar", "train"):  # quick trains nothing
+        assert (f"\nrule {stage}:" in output) == (preset != "quick")
 
 
 def test_faults_of_the_user_are_one_line_and_exit_2(empty_lab):
@@ -154,14 +158,18 @@ def test_landmarks_of_excluded_sections_are_passed_over(empty_lab):
     assert "--excluded b d" in evaluation()
 
 
-ALL_METHODS = "methods=[linear,syn_mi,nmi,nmiw,cgan,rot,sbr,sbr_n,sbr_r,sbr_g]"
-
-
 def test_every_method_is_planned_with_what_it_needs(repository):
     """On the demo, which has labels; every training goes through the registrar or on from it."""
     arguments = ["--dry-run", "--cores", "1", "--forceall", "--printshellcmds"]
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", *arguments, "--config", ALL_METHODS],
+        [
+            sys.executable,
+            "-m",
+            "snakemake",
+            *arguments,
+            "--config",
+            f"methods=[{','.join(METHODS)}]",
+        ],
         cwd=repository,
         capture_output=True,
         text=True,
@@ -172,13 +180,13 @@ def test_every_method_is_planned_with_what_it_needs(repository):
         words = line.removeprefix("Shell command: ").split()
         if words[:1] == ["sbr"] and words[1] in ("train", "infer") and "--method" in words:
             commands.setdefault((words[1], words[words.index("--method") + 1]), line)
-    trained = ["nmi", "nmiw", "cgan", "rot", "sbr", "sbr_n", "sbr_r", "sbr_g"]
+    trained = [method for method in METHODS if REGISTRY[method].trained]
     assert {m for stage, m in commands if stage == "train"} == set(trained)
-    assert {m for stage, m in commands if stage == "infer"} == {"linear", "syn_mi", *trained}
+    assert {m for stage, m in commands if stage == "infer"} == set(METHODS)
     with_shared = {key for key, line in commands.items() if "--registrar" in line}
     assert with_shared == {
         *(("train", m) for m in trained),
-        *(("infer", m) for m in ("cgan", "sbr", "sbr_n", "sbr_g")),
+        *(("infer", m) for m in trained if not REGISTRY[m].trains_registrar),
     }
     with_labels = [key for key, line in commands.items() if "--mri-labels" in line]
     assert with_labels == [("train", "nmiw")]
@@ -187,6 +195,7 @@ def test_every_method_is_planned_with_what_it_needs(repository):
         ("infer", m) for m in trained
     }
     assert '"iterations"' in commands["infer", "syn_mi"]
+    assert '"registrar_extent_px"' in commands["infer", "mind"]
 
 
 def test_methods_that_use_no_shared_registrar_train_none(empty_lab):
