@@ -33,7 +33,7 @@ class GeneralOptions(Options):
 
     preset: str = Field(
         "demo",
-        description="`demo`, `cpu`, `paper`, or the path of a `.yaml` file of your own.",
+        description="`demo`, `quick`, `cpu`, `paper`, or the path of a `.yaml` file of your own.",
     )
     brains: str = Field("config/brains.tsv", description="The sheet of brains, tab-separated.")
     results: str = Field("results", description="Folder of all results.")
