@@ -133,9 +133,10 @@ class BatchPredictor(ABC):
         fixed, fixed_masks, moving, moving_masks = zip(*images, strict=True)
         multiple = int(self.preprocessing["padding_multiple"])
         section, tissue = as_batch(moving, multiple), as_batch(moving_masks, multiple)
+        plane_masks = as_batch(fixed_masks, multiple)
         targets, masks, compared = without_medium(
             as_batch(fixed, multiple),
-            as_batch(fixed_masks, multiple),
+            plane_masks,
             tissue,
             share=self.preprocessing["medium_share"],
             margin_px=self.preprocessing["medium_margin_px"],
@@ -143,7 +144,7 @@ class BatchPredictor(ABC):
         )
         velocity_half_px, synthesised = self._start(targets, section, tissue)
         if synthesised is not None or self.options.refine_mind_weight:
-            wide = widened(masks, compared, self.options.refine_rim_px)
+            wide = widened(plane_masks, masks, compared, self.options.refine_rim_px)
             views = Views(targets, section, synthesised, compared, wide).to(self.device)
             velocity_half_px = refine(
                 self.registrar, velocity_half_px.to(self.device), views, self.options
@@ -277,22 +278,30 @@ class MindPredictor(BatchPredictor):
     def _start(
         self, targets: Tensor, section: Tensor, tissue: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """As of `BatchPredictor`; at a pixel at which tissue is as large as in the training."""
-        level, most_px = 1, self.options.registrar_extent_px
-        extent_px = max(s.stop - s.start for s in tissue_box(torch.cat((targets, tissue), 1)))
-        while extent_px > most_px * level:
+        """As of `BatchPredictor`."""
+        each = zip(targets.split(1), section.split(1), tissue.split(1), strict=True)
+        return torch.cat([self._start_of(*one) for one in each]), None
+
+    def _start_of(self, target: Tensor, section: Tensor, tissue: Tensor) -> Tensor:
+        """One velocity, at a pixel at which the tissue is as large as in the registrar's training.
+
+        Section by section, since the pixel follows from the section's own size.
+        """
+        level = 1
+        box = tissue_box(torch.cat((target, tissue), 1), multiple=1, margin_px=0)
+        while max(s.stop - s.start for s in box) > self.options.registrar_extent_px * level:
             level *= 2
         multiple = level * int(self.preprocessing["padding_multiple"])
         # zeros behind, so that pixel (0, 0) stays where it is
-        rows, columns = (-n % multiple for n in targets.shape[-2:])
-        coarse = [F.avg_pool2d(F.pad(t, (0, columns, 0, rows)), level) for t in (targets, section)]
+        rows, columns = (-n % multiple for n in target.shape[-2:])
+        coarse = [F.avg_pool2d(F.pad(t, (0, columns, 0, rows)), level) for t in (target, section)]
         velocity_half_px, _ = predict(
             self.registrar, None, *coarse, device=self.device, registers="section"
         )
         fine = F.interpolate(
             velocity_half_px, scale_factor=float(level), mode="bilinear", align_corners=False
         )
-        return level * fine[..., : targets.shape[-2] // 2, : targets.shape[-1] // 2], None
+        return level * fine[..., : target.shape[-2] // 2, : target.shape[-1] // 2]
 
 
 def _images(

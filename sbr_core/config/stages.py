@@ -193,6 +193,10 @@ class AlignSectionsOptions(Options):
     )
 
 
+# what the sides of every image, multiples of 8 px, can be halved to
+Levels = Annotated[tuple[Literal[1, 2, 4], ...], Field(min_length=1)]
+
+
 class RefineOptions(Options):
     """Steps that improve the velocity of each section by itself."""
 
@@ -205,7 +209,7 @@ class RefineOptions(Options):
             " by MIND alone."
         ),
     )
-    refine_levels: tuple[Count, ...] = Field(
+    refine_levels: Levels = Field(
         (1,), description="Pixels of the steps, coarse to fine, working pixels: 1, 2 or 4."
     )
     refine_learning_rate: Positive = Field(
@@ -231,7 +235,7 @@ class RefineOptions(Options):
             " needs no synthesis."
         ),
     )
-    refine_mind_dilations_px: tuple[Count, ...] = Field(
+    refine_mind_dilations_px: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
         (1, 2), description="Distances at which MIND-SSC compares patches, pixels of a level."
     )
     refine_rim_px: Annotated[int, Field(ge=0)] = Field(
@@ -284,7 +288,7 @@ class MindOptions(RefineOptions):
         ),
     )
     refine_steps: Steps = Field(30, description="As above.")
-    refine_levels: tuple[Count, ...] = Field((2, 1), description="As above.")
+    refine_levels: Levels = Field((2, 1), description="As above.")
     refine_learning_rate: Positive = Field(0.3, description="As above.")
     refine_smoothness: NonNegative = Field(5.0, description="As above.")
     refine_mind_weight: NonNegative = Field(10.0, description="As above.")

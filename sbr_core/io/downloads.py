@@ -167,7 +167,13 @@ class _Downloader:
         except requests.RequestException as error:
             raise DownloadError(f"{url}: {error}") from None
         if reply.status_code != requests.codes.ok:
-            raise DownloadError(f"{url}: the server answers {reply.status_code} {reply.reason}")
+            passing = reply.status_code in _PASSING_STATUSES
+            often = (
+                ", each time it was asked; the same command goes on from here" if passing else ""
+            )
+            raise DownloadError(
+                f"{url}: the server answers {reply.status_code} {reply.reason}{often}"
+            )
         Path(output_file).unlink()  # pooch made it for its owner alone to read
         Path(output_file).write_bytes(reply.content)
 

@@ -344,9 +344,10 @@ def notes(
                 f" {number(registrar[0])} minutes ({registrar[1]} steps), which are not counted."
             )
         lines.append(
-            "Methods that synthesise (SbR and its kin, cGAN, RoT) are refined after their networks"
-            " where the options ask for it; NMI, NMIw and SyN-MI are not. SyN-MI works at the"
-            " working pixel like every method; at a finer one it can do better."
+            "Networks' answers are refined where the options ask for it: those of methods that"
+            " synthesise (SbR and its kin, cGAN, RoT) by likeness, all of them by self-similarity"
+            " if that has a weight. MIND is refined by its own options, SyN-MI not at all. SyN-MI"
+            " works at the working pixel like every method; at a finer one it can do better."
         )
     asked = [method for method in options.methods if method in LABEL_METHODS]
     left_out = [figures.name_of(method) for method in asked if method not in methods]

@@ -34,7 +34,7 @@ class Views:
 
     Attributes
     ----------
-    fixed, moving : the MRI planes and the sections themselves, in [0, 1]; or their descriptors.
+    fixed, moving : the MRI planes and the sections themselves, in [0, 1].
     synthesised : the sections as the MRI would show them; None without a synthesis.
     mask : where planes and synthesised sections are compared: the tissue of the planes.
     wide_mask : the same with a rim, where what sticks out of the planes' outline counts too.
@@ -67,14 +67,15 @@ class Views:
         return Views(*(None if value is None else change(value) for value in values))
 
 
-def widened(masks: Tensor, compared: Tensor, rim_px: int) -> Tensor:
+def widened(uncut: Tensor, masks: Tensor, compared: Tensor, rim_px: int) -> Tensor:
     """Masks of planes with a rim around; none where a plane was cut to its section's tissue.
 
     Parameters
     ----------
+    uncut : (N, 1, H, W), the masks before `without_medium`.
     masks, compared : (N, 1, H, W) of `without_medium`.
     """
-    cut = (masks != compared).flatten(1).any(1).view(-1, 1, 1, 1)
+    cut = (uncut != masks).flatten(1).any(1).view(-1, 1, 1, 1)
     return torch.where(cut, compared, dilate(masks, rim_px))
 
 
@@ -127,7 +128,9 @@ def _improvement(
     """What the steps at one level add to velocities, (B, 2, h, w) as `start`."""
     if options.refine_mind_weight:
         images = (views.fixed, views.moving)
-        likes = [mind_ssc(t, views.wide_mask, options.refine_mind_dilations_px) for t in images]
+        dilations_px = options.refine_mind_dilations_px
+        # unlikeness, which is 0 in background, as what is looked up beyond the image is
+        likes = [1 - mind_ssc(t, views.wide_mask, dilations_px) for t in images]
     else:
         likes = [torch.zeros_like(views.fixed[:, :0])] * 2
     weights, (rows, columns) = _fading(views, options.refine_window_px)
@@ -141,7 +144,8 @@ def _improvement(
     moving = torch.cat(moving, 1)
     inside, around = (m.sum((1, 2, 3)).clamp_min(1.0) for m in (mask, wide))
     weights = weights[..., half[0], half[1]]
-    spread = (weights > 0).sum((1, 2, 3))  # pixels of each section's own box
+    own = (weights > 0).to(weights)  # each section's own box
+    spread = own.sum((1, 2, 3))
     begin = start[..., half[0], half[1]]
     change = torch.zeros_like(begin, requires_grad=True)
     optimiser = torch.optim.Adam([change], lr=options.refine_learning_rate)
@@ -151,7 +155,7 @@ def _improvement(
             group["lr"] = options.refine_learning_rate * (1 - (1 - _LAST_RATE) * step / last)
         velocity = begin + weights * change
         warped = warp(moving, registrar.displacement(velocity, mask.shape[-2:]))
-        loss = options.refine_smoothness * (_roughness(velocity) / spread).sum()
+        loss = options.refine_smoothness * (_roughness(velocity, own) / spread).sum()
         if options.refine_mind_weight:
             apart = (warped[:, : fixed_likes.shape[1]] - fixed_likes).square().mean(1, keepdim=True)
             mind = (apart * wide).sum((1, 2, 3)) / around
@@ -171,13 +175,17 @@ def _improvement(
     return out
 
 
-def _roughness(velocity: Tensor) -> Tensor:
-    """Per section the sum over pixels of the squared gradient, as `gradient_smoothness` means it.
+def _roughness(velocity: Tensor, own: Tensor) -> Tensor:
+    """Per section the sum of the squared gradient, as `gradient_smoothness` means it.
 
-    Mean over components and directions; of the box's last row and column what is inside.
+    Parameters
+    ----------
+    own : (B, 1, h, w), 1 in each section's own box, in which differences count.
     """
-    by_x = (velocity[..., :, 1:] - velocity[..., :, :-1]).square().sum((1, 2, 3))
-    by_y = (velocity[..., 1:, :] - velocity[..., :-1, :]).square().sum((1, 2, 3))
+    by_x = (velocity[..., :, 1:] - velocity[..., :, :-1]).square()
+    by_y = (velocity[..., 1:, :] - velocity[..., :-1, :]).square()
+    by_x = (by_x * own[..., :, 1:] * own[..., :, :-1]).sum((1, 2, 3))
+    by_y = (by_y * own[..., 1:, :] * own[..., :-1, :]).sum((1, 2, 3))
     return 0.25 * (by_x + by_y)
 
 
@@ -185,7 +193,8 @@ def _fading(views: Views, width_px: int) -> tuple[Tensor, tuple[slice, slice]]:
     """How far each section's velocity may change, and the box that has all that may.
 
     What lies farther from all tissue costs time and changes nothing; where its box ends, a change
-    fades to 0 over `width_px` half pixels, so that there is no crease.
+    fades to 0 over `width_px` half pixels, so that there is no crease. Tissue that the image's own
+    border cuts moves less there for the same reason.
 
     Returns
     -------

@@ -46,6 +46,8 @@ def test_what_a_method_names_is_there(method):
     assert REVISION[method.section] == method.revision
     if method.trained:
         assert callable(imported(method.task))
+    else:
+        assert callable(imported(method.predictor))
 
 
 @pytest.mark.parametrize("method", WITH_OPTIONS, ids=lambda method: method.name)

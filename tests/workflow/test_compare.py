@@ -38,7 +38,7 @@ def test_every_method_is_planned_when_asked_for_and_none_otherwise(finished):
         f"train one compare/{method}" for method in trained
     )
     inferred = {job.split()[2] for job in jobs if job.startswith("infer ")}
-    assert inferred == {"syn_mi", *(f"compare/{method}" for method in trained)}
+    assert inferred == {"syn_mi", "mind", *(f"compare/{method}" for method in trained)}
     assert {"evaluate_compared one", "compare_methods one"} <= set(jobs)
     assert not [job for job in jobs if job.split()[0] in ("evaluate", "report", "align")]
     done = finished.snakemake("--dry-run", "compare")

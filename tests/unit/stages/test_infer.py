@@ -18,7 +18,7 @@ from sbr_core.artifacts import predictors
 from sbr_core.artifacts.names import SECTION_TO_STACK, STACK_TO_SECTION, section_file
 from sbr_core.artifacts.rows import Affine, Inferred, Prepared, read_rows, write_rows
 from sbr_core.artifacts.section_signal import Source, linear_image, read_signal, registered
-from sbr_core.config import InferOptions, SynOptions
+from sbr_core.config import InferOptions, MindOptions, SynOptions
 from sbr_core.errors import ConfigError, ImageError, WeightsError
 from sbr_core.io.files import sha256_file
 from sbr_core.io.images import read_section, write_png
@@ -135,6 +135,18 @@ def test_nothing_is_random_and_batches_do_not_matter(fake_brain, tmp_path, save_
     _, receipt = run(fake_brain, "sbr", options=one, **networks)
     for name, alone in pictures_of(receipt).items():
         np.testing.assert_allclose(alone, first[name], atol=1e-4)
+
+
+def test_mind_needs_no_weights_and_no_company(fake_brain):
+    options = {"device": "cpu", "refine_steps": 2, "registrar_extent_px": 64}
+    _, receipt = run(fake_brain, "mind", options=MindOptions(**options))
+    assert any(row.disp_mean_mm > 0.1 for row in read_rows(receipt, Inferred))
+    together = pictures_of(receipt)
+    for sidecar in (receipt.parent.parent / "sections").glob("*.json"):
+        sidecar.unlink()
+    _, receipt = run(fake_brain, "mind", options=MindOptions(**options, batch_size=1))
+    for name, alone in pictures_of(receipt).items():
+        np.testing.assert_allclose(alone, together[name], atol=1e-4)
 
 
 def test_intact_sections_are_kept_and_networks_not_even_loaded(

@@ -8,7 +8,7 @@ from sbr_core.functional.masks import dilate
 from sbr_core.functional.warp import warp
 from sbr_core.nn.registrar import UNetRegistrar
 from sbr_core.training import refine as refine_module
-from sbr_core.training.refine import Views, refine
+from sbr_core.training.refine import Views, refine, widened
 
 SHAPE = (64, 64)
 
@@ -76,6 +76,12 @@ def test_images_that_agree_stay_where_they_are(terms):
     assert float(disp.norm(dim=1)[0][disc[0, 0] > 0].mean()) < 0.1
 
 
+def test_a_plane_cut_to_its_tissue_has_no_rim():
+    uncut, cut = (dilate(blobs(0)[1], 3), blobs(0)[1])
+    assert torch.equal(widened(uncut, cut, cut, 4), cut)
+    assert torch.equal(widened(uncut, uncut, uncut, 4), dilate(uncut, 4))
+
+
 def test_what_sticks_out_of_the_outline_is_drawn_in():
     _, disc = blobs(0)
     larger = dilate(disc, 3)
@@ -96,17 +102,23 @@ def test_a_section_is_refined_alike_alone_and_in_company(together, monkeypatch):
     (a, disc), (b, _) = blobs(2), blobs(3)
     registrar = UNetRegistrar()
     monkeypatch.setattr(refine_module, "sections_together", lambda velocity: together)
-    small = disc * (torch.arange(SHAPE[1]) < 40)  # whose box is another one
-    alone = refined(registrar, shifted(a, 1.0), a, disc, steps=5, **BY["all"])
-    both = refined(
-        registrar,
+    small = disc * (torch.arange(SHAPE[1]) < 40)  # whose box is a smaller one, at both levels
+    sections = (
         torch.cat((shifted(a, 1.0), shifted(b, -2.0) * small)),
         torch.cat((a, b * small)),
         torch.cat((disc, small)),
-        steps=5,
-        **BY["all"],
     )
-    torch.testing.assert_close(both[:1], alone, atol=1e-4 * (together - 1), rtol=0)
+    sections = [torch.nn.functional.pad(t, (80,) * 4) for t in sections]
+    # at zero, the kinks of linear interpolation make rounding errors large
+    start = torch.full((2, 2, *(n // 2 for n in sections[0].shape[-2:])), 0.013)
+    both = refined(registrar, *sections, steps=5, start=start, **BY["all"])
+    for i in range(2):
+        one = slice(i, i + 1)
+        alone = refined(
+            registrar, *(t[one] for t in sections), steps=5, start=start[one], **BY["all"]
+        )
+        # Adam turns the signs of gradients near 0, and so rounding, into steps
+        torch.testing.assert_close(both[one], alone, atol=0.02 * (together - 1), rtol=0)
 
 
 def test_the_registrar_and_the_start_are_left_alone():
