@@ -5,7 +5,7 @@ from __future__ import annotations
 from sbr_core.methods import WITH_OPTIONS
 
 REVISION = {
-    "demo": 1,
+    "demo": 2,
     "prepare": 5,
     "prepare_mri": 1,
     "doctor": 4,
@@ -20,7 +20,7 @@ REVISION = {
     "evaluate": 2,
     "compare": 2,
     "report": 4,
-    "simulate": 2,
+    "simulate": 3,
 }
 """Raise the number of a stage, or that of a method in `sbr_core.methods`, when its results change,
 and the workflow reruns it and what follows."""

@@ -114,11 +114,9 @@ def _make_section(
     section = row["section"]
     tissue_mm = tissue_points(anatomy, template_from_stack, row["position_mm"])
     slide = lay_out_section(tissue_mm, row, rng, options)
-    image, section_labels = render_section(
-        anatomy, template_from_stack, slide, row, tissue_mm, rng, options
-    )
-    write_png(out_dir / row["image"], image)
-    write_png(out_dir / row["labels"], section_labels)
+    photograph = render_section(anatomy, template_from_stack, slide, row, tissue_mm, rng, options)
+    write_png(out_dir / row["image"], photograph.image)
+    write_png(out_dir / row["labels"], photograph.labels)
 
     tissue_flat_mm = undo_swirls(tissue_mm, slide.swirls)
     determinant = swirl_determinant(tissue_flat_mm, slide.swirls)
@@ -131,7 +129,7 @@ def _make_section(
             affine_residual_mm(tissue_flat_mm, tissue_mm).mean()
         ),
     }
-    points = pick_landmarks(section_labels, row["pixel_size_mm"], rng)
+    points = pick_landmarks(photograph, row["pixel_size_mm"], rng)
     plane_mm = true_plane_mm_from_section_mm(truth, section, points)
     world_mm = true_world_from_section_mm(truth, section, points)
     truth["sections"][section] |= {

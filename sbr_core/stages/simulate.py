@@ -5,7 +5,8 @@ and ``mri_masks/``, ``labels/`` and ``mri_labels/`` where the brain's MRI has la
 ``landmarks.tsv`` and ``truth.json``. Each section is its MRI plane with the
 look of the brain's own sections (see `algorithms.appearance`), torn, stained unevenly and bent
 by a deformation that is known (see `algorithms.simulation.pairs`), and so are the labels of its
-plane. Equal options give equal files.
+plane, but that its boundaries are not quite the plane's (`algorithms.simulation.variation`).
+Equal options give equal files.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from sbr_core.algorithms import appearance
-from sbr_core.algorithms.sections import labels_on_grid
+from sbr_core.algorithms.sections import grid_px, labels_on_grid
 from sbr_core.algorithms.simulation import damage as damages
 from sbr_core.algorithms.simulation import pairs
+from sbr_core.algorithms.simulation import variation as variations
 from sbr_core.algorithms.simulation.swirls import FAMILY
 from sbr_core.artifacts.joined import Joined, join
 from sbr_core.artifacts.label_pairs import LabelPairs
@@ -56,6 +59,7 @@ _DONORS = 24
 _TILES = 8_000
 _LATTICE_PX = 3
 _PALEST = 0.05
+_TORN_BLUR_PX = 0.6
 
 _LANDMARK_COLUMNS = ("section", "x_section_mm", "y_section_mm", "x_plane_mm", "y_plane_mm")
 
@@ -186,6 +190,10 @@ class _Brain:
         held = np.where((labels >= 0) & (labels <= np.iinfo(np.uint16).max), labels, 0)
         return labels_on_grid(held.astype(np.uint16), grid, self.grid)
 
+    def extents_mm(self, sections: list[str]) -> dict[str, float]:
+        """Size of the tissue of each section's plane."""
+        return {section: damages.extent_of(self.tissue_mm(section)) for section in sections}
+
     def tissue_mm(self, section: str) -> np.ndarray:
         """(n, 2) plane mm of a lattice's points in the MRI's mask; of every point of a tiny one."""
         mask = read_plane(self.pairs[section].plane.file(MRI_MASK))[0]
@@ -201,11 +209,12 @@ def _draw_deformations(
 ) -> dict[str, pairs.KnownDeformation]:
     """The known deformation of each section."""
     tissue_mm = {section: brain.tissue_mm(section) for section in sections}
-    extents_mm = {s: damages.extent_of(points) for s, points in tissue_mm.items()}
+    extents_mm = brain.extents_mm(sections)
     wanted_mm = pairs.displacements_mm(extents_mm, options.deformation_mm, options.seed)
     return {
         section: pairs.draw_deformation(
             tissue_mm[section],
+            pairs.brain_extent(extents_mm),
             wanted_mm[section],
             options.affine_share,
             np.random.default_rng([options.seed, 3, order]),
@@ -223,11 +232,13 @@ class _Learnt:
     looks : one per fold, learnt from the sections of the other folds.
     bank : texture of some sections.
     unevenness : of the stain, the median of these sections.
+    brain_extent_mm : of `pairs.brain_extent`.
     """
 
     looks: list[appearance.Look]
     bank: appearance.TextureBank
     unevenness: float
+    brain_extent_mm: float
 
 
 def _learn(brain: _Brain, sections: list[str], seed: int) -> _Learnt:
@@ -264,7 +275,8 @@ def _learn(brain: _Brain, sections: list[str], seed: int) -> _Learnt:
         unevenness.append(appearance.unevenness(pair, signal))
         bank.add(int(donor), pair, signal, rng, math.ceil(_TILES / len(donors)))
     logger.info(f"simulate: took texture from {len(donors)} sections")
-    return _Learnt(looks, bank, float(np.median(unevenness)))
+    extent_mm = pairs.brain_extent(brain.extents_mm(sections))
+    return _Learnt(looks, bank, float(np.median(unevenness)), extent_mm)
 
 
 def _make_section(
@@ -282,8 +294,8 @@ def _make_section(
     ----------
     order : number of the section, as in `_learn`.
     """
-    rendered = _simulate(brain, row.section, order, learnt, deformation, damage, options)
-    _write_section(row, brain, rendered, deformation)
+    rendered, varied = _simulate(brain, row, order, learnt, deformation, damage, options)
+    _write_section(row, brain, rendered, varied, deformation)
     marks = rendered.landmarks_mm
     targets = deformation.plane_from_section(marks)
     known = {
@@ -299,35 +311,65 @@ def _make_section(
 
 def _simulate(
     brain: _Brain,
-    section: str,
+    row: SectionRow,
     order: int,
     learnt: _Learnt,
     deformation: pairs.KnownDeformation,
     damage: str,
     options: SimulateOptions,
-) -> pairs.Rendered:
-    """One section: the look of its plane with texture, damage and uneven staining, bent.
+) -> tuple[pairs.Rendered, variations.Varied]:
+    """One section: the look of its plane with texture, damage and uneven staining, its boundaries
+    shifted, and bent.
 
     Parameters
     ----------
     order : number of the section, as in `_learn`.
     """
     rng = np.random.default_rng([options.seed, 4, order])
-    pair = brain.pair(section)
+    pair = brain.pair(row.section)
     guessed, cover = learnt.looks[order % len(learnt.looks)].of(pair)
     tissue = cover > 0.5
     signal = appearance.with_contrast_of(guessed, tissue, pair)
     signal = signal + options.texture * learnt.bank.texture(order, pair, guessed, tissue, rng)
+    spacing_mm, tissue_mm = brain.grid.spacing_mm, brain.tissue_mm(row.section)
     signal, cover = damages.stained_and_damaged(
         np.maximum(signal, _PALEST),
         cover,
-        brain.grid.spacing_mm,
-        brain.tissue_mm(section),
+        spacing_mm,
+        tissue_mm,
         damage,
         options.uneven_staining * learnt.unevenness,
         rng,
     )
-    return pairs.render(signal, cover, brain.grid.spacing_mm, deformation, options, rng)
+    varied = _varied(
+        signal, cover, row.position_mm, order, learnt.brain_extent_mm, spacing_mm, options
+    )
+    torn = damages.gyral_tears(
+        grid_px(cover.shape) * spacing_mm, tissue_mm, learnt.brain_extent_mm, options.gyral_tears,
+        np.random.default_rng([options.seed, 7, order]),
+    )  # fmt: skip
+    kept = varied.cover * gaussian_filter((~torn).astype(np.float32), _TORN_BLUR_PX)
+    rendered = pairs.render(varied.signal, kept, cover, spacing_mm, deformation, options, rng)
+    return rendered, varied
+
+
+def _varied(
+    signal: np.ndarray,
+    cover: np.ndarray,
+    position_mm: float,
+    order: int,
+    brain_extent_mm: float,
+    spacing_mm: float,
+    options: SimulateOptions,
+) -> variations.Varied:
+    """The look of a plane, its boundaries shifted as anatomy differs."""
+    rms_mm = options.anatomy_mm
+    if rms_mm is None:
+        rms_mm = variations.ANATOMY_SHARE * brain_extent_mm
+    height = np.full((*signal.shape, 1), position_mm)
+    points_mm = np.concatenate([grid_px(signal.shape) * spacing_mm, height], axis=-1)
+    shifts_mm = variations.boundary_shifts(points_mm, rms_mm, brain_extent_mm, options.seed, order)
+    return variations.varied(signal, cover, spacing_mm, shifts_mm, rms_mm, brain_extent_mm)
 
 
 def _truth_about(options: SimulateOptions, brain: _Brain, learnt: _Learnt) -> dict[str, Any]:
@@ -375,6 +417,7 @@ def _write_section(
     row: SectionRow,
     brain: _Brain,
     rendered: pairs.Rendered,
+    varied: variations.Varied,
     deformation: pairs.KnownDeformation,
 ) -> None:
     """The image as the brain's own are, bright or dark around, and the plane it belongs to."""
@@ -393,7 +436,8 @@ def _write_section(
     if row.labels:
         labels = brain.plane_labels(row.section)
         write_png(Path(row.mri_labels), labels)
-        carried = pairs.carried_labels(labels, rendered.tissue, brain.grid.spacing_mm, deformation)
+        own = variations.shifted(labels, varied.from_px, order=0)
+        carried = pairs.carried_labels(own, rendered.tissue, brain.grid.spacing_mm, deformation)
         write_png(Path(row.labels), carried.astype(np.uint16))
 
 

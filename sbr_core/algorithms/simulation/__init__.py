@@ -9,6 +9,7 @@
 `demo_sections`        What does it look like there?
 `truth`                Where does a point of a section belong?
 `swirls`               Deformations that are known exactly, and their inverse.
+`roughness`            How far does tissue move at which scale, in reality and here?
 `waves`                Smooth random fields.
 `damage`               What tissue is lost, and how uneven is the stain?
 `pairs`                How is a plane of a user's own MRI bent into a section?

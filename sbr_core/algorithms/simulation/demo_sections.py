@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter
 
 from sbr_core import geometry
-from sbr_core.algorithms.simulation.anatomy import GREY, WHITE, Anatomy, labels_at
-from sbr_core.algorithms.simulation.damage import lost_on_slide
-from sbr_core.algorithms.simulation.slides import Slide
+from sbr_core.algorithms.simulation.anatomy import GREY, WHITE, Anatomy, Shifts, labels_at
+from sbr_core.algorithms.simulation.damage import gyral_tears, lost_on_slide
+from sbr_core.algorithms.simulation.slides import BRAIN_EXTENT_MM, Slide
 from sbr_core.algorithms.simulation.swirls import apply_swirls, undo_swirls
+from sbr_core.algorithms.simulation.variation import boundary_shifts
 from sbr_core.algorithms.simulation.waves import Waves
 
 if TYPE_CHECKING:
@@ -37,7 +39,25 @@ _LANDMARKS_APART_MM = 3.0
 """Landmarks end where the next would lie nearer to another than that."""
 
 
-def cell_density(anatomy: Anatomy, template_mm: np.ndarray, seed: int) -> np.ndarray:
+@dataclass(frozen=True)
+class Photograph:
+    """One section, as it lies on its slide.
+
+    Attributes
+    ----------
+    image : (rows, columns) uint8, glass near white, more cell bodies darker (Beer-Lambert).
+    labels : (rows, columns) uint8, 2 white and 3 grey matter; 0 where tissue is lost.
+    labels_of_plane : the same of the anatomy of the section's plane, from which its own differs.
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    labels_of_plane: np.ndarray
+
+
+def cell_density(
+    anatomy: Anatomy, template_mm: np.ndarray, seed: int, shifts: Shifts
+) -> np.ndarray:
     """Staining of the tissue itself, about 0.3 to 1.2, 0 in fluid, at points (..., 3).
 
     Layers by relative depth between the pial surface and the white matter, whose strength
@@ -45,10 +65,11 @@ def cell_density(anatomy: Anatomy, template_mm: np.ndarray, seed: int) -> np.nda
     """
     rng = np.random.default_rng([seed, 3])
     areas, nuclei, tracts = (Waves(rng, 3, w) for w in ((30, 80), (12, 40), (10, 60)))
-    tissue = anatomy.sample("tissue", template_mm, order=3)
-    white = anatomy.sample("white", template_mm, order=3)
-    from_pial = np.clip(anatomy.sample("depth_pial_mm", template_mm), 0, None)
-    from_white = np.clip(anatomy.sample("depth_white_mm", template_mm), 0, None)
+    depth_pial_mm = anatomy.sample("depth_pial_mm", template_mm)
+    tissue = shifts.tissue(anatomy.sample("tissue", template_mm, order=3), depth_pial_mm)
+    white = shifts.white(anatomy.sample("white", template_mm, order=3))
+    from_pial = np.clip(depth_pial_mm + shifts.pial_mm, 0, None)
+    from_white = np.clip(anatomy.sample("depth_white_mm", template_mm) - shifts.white_mm, 0, None)
 
     thickness = from_pial + from_white
     depth = from_pial / np.maximum(thickness, 0.5)
@@ -72,14 +93,8 @@ def render_section(
     tissue_mm: np.ndarray,
     rng: np.random.Generator,
     options: DemoOptions,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Photograph one section: transmitted light through stained tissue on glass.
-
-    Returns
-    -------
-    image : (rows, columns) uint8, glass near white, more cell bodies darker (Beer-Lambert).
-    labels : (rows, columns) uint8, 2 white and 3 grey matter; 0 where tissue is lost.
-    """
+) -> Photograph:
+    """Photograph one section: transmitted light through stained tissue on glass."""
     rows, columns = slide.shape
     x, y = np.meshgrid(np.arange(columns), np.arange(rows))
     section_mm = np.stack([x, y], axis=-1) * row["pixel_size_mm"]
@@ -88,9 +103,19 @@ def render_section(
     stack = np.concatenate([plane_mm, np.full((rows, columns, 1), row["position_mm"])], axis=-1)
     template = geometry.apply(template_from_stack, stack)
 
-    density = cell_density(anatomy, template, options.seed)
-    labels = labels_at(anatomy, template)
+    number = int(row["section"].lstrip("s"))
+    pial_mm, white_mm = boundary_shifts(
+        template, options.anatomy_mm, BRAIN_EXTENT_MM, options.seed, number
+    )
+    shifts = Shifts(pial_mm, white_mm)
+    density = cell_density(anatomy, template, options.seed, shifts)
+    labels, labels_of_plane = labels_at(anatomy, template, shifts), labels_at(anatomy, template)
     lost = lost_on_slide(flat_mm, row["notes"], undo_swirls(tissue_mm, slide.swirls), rng)
+    labels_of_plane[lost] = 0
+    lost |= gyral_tears(
+        plane_mm, tissue_mm, BRAIN_EXTENT_MM, options.gyral_tears,
+        np.random.default_rng([options.seed, 7, number]),
+    )  # fmt: skip
     labels[lost] = 0
     present = gaussian_filter((~lost).astype(np.float32), 0.6)
 
@@ -105,22 +130,20 @@ def render_section(
     cells = density * present * (1 + 0.18 * speckle + 0.05 * grain)
     glass = 248.0 - 4.0 * np.hypot(*np.moveaxis(centred - rng.uniform(-0.3, 0.3, 2), -1, 0))
     image = glass * np.exp(-np.clip(stain * cells, 0, None)) + rng.normal(0, 0.8, (rows, columns))
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8), labels
+    image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return Photograph(image, labels, labels_of_plane)
 
 
 def pick_landmarks(
-    labels: np.ndarray, pixel_size_mm: float, rng: np.random.Generator, count: int = 16
+    photograph: Photograph, pixel_size_mm: float, rng: np.random.Generator, count: int = 16
 ) -> np.ndarray:
-    """Well-spread points on the boundary of grey and white matter.
-
-    Parameters
-    ----------
-    labels : (rows, columns) of one section.
+    """Well-spread points of tissue on the boundary of its plane's grey and white matter.
 
     Returns
     -------
     (n <= count, 2) section mm, at pixel centres, each far from the ones before it.
     """
+    labels = photograph.labels_of_plane
     inside = binary_erosion(labels > 0, iterations=max(1, round(1.0 / pixel_size_mm)))
     boundary = binary_dilation(labels == WHITE) & (labels == GREY) & inside
     rows, columns = np.nonzero(boundary)
@@ -134,4 +157,5 @@ def pick_landmarks(
         if distance.max() < _LANDMARKS_APART_MM:
             break
         chosen.append(points[int(distance.argmax())])
-    return np.array(chosen)
+    column, row = np.rint(np.transpose(chosen) / pixel_size_mm).astype(int)
+    return np.array(chosen)[photograph.labels[row, column] > 0]

@@ -4,8 +4,8 @@ A simulated section is the look of an MRI plane, carried by a deformation that i
 
     section mm --(section_mm_from_flat_mm)⁻¹--> flat mm --swirls--> plane mm
 
-with `swirls`, whose inverse is exact and which fold nowhere. Large ones bend the
-whole section, small ones parts of it. The affine takes back what the swirls do on the whole, as
+with `swirls`, whose inverse is exact and which fold nowhere, as rough as real deformations are
+(`roughness`). The affine takes back what the swirls do on the whole, as
 `align-sections` does, and leaves a little. Pixels of section and plane are one grid, as those of a
 prealigned brain are, so Linear is the identity and its error the true displacement.
 
@@ -26,6 +26,13 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from sbr_core import geometry
 from sbr_core.algorithms.sections import grid_px, resample_section
 from sbr_core.algorithms.simulation.damage import extent_of
+from sbr_core.algorithms.simulation.roughness import (
+    REAL_EXTENT_MM,
+    REAL_MEAN_MM,
+    STRONGEST,
+    draw_swirls,
+    strengthened,
+)
 from sbr_core.algorithms.simulation.swirls import (
     apply_swirls,
     best_affine,
@@ -37,19 +44,11 @@ from sbr_core.errors import ConfigError
 if TYPE_CHECKING:
     from sbr_core.config import SimulateOptions
 
-DEFAULT_SHARE = 0.012
-"""Mean displacement where none is asked for, as a share of the tissue's extent: 1.3 mm of a human
-section's 110."""
-_STRONGEST = 0.7
-"""Of the swirls: twists of up to 0.7 radian, stretches of up to 0.42. Stronger ones fold no
-more, but squeeze tissue more than a section is."""
-_FIRST_STRENGTH, _TRIALS = 0.2, 6
+DEFAULT_SHARE = REAL_MEAN_MM / REAL_EXTENT_MM
+"""Mean displacement where none is asked for, as a share of the brain's extent: as in reality."""
+_FIRST_STRENGTH, _TRIALS = 1.0, 6
 """Where the search for the strength begins, and how often it is corrected; the displacement grows
 nearly in proportion, so that it ends within a hundredth (a test)."""
-_N_LARGE, _N_SMALL = 8, 14
-_LARGE_RADII, _SMALL_RADII = (0.32, 0.58), (0.08, 0.2)
-"""Numbers of swirls and their radii as shares of the tissue's extent: large ones bend the whole
-section, small ones parts of it."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,16 @@ class KnownDeformation:
         return swirl_determinant(flat, self.swirls) * np.linalg.det(inverse[:2, :2])
 
 
+def brain_extent(extents_mm: Mapping[str, float]) -> float:
+    """The brain's size: the 0.9 quantile of its sections', so that the largest ones decide.
+
+    Parameters
+    ----------
+    extents_mm : section -> `extent_of` its tissue.
+    """
+    return float(np.quantile(list(extents_mm.values()), 0.9))
+
+
 def displacements_mm(
     extents_mm: Mapping[str, float], deformation_mm: float | None, seed: int
 ) -> dict[str, float]:
@@ -94,7 +103,7 @@ def displacements_mm(
     extents_mm : section -> `extent_of` its tissue.
 
     """
-    typical = float(np.quantile(list(extents_mm.values()), 0.9))
+    typical = brain_extent(extents_mm)
     mean_mm = deformation_mm or DEFAULT_SHARE * typical
     rng = np.random.default_rng([seed, 1])
     drawn = {
@@ -106,13 +115,18 @@ def displacements_mm(
 
 
 def draw_deformation(
-    tissue_mm: np.ndarray, displacement_mm: float, affine_share: float, rng: np.random.Generator
+    tissue_mm: np.ndarray,
+    brain_extent_mm: float,
+    displacement_mm: float,
+    affine_share: float,
+    rng: np.random.Generator,
 ) -> KnownDeformation:
     """A random deformation that moves the tissue by `displacement_mm` in the mean.
 
     Parameters
     ----------
     tissue_mm : (n, 2) plane mm of points all over the tissue.
+    brain_extent_mm : `brain_extent`.
     affine_share : how much of it is a small turn, shift and stretch that the best affine left.
 
     Raises
@@ -121,18 +135,12 @@ def draw_deformation(
         More is asked for than tissue of this size can be bent by.
     """
     extent = extent_of(tissue_mm)
-    n = _N_LARGE + _N_SMALL
-    centres = tissue_mm[rng.integers(0, len(tissue_mm), n)] + rng.normal(0, 0.03 * extent, (n, 2))
-    radii = extent * np.concatenate(
-        [rng.uniform(*_LARGE_RADII, _N_LARGE), rng.uniform(*_SMALL_RADII, _N_SMALL)]
-    )
-    twists = rng.choice([-1, 1], n) * rng.uniform(0.5, 1.0, n)
-    stretches = rng.choice([-1, 1], n) * rng.uniform(0.2, 0.6, n)
+    drawn_swirls = draw_swirls(tissue_mm, brain_extent_mm, rng)
     angle, *affine = rng.uniform(-1, 1, 6)
     offset = tissue_mm.mean(axis=0)
 
     def of_strength(strength: float) -> tuple[KnownDeformation, float]:
-        swirls = np.column_stack([centres, radii, strength * twists, strength * stretches])
+        swirls = strengthened(drawn_swirls, strength)
         flat_mm = undo_swirls(tissue_mm, swirls)
         linear = best_affine(flat_mm, tissue_mm)
         bent = np.linalg.norm(geometry.apply(linear, flat_mm) - tissue_mm, axis=1).mean()
@@ -152,8 +160,8 @@ def draw_deformation(
     for _ in range(_TRIALS):  # the mean grows nearly in proportion to the strength
         drawn, mean_mm = of_strength(strength)
         strength *= displacement_mm / mean_mm
-        if strength > _STRONGEST:
-            most_mm = mean_mm * _STRONGEST / (strength * mean_mm / displacement_mm)
+        if strength > STRONGEST:
+            most_mm = mean_mm * STRONGEST / (strength * mean_mm / displacement_mm)
             raise ConfigError(
                 f"config: simulate.deformation_mm: {displacement_mm:.3g} mm is too much for a"
                 f" section {extent:.3g} mm wide, expected at most about {most_mm:.2g} mm there"
@@ -180,6 +188,7 @@ class Rendered:
 def render(
     flat_signal: np.ndarray,
     cover: np.ndarray,
+    cover_of_plane: np.ndarray,
     spacing_mm: float,
     deformation: KnownDeformation,
     options: SimulateOptions,
@@ -191,6 +200,7 @@ def render(
     ----------
     flat_signal : (rows, columns), signal of the plane's look where there is tissue.
     cover : (rows, columns), 1 in tissue, 0 on glass.
+    cover_of_plane : the same before its anatomy was varied, all over which landmarks are picked.
     spacing_mm : pixel of plane and section.
     """
     shape = flat_signal.shape
@@ -207,7 +217,10 @@ def render(
     grain = options.noise * rng.normal(size=shape)
     signal = signal + grain * np.where(share > 0.5, 1.0, 0.25)
     tissue = share > 0.5
-    points = scattered_points(tissue, options.n_landmarks, rng) * spacing_mm
+    in_plane = carried(cover_of_plane) > 0.5
+    points = scattered_points(in_plane, options.n_landmarks, rng)
+    column, row = np.rint(points).astype(int).T
+    points = points[tissue[row, column]] * spacing_mm
     return Rendered(signal.astype(np.float32), tissue, points)
 
 

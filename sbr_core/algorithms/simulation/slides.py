@@ -10,20 +10,17 @@ import numpy as np
 
 from sbr_core import geometry
 from sbr_core.algorithms.simulation.anatomy import Anatomy
-from sbr_core.algorithms.simulation.swirls import affine_residual_mm, undo_swirls
+from sbr_core.algorithms.simulation.roughness import STRONGEST, draw_swirls, strengthened
+from sbr_core.algorithms.simulation.swirls import affine_residual_mm, best_affine, undo_swirls
 
 if TYPE_CHECKING:
     from sbr_core.config import DemoOptions
 
 _LATTICE_MM = -20, 171
 """Plane mm that hold every section of the demo, along x and y."""
-_N_SWIRLS = 12
-_RADII, _RADIUS_EXTENT_MM = (0.36, 0.58), (70, 115)
-"""Of the swirls, as shares of the section's extent, which counts within these bounds: large,
-so that sections bend smoothly."""
-_STRONGEST = 0.6
-"""Of the swirls: twists of up to 0.6 radian and stretches of up to 0.36, far from folding."""
-_USUAL_EXTENT_MM = 110
+BRAIN_EXTENT_MM = 127.0
+"""Size of the demo's brain, for `roughness`: the 0.9 quantile of its sections' extents."""
+_USUAL_EXTENT_MM = 110.0
 """Sections smaller than this are bent less, as the root of their extent."""
 _TURN_DEG, _STRETCH, _SHEAR = 5, 0.04, 0.03
 """Largest turn, stretch and shear of a section on its slide, where `affine_jitter` is 1."""
@@ -77,21 +74,13 @@ def lay_out_section(
         * min(1.0, extent_mm / _USUAL_EXTENT_MM) ** 0.5
     )
 
-    centres = tissue_mm[rng.integers(0, len(tissue_mm), _N_SWIRLS)] + rng.normal(
-        0, 4, (_N_SWIRLS, 2)
-    )
-    radii = rng.uniform(*_RADII, _N_SWIRLS) * np.clip(extent_mm, *_RADIUS_EXTENT_MM)
-    twists = rng.choice([-1, 1], _N_SWIRLS) * rng.uniform(0.5, 1.0, _N_SWIRLS)
-    stretches = rng.choice([-1, 1], _N_SWIRLS) * rng.uniform(0.2, 0.6, _N_SWIRLS)
-
-    def swirls_of(strength: float) -> np.ndarray:
-        return np.column_stack([centres, radii, strength * twists, strength * stretches])
-
-    strength = 0.2
+    drawn = draw_swirls(tissue_mm, BRAIN_EXTENT_MM, rng)
+    strength = 1.0
     for _ in range(4):  # what is left over grows nearly in proportion to the strength
-        left_mm = affine_residual_mm(tissue_mm, undo_swirls(tissue_mm, swirls_of(strength))).mean()
-        strength = min(strength * target_mm / left_mm, _STRONGEST)
-    swirls = swirls_of(strength)
+        bent_mm = undo_swirls(tissue_mm, strengthened(drawn, strength))
+        left_mm = affine_residual_mm(tissue_mm, bent_mm).mean()
+        strength = min(strength * target_mm / left_mm, STRONGEST)
+    swirls = strengthened(drawn, strength)
 
     jitter = options.affine_jitter
     angle = math.radians(rng.uniform(-_TURN_DEG, _TURN_DEG) * jitter)
@@ -102,7 +91,10 @@ def lay_out_section(
     linear = np.eye(3)
     linear[:2, :2] = upright_from_file[:2, :2].T @ np.array([[c, -s], [s, c]]) @ stretch @ shear
 
-    on_slide = geometry.apply(linear, undo_swirls(tissue_mm, swirls))
+    # what swirls do on the whole is taken back: turns and stretches are those drawn here
+    bent_mm = undo_swirls(tissue_mm, swirls)
+    linear = linear @ best_affine(bent_mm, tissue_mm)
+    on_slide = geometry.apply(linear, bent_mm)
     before_mm, after_mm = rng.uniform(*_EDGE_MM, 2), rng.uniform(*_EDGE_MM, 2)
     size_mm = np.ptp(on_slide, axis=0) + before_mm + after_mm
     columns, rows = np.ceil(size_mm / row["pixel_size_mm"]).astype(int)

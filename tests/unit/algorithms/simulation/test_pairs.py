@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import binary_erosion, gaussian_filter, map_coordinates
 
 from sbr_core.algorithms.simulation import damage, pairs
+from sbr_core.algorithms.simulation.roughness import REAL_EXTENT_MM, REAL_MEAN_MM
 from sbr_core.algorithms.simulation.swirls import affine_residual_mm
 from sbr_core.config import SimulateOptions
 from sbr_core.errors import ConfigError
 
 SHAPE, SPACING_MM = (150, 180), 0.5
+EXTENT_MM = 66.0
+"""Of the tissue, an ellipse of 60 by 72 mm."""
 
 
 def _disc() -> np.ndarray:
@@ -32,7 +35,9 @@ def _lattice_mm() -> np.ndarray:
 
 @pytest.fixture(scope="module", params=range(4))
 def deformation(request) -> pairs.KnownDeformation:
-    return pairs.draw_deformation(_tissue_mm(), 1.2, 0.2, np.random.default_rng(request.param))
+    return pairs.draw_deformation(
+        _tissue_mm(), EXTENT_MM, 1.2, 0.2, np.random.default_rng(request.param)
+    )
 
 
 def test_truth_is_exact_both_ways(deformation):
@@ -89,12 +94,12 @@ def test_displacements_average_to_what_was_asked_for():
     default = pairs.displacements_mm(extents, None, seed=3)
     mouse = pairs.displacements_mm({k: v / 10 for k, v in extents.items()}, None, seed=3)
     np.testing.assert_allclose(10 * np.array([*mouse.values()]), [*default.values()])
-    assert np.mean(list(default.values())) == pytest.approx(0.012 * 80)
+    assert np.mean(list(default.values())) == pytest.approx(REAL_MEAN_MM * 80 / REAL_EXTENT_MM)
 
 
 def test_a_deformation_tissue_cannot_take_is_refused():
     with pytest.raises(ConfigError, match="simulate.deformation_mm: 30 mm is too much .* at most"):
-        pairs.draw_deformation(_tissue_mm(), 30.0, 0.1, np.random.default_rng(0))
+        pairs.draw_deformation(_tissue_mm(), EXTENT_MM, 30.0, 0.1, np.random.default_rng(0))
 
 
 def test_damage_has_its_share_of_the_sections():
@@ -110,6 +115,18 @@ def test_damage_takes_some_tissue_and_leaves_most(kind, most):
         rng = np.random.default_rng(seed)
         lost = damage.lost_tissue(_lattice_mm(), _tissue_mm(), kind, rng)[_disc()].mean()
         assert (0.001 < lost < most) if kind else lost == 0
+
+
+def test_gyral_tears_are_narrow_many_as_asked_for_and_start_at_the_rim():
+    def torn(number: float, seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        return damage.gyral_tears(_lattice_mm(), _tissue_mm(), EXTENT_MM, number, rng) & _disc()
+
+    assert not torn(0, 0).any()
+    many = [torn(4, seed) for seed in range(8)]
+    assert 0.0005 < np.mean(many) < 0.02
+    deep = binary_erosion(_disc(), iterations=round(0.16 * EXTENT_MM / SPACING_MM))
+    assert not np.any(many, axis=0)[deep].any()
 
 
 def test_uneven_staining_spreads_as_asked_for():
@@ -136,7 +153,7 @@ def test_a_section_undone_by_its_truth_is_the_look_again(deformation):
     signal, cover = _flat()
     options = SimulateOptions(noise=0, blur_px=0)
     made = pairs.render(
-        signal, cover, SPACING_MM, deformation, options, np.random.default_rng(0)
+        signal, cover, cover, SPACING_MM, deformation, options, np.random.default_rng(0)
     ).signal
     at = deformation.section_from_plane(_lattice_mm()) / SPACING_MM
     undone = map_coordinates(made, np.moveaxis(at[..., ::-1], -1, 0), order=3)
@@ -152,7 +169,7 @@ def test_landmarks_lie_in_tissue_all_over_it():
     signal, cover = _flat()
     still = pairs.KnownDeformation(np.eye(3), np.zeros((0, 5)))
     made = pairs.render(
-        signal, cover, SPACING_MM, still, SimulateOptions(), np.random.default_rng(0)
+        signal, cover, cover, SPACING_MM, still, SimulateOptions(), np.random.default_rng(0)
     )
     assert len(made.landmarks_mm) == 150
     column, row = np.rint(made.landmarks_mm / SPACING_MM).astype(int).T

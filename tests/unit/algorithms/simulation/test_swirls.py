@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sbr_core import geometry
+from sbr_core.algorithms.simulation.roughness import draw_swirls
 from sbr_core.algorithms.simulation.swirls import (
     affine_residual_mm,
     apply_swirls,
@@ -39,6 +40,42 @@ def test_swirls_are_one_to_one(swirls):
     there = apply_swirls(points, swirls)
     np.testing.assert_allclose(undo_swirls(there, swirls), points, atol=1e-7)
     assert (swirl_determinant(points, swirls) > 0).all()
+
+
+def _lattices() -> np.ndarray:
+    """Two lattices of disjoint discs, each as it is drawn, and a disc over both."""
+    rng = np.random.default_rng(3)
+    large = np.array([[50.0, 50.0, 90.0, 0.3, -0.1]])
+    tissue = _lattice(4.0).reshape(-1, 2)
+    return np.concatenate([large, draw_swirls(tissue, 79.0, rng)])
+
+
+def test_discs_applied_at_once_are_discs_applied_one_by_one():
+    swirls, points = _lattices(), _lattice(1.1) + 0.2
+    assert len(swirls) > 200
+    at_once = apply_swirls(points, swirls)
+    one_by_one, determinant = points, np.ones(points.shape[:-1])
+    for swirl in swirls:
+        determinant = determinant * swirl_determinant(one_by_one, swirl[None])
+        one_by_one = apply_swirls(one_by_one, swirl[None])
+    np.testing.assert_allclose(at_once, one_by_one, atol=1e-10)
+    np.testing.assert_allclose(swirl_determinant(points, swirls), determinant, atol=1e-10)
+
+
+def test_discs_of_one_radius_that_meet_are_applied_in_order():
+    meeting = np.array([[40.0, 50.0, 30.0, 0.5, 0.1], [55.0, 45.0, 30.0, -0.6, -0.2]])
+    points = _lattice()
+    in_order = apply_swirls(apply_swirls(points, meeting[:1]), meeting[1:])
+    np.testing.assert_allclose(apply_swirls(points, meeting), in_order, atol=1e-12)
+    assert np.abs(apply_swirls(points, meeting[::-1]) - in_order).max() > 0.1
+
+
+def test_lattices_are_undone_exactly():
+    swirls, points = _lattices(), _lattice(0.7)
+    there = apply_swirls(points, swirls)
+    assert np.abs(undo_swirls(there, swirls) - points).max() < 1e-9
+    assert np.abs(apply_swirls(undo_swirls(points, swirls), swirls) - points).max() < 1e-9
+    assert swirl_determinant(points, swirls).min() > 0
 
 
 def test_a_swirl_leaves_everything_outside_its_disc_alone():
