@@ -60,6 +60,7 @@ _TILES = 8_000
 _LATTICE_PX = 3
 _PALEST = 0.05
 _TORN_BLUR_PX = 0.6
+"""Of the edges of clefts, which a pixel is half inside; as of other damage."""
 
 _LANDMARK_COLUMNS = ("section", "x_section_mm", "y_section_mm", "x_plane_mm", "y_plane_mm")
 

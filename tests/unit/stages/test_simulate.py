@@ -36,7 +36,8 @@ from sbr_core.stages import align_sections, collect, evaluate, infer, prepare, r
 
 PIXEL_MM = 0.5
 SHAPE = (90, 100)
-OPTIONS = SimulateOptions(deformation_mm=1.0, n_landmarks=60)
+OPTIONS = SimulateOptions(deformation_mm=1.0, n_landmarks=60, anatomy_mm=0, gyral_tears=0)
+"""Sections are functions of their planes, so that they can be compared with them."""
 
 
 def _write_source(folder: Path) -> Path:
@@ -191,6 +192,34 @@ def test_landmarks_agree_with_the_truth(made, truth):
         image = read_section(made / f"images/{section}.png")
         column, row = np.rint(at / PIXEL_MM).astype(int).T
         assert (image[row, column] < 0.9).mean() > 0.95
+
+
+def test_anatomy_changes_sections_and_labels_but_neither_truth_nor_planes(
+    source, made, truth, tmp_path
+):
+    varied = OPTIONS.model_copy(update={"anatomy_mm": 0.4, "gyral_tears": 3.0})
+    simulate.run(varied, out_dir=tmp_path, **source)
+    theirs = json.loads((tmp_path / "truth.json").read_text())
+    for section, entry in truth["sections"].items():
+        for key in ("swirls", "section_mm_from_flat_mm", "least_determinant", "tissue_moved_mm"):
+            assert theirs["sections"][section][key] == entry[key]
+    plain, other = (
+        {tuple(row.values()) for row in read_tsv(folder / "landmarks.tsv")[1]}
+        for folder in (made, tmp_path)
+    )
+    assert other < plain and len(other) > 0.85 * len(plain)  # but those that are torn away
+    for row in read_manifest(tmp_path / "sections.tsv", prealigned=True):
+        before = made / Path(row.image).relative_to(tmp_path)
+        same_plane = made / Path(row.mri_image).relative_to(tmp_path)
+        assert Path(row.mri_image).read_bytes() == same_plane.read_bytes()
+        if row.section == "s4":
+            continue
+        assert np.abs(read_section(row.image) - read_section(before)).max() > 0.1
+        if row.section != "s2":
+            ours = read_labels(row.labels)
+            labels = read_labels(made / Path(row.labels).relative_to(tmp_path))
+            both = (ours > 0) & (labels > 0)
+            assert 0.001 < (ours != labels)[both].mean() < 0.1
 
 
 def test_labels_are_the_planes_at_the_true_places(source, made, truth):
