@@ -375,7 +375,7 @@ class SimulateOptions(Options):
         None,
         description=(
             "Mean displacement of the tissue over the sections, mm, which is the error of"
-            " `linear`; none takes what labels of real sections show, 1.6 % of the tissue's"
+            " `linear`; none takes what labels of real sections show, 1.5 % of the tissue's"
             " extent, about 2 mm for a human brain."
         ),
     )

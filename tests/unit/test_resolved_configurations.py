@@ -31,6 +31,8 @@ ADDED_OPTIONS: set[str] = {
     "refine_mind_weight",
     "refine_mind_dilations_px",
     "refine_rim_px",
+    "anatomy_mm",
+    "gyral_tears",
 }
 """Options that are: ``key`` of every section, ``section.key`` of one, or a whole ``section``."""
 TRAININGS = {"train_registrar", *(f"train_{method}" for method in TRAINED_METHODS)}

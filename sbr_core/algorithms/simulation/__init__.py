@@ -10,6 +10,7 @@
 `truth`                Where does a point of a section belong?
 `swirls`               Deformations that are known exactly, and their inverse.
 `roughness`            How far does tissue move at which scale, in reality and here?
+`variation`            How does a section's anatomy differ from its plane's?
 `waves`                Smooth random fields.
 `damage`               What tissue is lost, and how uneven is the stain?
 `pairs`                How is a plane of a user's own MRI bent into a section?

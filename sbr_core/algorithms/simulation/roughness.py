@@ -16,7 +16,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-from sbr_core.algorithms.simulation.swirls import CELL_RADII
+from sbr_core.algorithms.simulation.damage import extent_of
+from sbr_core.algorithms.simulation.swirls import CELL_RADII, affine_residual_mm, undo_swirls
 
 EDGES_MM = (0.75, 1.5, 3.0, 6.0, 12.0)
 """Standard deviations of the Gaussians that bound the bands, in a brain of `REAL_EXTENT_MM`."""
@@ -26,10 +27,10 @@ the Allen data set's sections, which are aligned linearly, and of their MRI plan
 REAL_EXTENT_MM = 79.0
 """Size of the brain, a human hemisphere, they are of: the 0.9 quantile of `damage.extent_of` its
 sections. Scales and displacements of a brain of another size are in proportion."""
-REAL_MEAN_MM = 1.24
+REAL_MEAN_MM = 1.22
 """Mean displacement of tissue by deformations with these bands."""
-STRONGEST = 3.0
-"""Largest strength: the strongest swirls turn by 1.3 radian and stretch by 0.4. Stronger ones fold
+STRONGEST = 4.0
+"""Largest strength: the strongest swirls turn by 1.4 radian and stretch by 0.4. Stronger ones fold
 no more, but squeeze tissue more than a section is."""
 
 _LATTICES = (*3 * [(12.0, 0.36)], *2 * [(6.0, 0.17)], *2 * [(2.2, 0.155)])
@@ -38,6 +39,9 @@ radii differ by up to a tenth, drawn anew, so that two lattices of one size are 
 _N_LARGE, _LARGE_EXTENTS, _LARGE_TWIST = 6, (1.0, 1.4), 0.138
 """Large swirls, whose radii are these shares of the brain's extent: what an affine leaves of
 anything smaller is not smooth enough for the last band."""
+_LARGE_MEAN, _LARGE_FACTORS = 0.012, (0.5, 2.5)
+"""What the best affine leaves of them, in the mean, as a share of the section's extent. They are
+mostly affine, and what is not differs much by chance, so they are made so many times as strong."""
 _LARGE_SPREAD, _MARGIN = 0.6, 0.03
 """How far outside tissue the centres of large swirls lie (standard deviation), and those of small
 ones at most, if not by their radius; shares of the brain's extent."""
@@ -64,7 +68,10 @@ def draw_swirls(
     chosen = tissue_mm[rng.integers(0, len(tissue_mm), _N_LARGE)]
     centres = chosen + rng.normal(0, _LARGE_SPREAD * brain_extent_mm, chosen.shape)
     radii = rng.uniform(*_LARGE_EXTENTS, _N_LARGE) * brain_extent_mm
-    drawn = [swirls(centres, radii, _LARGE_TWIST)]
+    large = swirls(centres, radii, _LARGE_TWIST)
+    left_mm = affine_residual_mm(tissue_mm, undo_swirls(tissue_mm, large)).mean()
+    wanted_mm = _LARGE_MEAN * min(extent_of(tissue_mm), brain_extent_mm)
+    drawn = [strengthened(large, np.clip(wanted_mm / max(left_mm, 1e-9), *_LARGE_FACTORS))]
     tree = cKDTree(tissue_mm)
     for typical, twist in _LATTICES:
         radius = typical * brain_extent_mm / REAL_EXTENT_MM * rng.uniform(0.9, 1.1)
