@@ -143,7 +143,8 @@ class BatchPredictor(ABC):
             edge_px=self.options.refine_edge_px,
         )
         velocity_half_px, synthesised = self._start(targets, section, tissue)
-        if synthesised is not None or self.options.refine_mind_weight:
+        can_refine = synthesised is not None or self.options.refine_mind_weight
+        if self.options.refine_steps and can_refine:
             wide = widened(plane_masks, masks, compared, self.options.refine_rim_px)
             views = Views(targets, section, synthesised, compared, wide).to(self.device)
             velocity_half_px = refine(

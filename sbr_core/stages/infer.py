@@ -95,7 +95,8 @@ def run(
 
     predictor: Predictor | None = None
     if method != "linear":
-        to_do = unfinished(sections, out_dir=out_dir, fingerprint=digest)
+        # without networks nothing is done ahead, so nothing needs to be looked through twice
+        to_do = unfinished(sections, out_dir=out_dir, fingerprint=digest) if networks else []
         waiting = {s: pair for s in to_do if isinstance(pair := sections[s], Joined)}
         if (path := REGISTRY[method].predictor) is not None:
             predictor = imported(path)(options, waiting)
