@@ -27,9 +27,12 @@ import csv
 import io
 import json
 import math
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +40,17 @@ import numpy as np
 
 from sbr_core.errors import ManifestError
 from sbr_core.geometry import LPS_FROM_RAS, apply
+from sbr_core.io.tables import named_columns, without_empty_end
 
 _VERTEX_SHAPES = {"line", "path", "polygon"}
 """Shapes of napari whose vertices somebody set one by one; others have the corners of a box."""
 _RAS_FROM = {"RAS": np.eye(4), "LPS": np.linalg.inv(LPS_FROM_RAS)}
 _FCSV_SYSTEMS = {"RAS": "RAS", "LPS": "LPS", "0": "RAS", "1": "LPS"}
 """What ``.fcsv`` calls its coordinate system; numbers are those of older versions of Slicer."""
+_COORDINATE = re.compile(r"axis-\d|[xyzraslp]|Centroid [XY] .*")
+"""Names of columns that are coordinates."""
+_FCSV_MORE_CELLS = 2
+"""Newer versions of Slicer write so many cells more in a line of ``.fcsv`` than it has columns."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ def read_image_marks(path: Path, pixel_size_mm: float) -> list[Mark]:
         return list(_of_napari(path, columns, rows))
     if {"x", "y"} <= columns:
         return [_of_qupath(row, where, "x", "y", 1.0) for where, row in rows]
-    for unit, px_per_unit in (("px", 1.0), ("µm", 1e-3 / pixel_size_mm)):
+    for unit, px_per_unit in (("px", 1.0), (_plain("µm"), 1e-3 / pixel_size_mm)):
         names = f"Centroid X {unit}", f"Centroid Y {unit}"
         if set(names) <= columns:
             return [_of_measurements(row, where, names, px_per_unit) for where, row in rows]
@@ -259,10 +267,27 @@ def _of_fcsv(path: Path, text: str) -> Iterator[Mark]:
         if line.startswith("#") or not line.strip():
             continue
         where = f"{path}: line {number}"
-        row = dict(zip(columns, next(csv.reader([line])), strict=False))
+        cells = next(csv.reader([line]))
+        row = dict(zip(columns, cells, strict=False))
         if len(row) <= max(columns.index(c) for c in ("x", "y", "z", "label")):
             raise ManifestError(f"{where}: expected {len(columns)} values, found {len(row)}")
+        if len(cells) > len(columns) + _FCSV_MORE_CELLS or not _has_orientation(row):
+            raise ManifestError(
+                f"{where}: {len(cells)} cells for {len(columns)} columns: decimal commas? Between"
+                " commas, numbers take a decimal point"
+            )
         yield Mark(row["label"], _ras([row["x"], row["y"], row["z"]], system, where), where)
+
+
+def _has_orientation(row: Mapping[str, str]) -> bool:
+    """Whether a point's orientation in ``.fcsv`` is one, where it has one: a unit quaternion.
+
+    It follows the coordinates, so what is cut in them shifts into it.
+    """
+    try:
+        return all(abs(float(row.get(c) or 0)) <= 1.001 for c in ("ow", "ox", "oy", "oz"))
+    except ValueError:
+        return False
 
 
 def _ras(position: Any, system: str, where: str) -> tuple[float, ...]:
@@ -302,20 +327,57 @@ def _of_json(
 
 
 def _table(path: Path, text: str) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
-    """(columns, (file and line, row) of each) of a table separated by tabs or commas."""
-    delimiter = "\t" if "\t" in text.split("\n", 1)[0] else ","
+    """(columns, (file and line, row) of each) of a table separated by tabs, semicolons or commas.
+
+    Raises
+    ------
+    ManifestError
+        No table, or a line that has more cells than columns, as decimal commas make of a table
+        that is separated by commas.
+    """
+    first = text.lstrip().split("\n", 1)[0]
+    delimiter = "\t" if "\t" in first else max(",;", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        header = [c.strip() for c in next(reader)]
-        rows = []
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                where = f"{path}: line {reader.line_num}"
-                values = [c.strip() for c in cells] + [""] * (len(header) - len(cells))
-                rows.append((where, dict(zip(header, values, strict=False))))
+        table = [(reader.line_num, cells) for cells in reader if any(c.strip() for c in cells)]
     except csv.Error as error:
         raise ManifestError(f"{path}: not readable as a table: {error}") from None
-    return header, rows
+    header, lines = table[0][1], table[1:]
+    if delimiter == ",":
+        _check_decimal_commas(path, header, lines)
+    columns, rows = named_columns(path, header, lines)
+    columns = [_plain(column) for column in columns]
+    return columns, [
+        (f"{path}: line {number}", dict(zip(columns, row.values(), strict=True)))
+        for number, row in rows
+    ]
+
+
+def _plain(column: str) -> str:
+    """The name of a column with one sign for each letter: there are two for the micro of µm."""
+    return unicodedata.normalize("NFKC", column)
+
+
+def _check_decimal_commas(
+    path: Path, header: Sequence[str], lines: Iterable[tuple[int, Sequence[str]]]
+) -> None:
+    """Refuse what decimal commas made of a table that is separated by commas.
+
+    They cut each number in two, so that lines have more cells than the header, or, where such a
+    line or the header ends in empty cells, whole numbers stand beyond the coordinates.
+    """
+    names = without_empty_end(header)
+    last = max((i for i, name in enumerate(names) if _COORDINATE.fullmatch(name)), default=0)
+    for number, cells in lines:
+        values = without_empty_end(cells)
+        is_whole = [bool(re.fullmatch(r"[-+]?\d+", value)) for value in values]
+        n_pairs = sum(a and b for a, b in pairwise(is_whole))
+        is_longer = len(values) > len(names) or len(cells) > len(header)
+        if len(values) > len(header) or (is_longer and len(values) > last + 1 and n_pairs > 1):
+            raise ManifestError(
+                f"{path}: line {number}: {len(cells)} cells for {len(names)} columns: decimal"
+                " commas? Between commas, numbers take a decimal point"
+            )
 
 
 def _number(value: Any, where: str) -> float:
@@ -324,5 +386,6 @@ def _number(value: Any, where: str) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise ManifestError(f"{where}: expected a number, found {value!r}")
+        point = " with a decimal point" if re.fullmatch(r"[-+]?\d+,\d+", str(value)) else ""
+        raise ManifestError(f"{where}: expected a number{point}, found {value!r}")
     return number

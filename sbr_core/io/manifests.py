@@ -12,6 +12,12 @@ from typing import Any
 
 from sbr_core.errors import ManifestError
 from sbr_core.geometry import FLIPS, orientation_matrix
+from sbr_core.io.columns import (
+    LANDMARK_SYNONYMS,
+    MANIFEST_SYNONYMS,
+    SHEET_SYNONYMS,
+    check_columns,
+)
 from sbr_core.io.files import check_is_file
 from sbr_core.io.tables import read_tsv
 
@@ -159,6 +165,12 @@ def is_excluded(values: Mapping[str, str], where: str) -> bool:
     return _flag(values.get("exclude", ""), f"{where}: exclude")
 
 
+def check_manifest_columns(where: Path | str, header: Iterable[str]) -> None:
+    """Refuse a column of a manifest whose name is only nearly one that is read; ManifestError."""
+    known = [*(field.name for field in fields(SectionRow)), "exclude", "notes"]
+    check_columns(where, list(header), known, MANIFEST_SYNONYMS)
+
+
 def read_manifest(
     path: Path, *, prealigned: bool = False, check_files: bool = True
 ) -> list[SectionRow]:
@@ -184,6 +196,7 @@ def read_manifest(
             f"{path}: is {what}, expected a manifest: `sbr manifest {path}` writes one, {made}"
         )
     header, table = read_tsv(path)
+    check_manifest_columns(path, header)
     _require(path, header, ["section", "image", "position_mm", "pixel_size_mm"])
     if prealigned:
         _require(path, header, ["mri_image"])
@@ -243,6 +256,7 @@ def rows_from(text: str) -> list[SectionRow]:
         raise ManifestError(f"--rows: not readable as JSON: {error}") from None
     if not all(isinstance(v, dict) for v in values):
         raise ManifestError("--rows: expected a list of objects, one for each section")
+    check_manifest_columns("--rows", dict.fromkeys(key for v in values for key in v))
     rows = [parse_section(v, "--rows", None) for v in values]
     for name in {r.section for r in rows}:
         if sum(r.section == name for r in rows) > 1:
@@ -261,10 +275,9 @@ def read_brains(path: Path) -> dict[str, BrainRow]:
     """
     path = Path(path)
     header, table = read_tsv(path)
+    known = [*(field.name for field in fields(BrainRow)), "notes"]
+    check_columns(path, header, known, SHEET_SYNONYMS, own_allowed=False)
     _require(path, header, ["brain", "sections"])
-    unknown = set(header) - {f.name for f in fields(BrainRow)} - {"notes"}
-    if unknown:
-        raise ManifestError(f"{path}: unknown column {sorted(unknown)[0]!r}")
     brains: dict[str, BrainRow] = {}
     for values in table:
         where = f"{path}: brain {values['brain']!r}"
@@ -354,7 +367,9 @@ def read_landmarks(path: Path, sections: Iterable[str], *, prealigned: bool) -> 
     header, table = read_tsv(path)
     section_columns = ("x_section_mm", "y_section_mm")
     target = ("x_plane_mm", "y_plane_mm") if prealigned else ("mri_x_mm", "mri_y_mm", "mri_z_mm")
-    _require(path, header, ["section", *section_columns, *target])
+    needed = ["section", *section_columns, *target]
+    check_columns(path, header, needed, LANDMARK_SYNONYMS)
+    _require(path, header, needed)
     known = set(sections)
     landmarks = []
     for number, values in enumerate(table, 1):

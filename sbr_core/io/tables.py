@@ -41,23 +41,66 @@ def read_tsv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     table = [(i, row) for i, row in table if not row[0].startswith("#")]
     if not table:
         raise ManifestError(f"{path}: is empty; expected a header line and rows")
-    header = [c.strip() for c in table[0][1]]
-    if len(header) == 1 and (separator := re.search(r"[,;]|\s", header[0])):
+    header = [cell.strip() for cell in table[0][1]]
+    if len(without_empty_end(header)) == 1 and (separator := re.search(r"[,;]|\s", header[0])):
         what = "" if separator[0] in ",;" else "columns separated by blanks: "
         raise ManifestError(
             f"{path}: expected columns separated by tabs, found {what}{header[0]!r}"
         )
-    if len(set(header)) != len(header):
-        raise ManifestError(f"{path}: the same column twice in {', '.join(header)}")
-    rows = []
-    for number, cells in table[1:]:
-        if len(cells) > len(header):
+    header, rows = named_columns(path, header, table[1:])
+    return header, [row for _, row in rows]
+
+
+def without_empty_end(cells: Sequence[str]) -> list[str]:
+    """Cells without blanks around them, and without the empty ones at the end of the line.
+
+    Spreadsheets write those for whatever was once to the right of a table.
+    """
+    cells = [cell.strip() for cell in cells]
+    while cells and not cells[-1]:
+        cells.pop()
+    return cells
+
+
+def named_columns(
+    path: Path, header: Sequence[str], lines: Iterable[tuple[int, Sequence[str]]], hint: str = ""
+) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """(columns, (number of the line, row) of each) of lines that are split into cells.
+
+    Columns without a name whose cells are all empty are dropped.
+
+    Parameters
+    ----------
+    hint : what a line of too many cells is told beside their number.
+
+    Raises
+    ------
+    ManifestError
+        A name twice, several columns without a name that have values, or a line with more cells
+        than there are columns.
+    """
+    names = [name.strip() for name in header]
+    rows: list[tuple[int, list[str]]] = []
+    for number, cells in lines:
+        values = without_empty_end(cells)
+        if len(values) > len(names):
             raise ManifestError(
-                f"{path}: line {number}: {len(cells)} cells for {len(header)} columns"
+                f"{path}: line {number}: {len(values)} cells for {len(names)} columns{hint}"
             )
-        cells = [c.strip() for c in cells] + [""] * (len(header) - len(cells))
-        rows.append(dict(zip(header, cells, strict=True)))
-    return header, rows
+        rows.append((number, values + [""] * (len(names) - len(values))))
+    kept = [i for i, name in enumerate(names) if name or any(cells[i] for _, cells in rows)]
+    unnamed = [i for i in kept if not names[i]]
+    if len(unnamed) > 1:
+        raise ManifestError(
+            f"{path}: columns {', '.join(str(i + 1) for i in unnamed)} have values, but no name in"
+            " the header"
+        )
+    names_kept = [names[i] for i in kept]
+    if twice := [name for i, name in enumerate(names_kept) if name in names_kept[:i]]:
+        raise ManifestError(
+            f"{path}: the same column twice, {twice[0]!r}, in {', '.join(names_kept)}"
+        )
+    return names_kept, [(number, {names[i]: cells[i] for i in kept}) for number, cells in rows]
 
 
 def write_tsv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Iterable[str] = ()) -> None:

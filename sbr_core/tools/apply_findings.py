@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Annotated
 
 from sbr_core.errors import ConfigError, ManifestError
-from sbr_core.io.manifests import PATH_COLUMNS, is_excluded, parse_section
+from sbr_core.io.columns import FINDING_SYNONYMS, check_columns
+from sbr_core.io.manifests import (
+    PATH_COLUMNS,
+    check_manifest_columns,
+    is_excluded,
+    parse_section,
+)
 from sbr_core.io.tables import read_tsv, write_tsv
 
 logger = logging.getLogger(__name__)
@@ -51,6 +57,7 @@ def run(
     if not 0 <= least <= 1:
         raise ConfigError(f"--min-confidence: expected a number from 0 to 1, found {least:g}")
     header, rows = read_tsv(manifest)
+    check_manifest_columns(manifest, header)
     row_of = {row.get("section", ""): row for row in rows}
     edits = _edits(findings, row_of, manifest, least)
     changed = set()
@@ -83,6 +90,7 @@ def _edits(
 ) -> dict[str, dict[str, tuple[str, float]]]:
     """Section -> column -> (value, confidence of its finding)."""
     header, table = read_tsv(findings)
+    check_columns(findings, header, tuple(FINDING_SYNONYMS), FINDING_SYNONYMS)
     for column in ("section", "confidence", "suggestion"):
         if column not in header:
             raise ManifestError(f"{findings}: column {column!r} is missing")

@@ -221,3 +221,52 @@ def test_two_points_do_not_get_one_name():
     marks = [Mark(name, (0.0, 0.0), f"line {i}") for i, name in enumerate(("a", "a", "a-1"), 1)]
     with pytest.raises(ManifestError, match="line 3: a second point with the name 'a-1'"):
         named(marks)
+
+
+DECIMAL_COMMAS = {
+    "QuPath": "Name,Centroid X µm,Centroid Y µm\na,5000,5,10000,5\n",
+    "one number": "x,y,name\n1,2,a\n1,5,2,a\n",
+    "napari": "index,axis-0,axis-1\n0,10,25,20,75\n",
+    "empty cells at the end of the line": "Name,x,y\na,5000,5,10000,5,,\n",
+    "empty cells at the end of the header": "Name,x,y,,\na,5000,5,10000,5\n",
+    "in quotes": 'x,y\n"1,5","2,5"\n',
+    "between semicolons": "x;y\n1,5;2,5\n",
+}
+
+
+@pytest.mark.parametrize("case", DECIMAL_COMMAS)
+def test_decimal_commas_are_refused_with_their_line(tmp_path, case):
+    path = write(tmp_path / "a.csv", DECIMAL_COMMAS[case])
+    with pytest.raises(ManifestError, match=r"a.csv: line \d: .*decimal point"):
+        read_image_marks(path, 1.0)
+
+
+def test_decimal_commas_in_points_of_an_mri_are_refused(tmp_path):
+    path = write(tmp_path / "mri.csv", "label,r,a,s\na,1,5,2,5,3,5\n")
+    with pytest.raises(ManifestError, match="line 2: 7 cells for 4 columns: decimal commas?"):
+        read_world_marks(path)
+    head = (
+        "# CoordinateSystem = LPS\n# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,node\n"
+    )
+    rest = "0,0,0,1,1,1,0,F-1,,"
+    for point in ("12,5,3,4", "12,5,3,5,4,5"):
+        path = write(tmp_path / "F.fcsv", f"{head}1,{point},{rest}\n")
+        with pytest.raises(ManifestError, match="line 3: .*decimal commas?"):
+            read_world_marks(path)
+    path = write(tmp_path / "F.fcsv", f"{head}1,12.5,3,4,{rest},2,0\n")  # as Slicer 5 writes it
+    assert of(read_world_marks(path))[0] == ["F-1"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x;y;name\n1.5;2.5;a, b\n",
+        "name,x,y,\na,1.5,2.5,\n",
+        "x,y,name\n1,2,a,,\n",
+        ",x,y,name\n0,1.5,2.5,a\n",
+        "name,Centroid X \N{GREEK SMALL LETTER MU}m,Centroid Y \N{MICRO SIGN}m\na,1500,2500\n",
+    ],
+)
+def test_other_separators_indices_and_empty_columns_are_read(tmp_path, text):
+    (mark,) = read_image_marks(write(tmp_path / "a.csv", text), 1.0)
+    assert mark.name.startswith("a") and sum(mark.point) in (4.0, 3.0)

@@ -136,6 +136,36 @@ def test_files_that_are_no_tables_are_named(tmp_path):
             read_tsv(path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a\tb\t\n1\t2\t\n",
+        "a\tb\t\t\n1\t2\t\t\n",
+        "a\tb\n1\t2\t\t\n",
+        "a\tb\t\t\n1\t2\n",
+        "a\t\t \tb\n1\t\t\t2\n",
+    ],
+)
+def test_empty_columns_without_a_name_are_dropped(tmp_path, text):
+    (tmp_path / "t.tsv").write_text(text)
+    assert read_tsv(tmp_path / "t.tsv") == (["a", "b"], [{"a": "1", "b": "2"}])
+
+
+def test_a_column_without_a_name_that_has_values_is_kept_and_two_are_refused(tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_text("\ta\n0\t1\n")  # an index, as pandas writes it
+    assert read_tsv(path) == (["", "a"], [{"": "0", "a": "1"}])
+    path.write_text("a\t\t\n0\t1\t2\n")
+    with pytest.raises(ManifestError, match="columns 2, 3 have values, but no name in the header"):
+        read_tsv(path)
+    sheet = "brain\tsections\tmri\torientation\t\nb\tm.tsv\tmri.nii\tLIA\tx\n"
+    path.write_text(sheet)
+    with pytest.raises(ManifestError, match="a column without a name has values"):
+        read_brains(path)
+    path.write_text(sheet.replace("\tx", "\t"))
+    assert list(read_brains(path)) == ["b"]
+
+
 def test_a_quotation_mark_swallows_no_rows(tmp_path):
     path = tmp_path / "t.tsv"
     path.write_text('a\tb\n1\t"torn\n2\tfine\n3\t"torn\n')
