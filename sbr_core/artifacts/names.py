@@ -51,6 +51,12 @@ STACK_TO_SECTION = "_from-stack_to-section_mode-image_xfm.h5"
 REGISTERED, SYNTHESISED = "_registered.nii.gz", "_synthesised.nii.gz"
 VELOCITY = "_velocity.nii.gz"
 
+SECTION_ENDINGS = (
+    *(IMAGE, MASK, MRI, MRI_MASK, LINEAR, LINEAR_MASK),
+    *(SECTION_TO_STACK, STACK_TO_SECTION, REGISTERED, SYNTHESISED, VELOCITY),
+)
+"""Endings of all files of a section."""
+
 # evaluate, compare
 SUMMARY, EVALUATION, TESTS = "summary.tsv", "evaluation.json", "tests.tsv"
 

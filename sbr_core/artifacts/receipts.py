@@ -18,10 +18,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sbr_core.artifacts.names import SECTIONS
+from pydantic import BaseModel, ConfigDict
+
+from sbr_core.artifacts.names import SECTION_ENDINGS, SECTIONS
 from sbr_core.artifacts.rows import Row, columns_of, write_columns
 from sbr_core.errors import ReceiptError, SbrError, StorageError
-from sbr_core.io.files import read_json, sha256_file, write_json
+from sbr_core.io.files import inside, read_json, sha256_file, write_json
 from sbr_core.io.provenance import versions
 
 logger = logging.getLogger(__name__)
@@ -110,37 +112,65 @@ def unfinished(
     ]
 
 
-def _content(sidecar: Path) -> dict[str, Any]:
-    """What a sidecar contains; empty where it is missing or damaged."""
+class _SidecarRow(BaseModel):
+    """What is needed of a row in a sidecar; the other columns go to the receipt as they are."""
+
+    model_config = ConfigDict(extra="allow")
+    section: str
+    files: dict[str, str]
+    fingerprint: str
+
+
+class _Sidecar(BaseModel):
+    chunk: str
+    row: _SidecarRow
+
+
+def _content(sidecar: Path) -> _Sidecar | None:
+    """What a sidecar contains; None where it is missing or damaged."""
     try:
-        content = read_json(sidecar)
-        return content if "files" in content["row"] else {}
-    except (ReceiptError, KeyError, TypeError):
-        return {}
+        content = read_json(sidecar, _Sidecar)
+    except ReceiptError:
+        return None
+    return content if content.row.section == sidecar.stem else None
 
 
 def _intact(sidecar: Path, out_dir: Path, digest: str) -> dict[str, Any] | None:
     """The row of a section whose fingerprint and files match, else None."""
-    row = _content(sidecar).get("row", {})
-    if row.get("fingerprint") != digest:
+    content = _content(sidecar)
+    if content is None or content.row.fingerprint != digest:
         return None
-    for name, sha256 in row["files"].items():
-        path = out_dir / name
-        if not path.is_file() or sha256_file(path) != sha256:
+    for name, sha256 in content.row.files.items():
+        try:
+            if sha256_file(inside(out_dir, name)) != sha256:
+                return None
+        except ReceiptError:
             return None
-    return row
+    return content.row.model_dump()
 
 
 def _forget(sidecar: Path, out_dir: Path) -> None:
-    """Remove a section's sidecar and the files it lists."""
-    files = _content(sidecar).get("row", {}).get("files", {})
+    """Remove a section's sidecar, and its files that the sidecar lists.
+
+    A sidecar may be somebody else's: only what lies in the stage's folder and is named as a file of
+    this section is removed.
+    """
+    content = _content(sidecar)
     sidecar.unlink(missing_ok=True)
-    for name in files:
-        (out_dir / name).unlink(missing_ok=True)
+    for name in content.row.files if content is not None else ():
+        try:
+            path = inside(out_dir, name)
+        except ReceiptError as error:
+            logger.warning(f"{sidecar}: {error}: left alone")
+            continue
+        if path.name in {f"{sidecar.stem}{ending}" for ending in SECTION_ENDINGS}:
+            path.unlink(missing_ok=True)
 
 
 def _sweep(out_dir: Path, chunk: str, sections: set[str]) -> None:
     """Remove what this chunk once made for sections that are no longer in it."""
     for sidecar in (out_dir / SECTIONS).glob("*.json"):
-        if sidecar.stem not in sections and _content(sidecar).get("chunk") == chunk:
-            _forget(sidecar, out_dir)
+        if sidecar.stem not in sections:
+            content = _content(sidecar)
+            if content is not None and content.chunk == chunk:
+                _forget(sidecar, out_dir)

@@ -8,7 +8,6 @@ without a default must be in every row; one with a default came later, or may be
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
@@ -20,7 +19,7 @@ import numpy as np
 from sbr_core.artifacts.names import CHUNKS, IMAGE, MASK
 from sbr_core.errors import ReceiptError
 from sbr_core.geometry import PlaneGrid
-from sbr_core.io.files import sha256_file, sha256_of
+from sbr_core.io.files import inside, parse_json, sha256_file, sha256_of
 from sbr_core.io.tables import read_tsv, write_tsv
 
 if TYPE_CHECKING:
@@ -235,18 +234,30 @@ def columns_of(row: Row) -> dict[str, Any]:
 
 
 def _row(cells: Mapping[str, str], kind: type[R], table: Path) -> R:
-    """A row of a table's text."""
+    """A row of a table's text; its files must be inside the folder of the table."""
     values: dict[str, Any] = {"table": table}
     try:
         for name, read, optional in _readers(kind):
             if not optional or cells.get(name):
                 values[name] = read(cells)
-        return kind(**values)
+        row = kind(**values)
     except KeyError as error:
         what = f"has no column {error}"
     except (ValueError, TypeError) as error:
         what = str(error)
+    else:
+        for name in row.files:
+            inside(stage_dir(table), name)
+        return row
     raise ReceiptError(f"{table}: section {cells.get('section')!r}: {what}")
+
+
+def files_of_cell(cell: str) -> dict[str, str]:
+    """The column ``files`` of a row: name -> sha256; ValueError where it is none."""
+    files = parse_json(cell or "{}")
+    if not isinstance(files, dict) or not all(isinstance(v, str) for v in files.values()):
+        raise ValueError(f"expected names of files and their sha256, found {cell:.40}")
+    return files
 
 
 _GRID = ("rows", "columns", "spacing_mm")
@@ -256,8 +267,8 @@ _CELLS: dict[Any, Callable[[str], Any]] = {
     int: lambda cell: int(float(cell)),
     float: float,
     float | None: float,
-    tuple[float, ...] | None: lambda cell: tuple(json.loads(cell)),
-    Mapping[str, str]: json.loads,
+    tuple[float, ...] | None: lambda cell: tuple(float(v) for v in parse_json(cell)),
+    Mapping[str, str]: files_of_cell,
 }
 """How a field of a type is read from its cell."""
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, JSON, and digests."""
+"""Files that appear whole or not at all and stay inside their folder, JSON, and digests."""
 
 from __future__ import annotations
 
@@ -7,20 +7,67 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from sbr_core.config import canonical_json
 from sbr_core.errors import ImageError, ReceiptError, SbrError, StorageError, storage_fault
 
+_DEEPEST = 64
+"""Levels of a JSON artefact; what this package writes has fewer than ten."""
+
+T = TypeVar("T")
+
+
+def inside(root: Path, name: str) -> Path:
+    """The file below `root` that a table, a sidecar or a page names.
+
+    Such names come with results, which may be somebody else's.
+
+    Raises
+    ------
+    ReceiptError
+        A name that is absolute, goes up by ``..``, or goes through a link out of the folder.
+    """
+    parts = PurePosixPath(name)
+    if not name or parts.is_absolute() or ".." in parts.parts:
+        raise ReceiptError(f"{root}: lists the file {name!r}, which is not inside this folder")
+    path = root / name
+    steps = [path, *path.parents[: len(parts.parts) - 1]]
+    if any(step.is_symlink() for step in steps) and not path.resolve().is_relative_to(
+        root.resolve()
+    ):
+        raise ReceiptError(f"{path}: is a link that leads out of {root}")
+    return path
+
+
+def links_in(folder: Path) -> Iterator[Path]:
+    """Symbolic links below a folder, which itself may be one."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:  # not there, or not to be looked into: nothing is read or written there either
+        return
+    for entry in entries:
+        if entry.is_symlink():
+            yield Path(entry.path)
+        elif entry.is_dir(follow_symlinks=False):
+            yield from links_in(Path(entry.path))
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, same suffixes, renamed onto it when the block ends well."""
+    """A temporary path beside `path`, same suffixes, renamed onto it when the block ends well.
+
+    A link under either name is replaced, not followed.
+    """
     path = Path(path)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
         yield temporary
         os.replace(temporary, path)
     except Exception as error:
@@ -44,14 +91,56 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON that this package wrote; ReceiptError naming the file when it is damaged."""
+def parse_json(text: str) -> Any:
+    """A JSON value of at most `_DEEPEST` levels; ValueError for anything else."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(text)
+    except RecursionError:
+        value = None
+    else:
+        if _is_shallow(value, _DEEPEST):
+            return value
+    raise ValueError(f"nested more than {_DEEPEST} levels deep")
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    parts = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_shallow(part, levels - 1) for part in parts)
+
+
+def read_json(path: Path, kind: type[T] = dict[str, Any]) -> T:
+    """Read JSON that this package wrote.
+
+    Parameters
+    ----------
+    kind : what it must be, as pydantic checks it.
+
+    Raises
+    ------
+    ReceiptError
+        No such file; not JSON, nested too deeply, or not of that kind.
+    """
+    try:
+        value = parse_json(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ReceiptError(f"{path}: no such file") from None
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ReceiptError(f"{path}: not readable as JSON: {error}") from None
+    try:
+        return _adapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(key) for key in first["loc"])
+        raise ReceiptError(
+            f"{path}: damaged{f': {where}' if where else ''}: {first['msg']}"
+        ) from None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind)
 
 
 def check_is_file(path: Path, error: type[SbrError] = ImageError, where: str = "") -> None:

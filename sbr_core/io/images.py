@@ -13,6 +13,7 @@ from sbr_core.errors import ImageError
 from sbr_core.io.blocks import BlockMeans, Picture, check_memory, over_background
 from sbr_core.io.channels import RGB, Channels
 from sbr_core.io.files import atomic_path, check_is_file
+from sbr_core.io.pictures import open_picture
 from sbr_core.io.tiff import MissingCodec, find_plane, is_tiff, read_tiff
 
 _SAMPLES_AT_ONCE = 1 << 23
@@ -114,10 +115,7 @@ def _pillow_samples(
     ----------
     coarsest : of a JPEG every 2nd, 4th or 8th pixel is made as it is decoded, where that serves.
     """
-    from PIL import Image
-
-    Image.MAX_IMAGE_PIXELS = None  # a slide is larger than Pillow's guard for the web allows
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         columns, rows = image.size
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a camera's preview
             raise ImageError(f"{path}: expected one 2D plane, found {image.n_frames} frames")
@@ -302,10 +300,7 @@ def image_shape(path: Path, channel: str | None = None) -> tuple[int, int]:
             with tifffile.TiffFile(path, _multifile=False) as tiff:
                 page = find_plane(path, tiff, channel).series.keyframe
                 return page.imagelength, page.imagewidth
-        from PIL import Image
-
-        Image.MAX_IMAGE_PIXELS = None
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             _chosen_colour(path, channel, image.mode[0] == "P" or len(image.getbands()) > 2)
             return image.height, image.width
 

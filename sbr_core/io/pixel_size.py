@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 from sbr_core.errors import ImageError
 from sbr_core.io.files import check_is_file
+from sbr_core.io.pictures import open_picture
 from sbr_core.io.tiff import is_tiff
 
 _MM = {
@@ -145,10 +146,7 @@ def _of_ome(xml: str) -> PixelSize | None:
 
 
 def _of_picture(path: Path) -> PixelSize | None:
-    from PIL import Image
-
-    Image.MAX_IMAGE_PIXELS = None
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         dpi = image.info.get("dpi")
         format_name = image.format
     if not dpi:

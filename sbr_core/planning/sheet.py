@@ -12,7 +12,8 @@ from typing import Any
 
 from sbr_core.artifacts import names
 from sbr_core.config import Config, DemoOptions
-from sbr_core.errors import ManifestError, SbrError
+from sbr_core.errors import ManifestError, SbrError, StorageError
+from sbr_core.io.files import links_in
 from sbr_core.io.manifests import (
     SIMULATED,
     BrainRow,
@@ -173,9 +174,13 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
     ManifestError
         A file that the sheet or the manifest names is missing, a row is faulty, a landmark is of
         no section, or a method learns from labels where there are none.
+    StorageError
+        A link among the brain's results.
     """
     row = sheet[name]
     where = f"{config.brains}: brain '{name}'"
+    for folder in (name, name + SIMULATED, f".checkpoints/{name}"):
+        refuse_links(Path(config.results, folder))
     for column in ("mri", "mri_mask", "mri_labels", "landmarks"):
         path = getattr(row, column)
         if path and not Path(path).is_file() and Path(path).parent != DEMO_DIR:
@@ -208,6 +213,19 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
             " prealigned brain, in its manifest"
         )
     return brain
+
+
+def refuse_links(folder: Path) -> None:
+    """StorageError where a folder of results is a link or contains one.
+
+    A job would write through it, to wherever whoever made these results wants.
+    """
+    link = folder if folder.is_symlink() else next(links_in(folder), None)
+    if link is not None:
+        raise StorageError(
+            f"{link}: is a link, and results may contain none: jobs write there; put what it leads"
+            " to in its place, or remove it (the folder of all results itself may be a link)"
+        )
 
 
 def in_chunks(

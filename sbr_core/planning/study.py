@@ -15,7 +15,7 @@ from sbr_core.config import Config, resolve
 from sbr_core.errors import SbrError
 from sbr_core.io.manifests import read_brains
 from sbr_core.methods import LABEL_METHODS, METHODS, TRAINED_METHODS
-from sbr_core.planning.sheet import Brain, Demo, brains_of, demo_of, simulated_brain
+from sbr_core.planning.sheet import Brain, Demo, brains_of, demo_of, refuse_links, simulated_brain
 
 logger = logging.getLogger(__name__)
 
@@ -220,6 +220,8 @@ def read_study(values: dict[str, Any], presets: Path) -> Study:
         The configuration or the sheet is faulty, or no brain of it can be used.
     """
     config = resolve(values, presets)
+    for shared in ("logs", "benchmarks"):
+        refuse_links(Path(config.results, shared))
     sheet = read_brains(Path(config.brains))
     demo = demo_of(sheet, config.demo)
     brains, faults = brains_of(sheet, config, demo)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from sbr_core import geometry
 from sbr_core.artifacts import names
@@ -23,7 +24,7 @@ from sbr_core.io.transforms import PlaneField, read_section_transform
 from sbr_core.io.volumes import Volume, read_cuts, read_plane, read_volume
 from sbr_core.report import pictures
 from sbr_core.report.measures import SIMULATED_STATISTICS, Measured, on_simulated_pairs
-from sbr_core.report.page import comparison_of, jpeg, number, png_uri, simulated_from
+from sbr_core.report.page import comparison_of, jpeg, number, png_uri, read_png, simulated_from
 
 if TYPE_CHECKING:
     from sbr_core.config import ReportOptions
@@ -52,6 +53,13 @@ _DEFORMATIONS = {
     "inverse_p99_px": np.max,
 }
 """Columns of the table of deformations, and how the sections of a method are summed up."""
+
+
+class _Evaluation(BaseModel):
+    """What the page shows of what `evaluate` wrote."""
+
+    labels_left_out: dict[str, str] = {}
+
 
 Rows = Mapping[str, Mapping[str, Row]]
 """Method -> section -> its row; sections that failed are no `Inferred`."""
@@ -148,7 +156,7 @@ def _alarms(rows: Rows, results_dir: Path) -> list[str]:
         for message, sections in warned.items()
     ]
     if (evaluation := results_dir / "evaluation" / names.EVALUATION).is_file():
-        left_out = read_json(evaluation).get("labels_left_out", {})
+        left_out = read_json(evaluation, _Evaluation).labels_left_out
         alarms += [f"section {s}: its labels were left out: {why}" for s, why in left_out.items()]
     for method, of_method in rows.items():
         for section, row in _inferred(of_method).items():
@@ -186,17 +194,15 @@ def _alignment(folder: Path) -> dict[str, Any] | None:
     picture = folder / names.OVERVIEW
     if not facts and not picture.is_file():
         return None
-    return {"facts": facts, "uri": png_uri(picture) if picture.is_file() else ""}
+    return {"facts": facts, "uri": png_uri(folder, names.OVERVIEW) if picture.is_file() else ""}
 
 
 def _doctor(folder: Path, options: ReportOptions) -> dict[str, Any] | None:
     """The findings of `doctor`, and its contact sheet."""
     if not (folder / names.FINDINGS).is_file():
         return None
-    from PIL import Image
-
-    with Image.open(folder / names.CONTACT_SHEET) as picture:
-        sheet = jpeg(np.asarray(picture.convert("RGB")), "all sections", options.jpeg_quality)
+    picture = read_png(folder, names.CONTACT_SHEET).convert("RGB")
+    sheet = jpeg(np.asarray(picture), "all sections", options.jpeg_quality)
     return {"findings": read_tsv(folder / names.FINDINGS)[1], "sheet": sheet}
 
 
@@ -212,7 +218,7 @@ def _suspects(doctor: Mapping[str, Any] | None) -> list[str]:
 def _losses(folders: Mapping[str, Path]) -> list[dict[str, str]]:
     """The loss curves that there are, by the name of what was trained."""
     return [
-        {"title": title, "uri": png_uri(folder / names.LOSS_PLOT)}
+        {"title": title, "uri": png_uri(folder, names.LOSS_PLOT)}
         for title, folder in folders.items()
         if (folder / names.LOSS_PLOT).is_file()
     ]

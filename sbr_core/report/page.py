@@ -7,13 +7,19 @@ import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import BaseModel
 
-from sbr_core.io.files import read_json, write_text
+from sbr_core.errors import ReceiptError
+from sbr_core.io.files import check_is_file, inside, read_json, write_text
 from sbr_core.io.manifests import SIMULATED
+from sbr_core.io.pictures import open_picture
 from sbr_core.io.provenance import versions
+
+if TYPE_CHECKING:
+    from PIL.PngImagePlugin import PngImageFile
 
 COMPARISON = "comparison.json"
 """The part of a comparison that pages show, which `compare` writes beside its tables."""
@@ -48,9 +54,30 @@ def number(value: float | None) -> str:
     return f"{value:#.3g}" if abs(value) < 99.95 else f"{value:.0f}"
 
 
-def png_uri(path: Path) -> str:
-    """A PNG file as an address that holds it."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+def read_png(root: Path, name: str) -> PngImageFile:
+    """A PNG inside a folder of results, which may be somebody else's, in memory.
+
+    Raises
+    ------
+    ReceiptError
+        Missing, outside the folder, or no PNG, whole and undamaged.
+    """
+    path = inside(root, name)
+    check_is_file(path, ReceiptError)
+    try:
+        with open_picture(path, ("PNG",)) as picture:
+            picture.verify()  # every checksum; nothing can be read after it
+        with open_picture(path, ("PNG",)) as picture:
+            picture.load()
+            return picture
+    except Exception as error:  # decoders raise whatever they like
+        raise ReceiptError(f"{path}: not readable as PNG: {error}") from None
+
+
+def png_uri(root: Path, name: str) -> str:
+    """A PNG file as an address that holds it; raises as `read_png`."""
+    read_png(root, name)
+    return "data:image/png;base64," + base64.b64encode((root / name).read_bytes()).decode("ascii")
 
 
 def jpeg(picture: np.ndarray, caption: str, quality: int) -> dict[str, Any]:
@@ -67,22 +94,36 @@ def jpeg(picture: np.ndarray, caption: str, quality: int) -> dict[str, Any]:
     }
 
 
+class _Figure(BaseModel):
+    title: str
+    file: str
+    caption: str
+
+
+class _Comparison(BaseModel):
+    """What `compare` writes for pages to show."""
+
+    methods: list[str]
+    lines: list[dict[str, Any]]
+    tests: list[dict[str, Any]]
+    figures: list[_Figure]
+    notes: list[str]
+    alpha: float
+
+
 def comparison_of(folder: Path) -> Mapping[str, Any] | None:
     """A comparison with its figures inside, for a page to show; None if there is none."""
     if not (folder / COMPARISON).is_file():
         return None
-    comparison = read_json(folder / COMPARISON)
-    figures = [figure | _on_screen(folder / figure["file"]) for figure in comparison["figures"]]
+    comparison = read_json(folder / COMPARISON, _Comparison).model_dump()
+    figures = [figure | _on_screen(folder, figure["file"]) for figure in comparison["figures"]]
     return comparison | {"figures": figures}
 
 
-def _on_screen(figure: Path) -> dict[str, Any]:
+def _on_screen(folder: Path, figure: str) -> dict[str, Any]:
     """A figure inside the page, and how wide it is shown."""
-    from PIL import Image
-
-    with Image.open(figure) as picture:
-        width = round(picture.width * _SCREEN_DPI / PRINT_DPI)
-    return {"uri": png_uri(figure), "width": width}
+    width = round(read_png(folder, figure).width * _SCREEN_DPI / PRINT_DPI)
+    return {"uri": png_uri(folder, figure), "width": width}
 
 
 def simulated_from(brain: str, results_dir: Path) -> dict[str, Any] | None:
@@ -90,5 +131,9 @@ def simulated_from(brain: str, results_dir: Path) -> dict[str, Any] | None:
     if not brain.endswith(SIMULATED):
         return None
     truth = results_dir / "data" / "truth.json"
-    moved_mm = read_json(truth)["in_plane_mm_of_linear"] if truth.is_file() else None
+    moved_mm = read_json(truth, _Truth).in_plane_mm_of_linear if truth.is_file() else None
     return {"source": brain.removesuffix(SIMULATED), "moved_mm": number(moved_mm)}
+
+
+class _Truth(BaseModel):
+    in_plane_mm_of_linear: float | None

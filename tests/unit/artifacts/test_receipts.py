@@ -30,7 +30,7 @@ class Toy:
         self.done.append(name)
         if word == "bad":
             raise ImageError(f"{name}: cannot\nbe used")
-        path = self.out / "sections" / f"{name}_word.txt"
+        path = self.out / "sections" / f"{name}_image.nii.gz"
         write_text(path, word)
         return SectionResult(Word(section=name, position_mm=1.5, length=len(word)), [path])
 
@@ -60,7 +60,7 @@ def test_the_receipt_lists_sections_files_and_columns(toy):
     rows = read_rows(toy.receipt, Word)
     assert [r.section for r in rows] == ["001", "002", "003"]  # ids stay text
     assert [r.length for r in rows] == [3, 3, 5]
-    assert rows[2].file("_word.txt").read_text() == "three"
+    assert rows[2].file("_image.nii.gz").read_text() == "three"
 
 
 def test_nothing_changed_nothing_done_even_when_the_receipt_was_deleted(toy):
@@ -76,10 +76,10 @@ def test_only_changed_deleted_or_damaged_sections_are_done_again(toy):
     toy.run(WORDS)
     toy.run(WORDS | {"002": "zwei"})
     assert toy.done == ["002"]
-    (toy.out / "sections" / "001_word.txt").unlink()
+    (toy.out / "sections" / "001_image.nii.gz").unlink()
     toy.run(WORDS | {"002": "zwei"})
     assert toy.done == ["001"]
-    (toy.out / "sections" / "003_word.txt").write_text("tampered")
+    (toy.out / "sections" / "003_image.nii.gz").write_text("tampered")
     (toy.out / "sections" / "002.json").write_text("{")
     words = {n: (n, w) for n, w in (WORDS | {"002": "zwei"}).items()}
     assert unfinished(words, out_dir=toy.out, fingerprint=lambda i: i[1]) == ["002", "003"]
@@ -92,7 +92,7 @@ def test_a_failed_section_is_reported_left_out_and_tried_again(toy, caplog):
     toy.run(WORDS)
     toy.run(WORDS | {"002": "bad"})
     assert "section 002 FAILED: 002: cannot be used" in caplog.text
-    assert not (toy.out / "sections" / "002_word.txt").exists()
+    assert not (toy.out / "sections" / "002_image.nii.gz").exists()
     assert [r.section for r in read_rows(toy.receipt, Word)] == ["001", "003"]
     failed = read_rows(toy.receipt, Word, only_ok=False)[1]
     assert (failed.status, failed.message, failed.files) == ("failed", "002: cannot be used", {})
@@ -128,7 +128,7 @@ def test_sections_that_left_are_swept_but_not_those_of_another_chunk(toy):
     toy.run({"101": "x"}, receipt=toy.out / "chunks" / "001.tsv")
     toy.run({"001": "one"})
     left = {f.name for f in (toy.out / "sections").iterdir()}
-    assert left == {"001.json", "001_word.txt", "101.json", "101_word.txt"}
+    assert left == {"001.json", "001_image.nii.gz", "101.json", "101_image.nii.gz"}
 
 
 def test_the_sidecar_contains_what_made_it(toy):
@@ -137,3 +137,35 @@ def test_the_sidecar_contains_what_made_it(toy):
     assert (sidecar["stage"], sidecar["chunk"]) == ("toy", "000")
     assert sidecar["row"]["fingerprint"] == "one"
     assert "sbr_core" in sidecar["versions"]
+
+
+@pytest.mark.parametrize("listed", ["{elsewhere}", "../../kept.txt", "link/kept.txt", "kept.txt"])
+def test_the_sweep_removes_nothing_but_the_section_s_own_files(toy, listed):
+    """Whatever a sidecar of somebody else's lists."""
+    toy.run(WORDS)
+    others = [folder / "kept.txt" for folder in (toy.out, *toy.out.parents[:2])]
+    for path in others:
+        path.write_text("kept")
+    (toy.out / "link").symlink_to(toy.out.parent)
+    sidecar = toy.out / "sections" / "001.json"
+    content = json.loads(sidecar.read_text())
+    name = listed.format(elsewhere=toy.out.parent / "kept.txt")
+    content["row"]["files"] |= {name: "0", "sections/003_image.nii.gz": "0"}
+    sidecar.write_text(json.dumps(content))
+    toy.run({"003": "three"})
+    assert all(path.is_file() for path in others)
+    assert (toy.out / "sections" / "003_image.nii.gz").is_file()
+    assert not (toy.out / "sections" / "001_image.nii.gz").exists()
+    assert not sidecar.exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["5", "[]", "[" * 9999, '{"row": {}}', '{"chunk": "000", "row": {"files": 1}}', '"']
+)
+def test_a_section_with_a_damaged_sidecar_is_done_again(toy, text):
+    toy.run(WORDS)
+    (toy.out / "sections" / "002.json").write_text(text)
+    toy.run(WORDS)
+    assert toy.done == ["002"]
+    (toy.out / "sections" / "002.json").write_text(text)
+    toy.run({"001": "one"})  # swept, where it can be read

@@ -194,3 +194,23 @@ def test_what_the_global_fit_leaves_comes_back_as_it_was(tmp_path):
     assert read_plane_grid(tmp_path / "a.json") == (GRID, 16.0)
     write_text(tmp_path / "old.json", '{"rows": 3, "columns": 4, "spacing_mm": 0.1}')
     assert read_plane_grid(tmp_path / "old.json") == (GRID, 1.0)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../../kept.txt", "out/kept.txt"])
+def test_a_table_lists_nothing_outside_its_folder(tmp_path, name):
+    """It may be somebody else's."""
+    folder = tmp_path / "results" / "stage"
+    folder.mkdir(parents=True)
+    (folder / "out").symlink_to(tmp_path)
+    (tmp_path / "kept.txt").write_text("kept")
+    write_rows(folder / "sections.tsv", [Row(section="001", files={name: "0"})])
+    for verify in (True, False):
+        with pytest.raises(ReceiptError, match="is not inside this folder|leads out of"):
+            read_rows(folder / "sections.tsv", Row, verify=verify)
+
+
+@pytest.mark.parametrize("cell", ["5", "[]", '["a"]', '{"a": 1}', "[" * 9999, "{"])
+def test_a_damaged_column_of_files_is_told_in_one_line(tmp_path, cell):
+    write_tsv(tmp_path / "sections.tsv", [{"section": "001", "status": "ok", "files": cell}])
+    with pytest.raises(ReceiptError, match="sections.tsv: section '001': "):
+        read_rows(tmp_path / "sections.tsv", Row)

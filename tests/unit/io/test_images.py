@@ -154,3 +154,15 @@ def test_grey_levels_are_no_colours(tmp_path):
     write_png(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
     with pytest.raises(ImageError, match="a.png: expected 8-bit colours"):
         read_colours(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("read", [read_section, read_labels, image_shape])
+def test_a_program_under_a_picture_s_name_is_not_run(tmp_path, read, monkeypatch):
+    """PostScript, which Pillow knows by its content and gives to an interpreter."""
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("was run"))
+    head = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+    (tmp_path / "s.png").write_text(head + "{} loop\n%%EOF\n")
+    with pytest.raises(ImageError, match="not readable as an image"):
+        read(tmp_path / "s.png")

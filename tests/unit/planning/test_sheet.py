@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sbr_core.config import DemoOptions
-from sbr_core.errors import ManifestError
+from sbr_core.errors import ManifestError, StorageError
 from sbr_core.io.manifests import BrainRow
 from sbr_core.planning.sheet import demo_of, weights_donor, weights_start
 
@@ -157,3 +157,36 @@ def test_the_demo_is_planned_before_it_is_made(study_of, tmp_path, monkeypatch):
     study = study_of(row, demo={"n_sections": 8})
     sections = study.brains["demo"].sections
     assert [Path(section.image).parent.parent for section in sections] == [Path("data/demo")] * 8
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        *("results/one/logs/prepare/1of1.log", "results/one/prepare/chunks/1of1.rows.json"),
+        *(
+            "results/one/sbr",
+            "results/one",
+            "results/.checkpoints/one/sbr",
+            "results/one-simulated",
+        ),
+    ],
+)
+def test_a_link_among_a_brain_s_results_leaves_that_brain_out(add_brain, study_of, tmp_path, link):
+    rows = add_brain("one"), add_brain("two")
+    Path(link).parent.mkdir(parents=True, exist_ok=True)
+    Path(link).symlink_to(tmp_path / "elsewhere")
+    study = study_of(*rows)
+    assert list(study.faults) == ["one"] and study.of_sheet == ["two"]
+    assert study.faults["one"].startswith(f"{link}: is a link")
+
+
+def test_a_link_where_all_brains_write_stops_and_one_to_all_results_does_not(
+    add_brain, study_of, tmp_path
+):
+    row = add_brain("one")
+    (tmp_path / "disk" / "one").mkdir(parents=True)
+    Path("results").symlink_to(tmp_path / "disk")
+    assert study_of(row).of_sheet == ["one"]
+    (tmp_path / "disk" / "logs").symlink_to(tmp_path)
+    with pytest.raises(StorageError, match="results/logs: is a link"):
+        study_of(row)

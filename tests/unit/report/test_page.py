@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sbr_core.errors import ReceiptError
 from sbr_core.io.files import write_json
 from sbr_core.io.images import write_png
 from sbr_core.report.page import comparison_of, jpeg, number, simulated_from
+
+COMPARISON = {"methods": [], "lines": [], "tests": [], "notes": [], "alpha": 0.05}
 
 
 def test_numbers_have_three_digits_and_counts_are_whole():
@@ -34,13 +37,33 @@ def test_a_comparison_s_figures_are_shown_at_the_size_of_the_page_s_letters(tmp_
     assert comparison_of(tmp_path) is None
     write_png(tmp_path / "figures" / "box.png", np.zeros((10, 250), np.uint8))
     figure = {"title": "", "file": "figures/box.png", "caption": "boxes"}
-    write_json(tmp_path / "comparison.json", {"figures": [figure], "alpha": 0.05})
+    write_json(tmp_path / "comparison.json", COMPARISON | {"figures": [figure]})
     comparison = comparison_of(tmp_path)
     assert comparison["alpha"] == 0.05
     (shown,) = comparison["figures"]
     # drawn at 250 dots an inch, shown at 165
     assert shown["width"] == 165 and shown["uri"].startswith("data:image/png;base64,")
     assert shown["caption"] == "boxes"
+
+
+@pytest.mark.parametrize("file", ["../secret.png", "{out}", "figures/key.png", "figures/link.png"])
+def test_a_comparison_shows_nothing_but_pngs_of_its_own_folder(tmp_path, file):
+    write_png(tmp_path / "secret.png", np.zeros((10, 250), np.uint8))
+    folder = tmp_path / "compare"
+    (folder / "figures").mkdir(parents=True)
+    (folder / "figures" / "key.png").write_text("-----BEGIN OPENSSH PRIVATE KEY-----")
+    (folder / "figures" / "link.png").symlink_to(tmp_path / "secret.png")
+    figure = {"title": "", "file": file.format(out=tmp_path / "secret.png"), "caption": ""}
+    write_json(folder / "comparison.json", COMPARISON | {"figures": [figure]})
+    with pytest.raises(ReceiptError, match="not inside this folder|not readable as PNG|a link"):
+        comparison_of(folder)
+
+
+@pytest.mark.parametrize("text", ["5", "[" * 9999, '{"figures": 1}', '{"methods": {}}', "{"])
+def test_a_damaged_comparison_is_told_in_one_line(tmp_path, text):
+    (tmp_path / "comparison.json").write_text(text)
+    with pytest.raises(ReceiptError, match="comparison.json: (damaged|not readable)"):
+        comparison_of(tmp_path)
 
 
 @pytest.mark.parametrize(("moved", "text"), [(2.5, "2.50"), (None, "–")])
