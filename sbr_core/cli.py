@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import os
 import shlex
 import signal
@@ -191,10 +190,7 @@ def options_of(name: str, arguments: dict[str, Any]) -> Any:
     if text is None:
         values = {}
     elif text.lstrip().startswith("{"):
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"--options: not readable as JSON: {error}") from None
+        values = config.load_json(text, "--options")
     else:
         values = config.load_yaml(Path(text))  # JSON is YAML too
     return config.parse_options(model, values, section)

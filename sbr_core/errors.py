@@ -24,19 +24,27 @@ _STORAGE = {
 """Faults of the place a file is written to, not of the program."""
 _LEAST_FREE_BYTES = 1 << 16
 """With less free, 64 KiB, a disk is full: a write that fails leaves a little less than it needs."""
+_LONGEST = 1500
+"""Characters of the one line of a fault. What a damaged file contains may be repeated in it, and a
+longer one is read by nobody."""
 
 
 class SbrError(Exception):
     """A fault in what the user gave: a file, a row, a key, a value.
 
     The message is one line that names the file, the row or the key, what was found and what
-    was expected. The command line prints it without a traceback and exits with code 2.
+    was expected. The command line prints it without a traceback and exits with code 2. Of what is
+    longer than a reader would follow the middle is left out, and characters that a terminal would
+    not show, or would obey, are written as escapes.
     """
 
     exit_code = 2
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(str(message).split()))
+        line = " ".join(str(message).split())
+        if len(line) > _LONGEST:
+            line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
 
 
 class ConfigError(SbrError):

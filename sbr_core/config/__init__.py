@@ -47,6 +47,7 @@ from sbr_core.config.training import (
     TrainOptions,
     as_finetuning,
 )
+from sbr_core.config.values import load_json, load_yaml
 from sbr_core.config.whole import (
     UNLIMITED_STEPS,
     Config,
@@ -54,7 +55,6 @@ from sbr_core.config.whole import (
     canonical_json,
     has_card,
     inherited_keys,
-    load_yaml,
     merged,
     parse_options,
     resolve,

@@ -13,6 +13,7 @@ from sbr_core.config import stages, training
 from sbr_core.config.base import Count, Options
 from sbr_core.config.stages import MethodName
 from sbr_core.config.training import PairOptions, RegistrarSource
+from sbr_core.config.values import check_values, load_yaml
 from sbr_core.errors import ConfigError
 from sbr_core.methods import METHODS, SHARED_REGISTRAR_METHODS, WITH_OPTIONS, Inheritance, imported
 
@@ -183,21 +184,8 @@ def parse_options(model: type[Options], values: dict[str, Any], where: str) -> A
             raise ConfigError(f"config: unknown key '{key}'") from None
         found = json.dumps(first.get("input"), default=str)
         raise ConfigError(f"config: {key}: {first['msg']}, found {found[:80]}") from None
-
-
-def load_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping; ConfigError with the file and line when it is none."""
-    import yaml
-
-    try:
-        value = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {error}") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected keys and values, found {type(value).__name__}")
-    return value
+    except (RecursionError, OverflowError, ValueError) as error:
+        raise ConfigError(f"config: {where or 'its values'}: {error}") from None
 
 
 def resolve(values: dict[str, Any], presets_dir: Path) -> Config:
@@ -210,6 +198,7 @@ def resolve(values: dict[str, Any], presets_dir: Path) -> Config:
     values : what the user wrote, command line included. ``preset`` is a name in `presets_dir`
         or a path that ends in ``.yaml``.
     """
+    check_values(values)
     preset = values.get("preset", Config.model_fields["preset"].default)
     if not isinstance(preset, str):
         raise ConfigError(f"config: preset: expected a name or a .yaml path, found {preset!r}")

@@ -327,3 +327,62 @@ def test_conda_environments_have_the_pinned_versions(repository, environment, to
 def test_requirements_come_from_nowhere_in_particular(repository):
     lines = (repository / "requirements.txt").read_text().splitlines()
     assert all(re.fullmatch(r"#.*|[\w.-]+==[\w.]+", line) for line in lines)
+
+
+BOMB = "a: &a [x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+    for before, name in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BOMB, "stands for more than 100000 values"),
+        ("a: &a {x: 1}\nb: &b {<<: [*a, *a]}\n" + "c: &c [*c]\n", "stands for more than"),
+        ("{" * 5000, "nested more than 32 levels"),
+        (
+            "a0: &a0 []\n" + "".join(f"a{i + 1}: &a{i + 1} [*a{i}]\n" for i in range(40)),
+            "nested more than 32",
+        ),
+        ("a: 2001-99-99\n", "month must be in"),
+        ("a: !!timestamp x\n", "not what its tag says"),
+        ("a: " + "9" * 5000, "digits"),
+        ("a: " + "x" * (1 << 20), "larger than 1 MiB"),
+        ("a: !!python/name:os.system\n", "could not determine a constructor"),
+    ],
+)
+def test_yaml_that_stands_for_more_than_it_says_is_refused(tmp_path, text, words):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=words) as refused:
+        config.load_yaml(tmp_path / "a.yaml")
+    assert str(tmp_path / "a.yaml") in str(refused.value)
+
+
+def test_yaml_with_aliases_and_merges_is_read_as_it_is_meant(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}\nd: [*a, *a]\n")
+    read = config.load_yaml(tmp_path / "a.yaml")
+    assert read == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}, "d": [{"x": 1}] * 2}
+
+
+def test_values_that_snakemake_read_are_bounded_too(repository):
+    value = ["x"] * 9
+    for _ in range(9):
+        value = [value] * 9
+    circle = {}
+    circle["prepare"] = circle
+    for values in ({"a": value}, circle):
+        with pytest.raises(ConfigError, match="stands for more than"):
+            config.resolve(values, repository / "config" / "presets")
+
+
+@pytest.mark.parametrize("text", ['{"a": ' * 99999, '{"a": ' * 40 + "1" + "}" * 40, '{"a": 1'])
+def test_options_nested_or_cut_are_refused(text):
+    with pytest.raises(ConfigError, match=r"--options: (nested|not readable)"):
+        config.load_json(text, "--options")
+
+
+def test_a_fault_is_one_line_of_what_can_be_shown():
+    message = str(ConfigError(f"a.yaml: found {'x' * 9999}\n\x1b[2J\udc80 end"))
+    assert len(message) < 1600 and message.isprintable()
+    assert message.startswith("a.yaml: found") and message.endswith(r"\x1b[2J\udc80 end")
