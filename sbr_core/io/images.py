@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,19 @@ _BYTES_PER_BYTE = {"PNG": 8 * 1100, "JPEG": 600}
 """Format -> what one byte of the file can stand for at most, and a little more, so that a damaged
 header is not given memory. PNG, samples: deflate makes up to 1032 bytes of one, each of up to 8
 samples. JPEG, pixels: a bit for each block of 64."""
+_AS_STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: np.fliplr,
+    3: lambda turned: np.rot90(turned, 2),
+    4: np.flipud,
+    5: lambda turned: np.swapaxes(turned, 0, 1),
+    6: np.rot90,
+    7: lambda turned: np.swapaxes(np.rot90(turned, 2), 0, 1),
+    8: lambda turned: np.rot90(turned, -1),
+}
+"""Orientation (TIFF 6.0, tag 274) -> what makes the pixels as they are stored of those that are
+upright."""
+_LYING = (5, 6, 7, 8)
+"""Orientations in which rows and columns are exchanged."""
 
 
 def _read(path: Path, keep_palette: bool) -> np.ndarray:
@@ -115,6 +128,8 @@ def _pillow_samples(
     ----------
     coarsest : of a JPEG every 2nd, 4th or 8th pixel is made as it is decoded, where that serves.
     """
+    from PIL import ExifTags
+
     with open_picture(path) as image:
         columns, rows = image.size
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a camera's preview
@@ -126,6 +141,8 @@ def _pillow_samples(
                 f"{path}: not readable as an image: claims {columns} x {rows} pixels, which"
                 f" {path.stat().st_size} bytes cannot hold"
             )
+        # of all formats, Pillow undoes the turn that is stated in a TIFF when it decodes it
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) if image.format == "TIFF" else 1
         if image.format == "JPEG" and coarsest >= 2:
             image.draft(None, tuple(max(1, int(n / coarsest)) for n in image.size))
         # `draft` left fewer; as bytes, and as what is made of them, once as read and once as signal
@@ -137,7 +154,8 @@ def _pillow_samples(
             image = image.convert("RGBA" if clear else "RGB")
         elif image.mode in ("1", "CMYK", "YCbCr", "LAB", "HSV"):
             image = image.convert("L" if image.mode == "1" else "RGB")
-        return np.asarray(image), (rows, columns)
+        stored = _AS_STORED.get(turned, np.asarray)(np.asarray(image))
+        return stored, (columns, rows) if turned in _LYING else (rows, columns)
 
 
 def read_reduced(path: Path, coarsest: float, channel: str | None = None) -> Picture:

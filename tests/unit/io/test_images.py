@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from sbr_core.errors import ImageError
 from sbr_core.io.images import (
     image_shape,
     read_colours,
     read_labels,
+    read_picture,
+    read_reduced,
     read_section,
     write_png,
 )
@@ -166,3 +168,41 @@ def test_a_program_under_a_picture_s_name_is_not_run(tmp_path, read, monkeypatch
     (tmp_path / "s.png").write_text(head + "{} loop\n%%EOF\n")
     with pytest.raises(ImageError, match="not readable as an image"):
         read(tmp_path / "s.png")
+
+
+def _with_orientation(path, image, orientation, compression):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[274] = orientation
+    image.save(path, compression=compression, tiffinfo=tags)
+    return path
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("extra", [True, False])
+def test_the_turn_stated_in_a_tiff_does_not_count_for_either_decoder(
+    tmp_path, monkeypatch, orientation, extra
+):
+    if not extra:  # then Pillow decodes LZW in its stead
+        monkeypatch.setitem(__import__("sys").modules, "imagecodecs", None)
+        monkeypatch.setattr(tifffile.tifffile, "imagecodecs", __import__("tifffile._imagecodecs"))
+    else:
+        pytest.importorskip("imagecodecs", reason="the extra wsi is not installed")
+    colours = np.stack([GREY, GREY.T.reshape(GREY.shape), 255 - GREY], -1)
+    palette = Image.fromarray(GREY).convert("P")
+    for name, image, compression in (
+        ("raw", Image.fromarray(GREY), None),
+        ("lzw", Image.fromarray(GREY), "tiff_lzw"),
+        ("deflated", Image.fromarray(GREY.astype(np.uint16)), "tiff_adobe_deflate"),
+        ("palette", palette, "tiff_lzw"),
+    ):
+        path = _with_orientation(tmp_path / f"{name}.tif", image, orientation, compression)
+        assert image_shape(path) == GREY.shape
+        np.testing.assert_array_equal(read_labels(path, GREY.shape), GREY)
+    path = _with_orientation(
+        tmp_path / "rgb.tif", Image.fromarray(colours), orientation, "tiff_lzw"
+    )
+    np.testing.assert_allclose(read_picture(path), colours / 255, atol=1e-6)
+    np.testing.assert_array_equal(read_colours(path), colours)
+    coarse = read_reduced(path, 2.0)
+    assert coarse.file_shape == GREY.shape
+    np.testing.assert_allclose(coarse.pixels[0, 0], colours[:2, :2].mean((0, 1)) / 255, atol=1e-6)
