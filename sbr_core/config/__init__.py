@@ -5,7 +5,7 @@ tables of ``config/README.md`` are made from them (``make schema``), and unknown
 by name. This package imports no torch, so that planning a workflow stays fast.
 """
 
-from sbr_core.config.base import IntensityOptions, Options
+from sbr_core.config.base import PLACEHOLDER, IntensityOptions, Options
 from sbr_core.config.stages import (
     AlignOptions,
     AlignSectionsOptions,

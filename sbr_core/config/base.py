@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -12,6 +13,18 @@ Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
+
+PLACEHOLDER = re.compile(r"\{[^}]*\}|<[^>]*>")
+"""What Snakemake takes for a wildcard or the name of a folder, wherever it stands in a path."""
+
+
+def _without_placeholder(value: str) -> str:
+    if found := re.search(r"[{}<>]", value):
+        raise ValueError(f"expected a folder without {{, }}, < or >, found {found[0]!r} in it")
+    return value
+
+
+FolderName = Annotated[str, AfterValidator(_without_placeholder)]
 
 
 def _odd(value: int) -> int:

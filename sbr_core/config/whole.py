@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, create_model
 
 from sbr_core.config import stages, training
-from sbr_core.config.base import Count, Options
+from sbr_core.config.base import Count, FolderName, Options
 from sbr_core.config.stages import MethodName
 from sbr_core.config.training import PairOptions, RegistrarSource
 from sbr_core.config.values import check_values, load_yaml
@@ -37,7 +37,7 @@ class GeneralOptions(Options):
         description="`demo`, `quick`, `cpu`, `paper`, or the path of a `.yaml` file of your own.",
     )
     brains: str = Field("config/brains.tsv", description="The sheet of brains, tab-separated.")
-    results: str = Field("results", description="Folder of all results.")
+    results: FolderName = Field("results", description="Folder of all results.")
     methods: tuple[MethodName, ...] = Field(
         ("linear", "sbr"),
         description=(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sbr_core.artifacts import names
-from sbr_core.config import Config, DemoOptions
+from sbr_core.config import PLACEHOLDER, Config, DemoOptions
 from sbr_core.errors import ManifestError, SbrError, StorageError
 from sbr_core.io.files import links_in
 from sbr_core.io.manifests import (
@@ -172,8 +172,8 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
     Raises
     ------
     ManifestError
-        A file that the sheet or the manifest names is missing, a row is faulty, a landmark is of
-        no section, or a method learns from labels where there are none.
+        A file that the sheet or the manifest names is missing or cannot be planned, a row is
+        faulty, a landmark is of no section, or a method learns from labels where there are none.
     StorageError
         A link among the brain's results.
     """
@@ -181,10 +181,12 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
     where = f"{config.brains}: brain '{name}'"
     for folder in (name, name + SIMULATED, f".checkpoints/{name}"):
         refuse_links(Path(config.results, folder))
+    _check_plannable(row.sections, f"{where}: sections")
     for column in ("mri", "mri_mask", "mri_labels", "landmarks"):
-        path = getattr(row, column)
-        if path and not Path(path).is_file() and Path(path).parent != DEMO_DIR:
-            raise ManifestError(f"{where}: {column}: {path}: no such file")
+        if path := getattr(row, column):
+            _check_plannable(path, f"{where}: {column}")
+            if not Path(path).is_file() and Path(path).parent != DEMO_DIR:
+                raise ManifestError(f"{where}: {column}: {path}: no such file")
     manifest = Path(row.sections)
     if manifest == DEMO_MANIFEST and not demo.is_made:
         sections = [parse_section(values, str(manifest), DEMO_DIR) for values in demo.rows]
@@ -192,6 +194,9 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
     else:
         sections = read_manifest(manifest, prealigned=row.prealigned)
         ids = [values["section"] for values in read_tsv(manifest)[1]]
+    for section in sections:
+        for path in section.files():
+            _check_plannable(path, f"{manifest}: section '{section.section}'")
     kept = {row.section for row in sections}
     brain = Brain(
         row=row,
@@ -225,6 +230,15 @@ def refuse_links(folder: Path) -> None:
         raise StorageError(
             f"{link}: is a link, and results may contain none: jobs write there; put what it leads"
             " to in its place, or remove it (the folder of all results itself may be a link)"
+        )
+
+
+def _check_plannable(path: str, where: str) -> None:
+    """Refuse the path of an input that Snakemake would take for a pattern."""
+    if found := PLACEHOLDER.search(path):
+        raise ManifestError(
+            f"{where}: {path}: the workflow takes {found[0]!r} for a placeholder: rename it, or"
+            " name a link to it that has no such signs"
         )
 
 

@@ -62,6 +62,8 @@ def presets(tmp_path):
         ({"methods": ["magic"]}, 'methods.0: .*found "magic"'),
         ({"preset": "huge"}, "preset 'huge': no such preset .known: demo, fast."),
         ({"preset": 3}, "preset: expected a name"),
+        ({"results": "r {x}"}, "results: .*without {, }, < or >, found '{'"),
+        ({"results": "r <x>"}, "results: .*found '<'"),
     ],
 )
 def test_wrong_key_or_value_is_named_in_one_line(presets, values, said):

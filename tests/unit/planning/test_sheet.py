@@ -52,6 +52,25 @@ def test_a_file_of_the_sheet_that_is_missing_is_named(add_brain, study_of, colum
     assert str(caught.value) == f"{where}: gone.nii.gz: no such file"
 
 
+@pytest.mark.parametrize("folder", ["slides {2}", "slides <2>", "a{b}{c}"])
+def test_a_path_that_snakemake_takes_for_a_pattern_is_refused_by_name(add_brain, study_of, folder):
+    row = add_brain("one", "ab")
+    manifest = Path(row["sections"])
+    Path(manifest.parent, folder).mkdir()
+    Path(manifest.parent, folder, "a.png").write_bytes(b"x")
+    manifest.write_text(manifest.read_text().replace("\ta.png", f"\t{folder}/a.png"))
+    with pytest.raises(ManifestError, match=r"section 'a': .*a\.png: the workflow takes '[{<]"):
+        study_of(row)
+
+
+@pytest.mark.parametrize("column", ["mri", "mri_mask", "mri_labels", "landmarks"])
+def test_so_is_one_of_the_sheet(add_brain, study_of, column):
+    row = add_brain("one")
+    row[column] = "scans {2}/mri.nii.gz"
+    with pytest.raises(ManifestError, match=f"brain 'one': {column}: .* takes '{{2}}'"):
+        study_of(row)
+
+
 def test_landmarks_of_excluded_sections_are_allowed_and_of_unknown_ones_not(add_brain, study_of):
     row = add_brain("one", "ab", {"exclude": ["", "yes"]}, landmarks="marks.tsv")
     columns = ("section", "x_section_mm", "y_section_mm", "mri_x_mm", "mri_y_mm", "mri_z_mm")
