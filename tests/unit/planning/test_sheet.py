@@ -67,7 +67,7 @@ def test_a_path_that_snakemake_takes_for_a_pattern_is_refused_by_name(add_brain,
 def test_so_is_one_of_the_sheet(add_brain, study_of, column):
     row = add_brain("one")
     row[column] = "scans {2}/mri.nii.gz"
-    with pytest.raises(ManifestError, match=f"brain 'one': {column}: .* takes '{{2}}'"):
+    with pytest.raises(ManifestError, match=f"brain 'one': {column}: .* takes '.2.'"):
         study_of(row)
 
 
