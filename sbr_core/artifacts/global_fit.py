@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sbr_core.artifacts.rows import matrix_columns, read_matrix
+from sbr_core.artifacts.rows import finite, matrix_columns, read_matrix
+from sbr_core.config.base import Count, Options, Positive
+from sbr_core.errors import ReceiptError
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.files import read_json, write_json
 from sbr_core.io.tables import read_tsv, write_tsv
@@ -31,16 +33,20 @@ class InitialAffine:
 
 
 def read_initial(path: Path) -> list[InitialAffine]:
-    """The initial affines, sorted by position."""
-    rows = [
-        InitialAffine(
-            cells["section"],
-            float(cells["position_mm"]),
-            cells.get("prepared", ""),
-            read_matrix(cells, "a"),
-        )
-        for cells in read_tsv(path)[1]
-    ]
+    """The initial affines, sorted by position; ReceiptError naming a damaged line."""
+    rows = []
+    for number, cells in enumerate(read_tsv(path)[1], 1):
+        try:
+            rows.append(
+                InitialAffine(
+                    cells["section"],
+                    finite(cells["position_mm"]),
+                    cells.get("prepared", ""),
+                    read_matrix(cells, "a"),
+                )
+            )
+        except (KeyError, ValueError) as error:
+            raise ReceiptError(f"{path}: row {number}: damaged: {error}") from None
     return sorted(rows, key=lambda row: row.position_mm)
 
 
@@ -60,11 +66,19 @@ def write_initial(path: Path, rows: Sequence[InitialAffine]) -> None:
     )
 
 
+class _PlaneGrid(Options):
+    """The file, as it must be."""
+
+    rows: Count
+    columns: Count
+    spacing_mm: Positive
+    enlargement: Positive = 1.0
+
+
 def read_plane_grid(path: Path) -> tuple[PlaneGrid, float]:
     """The grid of every plane, and what makes a millimetre one of a human brain (`brain_size`)."""
-    values = read_json(path)
-    shape = int(values["rows"]), int(values["columns"])
-    return PlaneGrid(shape, float(values["spacing_mm"])), float(values.get("enlargement", 1.0))
+    values = read_json(path, _PlaneGrid)
+    return PlaneGrid((values.rows, values.columns), values.spacing_mm), values.enlargement
 
 
 def write_plane_grid(path: Path, grid: PlaneGrid, enlargement: float) -> None:

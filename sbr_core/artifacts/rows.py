@@ -304,10 +304,21 @@ def matrix_columns(matrix: np.ndarray, letter: str) -> dict[str, float]:
     return {f"{letter}{i}{j}": float(matrix[i][j]) for i in range(2) for j in range(3)}
 
 
+def finite(cell: str) -> float:
+    """A cell as a number; ValueError where it is none, or none that is finite."""
+    value = float(cell)
+    if not np.isfinite(value):
+        raise ValueError(f"expected a finite number, found {cell!r}")
+    return value
+
+
 def read_matrix(cells: Mapping[str, str], letter: str) -> np.ndarray:
     """The (3, 3) affine in the columns ``{letter}00`` … ``{letter}12`` of a table's line."""
-    top = [[float(cells[f"{letter}{i}{j}"]) for j in range(3)] for i in range(2)]
-    return np.array([*top, [0.0, 0.0, 1.0]])
+    top = [[finite(cells[f"{letter}{i}{j}"]) for j in range(3)] for i in range(2)]
+    matrix = np.array([*top, [0.0, 0.0, 1.0]])
+    if not np.linalg.det(matrix):
+        raise ValueError(f"its affine {letter}00 … {letter}12 has no inverse")
+    return matrix
 
 
 def fingerprint(

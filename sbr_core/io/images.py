@@ -14,6 +14,7 @@ from sbr_core.io.blocks import BlockMeans, Picture, check_memory, over_backgroun
 from sbr_core.io.channels import RGB, Channels
 from sbr_core.io.files import atomic_path, check_is_file
 from sbr_core.io.pictures import open_picture
+from sbr_core.io.sums import check_gzip
 from sbr_core.io.tiff import MissingCodec, find_plane, is_tiff, read_tiff
 
 _SAMPLES_AT_ONCE = 1 << 23
@@ -90,6 +91,8 @@ def _nifti_slice(path: Path) -> np.ndarray:
     scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
     check_memory(path, math.prod(shape) * (image.get_data_dtype().itemsize + 4 * scaled + 8))
     array = np.asarray(image.dataobj).reshape(shape)
+    if path.suffix.lower() == ".gz":
+        check_gzip(path, math.prod(shape) * image.get_data_dtype().itemsize)
     if array.dtype.names == ("R", "G", "B"):
         array = np.stack([array[c] for c in "RGB"], axis=-1)
     return np.swapaxes(array, 0, 1)

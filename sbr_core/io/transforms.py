@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sbr_core.errors import ImageError
-from sbr_core.geometry import LPS_FROM_RAS
+from sbr_core.geometry import LPS_FROM_RAS, similarity_scale
 from sbr_core.io.files import atomic_path
 
 
@@ -114,19 +114,26 @@ def write_section_transform(path: Path, transform: SectionTransform) -> None:
 
 
 def read_section_transform(path: Path) -> SectionTransform:
-    """Read a composite written by `write_section_transform`."""
+    """Read a composite written by `write_section_transform`; ImageError where it is none."""
     import SimpleITK as sitk
 
-    composite = sitk.CompositeTransform(_read(path))
+    transform = _read(path, 2)
     steps: list[np.ndarray | PlaneField] = []
-    for index in reversed(range(composite.GetNumberOfTransforms())):
-        part = composite.GetNthTransform(index)
-        if part.GetTransformEnum() == sitk.sitkDisplacementField:
-            field = sitk.DisplacementFieldTransform(part).GetDisplacementField()
-            disp_mm = sitk.GetArrayFromImage(field)
-            steps.append(PlaneField(disp_mm, field.GetSpacing()[0], field.GetOrigin()))
-        else:
-            steps.append(_matrix(sitk.AffineTransform(part)))
+    try:
+        composite = sitk.CompositeTransform(transform)
+        for index in reversed(range(composite.GetNumberOfTransforms())):
+            part = composite.GetNthTransform(index)
+            if part.GetTransformEnum() == sitk.sitkDisplacementField:
+                field = sitk.DisplacementFieldTransform(part).GetDisplacementField()
+                disp_mm = sitk.GetArrayFromImage(field)
+                steps.append(PlaneField(disp_mm, field.GetSpacing()[0], field.GetOrigin()))
+            else:
+                steps.append(_matrix(sitk.AffineTransform(part)))
+    except RuntimeError as error:
+        raise ImageError(f"{path}: no affines and displacement fields: {error}") from None
+    numbers = [step.disp_mm if isinstance(step, PlaneField) else step for step in steps]
+    if not steps or not all(np.isfinite(array).all() for array in numbers):
+        raise ImageError(f"{path}: has no numbers, or some that are not finite")
     return SectionTransform(tuple(steps))
 
 
@@ -144,21 +151,37 @@ def write_stack_from_world(path: Path, stack_from_world: np.ndarray) -> None:
 
 
 def read_stack_from_world(path: Path) -> np.ndarray:
-    """(4, 4) from RAS+ world mm to stack mm, of a file `write_stack_from_world` wrote."""
+    """(4, 4) from RAS+ world mm to stack mm, of a file `write_stack_from_world` wrote.
+
+    Raises
+    ------
+    ImageError
+        Missing, unreadable, or no similarity: lengths must change alike in every direction.
+    """
     import SimpleITK as sitk
 
-    transform = _read(path)
-    if transform.GetDimension() != 3:
-        raise ImageError(f"{path}: expected a 3D affine, found {transform.GetName()}")
-    return _matrix(sitk.AffineTransform(transform)) @ LPS_FROM_RAS
+    transform = _read(path, 3)
+    try:
+        matrix = _matrix(sitk.AffineTransform(transform)) @ LPS_FROM_RAS
+    except RuntimeError:
+        raise ImageError(f"{path}: expected a 3D affine, found {transform.GetName()}") from None
+    try:
+        if not np.isfinite(matrix).all() or not similarity_scale(matrix) > 0:
+            raise ValueError("its numbers are not finite, or its scale is 0")
+    except ValueError as error:
+        raise ImageError(f"{path}: expected a similarity: {error}") from None
+    return matrix
 
 
-def _read(path: Path):
+def _read(path: Path, dimension: int):
     import SimpleITK as sitk
 
     if not Path(path).is_file():
         raise ImageError(f"{path}: no such file")
     try:
-        return sitk.ReadTransform(str(path))
+        transform = sitk.ReadTransform(str(path))
     except RuntimeError as error:
         raise ImageError(f"{path}: not readable as an ITK transform: {error}") from None
+    if transform.GetDimension() != dimension:
+        raise ImageError(f"{path}: expected a {dimension}D affine, found {transform.GetName()}")
+    return transform

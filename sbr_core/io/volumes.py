@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from sbr_core.errors import ImageError
 from sbr_core.geometry import nifti_affine_of_plane
 from sbr_core.io.files import atomic_path
+from sbr_core.io.sums import check_gzip
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,19 @@ class Volume:
         return np.linalg.norm(self.world_from_voxel[:3, :3], axis=0)
 
 
-def _load(path: Path) -> nib.spatialimages.SpatialImage:
+def _load(path: Path) -> tuple[nib.spatialimages.SpatialImage, np.ndarray]:
+    """An image and its array, of a file that is read to its end."""
     path = Path(path)
     if not path.is_file():
         raise ImageError(f"{path}: no such file")
     try:
         image = nib.load(path)
-        np.asarray(image.dataobj)  # a truncated file shows only here
-        return image
+        data = np.asarray(image.dataobj)  # a truncated file shows only here
+        if path.suffix in (".gz", ".mgz"):
+            check_gzip(path, math.prod(image.shape) * image.get_data_dtype().itemsize)
+        return image, data
+    except ImageError:
+        raise
     except Exception as error:  # nibabel and zlib raise whatever they like
         raise ImageError(f"{path}: not readable as NIfTI: {error}") from error
 
@@ -46,8 +53,7 @@ def read_volume(path: Path) -> Volume:
     ImageError
         Missing, unreadable, 2D, 4D, all zero, not finite, or with a singular affine.
     """
-    image = _load(path)
-    data = np.asarray(image.dataobj)
+    image, data = _load(path)
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     if data.ndim != 3 or min(data.shape) < 2:
@@ -167,8 +173,7 @@ def write_plane(
 
 def read_plane(path: Path) -> tuple[np.ndarray, float]:
     """([row, column] or [row, column, component] array, spacing in mm) of `write_plane`."""
-    image = _load(path)
-    data = np.asarray(image.dataobj)
+    image, data = _load(path)
     if data.ndim == 5:
         data = data[:, :, 0, 0, :]
     if data.ndim == 3 and data.shape[2] == 1:

@@ -10,6 +10,8 @@ import logging
 import os
 import pickle
 import shutil
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,10 @@ from sbr_core.errors import StorageError, TrainingError, storage_fault
 
 KEPT_CHECKPOINTS = 2
 """One to go on from, and the one before in case it is damaged."""
-_DAMAGE = (RuntimeError, EOFError, OSError, ValueError, LookupError, pickle.UnpicklingError)
+_DAMAGE = (
+    *(RuntimeError, EOFError, OSError, ValueError, LookupError, NotImplementedError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
+)
 """What reading half a file can raise."""
 
 logger = logging.getLogger(__name__)
@@ -75,6 +80,9 @@ class CheckpointFolder:
         """The newest readable state, on the CPU, or None."""
         for path in reversed(self._steps()):
             try:
+                with zipfile.ZipFile(path) as archive:  # torch passes the checksums over
+                    if (damaged := archive.testzip()) is not None:
+                        raise ValueError(f"the checksum of {damaged} differs")
                 return torch.load(path, map_location="cpu", weights_only=True)
             except _DAMAGE as error:
                 logger.warning(f"{path}: damaged, taking the one before ({error})")

@@ -214,3 +214,29 @@ def test_a_damaged_column_of_files_is_told_in_one_line(tmp_path, cell):
     write_tsv(tmp_path / "sections.tsv", [{"section": "001", "status": "ok", "files": cell}])
     with pytest.raises(ReceiptError, match="sections.tsv: section '001': "):
         read_rows(tmp_path / "sections.tsv", Row)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["5", "[]", "{}", '{"rows": 3, "columns": 0, "spacing_mm": 1}',
+     '{"rows": 3, "columns": 4, "spacing_mm": -1}',
+     '{"rows": 3, "columns": 4, "spacing_mm": NaN}',
+     '{"rows": 3, "columns": 4, "spacing_mm": 1, "enlargement": 0}'],
+)  # fmt: skip
+def test_a_damaged_plane_grid_is_told_in_one_line(tmp_path, text):
+    write_text(tmp_path / "g.json", text)
+    with pytest.raises(ReceiptError, match="g.json: damaged"):
+        read_plane_grid(tmp_path / "g.json")
+
+
+@pytest.mark.parametrize("cell", ["", "x", "nan", "inf"])
+def test_a_damaged_initial_affine_is_told_in_one_line(tmp_path, cell):
+    path = tmp_path / "initial.tsv"
+    write_initial(
+        path, [InitialAffine("001", 1.0, "", MATRIX), InitialAffine("2", 2.0, "", MATRIX)]
+    )
+    header, rows = read_tsv(path)
+    for column in ("position_mm", "a11"):
+        write_tsv(path, [rows[0], rows[1] | {column: cell}], header)
+        with pytest.raises(ReceiptError, match="initial.tsv: row 2: damaged"):
+            read_initial(path)

@@ -57,3 +57,15 @@ def test_files_that_are_no_transforms_are_refused(tmp_path):
     sitk.WriteTransform(sitk.AffineTransform(2), str(tmp_path / "flat.txt"))
     with pytest.raises(ImageError, match="expected a 3D affine"):
         transforms.read_stack_from_world(tmp_path / "flat.txt")
+
+
+@pytest.mark.parametrize(
+    "damage", ["0.9 0 0 0 1 0 0 0 1", "0 0 0 0 0 0 0 0 0", "nan 0 0 0 1 0 0 0 1"]
+)
+def test_an_affine_that_is_no_similarity_is_refused(tmp_path, damage):
+    path = tmp_path / "x.txt"
+    transforms.write_stack_from_world(path, np.eye(4))
+    head, _, tail = path.read_text().partition("Parameters: ")
+    path.write_text(f"{head}Parameters: {damage} 0 0 0\n" + tail.partition("\n")[2])
+    with pytest.raises(ImageError, match="x.txt: (expected a similarity|not readable)"):
+        transforms.read_stack_from_world(path)

@@ -147,3 +147,27 @@ def test_cuts_show_up_as_up_and_right_as_right(tmp_path, letters):
         height, width = cut.image.shape
         assert (column - (width - 1) / 2) * cut.pixel_mm[1] == pytest.approx(across, abs=1.0)
         assert ((height - 1) / 2 - row) * cut.pixel_mm[0] == pytest.approx(up, abs=1.0)
+
+
+@pytest.mark.parametrize("read", [read_volume, read_plane])
+def test_a_flipped_bit_in_a_compressed_file_is_noticed(tmp_path, read):
+    """Its checksum is behind the last voxel, where nobody looks who only wants voxels."""
+    path = tmp_path / "v.nii.gz"
+    data = np.random.default_rng(0).integers(1, 9, (8, 9, 7) if read is read_volume else (30, 20))
+    if read is read_volume:
+        write_volume(path, Volume(data.astype(np.int16), np.eye(4)))
+    else:
+        write_plane(path, data.astype(np.float32), 0.5)
+    right = str(read(path))
+    whole = path.read_bytes()
+    unnoticed = 0
+    for position in range(0, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        try:
+            assert str(read(path)) == right  # the time in its header, bits that fill a byte up
+            unnoticed += 1
+        except ImageError as error:
+            assert "v.nii.gz" in str(error)
+    assert unnoticed <= 3

@@ -105,6 +105,18 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
     assert "damaged" in caplog.text
 
 
+def test_a_checkpoint_with_a_flipped_bit_gives_way_to_the_one_before(tmp_path, caplog):
+    with open_checkpoints(tmp_path, "toy") as folder:
+        for step in (3, 4):
+            folder.save({"step": step, "weights": torch.arange(float(step), 999.0)})
+        newest = folder.path / "step-000000004.pt"
+        damaged = bytearray(newest.read_bytes())
+        damaged[damaged.index(torch.arange(500.0, 600.0).numpy().tobytes())] ^= 1
+        newest.write_bytes(damaged)
+        assert folder.load()["step"] == 3
+    assert "the checksum of" in caplog.text
+
+
 def test_fresh_forgets_what_there_is(tmp_path):
     with open_checkpoints(tmp_path, "toy") as folder:
         folder.save({"step": 3})
