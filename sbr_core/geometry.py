@@ -195,3 +195,32 @@ def similarity_scale(matrix: np.ndarray, tolerance: float = 1e-4) -> float:
     if singular[0] - singular[-1] > tolerance * singular[0]:
         raise ValueError(f"not a similarity: singular values {singular}")
     return float(singular.mean())
+
+
+def with_right_angles(world_from_voxel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The affine of right angles that is nearest to one of a volume: (4, 4), without shear.
+
+    Spacing and centre of the volume stay; its axes are those of the nearest rotation, or of the
+    nearest reflection where it has one.
+
+    Parameters
+    ----------
+    world_from_voxel : (4, 4), of a volume that is not flat.
+    shape : of the volume.
+    """
+    linear = np.asarray(world_from_voxel, float)[:3, :3]
+    spacing = np.linalg.norm(linear, axis=0)
+    u, _, vt = np.linalg.svd(linear / spacing)
+    middle = (np.array(shape[:3]) - 1) / 2
+    matrix = np.eye(4)
+    matrix[:3, :3] = u @ vt * spacing
+    matrix[:3, 3] = apply(world_from_voxel, middle) - matrix[:3, :3] @ middle
+    return matrix
+
+
+def shear_voxels(world_from_voxel: np.ndarray, shape: tuple[int, ...]) -> float:
+    """How far, at most, shear moves a voxel of a volume: its corner, in the smallest voxel side."""
+    straight = with_right_angles(world_from_voxel, shape)
+    ends = np.stack(np.meshgrid(*[(0, n - 1) for n in shape[:3]], indexing="ij"), -1)
+    apart = np.linalg.norm(apply(world_from_voxel, ends) - apply(straight, ends), axis=-1)
+    return float(apart.max() / np.linalg.norm(straight[:3, :3], axis=0).min())

@@ -7,10 +7,10 @@ from sbr_core.methods import WITH_OPTIONS
 REVISION = {
     "demo": 2,
     "prepare": 5,
-    "prepare_mri": 1,
+    "prepare_mri": 2,
     "doctor": 4,
     "align": 4,
-    "resample": 1,
+    "resample": 2,
     "align_sections": 3,
     "train_registrar": 1,
     "train_shapes": 1,

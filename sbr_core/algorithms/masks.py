@@ -11,9 +11,12 @@ from skimage.filters import threshold_otsu
 from skimage.transform import hough_line, hough_line_peaks
 
 from sbr_core.algorithms.background import rectangularity
+from sbr_core.algorithms.levels import border_values, standing_out, stripped_value
 
 _EIGHT = np.ones((3, 3), bool)
 """Pixels that touch at a corner belong together, so that a thin gyrus stays one piece."""
+_AIR = 0.2
+"""Share of the strongest signal that air has at the most."""
 _NOISE_SIGMAS = 4.0
 """Standard deviations of the background below which nothing counts: by chance, some thirty pixels
 of a million are beyond, and single pixels go with what is thin."""
@@ -237,7 +240,9 @@ def _holes_filled(mask: np.ndarray, area_px: float) -> np.ndarray:
 
 
 def brain_mask(volume: np.ndarray) -> np.ndarray:
-    """Mask of an MRI: what is brighter than Otsu's threshold or, when skull-stripped, not zero.
+    """Mask of an MRI: what is brighter than Otsu's threshold or, when skull-stripped, stands out.
+
+    Nothing depends on an offset of the values, or on their sign.
 
     Parameters
     ----------
@@ -248,10 +253,11 @@ def brain_mask(volume: np.ndarray) -> np.ndarray:
     (i, j, k) bool: pieces of at least 5 % of the largest, holes filled.
     """
     volume = np.asarray(volume)
-    if np.mean(volume == 0) > 0.2:
-        # stripped: 2 % leaves out the faint rim that interpolation once made
-        mask = np.abs(volume) > 0.02 * np.median(np.abs(volume[volume != 0]))
+    outside = stripped_value(volume)
+    if outside is not None:
+        mask = standing_out(volume, outside)
     else:
+        volume = -volume if _is_negative(volume) else volume
         top = np.quantile(volume, 0.995)
         mask = volume > threshold_otsu(np.minimum(volume, top))
     opened = ndimage.binary_opening(mask)
@@ -263,3 +269,10 @@ def brain_mask(volume: np.ndarray) -> np.ndarray:
     keep[0] = False
     core = keep[labels]
     return ndimage.binary_fill_holes(ndimage.binary_dilation(core) & mask | core)
+
+
+def _is_negative(volume: np.ndarray) -> bool:
+    """Whether an MRI that is not stripped has a signal below 0: air about 0, and nothing above."""
+    bottom, top = (float(v) for v in np.quantile(volume, [0.005, 0.995]))
+    air = float(np.median(border_values(volume)))
+    return bottom < 0 and max(top, abs(air)) < _AIR * -bottom

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
 from sbr_core.errors import ImageError
-from sbr_core.geometry import nifti_affine_of_plane
+from sbr_core.geometry import nifti_affine_of_plane, shear_voxels
 from sbr_core.io.files import atomic_path
+from sbr_core.io.frames import frame_of, has_volume
 from sbr_core.io.sums import check_gzip
+
+MOST_SHEAR_VOXELS = 0.01
+"""Shear that passes for rounding: it moves no voxel by more of its smallest side."""
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A 3D array [i, j, k] and its affine from voxel index to RAS+ world mm (float64 4x4)."""
+    """A 3D array and where it lies.
+
+    Attributes
+    ----------
+    data : [i, j, k].
+    world_from_voxel : (4, 4) float64, voxel index to RAS+ world mm.
+    doubts : what is doubtful about where it lies, as of `frames.Frame`.
+    unit_mm : that of the file's header, as of `frames.Frame`.
+    """
 
     data: np.ndarray
     world_from_voxel: np.ndarray
+    doubts: tuple[str, ...] = ()
+    unit_mm: float | None = 1.0
 
     @property
     def spacing_mm(self) -> np.ndarray:
@@ -46,7 +60,7 @@ def _load(path: Path) -> tuple[nib.spatialimages.SpatialImage, np.ndarray]:
 
 
 def read_volume(path: Path) -> Volume:
-    """A 3D NIfTI of finite values that are not all zero.
+    """A 3D NIfTI of finite values that are not all zero, in the millimetres of its header's unit.
 
     Raises
     ------
@@ -64,10 +78,10 @@ def read_volume(path: Path) -> Volume:
         raise ImageError(f"{path}: has values that are not finite (NaN or infinity)")
     if not data.any():
         raise ImageError(f"{path}: is all zero")
-    affine = np.asarray(image.affine, float)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    frame = frame_of(image)
+    if not has_volume(frame.world_from_voxel):
         raise ImageError(f"{path}: its affine is singular, so voxels have no place in the world")
-    return Volume(data, affine)
+    return Volume(data, frame.world_from_voxel, frame.doubts, frame.unit_mm)
 
 
 def read_mask(path: Path, volume: Volume) -> Volume:
@@ -83,14 +97,20 @@ def read_mask(path: Path, volume: Volume) -> Volume:
         raise ImageError(
             f"{path}: shape {mask.data.shape} differs from the MRI's {volume.data.shape}"
         )
-    return Volume(mask.data > 0, mask.world_from_voxel)
+    return replace(mask, data=mask.data > 0)
 
 
 def write_volume(path: Path, volume: Volume) -> None:
-    """Write a volume with its affine as both sform and qform code 1, units mm."""
-    image = nib.Nifti1Image(volume.data, volume.world_from_voxel)
-    image.set_sform(volume.world_from_voxel, 1)
-    image.set_qform(volume.world_from_voxel, 1)
+    """Write a volume with its affine as both sform and qform code 1, units mm.
+
+    A qform cannot hold shear: of an affine that has some it is written with code 0, which says
+    that it is none, so that ITK refuses the file instead of showing it in another place.
+    """
+    affine = volume.world_from_voxel
+    image = nib.Nifti1Image(volume.data, affine)
+    image.set_sform(affine, 1)
+    has_shear = shear_voxels(affine, volume.data.shape) > MOST_SHEAR_VOXELS
+    image.set_qform(affine, 0 if has_shear else 1)
     image.header.set_xyzt_units("mm")
     with atomic_path(path) as temporary:
         nib.save(image, temporary)

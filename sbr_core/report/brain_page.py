@@ -155,6 +155,7 @@ def _alarms(rows: Rows, results_dir: Path) -> list[str]:
         f"section{'s' * (len(sections) > 1)} {some_of(sections)}: {message}"
         for message, sections in warned.items()
     ]
+    alarms += _doubts(results_dir)
     if (evaluation := results_dir / "evaluation" / names.EVALUATION).is_file():
         left_out = read_json(evaluation, _Evaluation).labels_left_out
         alarms += [f"section {s}: its labels were left out: {why}" for s, why in left_out.items()]
@@ -170,6 +171,17 @@ def _alarms(rows: Rows, results_dir: Path) -> list[str]:
                     f" {number(row.inverse_p99_px)} px away (99th percentile)"
                 )
     return alarms
+
+
+def _doubts(results_dir: Path) -> list[str]:
+    """What `prepare_mri` and `align` found doubtful."""
+    facts, quality = (
+        results_dir / "prepare" / names.MRI_FACTS,
+        results_dir / "align" / names.QUALITY,
+    )
+    of_mri = read_json(facts).get("doubts", []) if facts.is_file() else []
+    of_align = read_json(quality).get("doubt", "") if quality.is_file() else ""
+    return [f"the MRI: {doubt}" for doubt in of_mri] + [of_align] * bool(of_align)
 
 
 def _deformations(method: str, of_method: Mapping[str, Row]) -> dict[str, Any]:
@@ -188,7 +200,7 @@ def _alignment(folder: Path) -> dict[str, Any] | None:
     facts = [
         (name.replace("_", " "), value if isinstance(value, str) else number(value))
         for name, value in quality.items()
-        if name not in ("stage", "revision")
+        if name not in ("stage", "revision", "doubt")
         if isinstance(value, int | float | str) and not isinstance(value, bool)
     ]
     picture = folder / names.OVERVIEW

@@ -15,6 +15,7 @@ import numpy as np
 
 from sbr_core import geometry
 from sbr_core.algorithms.evenness import staining_field, unit_square
+from sbr_core.algorithms.lengths import LARGEST_MM, SMALLEST_MM
 from sbr_core.algorithms.masks import tissue_mask
 from sbr_core.algorithms.sections import area_vote, grid_px
 from sbr_core.algorithms.staining import named_stain
@@ -33,10 +34,6 @@ from sbr_core.io.volumes import write_plane
 from sbr_core.revisions import REVISION
 
 logger = logging.getLogger(__name__)
-
-_LARGEST_MM, _SMALLEST_MM = 500.0, 1.0
-"""No section of a brain is wider; of a mouse's, in micrometres, it would be. Hardly any is
-smaller."""
 
 
 def run(
@@ -185,13 +182,13 @@ def _doubtful_pixel_size(row: SectionRow, contradicted: str) -> str:
             f"{row.image}: section {row.section!r}: in its row of the manifest {doubt} (where the"
             f" file is wrong: prepare.contradicted_pixel_size: warn)"
         )
-    if extent_mm > _LARGEST_MM:
+    if extent_mm > LARGEST_MM:
         raise ImageError(
             f"{row.image}: section {row.section!r}: by pixel_size_mm {row.pixel_size_mm:g} in its"
             f" row of the manifest, {longest_px} pixels are {extent_mm / 1000:.3g} m: given in"
             f" micrometres? Then it is {row.pixel_size_mm / 1000:g}"
         )
-    if extent_mm < _SMALLEST_MM and not doubt:
+    if extent_mm < SMALLEST_MM and not doubt:
         return (
             f"pixel_size_mm is {row.pixel_size_mm:g}, by which the section is {extent_mm:.3g} mm"
             " wide: divided by 1000 twice?"

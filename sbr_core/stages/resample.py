@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sbr_core.algorithms.levels import level_of, plane_mask
 from sbr_core.algorithms.planes import prefiltered_volume, resample_plane
 from sbr_core.algorithms.sections import area_vote, grid_px, prefilter, resample_section
 from sbr_core.artifacts.global_fit import read_plane_grid
@@ -167,7 +168,14 @@ def _planes_of_rows(
                 f" {row.pixel_size_mm:g} mm, expected {shape} at {pixel_mm:g} mm as in section"
                 f" {section!r}"
             )
-        mask = read_labels(Path(row.mri_mask), shape) > 0 if row.mri_mask else image > 0
+        mask = read_labels(Path(row.mri_mask), shape) > 0 if row.mri_mask else plane_mask(image)
+        if mask is None:
+            raise ImageError(
+                f"{row.mri_image}: section {row.section!r}: has values of both signs, and no single"
+                " one around the brain: give its mask (mri_mask)"
+            )
+        if mask.any():
+            image = level_of(image, mask).applied(image, mask)
         scale = float(np.quantile(image[mask], _QUANTILE)) if mask.any() else 0.0
         if not scale > 0:
             raise ImageError(f"{row.mri_image}: section {row.section!r}: has no brain above 0")

@@ -16,7 +16,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from sbr_core.algorithms.alignment.stack import Mri, Stack, StackAlignment
+from sbr_core.algorithms import lengths
+from sbr_core.algorithms.alignment.stack import Mri, Stack, StackAlignment, extent_px
 from sbr_core.errors import ConfigError, ImageError
 from sbr_core.geometry import PlaneGrid
 
@@ -29,13 +30,6 @@ _LEAST_PX = 25
 _USUAL_PX = 150
 """Pixels across a section that are proposed: a human one's 140 mm at about 0.9 mm, between
 BigBrain's 0.8 and the demo's 1.25."""
-_MOST_TIMES = 10.0
-"""How many times as long as the MRI's brain, which may be a piece, sections and stack may be."""
-
-
-def extent_px(mask: np.ndarray) -> np.ndarray:
-    """Sides of the box around what is set in a mask, one per axis; the mask must not be empty."""
-    return np.ptp(np.argwhere(mask), axis=0) + 1
 
 
 def width_mm(stack: Stack) -> float:
@@ -43,39 +37,37 @@ def width_mm(stack: Stack) -> float:
     return float(np.median([extent_px(s.mask).max() for s in stack.sections])) * stack.pixel_mm
 
 
-def check_sizes(stack: Stack, mri: Mri, *, in_order: bool = False) -> None:
+def check_sizes(stack: Stack, mri: Mri, *, in_order: bool = False) -> str:
     """Refuse lengths that cannot belong together, and pixels far too coarse for the sections.
 
     Parameters
     ----------
     in_order : positions are no millimetres, and not looked at.
 
+    Returns
+    -------
+    What is doubtful about the lengths, or "".
+
     Raises
     ------
     ImageError
-        An empty mask of the MRI; sections or a stack many times as long as its brain.
+        An empty mask of the MRI; sections, stack and MRI of which one is many times too long.
     ConfigError
         Sections of too few pixels.
     """
     if not mri.mask.any():
         raise ImageError("align: the mask of the MRI is empty")
-    longest_mm = float(np.linalg.norm(extent_px(mri.mask) * mri.voxel_mm))
     across_mm = width_mm(stack)
-    if across_mm > _MOST_TIMES * longest_mm:
-        raise ImageError(
-            f"align: sections are {across_mm:.4g} mm wide and the brain in the MRI is"
-            f" {longest_mm:.4g} mm long; check pixel_size_mm and the MRI's voxel size"
-        )
-    if stack.length_mm > _MOST_TIMES * longest_mm and not in_order:
-        raise ImageError(
-            f"align: the stack is {stack.length_mm:.4g} mm long and the brain in the MRI"
-            f" {longest_mm:.4g} mm; check position_mm (millimetres?) and the MRI's voxel size"
-        )
+    stack_mm = None if in_order else stack.length_mm
+    fault = lengths.contradiction(across_mm, stack_mm, mri.longest_mm)
+    if fault:
+        raise ImageError(f"align: {fault}")
     if across_mm < _LEAST_PX * stack.pixel_mm:
         raise ConfigError(
             f"align: prepare.working_pixel_mm {stack.pixel_mm:g} is too coarse for sections"
             f" {across_mm:.3g} mm wide; {across_mm / _USUAL_PX:.1g} is usual for them"
         )
+    return lengths.doubt(across_mm, stack_mm, mri.longest_mm, len(stack.sections))
 
 
 def size_mm(stack: Stack, mri: Mri) -> float:

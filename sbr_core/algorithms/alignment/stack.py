@@ -91,6 +91,11 @@ class Mri:
         """(3,) side of a voxel along i, j, k."""
         return np.linalg.norm(self.world_from_voxel[:3, :3], axis=0)
 
+    @property
+    def longest_mm(self) -> float:
+        """Diagonal of the box around the brain, which must not be empty."""
+        return float(np.linalg.norm(extent_px(self.mask) * self.voxel_mm))
+
 
 @dataclass(frozen=True)
 class StackAlignment:
@@ -108,6 +113,11 @@ class StackAlignment:
     grid: PlaneGrid
     working_from_plane_mm: list[np.ndarray]
     rounds: list[dict[str, Any]] = field(default_factory=list)
+
+
+def extent_px(mask: np.ndarray) -> np.ndarray:
+    """Sides of the box around what is set in a mask, one per axis; the mask must not be empty."""
+    return np.ptp(np.argwhere(mask), axis=0) + 1
 
 
 def tissue_centre_mm(mask: np.ndarray, pixel_mm: float) -> np.ndarray:

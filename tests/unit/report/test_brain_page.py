@@ -42,8 +42,16 @@ def page(tmp_path):
     write_rows(tmp_path / "b" / "prepare" / "sections.tsv", [doubt, failed])
     (tmp_path / "b" / "resample").mkdir()
     (tmp_path / "b" / "resample" / "sections.tsv").write_text("section\tstatus\n")
-    quality = {"stage": "align", "revision": 2, "explained": 0.5, "orientation": "LIA", "ok": True}
+    quality = {
+        "doubt": "too long?",
+        "stage": "align",
+        "revision": 2,
+        "explained": 0.5,
+        "orientation": "LIA",
+        "ok": True,
+    }
     write_json(tmp_path / "b" / "align" / "quality.json", quality | {"n_sections": 3, "no": None})
+    write_json(tmp_path / "b" / "prepare" / "mri.json", {"doubts": ["mirrored?"]})
     methods = {method: tmp_path / "b" / method for method in rows}
     return brain_page(ReportOptions(), "b", methods, tmp_path / "b")
 
@@ -52,6 +60,8 @@ def test_alarms_are_failures_then_warnings_then_deformations(page):
     assert page["alarms"] == [
         "section s3 was left out by prepare: no tissue",
         "section s1: pixel size in doubt",
+        "the MRI: mirrored?",
+        "too long?",
         "section s1: sbr folds 0.250 % of it",
         "section s2: sbr there and back ends 0.400 px away (99th percentile)",
     ]

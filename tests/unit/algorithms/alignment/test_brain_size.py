@@ -53,10 +53,32 @@ def test_lengths_that_cannot_belong_together_are_named():
     """A mouse of which one length is in the wrong unit."""
     mri, positions = _ball_mri(4.8, 0.2), [0.0, 4.0, 8.0]
     in_um = [1000 * z for z in positions]
-    with pytest.raises(ImageError, match="pixel_size_mm"):
+    with pytest.raises(ImageError, match=r"sections 660 times .*pixel_size_mm"):
         check_sizes(_discs(11000, 60, positions), mri)
     with pytest.raises(ImageError, match="position_mm"):
         check_sizes(_discs(11, 0.06, in_um), mri)
     check_sizes(_discs(11, 0.06, [1, 80, 160]), mri, in_order=True)
     with pytest.raises(ConfigError, match="working_pixel_mm 1.25 .* 11.2 mm wide; 0.07 is usual"):
         check_sizes(_discs(11.25, 1.25, positions), mri)
+
+
+@pytest.mark.parametrize("times", [10, 20, 25.4, 1000])
+def test_an_mri_that_is_many_times_too_large_is_named(times):
+    """A rodent's header enlarged for human tools, twice so, in inches, in micrometres."""
+    mri = _ball_mri(4.8, 0.2)
+    large = Mri(mri.data, mri.mask, np.diag([*[times] * 3, 1.0]) @ mri.world_from_voxel)
+    stack = _discs(11, 0.06, [0.0, 4.0, 8.0])
+    with pytest.raises(ImageError, match=r"the MRI .* times as long; .* the MRI's voxel size"):
+        check_sizes(stack, large)
+
+
+def test_lengths_that_hardly_belong_together_are_doubtful_and_usual_ones_not():
+    mri, positions = _ball_mri(66, 3), list(np.linspace(0, 120, 12))
+    assert check_sizes(_discs(140, 1.25, positions), mri) == ""
+    assert check_sizes(_discs(60, 1.25, positions), mri) == ""  # of one hemisphere, or near a pole
+    assert "times as long as" in check_sizes(_discs(35, 1.25, positions), mri)
+    assert "only" in check_sizes(_discs(400, 2.5, positions), mri)
+    in_metres = [z / 1000 for z in positions]
+    assert "position_mm in millimetres?" in check_sizes(_discs(140, 1.25, in_metres), mri)
+    tenfold = [z * 3.5 for z in positions]
+    assert "position_mm in millimetres?" in check_sizes(_discs(140, 1.25, tenfold), mri)
