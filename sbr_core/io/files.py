@@ -161,7 +161,13 @@ def check_is_file(path: Path, error: type[SbrError] = ImageError, where: str = "
 
 
 def sha256_file(path: Path) -> str:
-    """Hex digest of a file's bytes; ReceiptError when there is no such file to read."""
+    """Hex digest of a file's bytes; ReceiptError when there is no such file to read.
+
+    Of a folder (of DICOM files), that of the names and digests of its files.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return sha256_of({p.name: sha256_file(p) for p in path.iterdir() if p.is_file()})
     try:
         with open(path, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from sbr_core.errors import ImageError
 from sbr_core.geometry import nifti_affine_of_plane, shear_voxels
 from sbr_core.io.files import atomic_path
 from sbr_core.io.frames import frame_of, has_volume
-from sbr_core.io.sums import check_gzip
+from sbr_core.io.mri_formats import load_mri
 
 MOST_SHEAR_VOXELS = 0.01
 """Shear that passes for rounding: it moves no voxel by more of its smallest side."""
@@ -42,32 +41,17 @@ class Volume:
         return np.linalg.norm(self.world_from_voxel[:3, :3], axis=0)
 
 
-def _load(path: Path) -> tuple[nib.spatialimages.SpatialImage, np.ndarray]:
-    """An image and its array, of a file that is read to its end."""
-    path = Path(path)
-    if not path.is_file():
-        raise ImageError(f"{path}: no such file")
-    try:
-        image = nib.load(path)
-        data = np.asarray(image.dataobj)  # a truncated file shows only here
-        if path.suffix in (".gz", ".mgz"):
-            check_gzip(path, math.prod(image.shape) * image.get_data_dtype().itemsize)
-        return image, data
-    except ImageError:
-        raise
-    except Exception as error:  # nibabel and zlib raise whatever they like
-        raise ImageError(f"{path}: not readable as NIfTI: {error}") from error
-
-
 def read_volume(path: Path) -> Volume:
-    """A 3D NIfTI of finite values that are not all zero, in the millimetres of its header's unit.
+    """A 3D volume of finite values that are not all zero, in the millimetres of its header's unit.
+
+    Of a NIfTI, or of another format that `load_mri` reads.
 
     Raises
     ------
     ImageError
         Missing, unreadable, 2D, 4D, all zero, not finite, or with a singular affine.
     """
-    image, data = _load(path)
+    image, data = load_mri(path)
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     if data.ndim != 3 or min(data.shape) < 2:
@@ -193,7 +177,7 @@ def write_plane(
 
 def read_plane(path: Path) -> tuple[np.ndarray, float]:
     """([row, column] or [row, column, component] array, spacing in mm) of `write_plane`."""
-    image, data = _load(path)
+    image, data = load_mri(path)
     if data.ndim == 5:
         data = data[:, :, 0, 0, :]
     if data.ndim == 3 and data.shape[2] == 1:

@@ -185,7 +185,9 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
     for column in ("mri", "mri_mask", "mri_labels", "landmarks"):
         if path := getattr(row, column):
             _check_plannable(path, f"{where}: {column}")
-            if not Path(path).is_file() and Path(path).parent != DEMO_DIR:
+            # an MRI may be a folder of DICOM files
+            is_there = Path(path).exists() if column == "mri" else Path(path).is_file()
+            if not is_there and Path(path).parent != DEMO_DIR:
                 raise ManifestError(f"{where}: {column}: {path}: no such file")
     manifest = Path(row.sections)
     if manifest == DEMO_MANIFEST and not demo.is_made:
