@@ -84,8 +84,16 @@ def _first_sentence(error: Exception) -> str:
     return text
 
 
-def _from_itk(path: Path, image: Any, unit: str = "mm") -> tuple[nib.Nifti1Image, np.ndarray]:
-    """What SimpleITK read, with its world, which is LPS, in the sform; `unit` as NIfTI has it."""
+def _from_itk(
+    path: Path, image: Any, unit: str = "mm", *, has_frame: bool = True
+) -> tuple[nib.Nifti1Image, np.ndarray]:
+    """What SimpleITK read, with its world, which is LPS, as a NIfTI has it.
+
+    Parameters
+    ----------
+    unit : of length, as NIfTI calls it.
+    has_frame : whether the file states which way its axes go.
+    """
     import SimpleITK as sitk
 
     if (n_components := image.GetNumberOfComponentsPerPixel()) != 1:
@@ -101,7 +109,7 @@ def _from_itk(path: Path, image: Any, unit: str = "mm") -> tuple[nib.Nifti1Image
     data = sitk.GetArrayFromImage(image).T
     world_from_voxel = np.linalg.inv(LPS_FROM_RAS) @ lps_from_voxel
     nifti = nib.Nifti1Image(data, world_from_voxel, dtype=data.dtype)
-    nifti.set_sform(world_from_voxel, 1)
+    nifti.set_sform(world_from_voxel, int(has_frame))
     nifti.set_qform(world_from_voxel, 0)
     nifti.header.set_xyzt_units(unit)
     return nifti, data
@@ -115,7 +123,10 @@ def _of_itk(path: Path, head: bytes) -> tuple[nib.Nifti1Image, np.ndarray]:
     image = sitk.ReadImage(str(path))
     if head[128:132] == b"DICM" and image.GetDimension() == 3 and image.GetSize()[2] == 1:
         raise ImageError(f"{path}: is one slice of a DICOM series: expected its folder")
-    return _from_itk(path, image, _nrrd_unit(path, head) if head[:4] == b"NRRD" else "mm")
+    if head[:4] != b"NRRD":
+        return _from_itk(path, image)
+    has_frame = re.search(rb"^space:", head, re.M) is not None
+    return _from_itk(path, image, _nrrd_unit(path, head), has_frame=has_frame)
 
 
 def _nrrd_unit(path: Path, head: bytes) -> str:

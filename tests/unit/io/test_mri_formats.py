@@ -22,6 +22,7 @@ def _affine(spacing_mm=(1.0, 1.2, 1.5)):
     return affine
 
 
+LPS = b"space: left-posterior-superior"
 DATA = np.random.default_rng(0).integers(1, 900, SHAPE).astype(np.int16)
 
 
@@ -110,6 +111,15 @@ def test_the_unit_of_an_nrrd_counts(tmp_path, image):
     )
     with pytest.raises(ImageError, match=r"u.nrrd: units: expected mm, um or m, found ell"):
         read_volume(tmp_path / "u.nrrd")
+
+
+def test_an_nrrd_without_a_space_is_read_with_a_doubt(tmp_path, image):
+    sitk.WriteImage(image, str(tmp_path / "m.nrrd"))
+    raw = (tmp_path / "m.nrrd").read_bytes()
+    assert read_volume(tmp_path / "m.nrrd").doubts == ()
+    (tmp_path / "m.nrrd").write_bytes(raw.replace(LPS, b"space dimension: 3", 1))
+    (doubt,) = read_volume(tmp_path / "m.nrrd").doubts
+    assert "declares no frame" in doubt
 
 
 def test_a_series_that_is_no_volume_is_refused(tmp_path, image):
