@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "DIB", "WEBP", "JPEG2000", "GIF", "PPM", "TGA")
-"""Of sections, masks and labels."""
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "JPEG2000", "GIF", "PPM", "TGA")
+"""Of sections, masks and labels. Pillow knows MPO, which cameras write, as JPEG."""
 
 
 def open_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> Image:

@@ -1,5 +1,8 @@
 """Reading section images: depth, colour, palettes, damage."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tifffile
@@ -206,3 +209,15 @@ def test_the_turn_stated_in_a_tiff_does_not_count_for_either_decoder(
     coarse = read_reduced(path, 2.0)
     assert coarse.file_shape == GREY.shape
     np.testing.assert_allclose(coarse.pixels[0, 0], colours[:2, :2].mean((0, 1)) / 255, atol=1e-6)
+
+
+def test_every_format_is_known_to_a_process_that_has_read_none_yet(tmp_path):
+    """Pillow loads the decoders of rarer formats late, and knows some under another's name."""
+    names = ["a.bmp", "a.webp", "a.jp2", "a.gif", "a.pgm", "a.tga", "a.mpo", "a.jpg", "a.png"]
+    for name in names:
+        Image.fromarray(GREY).save(tmp_path / name)
+    code = "import sys; from sbr_core.io.images import image_shape\n"
+    code += f"assert all(image_shape(p) == {GREY.shape} for p in sys.argv[1:])"
+    for first in (0, 1, 6):  # the first one read loads the decoders
+        paths = [str(tmp_path / name) for name in names[first:]]
+        subprocess.run([sys.executable, "-c", code, *paths], check=True)
