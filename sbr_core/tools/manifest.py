@@ -13,7 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,23 +21,20 @@ import numpy as np
 
 from sbr_core.errors import ConfigError, ImageError, ManifestError, some_of
 from sbr_core.geometry import orientation_matrix
+from sbr_core.io.folders import SUFFIXES, list_folder, stem_of
 from sbr_core.io.images import image_shape
 from sbr_core.io.manifests import check_id
+from sbr_core.io.name_numbers import Numbers, have_dates, numbers_in
 from sbr_core.io.pixel_size import PixelSize, stated_pixel_size
 from sbr_core.io.tables import write_tsv
 from sbr_core.io.volumes import Volume, read_volume, write_plane
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".bmp", ".webp", ".jp2", ".nii", ".nii.gz"),
-    *(".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn", ".bif", ".qptiff"),
-)
-"""Endings of files that are sections, whatever their case: what `sbr_core.io.images` reads."""
-COMPANIONS = {"_mask": "mask", "_labels": "labels"}
-"""Ending of a stem -> column of the manifest: ``a_mask.png`` is the mask of ``a.tif``."""
 _COLUMNS = ("section", "image", "position_mm", "pixel_size_mm")
 """The columns that every manifest has; they are written first."""
+_MOST_RANKS = 100_000
+"""Of more places from the first to the last number, those that are missing are not listed."""
 _THICKER = 1.2
 """A NIfTI is cut along the axis whose voxels are longer than the others by this factor: sections
 are farther apart than their pixels; the sides of isotropic volumes differ by rounding only."""
@@ -85,9 +82,9 @@ def run(
     if out.exists():
         raise ConfigError(f"{out}: is there already; -o FILE writes another one")
     if source.is_dir():
-        files = _files_of(source, out.parent, pixel_size_mm, image_channel or "")
+        files, left_out = _files_of(source, out.parent, pixel_size_mm, image_channel or "")
         positions_mm, how = positions_of([f.stem for f in files], section_spacing_mm, thickness_mm)
-        notes = list(_notes_on(files))
+        notes = [*_notes_on(files), *left_out]
         hint = ""
         if not image_channel and any("image_channel" in file.fault for file in files):
             notes.append(hint := "--image-channel NUMBER or NAME chooses a channel of all files")
@@ -99,6 +96,8 @@ def run(
         if not rows:
             why = some_of([file.fault for file in files]) + (hint and f" ({hint})")
             raise ManifestError(f"{source}: no image in it can be read: {why}")
+        if any(file.fault for file in files):
+            notes.append("sections that are left out keep their places in the stack")
         notes += [
             f"position_mm: {how}",
             "not known from files: the direction of the stack (orientation, in the sheet)",
@@ -133,21 +132,6 @@ def _check_flags(
         raise ConfigError("--section-spacing-mm and --thickness-mm: expected one of them")
 
 
-def _natural(name: str) -> tuple[Any, ...]:
-    """Key that sorts ``s2`` before ``s10``, and is the same whatever the case."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return (*((int(p), p) if i % 2 else (p,) for i, p in enumerate(parts)), name)
-
-
-def _stem_of(name: str) -> str:
-    """A file's name without its ending, ``a`` of ``a.nii.gz`` and of ``a.ome.tif``."""
-    low = name.lower()
-    for ending in (*(f".ome{s}" for s in (".tif", ".tiff", ".btf")), *SUFFIXES[::-1]):
-        if low.endswith(ending):
-            return name[: -len(ending)]
-    return name
-
-
 def _section_id(stem: str) -> str:
     """An id like a name: letters, digits, ``.``, ``_`` and ``-``, beginning with one of the first.
 
@@ -173,6 +157,7 @@ class _SectionFile:
     row : of the manifest, without its position; its id is made of the file's name.
     stated : pixel size that the file contains, if it states one and none is given.
     fault : why the file cannot be read, or empty.
+    is_read : whether files of its format are read at all.
     """
 
     name: str
@@ -180,50 +165,51 @@ class _SectionFile:
     row: dict[str, Any]
     stated: PixelSize | None
     fault: str
+    is_read: bool = True
 
 
 def _files_of(
     folder: Path, beside: Path, pixel_size_mm: float | None, image_channel: str
-) -> list[_SectionFile]:
-    """The section images of a folder in their natural order; `beside` is the manifest's folder.
+) -> tuple[list[_SectionFile], list[str]]:
+    """(the section images of a folder in their order, notes on what else there is in it).
+
+    `beside` is the manifest's folder.
 
     Raises
     ------
     ManifestError
         There is none.
     """
-    names = (p.name for p in folder.iterdir() if p.name.lower().endswith(SUFFIXES))
-    names = sorted((name for name in names if not name.startswith(".")), key=_natural)
-    stems = {name: _stem_of(name) for name in names}
-    companions: dict[str, dict[str, str]] = {}
-    for name, stem in stems.items():
-        for ending, column in COMPANIONS.items():
-            if stem.endswith(ending) and (of := stem.removesuffix(ending)) in stems.values():
-                companions.setdefault(of, {})[column] = name
-    images = set(names).difference(*(some.values() for some in companions.values()))
-    if not images:
+    listing = list_folder(folder)
+    if not listing.sections:
         below = next((p for p in sorted(folder.iterdir()) if p.is_dir()), None)
         hint = f"; images in folders below, as {below}, take a manifest each" if below else ""
         raise ManifestError(f"{folder}: no image in it ({', '.join(SUFFIXES)}){hint}")
     files, ids = [], set()
-    for name in (name for name in names if name in images):
-        section = _new_id(name, stems[name], ids)
+    for name in listing.sections:
+        stem = listing.stems[name]
+        section = _new_id(name, stem, ids)
         ids.add(section)
         row = {"section": section, "image": os.path.relpath(folder / name, beside)}
-        for column, companion in companions.get(stems[name], {}).items():
+        for column, companion in listing.companions.get(stem, {}).items():
             row[column] = os.path.relpath(folder / companion, beside)
         if image_channel:
             row["image_channel"] = image_channel
         stated, fault = None, ""
         try:
-            image_shape(folder / name, image_channel)
-            stated = None if pixel_size_mm else stated_pixel_size(folder / name)
+            if name in listing.unread:
+                fault = f"{name}: {listing.unread[name]}"
+            else:
+                image_shape(folder / name, image_channel)
+                stated = None if pixel_size_mm else stated_pixel_size(folder / name)
         except ImageError as error:
             fault = str(error)
         is_square = stated is not None and stated.is_square
         row["pixel_size_mm"] = _rounded(stated.x_mm) if is_square else pixel_size_mm
-        files.append(_SectionFile(name, stems[name], row, stated, fault))
-    return files
+        files.append(
+            _SectionFile(name, stem, row, stated, fault, is_read=name not in listing.unread)
+        )
+    return files, list(listing.notes)
 
 
 def _new_id(name: str, stem: str, used: Collection[str]) -> str:
@@ -254,7 +240,7 @@ def _notes_on(files: Sequence[_SectionFile]) -> Iterator[str]:
         if not size.is_square
     ]:
         yield f"pixel_size_mm: EMPTY, pixels are not square: {some_of(oblong)}"
-    if faults := [f.fault for f in files if f.fault]:
+    if faults := [f.fault for f in files if f.fault and f.is_read]:
         yield f"LEFT OUT, {len(faults)} cannot be read: {some_of(faults)}"
 
 
@@ -263,45 +249,56 @@ def positions_of(
 ) -> tuple[list[float | None], str]:
     """Positions of files in order, mm, and in words how they were determined.
 
-    Numbers in names count where exactly one place in them differs from file to file, or the last
-    of several such places.
+    By the number in each name, where there is one (`sbr_core.io.name_numbers`).
     """
-    numbers = _varying_numbers(stems)
+    numbers = numbers_in(stems)
     if spacing_mm is None and thickness_mm is None:
         return [None] * len(stems), (
             "EMPTY, a file does not say it: fill it in, or give --section-spacing-mm (from one file"
             " to the next) or --thickness-mm (what 1 in the names' numbers stands for)"
         )
+    dates = "; dates in them do not count" if have_dates(stems) else ""
     if thickness_mm is not None:
         if numbers is None:
             raise ConfigError(
-                "--thickness-mm: expected one number in every name that differs from file to file;"
-                " --section-spacing-mm goes by order"
+                "--thickness-mm: expected one number in every name that differs from file to file"
+                f"{dates}; --section-spacing-mm goes by order"
             )
-        places = [_rounded((n - numbers[0]) * thickness_mm) for n in numbers]
-        return places, f"from the numbers in the names, {thickness_mm:g} mm each"
-    if numbers is None or sorted(numbers) != numbers:
+        first = numbers.values[0]
+        places = [_rounded(float(n - first) * thickness_mm) for n in numbers.values]
+        return places, f"{_numbers_used(stems, numbers)}, {thickness_mm:g} mm each{dates}"
+    if numbers is None or sorted(numbers.values) != list(numbers.values):
         places = [_rounded(i * spacing_mm) for i in range(len(stems))]
-        return places, f"by the order of the names, {spacing_mm:g} mm apart: check that none misses"
-    step = reduce(math.gcd, np.diff(numbers).tolist(), 0) or 1
-    ranks = [(n - numbers[0]) // step for n in numbers]
-    missing = sorted(set(range(ranks[-1] + 1)) - set(ranks))
+        return places, (
+            f"by the order of the names, {spacing_mm:g} mm apart: check that none misses{dates}"
+        )
+    step = _common_step(numbers.values)
+    ranks = [int((n - numbers.values[0]) / step) for n in numbers.values]
+    missing = sorted(set(range(ranks[-1] + 1)) - set(ranks)) if ranks[-1] < _MOST_RANKS else []
     places = [_rounded(rank * spacing_mm) for rank in ranks]
     gaps = ""
-    if missing:
-        absent = some_of([str(numbers[0] + m * step) for m in missing])
-        gaps = f"; {len(missing)} numbers are missing, which leaves gaps: {absent}"
-    return places, f"by the numbers in the names, {spacing_mm:g} mm apart{gaps}"
+    if len(set(range(len(ranks)))) <= ranks[-1]:
+        absent = some_of([f"{float(numbers.values[0] + m * step):g}" for m in missing])
+        n_missing = ranks[-1] + 1 - len(ranks)
+        gaps = f"; {n_missing} numbers are missing, which leaves gaps: {absent or 'many'}"
+    if numbers.are_decimal:
+        gaps += "; if these numbers are millimetres, --thickness-mm 1 takes them as they are"
+    used = _numbers_used(stems, numbers)
+    return places, f"{used}, which go by {float(step):g}: {spacing_mm:g} mm apart{gaps}{dates}"
 
 
-def _varying_numbers(stems: Sequence[str]) -> list[int] | None:
-    """The number in each name that differs from file to file; None where there is none."""
-    numbers = [[int(n) for n in re.findall(r"\d+", stem)] for stem in stems]
-    if len({len(some) for some in numbers}) != 1 or len(stems) < 2:
-        return None
-    places = [list(place) for place in zip(*numbers, strict=True)]
-    different = [place for place in places if len(set(place)) == len(stems)]
-    return different[-1] if different else None
+def _common_step(values: Sequence[Fraction]) -> Fraction:
+    """The largest step of which all differences are multiples; 1 where there is no difference."""
+    scale = math.lcm(*(value.denominator for value in values))
+    whole = [int(value * scale) for value in values]
+    return Fraction(math.gcd(*(n - whole[0] for n in whole)) or scale, scale)
+
+
+def _numbers_used(stems: Sequence[str], numbers: Numbers) -> str:
+    """Which number of which name counts, of some."""
+    pairs = [f"{text} in {stem}" for text, stem in zip(numbers.texts, stems, strict=True)]
+    shown = pairs if len(pairs) < 5 else [*pairs[:2], "…", pairs[-1]]
+    return f"by the numbers in the names ({', '.join(shown)})"
 
 
 def _of_volume(
@@ -324,7 +321,7 @@ def _of_volume(
             " ones; another --slice-axis, or resample it"
         )
     side_mm = pixel_size_mm or _rounded(pixel[0])
-    folder = beside / f"{_section_id(_stem_of(path.name))}_slices"
+    folder = beside / f"{_section_id(stem_of(path.name))}_slices"
     rows = [
         {
             "section": file.name.partition(".")[0],
