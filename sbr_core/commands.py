@@ -46,6 +46,7 @@ COMMANDS = (
     "compare",
     "simulate",
     "report",
+    "verify",
 )
 """In the order of ``sbr --help``, which is that of a run."""
 

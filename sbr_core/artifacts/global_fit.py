@@ -12,7 +12,8 @@ from sbr_core.artifacts.rows import finite, matrix_columns, read_matrix
 from sbr_core.config.base import Count, Options, Positive
 from sbr_core.errors import ReceiptError
 from sbr_core.geometry import PlaneGrid
-from sbr_core.io.files import read_json, write_json
+from sbr_core.io.files import read_json
+from sbr_core.io.sums import check_sum, write_summed_json
 from sbr_core.io.tables import read_tsv, write_tsv
 
 
@@ -34,6 +35,7 @@ class InitialAffine:
 
 def read_initial(path: Path) -> list[InitialAffine]:
     """The initial affines, sorted by position; ReceiptError naming a damaged line."""
+    check_sum(path)
     rows = []
     for number, cells in enumerate(read_tsv(path)[1], 1):
         try:
@@ -63,6 +65,7 @@ def write_initial(path: Path, rows: Sequence[InitialAffine]) -> None:
             }
             for row in rows
         ],
+        facts={"sections": [row.section for row in rows]},
     )
 
 
@@ -77,6 +80,7 @@ class _PlaneGrid(Options):
 
 def read_plane_grid(path: Path) -> tuple[PlaneGrid, float]:
     """The grid of every plane, and what makes a millimetre one of a human brain (`brain_size`)."""
+    check_sum(path)
     values = read_json(path, _PlaneGrid)
     return PlaneGrid((values.rows, values.columns), values.spacing_mm), values.enlargement
 
@@ -84,7 +88,7 @@ def read_plane_grid(path: Path) -> tuple[PlaneGrid, float]:
 def write_plane_grid(path: Path, grid: PlaneGrid, enlargement: float) -> None:
     """Write the file that `read_plane_grid` reads."""
     rows, columns = grid.shape
-    write_json(
+    write_summed_json(
         path,
         {
             "rows": rows,

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from sbr_core.artifacts.names import SECTION_ENDINGS, SECTIONS
 from sbr_core.artifacts.rows import Row, columns_of, write_columns
 from sbr_core.errors import ReceiptError, SbrError, StorageError
-from sbr_core.io.files import inside, read_json, sha256_file, write_json
+from sbr_core.io.files import inside, read_json, sha256_file, sha256_of, write_json
 from sbr_core.io.provenance import versions
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ def run_sections(
     fingerprint: Callable[[Any], str],
     process: Callable[[Any], SectionResult],
     strict: bool = False,
+    asked: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Process the sections that changed, keep the rest, write the receipt.
 
@@ -64,6 +65,7 @@ def run_sections(
     process : makes the files of one section; its `SbrError`, or that of `fingerprint`, becomes
         status ``failed``.
     strict : let that error stop the stage instead.
+    asked : options and revision, of a stage that has no plan.
 
     Returns
     -------
@@ -89,15 +91,14 @@ def run_sections(
             if result is not None:
                 files = {str(f.relative_to(out_dir)): sha256_file(f) for f in sorted(result.files)}
                 row = columns_of(replace(result.row, files=files, fingerprint=digest))
-                write_json(
-                    sidecar,
-                    {"stage": stage, "chunk": receipt.stem, "row": row, "versions": versions()},
-                )
+                content = {"stage": stage, "chunk": receipt.stem, "row": row}
+                sums = {"versions": versions(), "row_sha256": sha256_of(row)}
+                write_json(sidecar, content | sums)
                 state = "done"
         rows.append(row)
         logger.info(f"{stage}: {number}/{len(sections)} section {section} {state}")
     _sweep(out_dir, receipt.stem, set(sections))
-    write_columns(receipt, rows)
+    write_columns(receipt, rows, **({} if asked is None else {"asked": asked}))
     return rows
 
 
@@ -112,7 +113,7 @@ def unfinished(
     ]
 
 
-class _SidecarRow(BaseModel):
+class SidecarRow(BaseModel):
     """What is needed of a row in a sidecar; the other columns go to the receipt as they are."""
 
     model_config = ConfigDict(extra="allow")
@@ -121,18 +122,31 @@ class _SidecarRow(BaseModel):
     fingerprint: str
 
 
-class _Sidecar(BaseModel):
+class Sidecar(BaseModel):
+    """A sidecar; those of before the row's digest was recorded have none."""
+
     chunk: str
-    row: _SidecarRow
+    row: SidecarRow
+    row_sha256: str | None = None
 
 
-def _content(sidecar: Path) -> _Sidecar | None:
+def read_sidecar(path: Path) -> Sidecar:
+    """A sidecar; ReceiptError where it is missing, damaged, or of another section."""
+    sidecar = read_json(path, Sidecar)
+    digest = sidecar.row_sha256
+    if digest is not None and sha256_of(sidecar.row.model_dump()) != digest:
+        raise ReceiptError(f"{path}: damaged: its row has another sha256 than was recorded")
+    if sidecar.row.section != path.stem:
+        raise ReceiptError(f"{path}: is of section {sidecar.row.section!r}")
+    return sidecar
+
+
+def _content(path: Path) -> Sidecar | None:
     """What a sidecar contains; None where it is missing or damaged."""
     try:
-        content = read_json(sidecar, _Sidecar)
+        return read_sidecar(path)
     except ReceiptError:
         return None
-    return content if content.row.section == sidecar.stem else None
 
 
 def _intact(sidecar: Path, out_dir: Path, digest: str) -> dict[str, Any] | None:

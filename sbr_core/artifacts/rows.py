@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 import numpy as np
 
 from sbr_core.artifacts.names import CHUNKS, IMAGE, MASK
-from sbr_core.errors import ReceiptError
+from sbr_core.errors import ReceiptError, some_of
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.files import inside, parse_json, sha256_file, sha256_of
+from sbr_core.io.sums import check_sum, sum_file
 from sbr_core.io.tables import read_tsv, write_tsv
 
 if TYPE_CHECKING:
@@ -63,6 +64,12 @@ class Row:
         if len(names) != 1:
             raise ReceiptError(f"{self.table}: section {self.section!r} lists no file …{ending}")
         return stage_dir(self.table) / names[0]
+
+    def intact(self, ending: str) -> Path:
+        """As `file`; ReceiptError too where it is missing, or another than the table lists."""
+        path = self.file(ending)
+        _check(path, self.files[str(path.relative_to(stage_dir(self.table)))], self.table)
+        return path
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -192,7 +199,7 @@ def read_rows(
     """
     endings = "" if verify is True else tuple(verify or ())
     rows = []
-    for cells in read_tsv(table)[1]:
+    for cells in read_cells(table)[1]:
         if only_ok and cells["status"] != "ok":
             continue
         row = _row(cells, kind if cells["status"] == "ok" else Row, table)
@@ -203,15 +210,45 @@ def read_rows(
     return rows
 
 
+def read_cells(table: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """(columns, rows) of a receipt or a collected table, as they are written.
+
+    Raises
+    ------
+    ReceiptError
+        It is not the table that was written, or lacks sections that it must have.
+    """
+    record = check_sum(table)
+    header, rows = read_tsv(table)
+    if missing := [name for name in ("section", "status") if name not in header]:
+        raise ReceiptError(f"{table}: has no column {', '.join(missing)}")
+    if record is not None and record.sections is not None:
+        there = [row["section"] for row in rows]
+        if there != record.sections:
+            lost = [section for section in record.sections if section not in there]
+            raise ReceiptError(
+                f"{table}: has {len(there)} sections, of the {len(record.sections)} that"
+                f" {sum_file(table)} names it lacks {some_of(lost)}"
+            )
+    return header, rows
+
+
 def write_rows(table: Path, rows: Sequence[Row]) -> None:
     """Write a table that `read_rows` reads, whole or not at all."""
     write_columns(table, [columns_of(row) for row in rows])
 
 
-def write_columns(table: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """As `write_rows`, of rows as `columns_of` makes them."""
+def write_columns(table: Path, rows: Sequence[Mapping[str, Any]], **facts: Any) -> None:
+    """As `write_rows`, of rows as `columns_of` makes them.
+
+    Parameters
+    ----------
+    facts : further fields of the table's `Sum`.
+    """
+    facts["sections"] = [row["section"] for row in rows]
     # sorted, so that the same content is the same file whether computed or kept
-    write_tsv(table, rows, [*FIRST_COLUMNS, *sorted({key for row in rows for key in row})])
+    columns = [*FIRST_COLUMNS, *sorted({key for row in rows for key in row})]
+    write_tsv(table, rows, columns, facts=facts)
 
 
 def columns_of(row: Row) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from sbr_core.errors import ImageError
 from sbr_core.geometry import LPS_FROM_RAS
-from sbr_core.io.sums import check_gzip
+from sbr_core.io.sums import check_gzip, check_sum
 
 READ = "NIfTI, MGZ, NRRD, MetaImage or a folder with one DICOM series"
 """What an MRI may be, in words."""
@@ -56,6 +56,7 @@ def load_mri(path: Path) -> tuple[nib.spatialimages.SpatialImage, np.ndarray]:
         return _of_dicom(path)
     if not path.is_file():
         raise ImageError(f"{path}: no such file")
+    intact = check_sum(path) is not None
     try:
         with open(path, "rb") as stream:
             head = stream.read(1 << 12)
@@ -63,7 +64,7 @@ def load_mri(path: Path) -> tuple[nib.spatialimages.SpatialImage, np.ndarray]:
             return _of_itk(path, head)
         image = nib.load(path)
         data = np.asarray(image.dataobj)  # a truncated file shows only here
-        if path.suffix in (".gz", ".mgz"):
+        if not intact and path.suffix in (".gz", ".mgz"):
             check_gzip(path, math.prod(image.shape) * image.get_data_dtype().itemsize)
         return image, data
     except ImageError:

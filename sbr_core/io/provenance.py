@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sbr_core import __version__
-from sbr_core.io.files import sha256_file, write_json
+from sbr_core.io.files import sha256_file
+from sbr_core.io.sums import write_summed_json
 
 _LIBRARIES = ("torch", "numpy", "antspyx", "SimpleITK", "nibabel", "scikit-image", "snakemake")
 
@@ -37,7 +38,7 @@ def write_provenance(
     inputs : name -> file; its sha256 is recorded.
     facts : anything else worth keeping, JSON-able.
     """
-    write_json(
+    write_summed_json(
         path,
         {
             "stage": stage,

@@ -1,16 +1,102 @@
-"""Whether a file is still what was written: checksums of compressed files, and recorded sums."""
+"""Whether a file is still what was written: checksums of compressed files, and recorded sums.
+
+What a stage hands on has a record of its sha256 in the folder ``.sums`` beside it; whoever reads it
+compares. Files of sections have theirs in receipts and sidecars instead. A file without a record,
+as results of before there were any have none, is taken as it is.
+"""
 
 from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from sbr_core.errors import ImageError
+from pydantic import BaseModel, ConfigDict
+
+from sbr_core.errors import ImageError, ReceiptError
+from sbr_core.io.files import atomic_path, json_text, read_json, sha256_file, write_json
+
+SUMS = ".sums"
+"""Name of the folder of records."""
 
 _BLOCK = 1 << 20
 _MOST_AFTER = 1 << 24
 """Bytes that may follow what is needed of a compressed file, uncompressed: 16 MiB."""
+
+
+class Sum(BaseModel):
+    """The record of a file.
+
+    Attributes
+    ----------
+    sections : of a table of sections, the ids it must have, in its order.
+    asked : options and revision that it was made with, of stages that have no plan.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    sha256: str
+    sections: list[str] | None = None
+    asked: dict[str, Any] | None = None
+
+
+def sum_file(path: Path) -> Path:
+    """Where the record of a file is."""
+    return Path(path).parent / SUMS / f"{Path(path).name}.json"
+
+
+def recorded(path: Path) -> Sum | None:
+    """The record of a file, None where there is none; ReceiptError where it is damaged."""
+    record = sum_file(path)
+    return read_json(record, Sum) if record.is_file() else None
+
+
+@contextmanager
+def summed_path(path: Path, **facts: Any) -> Iterator[Path]:
+    """As `atomic_path`, and the sum is recorded.
+
+    Parameters
+    ----------
+    facts : further fields of `Sum`.
+    """
+    with atomic_path(path) as temporary:
+        yield temporary
+        sha256 = sha256_file(temporary)
+        # killed between this and the last line: a new file without a record, which is none too many
+        sum_file(path).unlink(missing_ok=True)
+    write_json(sum_file(path), {"sha256": sha256, **facts})
+
+
+def remove_summed(path: Path) -> None:
+    """Remove a file, if it is there, and its record."""
+    path.unlink(missing_ok=True)
+    sum_file(path).unlink(missing_ok=True)
+
+
+def write_summed_json(path: Path, value: Any) -> None:
+    """As `write_json`, and the sum is recorded."""
+    with summed_path(path) as temporary:
+        temporary.write_text(json_text(value), encoding="utf-8")
+
+
+def check_sum(path: Path) -> Sum | None:
+    """The record of a file that is as it was written; None where it has none.
+
+    Raises
+    ------
+    ReceiptError
+        It is another file than was written.
+    """
+    record = recorded(path)
+    if record is not None and sha256_file(path) != record.sha256:
+        raise ReceiptError(
+            f"{path}: is not the file that was written: its sha256 is not that in {sum_file(path)};"
+            " remove it, and the workflow makes it anew (if it was changed on purpose, remove the"
+            " latter)"
+        )
+    return record
 
 
 def check_gzip(path: Path, needed: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from sbr_core.errors import ManifestError
 from sbr_core.io.files import write_text
+from sbr_core.io.sums import summed_path
 
 
 def read_tsv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -103,12 +104,20 @@ def named_columns(
     return names_kept, [(number, {names[i]: cells[i] for i in kept}) for number, cells in rows]
 
 
-def write_tsv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Iterable[str] = ()) -> None:
+def write_tsv(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Iterable[str] = (),
+    *,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
     """Write rows as TSV, whole or not at all; floats in full precision, dicts as JSON.
 
     Parameters
     ----------
     columns : their order; those of the rows, in order of appearance, are added.
+    facts : record the table's sum, with these fields of `sums.Sum`; None for a table that is the
+        user's to edit.
     """
     header = list(dict.fromkeys([*columns, *(key for row in rows for key in row)]))
     stream = io.StringIO(newline="")
@@ -116,7 +125,11 @@ def write_tsv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Iterable[s
     writer.writerow(header)
     for row in rows:
         writer.writerow([_cell(row.get(c)) for c in header])
-    write_text(path, stream.getvalue())
+    if facts is None:
+        write_text(path, stream.getvalue())
+    else:
+        with summed_path(path, **facts) as temporary:
+            temporary.write_text(stream.getvalue(), encoding="utf-8")
 
 
 def _cell(value: Any) -> str:

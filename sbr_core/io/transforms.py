@@ -13,6 +13,7 @@ import numpy as np
 from sbr_core.errors import ImageError
 from sbr_core.geometry import LPS_FROM_RAS, similarity_scale
 from sbr_core.io.files import atomic_path
+from sbr_core.io.sums import check_sum, summed_path
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def write_stack_from_world(path: Path, stack_from_world: np.ndarray) -> None:
     """
     import SimpleITK as sitk
 
-    with atomic_path(path) as temporary:
+    with summed_path(path) as temporary:
         sitk.WriteTransform(_itk_affine(stack_from_world @ LPS_FROM_RAS), str(temporary))
 
 
@@ -160,6 +161,7 @@ def read_stack_from_world(path: Path) -> np.ndarray:
     """
     import SimpleITK as sitk
 
+    check_sum(path)
     transform = _read(path, 3)
     try:
         matrix = _matrix(sitk.AffineTransform(transform)) @ LPS_FROM_RAS

@@ -13,6 +13,7 @@ from sbr_core.geometry import nifti_affine_of_plane, shear_voxels
 from sbr_core.io.files import atomic_path
 from sbr_core.io.frames import frame_of, has_volume
 from sbr_core.io.mri_formats import load_mri
+from sbr_core.io.sums import check_sum, summed_path
 
 MOST_SHEAR_VOXELS = 0.01
 """Shear that passes for rounding: it moves no voxel by more of its smallest side."""
@@ -84,11 +85,15 @@ def read_mask(path: Path, volume: Volume) -> Volume:
     return replace(mask, data=mask.data > 0)
 
 
-def write_volume(path: Path, volume: Volume) -> None:
+def write_volume(path: Path, volume: Volume, *, summed: bool = False) -> None:
     """Write a volume with its affine as both sform and qform code 1, units mm.
 
     A qform cannot hold shear: of an affine that has some it is written with code 0, which says
     that it is none, so that ITK refuses the file instead of showing it in another place.
+
+    Parameters
+    ----------
+    summed : record its sum, of a volume that is not the user's to change.
     """
     affine = volume.world_from_voxel
     image = nib.Nifti1Image(volume.data, affine)
@@ -96,7 +101,7 @@ def write_volume(path: Path, volume: Volume) -> None:
     has_shear = shear_voxels(affine, volume.data.shape) > MOST_SHEAR_VOXELS
     image.set_qform(affine, 0 if has_shear else 1)
     image.header.set_xyzt_units("mm")
-    with atomic_path(path) as temporary:
+    with (summed_path if summed else atomic_path)(path) as temporary:
         nib.save(image, temporary)
 
 
@@ -128,6 +133,7 @@ def read_cuts(path: Path, world_mm: np.ndarray | None = None) -> tuple[Cut, Cut,
     path = Path(path)
     if not path.is_file():
         raise ImageError(f"{path}: no such file")
+    check_sum(path)
     try:
         image = nib.load(path)
         affine = np.asarray(image.affine, float)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sbr_core.errors import WeightsError
-from sbr_core.io.files import atomic_path
+from sbr_core.io.sums import check_sum, summed_path
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ def save_weights(path: Path, tensors: dict[str, torch.Tensor], header: dict[str,
     from safetensors.torch import save_file
 
     contiguous = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    with atomic_path(path) as temporary:
+    with summed_path(path) as temporary:
         save_file(contiguous, temporary, metadata={_KEY: json.dumps(header, sort_keys=True)})
         # safetensors writes for the owner alone; colleagues should read weights like any result
         os.umask(umask := os.umask(0))
@@ -47,6 +47,7 @@ def read_header(path: Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
+    check_sum(path)
     try:
         with safe_open(path, framework="pt") as stream:
             metadata = stream.metadata() or {}

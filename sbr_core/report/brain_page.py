@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from sbr_core import geometry
 from sbr_core.artifacts import names
 from sbr_core.artifacts.rows import Inferred, Plane, Row, read_rows
-from sbr_core.errors import ReceiptError, some_of
+from sbr_core.errors import some_of
 from sbr_core.io.files import read_json
 from sbr_core.io.manifests import SIMULATED
 from sbr_core.io.tables import read_tsv
@@ -325,14 +325,6 @@ def _sections(
     return sections
 
 
-def _existing(row: Row, ending: str) -> Path:
-    """A file of a row; ReceiptError if it is missing."""
-    path = row.file(ending)
-    if not path.is_file():
-        raise ReceiptError(f"{path}: missing, although {row.table} lists it")
-    return path
-
-
 def _section_pictures(
     options: ReportOptions, plane: Plane, inferred: Mapping[str, Inferred]
 ) -> list[dict[str, Any]]:
@@ -342,13 +334,13 @@ def _section_pictures(
     ----------
     inferred : method -> the section's row.
     """
-    mri, _ = read_plane(_existing(plane, names.MRI))
+    mri, _ = read_plane(plane.intact(names.MRI))
     shape = pictures.display_shape(mri.shape, options.max_width_px)
     fixed = pictures.resized(pictures.window(mri), shape)
     edges = pictures.edges(fixed)
     jpegs = []
     for method, row in inferred.items():
-        image, _ = read_plane(_existing(row, names.REGISTERED))
+        image, _ = read_plane(row.intact(names.REGISTERED))
         moving = pictures.window(pictures.resized(image, shape), fixed > _BRAIN)
         overlay = pictures.painted(pictures.rgb(moving), edges, pictures.MRI_COLOUR)
         jpegs.append(jpeg(overlay, f"{method}, edges of the MRI", options.jpeg_quality))
@@ -357,7 +349,7 @@ def _section_pictures(
         board = pictures.checkerboard(moving, fixed)
         jpegs.append(jpeg(board, f"{method} and MRI", options.jpeg_quality))
         if row.has(names.SYNTHESISED):
-            synthesised, _ = read_plane(_existing(row, names.SYNTHESISED))
+            synthesised, _ = read_plane(row.intact(names.SYNTHESISED))
             grey = pictures.rgb(pictures.resized(np.clip(synthesised, 0, 1), shape))
             jpegs.append(jpeg(grey, f"{method}, synthesised", options.jpeg_quality))
         disp_px = _displacement_px(row, shape)
@@ -370,7 +362,7 @@ def _section_pictures(
 
 def _displacement_px(row: Inferred, shape: tuple[int, int]) -> np.ndarray | None:
     """A section's deformation on a picture of its plane, (rows, columns, 2) px, if it has one."""
-    field = read_section_transform(_existing(row, names.SECTION_TO_STACK)).steps[0]
+    field = read_section_transform(row.intact(names.SECTION_TO_STACK)).steps[0]
     if not isinstance(field, PlaneField):
         return None
     # the picture keeps the plane's outer edges

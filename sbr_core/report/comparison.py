@@ -17,6 +17,7 @@ import numpy as np
 from sbr_core import metrics
 from sbr_core.artifacts.names import TABLE
 from sbr_core.artifacts.rows import Inferred, read_rows
+from sbr_core.io.sums import check_sum
 from sbr_core.io.tables import read_tsv
 from sbr_core.methods import LABEL_METHODS
 from sbr_core.report import figures
@@ -132,7 +133,10 @@ def training_time(losses: Path) -> tuple[float, int] | None:
     The log that comes with the shipped registrar states no seconds: it was trained elsewhere. That
     of a training of 0 steps has no row.
     """
-    rows = read_tsv(losses)[1] if losses.is_file() else []
+    rows = []
+    if losses.is_file():
+        check_sum(losses)
+        rows = read_tsv(losses)[1]
     if not rows or not rows[-1].get("seconds"):
         return None
     return float(rows[-1]["seconds"]) / 60, int(float(rows[-1]["step"]))

@@ -82,19 +82,19 @@ class ExampleSection:
         self.section, self.why = _choose(asked_for, values, everywhere)
         prepared_row, plane = prepared_rows[self.section], plane_rows[self.section]
         grid = plane.grid
-        mri, _ = read_plane(plane.file(MRI))
-        mask, _ = read_plane(plane.file(MRI_MASK))
+        mri, _ = read_plane(plane.intact(MRI))
+        mask, _ = read_plane(plane.intact(MRI_MASK))
         # as fine as the section's file is, but no finer than can be seen
         finest_mm = max(grid.shape) * grid.spacing_mm / _LONGER_SIDE_PX
         fine = grid.at_spacing(max(prepared_row.pixel_size_mm, finest_mm))
         self.methods: dict[str, tuple[figures.Picture, figures.Picture | None]] = {}
         for method, rows in inferred.items():
             row = rows[self.section]
-            transform = read_section_transform(row.file(SECTION_TO_STACK))
+            transform = read_section_transform(row.intact(SECTION_TO_STACK))
             image = pictures.window(registered(prepared_row, transform, fine))
             synthesised = None
             if row.has(SYNTHESISED):
-                pixels, _ = read_plane(row.file(SYNTHESISED))
+                pixels, _ = read_plane(row.intact(SYNTHESISED))
                 synthesised = figures.Picture(np.clip(pixels, 0, 1), grid.spacing_mm)
             self.methods[method] = figures.Picture(image, fine.spacing_mm), synthesised
         # labels of deep grey matter can be ragged, so it is grey levels that find the cortex

@@ -25,7 +25,7 @@ takes longer than a fortieth of the training stays."""
 
 def write_losses(history: Sequence[Mapping[str, Any]], out_dir: Path) -> None:
     """``loss.tsv`` and ``loss.png`` of a training: one row per step, and their curves."""
-    write_tsv(out_dir / LOSSES, history, ("step", "loss"))
+    write_tsv(out_dir / LOSSES, history, ("step", "loss"), facts={})
     with atomic_path(out_dir / LOSS_PLOT) as temporary:
         loss_curves(history).savefig(temporary, dpi=_DPI)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbr_core.artifacts.names import SUMMARY, TABLE
+from sbr_core.io.sums import check_sum
 from sbr_core.io.tables import read_tsv
 from sbr_core.report.page import number
 
@@ -50,7 +51,10 @@ def read_measurements(table: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = read_tsv(table)[1] if table.is_file() else []
+    rows = []
+    if table.is_file():
+        check_sum(table)
+        rows = read_tsv(table)[1]
     columns = ("section", "method", "metric", "class", "statistic", "value", "unit", "n")
     frame = pd.DataFrame(rows, columns=columns)
     # by Python's float, which returns the very number that was written

@@ -17,6 +17,7 @@ from sbr_core.io.files import check_is_file, inside, read_json, write_text
 from sbr_core.io.manifests import SIMULATED
 from sbr_core.io.pictures import open_picture
 from sbr_core.io.provenance import versions
+from sbr_core.io.sums import check_sum
 
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngImageFile
@@ -115,6 +116,7 @@ def comparison_of(folder: Path) -> Mapping[str, Any] | None:
     """A comparison with its figures inside, for a page to show; None if there is none."""
     if not (folder / COMPARISON).is_file():
         return None
+    check_sum(folder / COMPARISON)
     comparison = read_json(folder / COMPARISON, _Comparison).model_dump()
     figures = [figure | _on_screen(folder, figure["file"]) for figure in comparison["figures"]]
     return comparison | {"figures": figures}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from sbr_core.artifacts.rows import read_cells
 from sbr_core.errors import ImageError, ReceiptError
-from sbr_core.io.tables import read_tsv, write_tsv
+from sbr_core.io.tables import write_tsv
 
 _MIN_SECTIONS = 2
 """Fewer are no stack: nothing to interpolate between, or to train on."""
@@ -25,7 +26,7 @@ def run(options: None, *, receipts: list[Path], table: Path) -> None:
     Raises
     ------
     ReceiptError
-        A section stands in two receipts.
+        A section stands in two receipts, or a receipt is not what was written.
     ImageError
         Fewer than two sections can be used, which are no stack.
     """
@@ -33,7 +34,7 @@ def run(options: None, *, receipts: list[Path], table: Path) -> None:
     columns: dict[str, None] = {}
     seen: dict[str, Path] = {}
     for receipt in receipts:
-        header, of_receipt = read_tsv(receipt)
+        header, of_receipt = read_cells(receipt)
         columns |= dict.fromkeys(header)
         for row in of_receipt:
             if (section := row["section"]) in seen:
@@ -48,4 +49,4 @@ def run(options: None, *, receipts: list[Path], table: Path) -> None:
             f" {_MIN_SECTIONS}{failed}"
         )
     rows.sort(key=lambda row: (float(row.get("position_mm") or math.inf), row["section"]))
-    write_tsv(table, rows, columns)
+    write_tsv(table, rows, columns, facts={"sections": [row["section"] for row in rows]})

@@ -17,9 +17,9 @@ from sbr_core.artifacts.label_pairs import LabelPairs
 from sbr_core.artifacts.names import LOSSES, SUMMARY, TABLE, TESTS
 from sbr_core.config import CompareOptions
 from sbr_core.errors import ConfigError
-from sbr_core.io.files import write_json
 from sbr_core.io.manifests import SectionRow
 from sbr_core.io.provenance import write_provenance
+from sbr_core.io.sums import write_summed_json
 from sbr_core.io.tables import write_tsv
 from sbr_core.report import comparison, figures
 from sbr_core.report.example_section import ExampleSection
@@ -72,8 +72,11 @@ def run(
     trainings = {m: comparison.training_time(folder / LOSSES) for m, folder in methods.items()}
     summary = comparison.summary_rows(values, tests, methods, trainings)
     of_brain = {"brain": brain}
-    write_tsv(out_dir / TESTS, [of_brain | test for test in tests], comparison.TEST_COLUMNS)
-    write_tsv(out_dir / SUMMARY, [of_brain | row for row in summary], comparison.SUMMARY_COLUMNS)
+    write_tsv(
+        out_dir / TESTS, [of_brain | test for test in tests], comparison.TEST_COLUMNS, facts={}
+    )
+    lines = [of_brain | row for row in summary]
+    write_tsv(out_dir / SUMMARY, lines, comparison.SUMMARY_COLUMNS, facts={})
 
     labels = LabelPairs(rows, align_dir=align_dir, mri_labels=mri_labels, stage="compare")
     example = ExampleSection(options.section, values, methods, prepared, planes, labels)
@@ -84,7 +87,7 @@ def run(
         logger.info("compare: %s", drawing.name)
 
     shared = comparison.training_time(registrar) if registrar is not None else None
-    write_json(
+    write_summed_json(
         out_dir / COMPARISON,
         {
             "methods": [figures.name_of(method) for method in methods],

@@ -120,8 +120,8 @@ def run(
             summary += [of_method | row for row in _volume_summary(volumes, brain, pairs.mri)]
         logger.info(f"evaluate: {method}: {len(rows_of_method)} sections")
 
-    write_tsv(out_dir / names.TABLE, section_rows, SECTION_COLUMNS)
-    write_tsv(out_dir / names.SUMMARY, summary, SUMMARY_COLUMNS)
+    write_tsv(out_dir / names.TABLE, section_rows, SECTION_COLUMNS, facts={})
+    write_tsv(out_dir / names.SUMMARY, summary, SUMMARY_COLUMNS, facts={})
     inputs = {"prepared": prepared, "planes": planes}
     inputs |= {f"{method}_sections": f / names.TABLE for method, f in methods.items()}
     inputs |= {"landmarks": landmarks, "mri_labels": mri_labels}

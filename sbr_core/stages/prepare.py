@@ -78,6 +78,7 @@ def run(
         ),
         process=lambda row: prepare_section(row, options, out_dir),
         strict=strict,
+        asked={"options": options.model_dump(mode="json"), "revision": REVISION["prepare"]},
     )
 
 

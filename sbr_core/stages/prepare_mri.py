@@ -78,8 +78,8 @@ def run(options: PrepareOptions, *, mri: Path, out_dir: Path, mri_mask: Path | N
         )
     for doubt in doubts:
         logger.warning(f"prepare-mri: WARNING: {mri}: {doubt}")
-    write_volume(out_dir / MRI_VOLUME, Volume(data, affine))
-    write_volume(out_dir / MRI_MASK_VOLUME, Volume(mask.astype(np.uint8), affine))
+    write_volume(out_dir / MRI_VOLUME, Volume(data, affine), summed=True)
+    write_volume(out_dir / MRI_MASK_VOLUME, Volume(mask.astype(np.uint8), affine), summed=True)
     _write_facts(out_dir, options, inputs, Volume(data, affine), mask, level, doubts)
 
 

@@ -33,6 +33,7 @@ from sbr_core.errors import ConfigError, ImageError, ReceiptError, StorageError,
 from sbr_core.geometry import LPS_FROM_RAS, PlaneGrid
 from sbr_core.io.images import read_labels
 from sbr_core.io.provenance import write_provenance
+from sbr_core.io.sums import remove_summed
 from sbr_core.io.transforms import read_section_transform, read_stack_from_world
 from sbr_core.io.volumes import Volume, read_plane, read_volume, write_volume
 
@@ -104,10 +105,10 @@ def run(
     arrays = scratch_arrays(out_dir, shape, with_labels)
     _fill(out_dir, arrays, shape, stack_from_voxel, stack, levels, options)
     # of a time when the sections had labels
-    names.volume_file(out_dir, brain, space, "labels").unlink(missing_ok=True)
+    remove_summed(names.volume_file(out_dir, brain, space, "labels"))
     for kind, array in arrays.items():
         path = names.volume_file(out_dir, brain, space, kind)
-        write_volume(path, Volume(array, world_from_voxel))
+        write_volume(path, Volume(array, world_from_voxel), summed=True)
     covered = float(np.mean([np.mean(layer >= 0) for layer in arrays["coverage"]]))
     write_provenance(
         names.volume_facts(out_dir, brain, space),
@@ -231,7 +232,7 @@ def staining_levels(rows: Sequence[Inferred]) -> np.ndarray:
     """
     links, before = [], []
     for index, row in enumerate(rows):
-        image = read_plane(row.file(names.REGISTERED))[0]
+        image = read_plane(row.intact(names.REGISTERED))[0]
         # the next but one as well, so that one torn section does not cut the stack in two
         for back, earlier in enumerate(reversed(before), 1):
             if earlier.shape == image.shape:

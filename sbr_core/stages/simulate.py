@@ -171,10 +171,10 @@ class _Brain:
         """A section on its plane."""
         pair = self.pairs[section]
         return appearance.Pair(
-            mri=read_plane(pair.plane.file(MRI))[0],
-            mri_mask=read_plane(pair.plane.file(MRI_MASK))[0] > 0,
-            section=read_plane(pair.affine.file(LINEAR))[0],
-            section_mask=read_plane(pair.affine.file(LINEAR_MASK))[0] > 0,
+            mri=read_plane(pair.plane.intact(MRI))[0],
+            mri_mask=read_plane(pair.plane.intact(MRI_MASK))[0] > 0,
+            section=read_plane(pair.affine.intact(LINEAR))[0],
+            section_mask=read_plane(pair.affine.intact(LINEAR_MASK))[0] > 0,
             height=(pair.prepared.position_mm - self._begin) / self._reach,
         )
 
@@ -197,7 +197,7 @@ class _Brain:
 
     def tissue_mm(self, section: str) -> np.ndarray:
         """(n, 2) plane mm of a lattice's points in the MRI's mask; of every point of a tiny one."""
-        mask = read_plane(self.pairs[section].plane.file(MRI_MASK))[0]
+        mask = read_plane(self.pairs[section].plane.intact(MRI_MASK))[0]
         for step in (_LATTICE_PX, 1):
             rows, columns = np.nonzero(mask[::step, ::step])
             if rows.size:

@@ -8,7 +8,7 @@ import pytest
 from sbr_core.artifacts.receipts import SectionResult, run_sections, unfinished
 from sbr_core.artifacts.rows import Row, read_rows
 from sbr_core.errors import ImageError, ReceiptError
-from sbr_core.io.files import write_text
+from sbr_core.io.files import sha256_file, write_text
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -150,6 +150,7 @@ def test_the_sweep_removes_nothing_but_the_section_s_own_files(toy, listed):
     sidecar = toy.out / "sections" / "001.json"
     content = json.loads(sidecar.read_text())
     name = listed.format(elsewhere=toy.out.parent / "kept.txt")
+    del content["row_sha256"]  # as before it was recorded
     content["row"]["files"] |= {name: "0", "sections/003_image.nii.gz": "0"}
     sidecar.write_text(json.dumps(content))
     toy.run({"003": "three"})
@@ -169,3 +170,34 @@ def test_a_section_with_a_damaged_sidecar_is_done_again(toy, text):
     assert toy.done == ["002"]
     (toy.out / "sections" / "002.json").write_text(text)
     toy.run({"001": "one"})  # swept, where it can be read
+
+
+def test_a_changed_digit_in_a_sidecar_computes_its_section_again(toy):
+    toy.run(WORDS)
+    sidecar = toy.out / "sections" / "002.json"
+    sidecar.write_text(sidecar.read_text().replace('"position_mm": 1.5', '"position_mm": 1.7'))
+    toy.run(WORDS)
+    assert toy.done == ["002"]
+    content = json.loads(sidecar.read_text())
+    del content["row_sha256"]  # a sidecar of before it was recorded
+    sidecar.write_text(json.dumps(content))
+    toy.run(WORDS)
+    assert toy.done == []
+
+
+def test_a_receipt_that_is_cut_or_changed_is_refused(toy):
+    toy.run(WORDS)
+    whole = toy.receipt.read_text()
+    for damaged in ("".join(whole.splitlines(True)[:3]), whole.replace("1.5", "1.7", 1)):
+        toy.receipt.write_text(damaged)
+        with pytest.raises(ReceiptError, match="000.tsv: is not the file that was written"):
+            read_rows(toy.receipt, Word)
+    # a sum that fits, as a stranger can write it, but fewer sections than the record names
+    toy.receipt.write_text("".join(whole.splitlines(True)[:3]))
+    record = toy.out / "chunks" / ".sums" / "000.tsv.json"
+    content = json.loads(record.read_text()) | {"sha256": sha256_file(toy.receipt)}
+    record.write_text(json.dumps(content))
+    with pytest.raises(ReceiptError, match="has 2 sections, of the 3 that .* lacks 003"):
+        read_rows(toy.receipt, Word)
+    record.unlink()
+    assert len(read_rows(toy.receipt, Word)) == 2
