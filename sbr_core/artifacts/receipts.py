@@ -13,7 +13,7 @@ fingerprint and files still match is not computed again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -188,3 +188,27 @@ def _sweep(out_dir: Path, chunk: str, sections: set[str]) -> None:
             content = _content(sidecar)
             if content is not None and content.chunk == chunk:
                 _forget(sidecar, out_dir)
+
+
+def check_chunks(sections: Mapping[Path, Collection[str]]) -> None:
+    """Compare receipts of one stage with its sidecars, which say of which chunk a section is.
+
+    Parameters
+    ----------
+    sections : receipt -> the ids that it has.
+
+    Raises
+    ------
+    ReceiptError
+        A receipt lacks a section.
+    """
+    receipts = {(receipt.parents[1], receipt.stem): receipt for receipt in sections}
+    for folder in {folder for folder, _ in receipts}:
+        for path in sorted((folder / SECTIONS).glob("*.json")):
+            sidecar = _content(path)
+            receipt = receipts.get((folder, sidecar.chunk)) if sidecar is not None else None
+            if receipt is not None and path.stem not in sections[receipt]:
+                raise ReceiptError(
+                    f"{receipt}: lacks section {path.stem!r}, which {path} says is of it; remove"
+                    " the receipt, and the workflow makes it anew"
+                )

@@ -1,34 +1,34 @@
 """What is put right before a run, and the account of what failed after it.
 
-Receipts whose files are gone, a lock that a killed run left behind, checkpoints of a training that
-is to start anew.
+Receipts whose files are gone, what another configuration asked for, checkpoints of a training that
+is to start anew; for a lock that a killed run left behind see `lock`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import platform
 import shlex
 import shutil
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import psutil
-
-from sbr_core.errors import SbrError
-from sbr_core.io.tables import read_tsv
+from sbr_core.artifacts import names
+from sbr_core.artifacts.rows import files_of_cell, read_cells
+from sbr_core.errors import ReceiptError, SbrError
+from sbr_core.io.files import inside, read_json
+from sbr_core.io.sums import recorded, remove_summed
+from sbr_core.planning.lock import LOCKS, remove_lock_of_killed_run
+from sbr_core.planning.parameters import chunk_json, rows_file
+from sbr_core.planning.plan import plan_text
 from sbr_core.planning.study import METHOD_FOLDERS, SECTION_STAGES, Study, is_compared
+from sbr_core.revisions import REVISION
 
 logger = logging.getLogger(__name__)
-
-LOCKS = Path(".snakemake/locks")
-"""Where Snakemake keeps its lock of the working directory."""
-RUNNING = Path(".snakemake/sbr_running.json")
-"""Which process holds that lock: there from the start of a run to its end, unless it is killed."""
 
 
 def log_faults(study: Study) -> None:
@@ -48,12 +48,15 @@ def tidy_up(study: Study) -> None:
     # a run that holds the lock is writing these files just now
     if not any(LOCKS.glob("*")):
         remove_receipts_of_missing_files(study)
+        for brain in study.brains:
+            remove_what_was_asked_otherwise(study, brain)
 
 
 def remove_receipts_of_missing_files(study: Study) -> None:
     """Remove each receipt that lists a file which is gone, so that its chunk is planned.
 
-    The command then makes only what is missing.
+    The command then makes only what is missing. So it does with receipts and collected tables that
+    are not what was written.
     """
 
     @cache  # a folder is listed once, which stays fast for thousands of files
@@ -63,29 +66,102 @@ def remove_receipts_of_missing_files(study: Study) -> None:
     for brain in study.brains:
         for stage in (*SECTION_STAGES, *METHOD_FOLDERS):
             for receipt in map(Path, study.receipts(brain, stage)):
-                if not receipt.is_file():
-                    continue
-                missing = first_missing_file(receipt, names_in)
-                if missing is not None:
-                    logger.warning(f"{missing}: missing; its chunk will be restored")
-                    receipt.unlink()
+                if receipt.is_file() and (why := fault_of_receipt(receipt, names_in)):
+                    logger.warning(f"{why}; its chunk will be restored")
+                    remove_summed(receipt)
+            table = Path(study.table(brain, stage))
+            if table.is_file() and (why := _fault_of_table(table)):
+                logger.warning(f"{why}; it will be collected again")
+                remove_summed(table)
 
 
-def first_missing_file(receipt: Path, names_in: Callable[[Path], Collection[str]]) -> Path | None:
-    """The first file a receipt lists that is not there, or the receipt itself if damaged.
+def fault_of_receipt(receipt: Path, names_in: Callable[[Path], Collection[str]]) -> str:
+    """What is wrong with a receipt, in words: damage, or the first file it lists that is gone.
 
     `names_in` gives the names of the files in a folder.
     """
     folder = receipt.parents[1]
     try:
-        for row in read_tsv(receipt)[1]:
-            for name in json.loads(row.get("files") or "{}"):
-                path = folder / name
+        for row in read_cells(receipt)[1]:
+            for name in files_of_cell(row.get("files", "")):
+                path = inside(folder, name)
                 if path.name not in names_in(path.parent):
-                    return path
+                    return f"{path}: missing"
     except (SbrError, ValueError):
-        return receipt
-    return None
+        return f"{receipt}: damaged"
+    return ""
+
+
+def _fault_of_table(table: Path) -> str:
+    try:
+        read_cells(table)
+    except SbrError:
+        return f"{table}: damaged"
+    return ""
+
+
+def remove_what_was_asked_otherwise(study: Study, brain: str) -> None:
+    """Remove plans, receipts and facts that state other options than are asked for now.
+
+    Snakemake notices that by itself as long as it remembers the run; results that were copied
+    without ``.snakemake``, or a run that another configuration began, it takes for finished.
+    """
+    for plan in sorted(Path(study.path(brain, "plan")).glob("*.json")):
+        try:
+            asked = plan_text(study, brain, plan.stem)
+        except KeyError:  # of a chunk or a stage that there is no more
+            continue
+        if _is_other_text(plan, asked):
+            logger.info(f"{plan}: something else is asked for now; what follows will be made anew")
+            plan.unlink()
+    # these two have no plan, which would be an input that finished brains do not have
+    options = study.config.prepare.model_dump(mode="json")
+    for chunk in study.brains[brain].chunks:
+        receipt = Path(study.path(brain, "prepare", names.CHUNKS, f"{chunk}.tsv"))
+        if receipt.is_file() and (
+            _is_other(_asked_of(receipt), options, "prepare")
+            or _is_other_text(Path(rows_file(str(receipt))), chunk_json(study, brain, chunk))
+        ):
+            logger.info(f"{receipt}: was made of other rows or options; it will be made anew")
+            remove_summed(receipt)
+    facts = Path(study.path(brain, "prepare", names.MRI_FACTS))
+    if facts.is_file() and _is_other(_facts_of(facts), options, "prepare_mri"):
+        logger.info(f"{facts}: was made with other options; it will be made anew")
+        remove_summed(facts)
+
+
+def _is_other_text(path: Path, asked: str) -> bool:
+    """Whether a file that states what was asked for is there and states something else."""
+    return path.is_file() and path.read_text("utf-8", "replace").strip() != asked
+
+
+def _asked_of(receipt: Path) -> Mapping[str, Any]:
+    """Options and revision that a receipt was made with, as far as they were recorded."""
+    with suppress(ReceiptError):
+        record = recorded(receipt)
+        return (record and record.asked) or {}
+    return {}
+
+
+def _facts_of(facts: Path) -> Mapping[str, Any]:
+    """What ``mri.json`` states; nothing where it is damaged, which its readers will find."""
+    with suppress(ReceiptError):
+        return read_json(facts)
+    return {}
+
+
+def _is_other(made_with: Mapping[str, Any], options: Mapping[str, Any], stage: str) -> bool:
+    """Whether options or revision are others than those asked for now.
+
+    An option that only one of the two knows came, or went, with another version.
+    """
+    before = made_with.get("options")
+    if not isinstance(before, dict):
+        return False
+    shared = before.keys() & options.keys()
+    return made_with.get("revision") != REVISION[stage] or any(
+        before[key] != options[key] for key in shared
+    )
 
 
 def remove_checkpoints_of_forced_trainings(
@@ -107,50 +183,6 @@ def remove_checkpoints_of_forced_trainings(
             for brain in study.brains:
                 for network in networks:
                     shutil.rmtree(study.checkpoints(brain, network), ignore_errors=True)
-
-
-# --------------------------------------------------------------------------------------------
-# Who holds the lock
-# --------------------------------------------------------------------------------------------
-
-
-def started_at(pid: int) -> float | None:
-    """When a process began, s since 1970; None if it is no more."""
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
-        return None
-
-
-def note_running() -> None:
-    """Write down that this process holds the lock."""
-    facts = {"host": platform.node(), "pid": os.getpid(), "started": started_at(os.getpid())}
-    RUNNING.write_text(json.dumps(facts))
-
-
-def forget_running() -> None:
-    """Remove that note: the run ended by itself, and Snakemake takes its lock away."""
-    RUNNING.unlink(missing_ok=True)
-
-
-def remove_lock_of_killed_run() -> None:
-    """Remove the lock of a run that was killed on this machine, so that the same command goes on.
-
-    A lock of a living process, or of another machine, stays, and Snakemake explains it.
-    """
-    try:
-        facts = json.loads(RUNNING.read_text())
-        gone = facts["host"] == platform.node() and started_at(facts["pid"]) != facts["started"]
-    except (OSError, ValueError, KeyError):
-        return
-    if not gone:
-        return
-    forget_running()
-    locks = list(LOCKS.glob("*"))
-    for lock in locks:
-        lock.unlink(missing_ok=True)
-    if locks:
-        logger.warning(f"process {facts['pid']} held the lock and was killed: lock removed")
 
 
 # --------------------------------------------------------------------------------------------

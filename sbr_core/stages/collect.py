@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from sbr_core.artifacts.receipts import check_chunks
 from sbr_core.artifacts.rows import read_cells
 from sbr_core.errors import ImageError, ReceiptError
+from sbr_core.io.sums import recorded
 from sbr_core.io.tables import write_tsv
 
 _MIN_SECTIONS = 2
@@ -33,6 +35,7 @@ def run(options: None, *, receipts: list[Path], table: Path) -> None:
     rows: list[dict[str, str]] = []
     columns: dict[str, None] = {}
     seen: dict[str, Path] = {}
+    unrecorded: dict[Path, set[str]] = {}
     for receipt in receipts:
         header, of_receipt = read_cells(receipt)
         columns |= dict.fromkeys(header)
@@ -41,6 +44,9 @@ def run(options: None, *, receipts: list[Path], table: Path) -> None:
                 raise ReceiptError(f"{receipt}: section {section!r} stands in {seen[section]} too")
             seen[section] = receipt
         rows += of_receipt
+        if recorded(receipt) is None:  # one of before it was recorded which sections it must have
+            unrecorded[receipt] = {row["section"] for row in of_receipt}
+    check_chunks(unrecorded)
     good = sum(row["status"] == "ok" for row in rows)
     if good < _MIN_SECTIONS:
         failed = next((f"; {row['message']}" for row in rows if row["status"] != "ok"), "")

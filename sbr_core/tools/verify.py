@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from sbr_core.artifacts.names import CHUNKS, SECTIONS, TABLE
-from sbr_core.artifacts.receipts import read_sidecar
+from sbr_core.artifacts.receipts import check_chunks, read_sidecar
 from sbr_core.artifacts.rows import files_of_cell, read_cells, stage_dir
 from sbr_core.errors import ReceiptError, SbrError
 from sbr_core.io.files import inside, links_in, parse_json, sha256_file
@@ -70,6 +71,9 @@ class _Check:
         lists = [path for path in files if _is_list(path)]
         for path in lists:
             yield from self._of_list(path)
+        for folder in dict.fromkeys(path.parent for path in lists if path.parent.name == CHUNKS):
+            if fault := _fault(lambda folder=folder: check_chunks(self._sections_of(folder))):
+                yield fault
         for path in files:
             if path.parent.name == SUMS:
                 target = path.parent.parent / path.name.removesuffix(".json")
@@ -91,8 +95,6 @@ class _Check:
                 folder = stage_dir(path)
                 for row in read_cells(path)[1]:
                     listed |= files_of_cell(row.get("files", ""))
-                if path.parent.name == CHUNKS:
-                    check_chunk(path)
         except (SbrError, ValueError) as error:
             yield str(error) if str(path) in str(error) else f"{path}: {error}"
         for name, sha256 in listed.items():
@@ -109,20 +111,20 @@ class _Check:
         if sha256_file(file) != sha256:
             raise ReceiptError(f"{file}: its sha256 is another than was recorded")
 
+    def _sections_of(self, chunks: Path) -> dict[Path, set[str]]:
+        """Receipt -> its sections, of those in a folder that can be read."""
+        sections = {}
+        for receipt in sorted(chunks.glob("*.tsv")):
+            with suppress(SbrError):
+                sections[receipt] = {row["section"] for row in read_cells(receipt)[1]}
+        return sections
+
     def _of_file(self, path: Path) -> None:
         """Compare a file with its record; without one, read it to its own checksum."""
         if check_sum(path) is not None:
             self.summed.add(path)
         elif path not in self.summed and (read := _READERS.get(path.suffix)) is not None:
             read(path)
-
-
-def check_chunk(receipt: Path) -> None:
-    """ReceiptError where a receipt lacks a section whose sidecar says that it is of this chunk."""
-    there = {row["section"] for row in read_cells(receipt)[1]}
-    for sidecar in sorted((stage_dir(receipt) / SECTIONS).glob("*.json")):
-        if sidecar.stem not in there and read_sidecar(sidecar).chunk == receipt.stem:
-            raise ReceiptError(f"{receipt}: lacks section {sidecar.stem!r}, which {sidecar} is of")
 
 
 def _is_list(path: Path) -> bool:

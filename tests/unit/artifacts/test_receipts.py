@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from sbr_core.artifacts.receipts import SectionResult, run_sections, unfinished
+from sbr_core.artifacts.receipts import SectionResult, check_chunks, run_sections, unfinished
 from sbr_core.artifacts.rows import Row, read_rows
 from sbr_core.errors import ImageError, ReceiptError
 from sbr_core.io.files import sha256_file, write_text
@@ -201,3 +201,11 @@ def test_a_receipt_that_is_cut_or_changed_is_refused(toy):
         read_rows(toy.receipt, Word)
     record.unlink()
     assert len(read_rows(toy.receipt, Word)) == 2
+
+
+def test_an_old_receipt_that_lacks_a_section_does_not_agree_with_the_sidecars(toy):
+    toy.run(WORDS)
+    check_chunks({toy.receipt: set(WORDS)})
+    with pytest.raises(ReceiptError, match="000.tsv: lacks section '002', which .*002.json says"):
+        check_chunks({toy.receipt: {"001", "003"}})
+    check_chunks({toy.out / "chunks" / "001.tsv": set()})

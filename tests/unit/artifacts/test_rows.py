@@ -237,6 +237,7 @@ def test_a_damaged_initial_affine_is_told_in_one_line(tmp_path, cell):
     )
     header, rows = read_tsv(path)
     for column in ("position_mm", "a11"):
-        write_tsv(path, [rows[0], rows[1] | {column: cell}], header)
-        with pytest.raises(ReceiptError, match="initial.tsv: row 2: damaged"):
-            read_initial(path)
+        damaged = tmp_path / "damaged.tsv"  # without a recorded sum
+        write_tsv(damaged, [rows[0], rows[1] | {column: cell}], header)
+        with pytest.raises(ReceiptError, match="damaged.tsv: row 2: damaged"):
+            read_initial(damaged)

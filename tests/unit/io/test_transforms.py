@@ -65,6 +65,7 @@ def test_files_that_are_no_transforms_are_refused(tmp_path):
 def test_an_affine_that_is_no_similarity_is_refused(tmp_path, damage):
     path = tmp_path / "x.txt"
     transforms.write_stack_from_world(path, np.eye(4))
+    (tmp_path / ".sums" / "x.txt.json").unlink()
     head, _, tail = path.read_text().partition("Parameters: ")
     path.write_text(f"{head}Parameters: {damage} 0 0 0\n" + tail.partition("\n")[2])
     with pytest.raises(ImageError, match="x.txt: (expected a similarity|not readable)"):

@@ -1,17 +1,20 @@
-"""Receipts of lost files, checkpoints of forced trainings, locks of killed runs, failures told."""
+"""Receipts of lost files, what was asked otherwise, forced trainings, failures told."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 from pathlib import Path
 
 import pytest
 
+from sbr_core.io.files import write_text
+from sbr_core.io.sums import write_summed_json
 from sbr_core.io.tables import write_tsv
 from sbr_core.planning import upkeep
+from sbr_core.planning.lock import LOCKS
+from sbr_core.planning.parameters import chunk_json
+from sbr_core.planning.plan import plan_text
 from sbr_core.planning.upkeep import FailedJob
+from sbr_core.revisions import REVISION
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def receipts(study) -> list[Path]:
         name = f"sections/{section}_image.nii.gz"
         (path.parents[1] / "sections").mkdir(parents=True, exist_ok=True)
         (path.parents[1] / name).touch()
-        write_tsv(path, [{"section": section, "files": {name: "digest"}}])
+        write_tsv(path, [{"section": section, "status": "ok", "files": {name: "digest"}}])
     return paths
 
 
@@ -45,7 +48,11 @@ def test_a_receipt_is_removed_when_a_file_it_lists_is_gone(study, receipts, capl
     ]
 
 
-@pytest.mark.parametrize("text", ["", "section\tfiles\na\t{\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "section\tstatus\tfiles\na\tok\t{\n"]
+    + [f"section\tstatus\tfiles\na\tok\t{cell}\n" for cell in ("5", "[]", "[" * 9999, "[1]")],
+)
 def test_a_damaged_receipt_is_removed(study, receipts, text):
     receipts[0].write_text(text)
     upkeep.remove_receipts_of_missing_files(study)
@@ -54,11 +61,11 @@ def test_a_damaged_receipt_is_removed(study, receipts, text):
 
 def test_nothing_is_tidied_while_another_run_goes_on(study, receipts):
     Path("results/one/prepare/sections/a_image.nii.gz").unlink()
-    upkeep.LOCKS.mkdir(parents=True)
-    (upkeep.LOCKS / "0.output.lock").touch()
+    LOCKS.mkdir(parents=True)
+    (LOCKS / "0.output.lock").touch()
     upkeep.tidy_up(study)
     assert receipts[0].is_file()
-    (upkeep.LOCKS / "0.output.lock").unlink()
+    (LOCKS / "0.output.lock").unlink()
     upkeep.tidy_up(study)
     assert not receipts[0].is_file()
 
@@ -81,35 +88,82 @@ def test_forced_trainings_lose_their_checkpoints(study, forced, targets, kept):
     assert {name for name, folder in folders.items() if folder.is_dir()} == kept
 
 
-@pytest.fixture
-def lock(tmp_path, monkeypatch) -> Path:
-    """Snakemake's lock of the folder."""
-    monkeypatch.chdir(tmp_path)
-    upkeep.LOCKS.mkdir(parents=True)
-    lock = upkeep.LOCKS / "0.input.lock"
-    lock.touch()
-    return lock
+def as_asked(study, brain="one") -> list[Path]:
+    """Files that state what was asked for, as a finished run leaves them."""
+    plans = [Path(study.path(brain, "plan", f"{name}.json")) for name in ("align", "collect")]
+    for plan in plans:
+        write_text(plan, plan_text(study, brain, plan.stem) + "\n")
+    options = study.config.prepare.model_dump(mode="json")
+    receipts = [Path(path) for path in study.receipts(brain, "prepare")]
+    for receipt in receipts:
+        asked = {"options": options, "revision": REVISION["prepare"]}
+        row = {"section": receipt.stem, "status": "ok"}
+        write_tsv(receipt, [row], facts={"asked": asked, "sections": [receipt.stem]})
+        write_text(receipt.with_suffix(".rows.json"), chunk_json(study, brain, receipt.stem) + "\n")
+    facts = Path(study.path(brain, "prepare", "mri.json"))
+    write_summed_json(facts, {"options": options, "revision": REVISION["prepare_mri"]})
+    return [*plans, *receipts, facts]
 
 
-def test_the_lock_of_a_killed_run_is_removed(lock, caplog):
-    facts = {"host": platform.node(), "pid": os.getpid(), "started": 0.0}
-    upkeep.RUNNING.write_text(json.dumps(facts))  # another process had this number
-    upkeep.remove_lock_of_killed_run()
-    assert not lock.exists() and not upkeep.RUNNING.exists()
-    assert caplog.messages == [f"process {os.getpid()} held the lock and was killed: lock removed"]
+def test_what_is_as_asked_for_stays(add_brain, study_of):
+    study = study_of(add_brain("one", "abcd"))
+    files = as_asked(study)
+    write_text(Path("results/one/plan/resample.9of9.json"), "of a chunk that is no more")
+    upkeep.tidy_up(study)
+    assert all(path.is_file() for path in files)
+    for receipt in files[2:4]:  # as results of before have no records
+        (receipt.parent / ".sums" / f"{receipt.name}.json").unlink()
+    Path("results/one/prepare/mri.json").write_text('{"options": {"older": 1}, "revision": 2}')
+    upkeep.tidy_up(study)
+    assert all(path.is_file() for path in files[:4])
 
 
-def test_the_lock_of_a_living_or_unknown_run_stays(lock, caplog):
-    upkeep.remove_lock_of_killed_run()
-    upkeep.note_running()
-    upkeep.remove_lock_of_killed_run()
-    facts = json.loads(upkeep.RUNNING.read_text()) | {"host": "another", "started": 0.0}
-    upkeep.RUNNING.write_text(json.dumps(facts))
-    upkeep.remove_lock_of_killed_run()
-    assert lock.exists() and upkeep.RUNNING.exists() and caplog.messages == []
-    upkeep.forget_running()
-    assert not upkeep.RUNNING.exists()
-    upkeep.forget_running()  # also where there is none
+@pytest.mark.parametrize(
+    ("changed", "gone"),
+    [
+        ({"align": {"rounds": 9}}, ["align.json"]),
+        (
+            {"prepare": {"working_pixel_mm": 0.7}},
+            ["align.json", "1of2.tsv", "2of2.tsv", "mri.json"],
+        ),
+    ],
+)
+def test_results_of_another_configuration_are_not_taken_for_finished(
+    add_brain, study_of, changed, gone
+):
+    """As of a folder that was copied without Snakemake's memory of it."""
+    row = add_brain("one", "abcd")
+    files = as_asked(study_of(row))
+    upkeep.tidy_up(study_of(row, **changed))
+    assert [path.name for path in files if not path.is_file()] == gone
+
+
+def test_rows_that_were_edited_without_snakemake_s_memory_are_prepared_again(add_brain, study_of):
+    row = add_brain("one", "abcd")
+    files = as_asked(study_of(row))
+    manifest = Path(row["sections"])
+    manifest.write_text(manifest.read_text().replace("0.5", "0.25", 1))
+    upkeep.tidy_up(study_of(row))
+    assert sum(not path.is_file() for path in files) == 1
+
+
+@pytest.mark.parametrize("text", ["5", "[]", "{", '{"options": 5}', "[" * 9999, '{"revision": 1}'])
+def test_damaged_facts_of_the_mri_stop_no_planning(add_brain, study_of, text):
+    study = study_of(add_brain("one", "abcd"))
+    facts = as_asked(study)[-1]
+    facts.write_text(text)
+    upkeep.tidy_up(study)
+    assert facts.is_file()
+
+
+def test_a_collected_table_that_was_changed_is_collected_again(study, receipts):
+    table = Path(study.table("one", "prepare"))
+    write_tsv(table, [{"section": "a", "status": "ok", "position_mm": 1.5}], facts={})
+    upkeep.tidy_up(study)
+    assert table.is_file()
+    table.write_text(table.read_text().replace("1.5", "1.7"))
+    upkeep.tidy_up(study)
+    assert not table.exists()
 
 
 def test_failures_are_told_by_brain_with_commands_to_go_on(study):
