@@ -19,8 +19,8 @@ import numpy as np
 from sbr_core.artifacts.names import CHUNKS, IMAGE, MASK
 from sbr_core.errors import ReceiptError, some_of
 from sbr_core.geometry import PlaneGrid
-from sbr_core.io.files import inside, parse_json, sha256_file, sha256_of
-from sbr_core.io.sums import check_sum, sum_file
+from sbr_core.io.files import inside, parse_json, sha256_file, sha256_of, sum_file
+from sbr_core.io.sums import check_sum
 from sbr_core.io.tables import read_tsv, write_tsv
 
 if TYPE_CHECKING:

@@ -19,6 +19,9 @@ from sbr_core.errors import ImageError, ReceiptError, SbrError, StorageError, st
 _DEEPEST = 64
 """Levels of a JSON artefact; what this package writes has fewer than ten."""
 
+SUMS = ".sums"
+"""Name of the folder of recorded sums, beside the files."""
+
 T = TypeVar("T")
 
 
@@ -57,6 +60,11 @@ def links_in(folder: Path) -> Iterator[Path]:
             yield from links_in(Path(entry.path))
 
 
+def sum_file(path: Path) -> Path:
+    """Where the record of a file's sum is, if it has one; see `sums`."""
+    return Path(path).parent / SUMS / f"{Path(path).name}.json"
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, same suffixes, renamed onto it when the block ends well.
@@ -69,6 +77,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         yield temporary
+        # of what was there before; killed between the two: a file without a record, as any other
+        sum_file(path).unlink(missing_ok=True)
         os.replace(temporary, path)
     except Exception as error:
         # libraries hide a full disk behind errors of their own; now it is still full

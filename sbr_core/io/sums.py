@@ -17,10 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from sbr_core.errors import ImageError, ReceiptError
-from sbr_core.io.files import atomic_path, json_text, read_json, sha256_file, write_json
-
-SUMS = ".sums"
-"""Name of the folder of records."""
+from sbr_core.io.files import atomic_path, json_text, read_json, sha256_file, sum_file, write_json
 
 _BLOCK = 1 << 20
 _MOST_AFTER = 1 << 24
@@ -42,11 +39,6 @@ class Sum(BaseModel):
     asked: dict[str, Any] | None = None
 
 
-def sum_file(path: Path) -> Path:
-    """Where the record of a file is."""
-    return Path(path).parent / SUMS / f"{Path(path).name}.json"
-
-
 def recorded(path: Path) -> Sum | None:
     """The record of a file, None where there is none; ReceiptError where it is damaged."""
     record = sum_file(path)
@@ -64,8 +56,6 @@ def summed_path(path: Path, **facts: Any) -> Iterator[Path]:
     with atomic_path(path) as temporary:
         yield temporary
         sha256 = sha256_file(temporary)
-        # killed between this and the last line: a new file without a record, which is none too many
-        sum_file(path).unlink(missing_ok=True)
     write_json(sum_file(path), {"sha256": sha256, **facts})
 
 

@@ -12,8 +12,8 @@ from sbr_core.artifacts.names import CHUNKS, SECTIONS, TABLE
 from sbr_core.artifacts.receipts import check_chunks, read_sidecar
 from sbr_core.artifacts.rows import files_of_cell, read_cells, stage_dir
 from sbr_core.errors import ReceiptError, SbrError
-from sbr_core.io.files import inside, links_in, parse_json, sha256_file
-from sbr_core.io.sums import SUMS, check_gzip, check_sum
+from sbr_core.io.files import SUMS, inside, links_in, parse_json, sha256_file
+from sbr_core.io.sums import check_gzip, check_sum
 from sbr_core.io.weights import read_header
 from sbr_core.report.page import read_png
 

@@ -13,7 +13,8 @@ from sbr_core.artifacts.global_fit import (
 )
 from sbr_core.errors import ReceiptError
 from sbr_core.geometry import PlaneGrid
-from sbr_core.io.sums import check_sum, recorded, remove_summed, sum_file, summed_path
+from sbr_core.io.files import sum_file, write_text
+from sbr_core.io.sums import check_sum, recorded, remove_summed, summed_path
 from sbr_core.io.transforms import read_stack_from_world, write_stack_from_world
 from sbr_core.io.volumes import Volume, read_cuts, read_volume, write_volume
 from sbr_core.io.weights import load_weights, read_header, save_weights
@@ -42,6 +43,10 @@ def test_a_file_is_compared_with_its_record_where_there_is_one(tmp_path):
         sum_file(path).write_text(damaged)
         with pytest.raises(ReceiptError, match="a.txt.json: (damaged|not readable)"):
             check_sum(path)
+    write(path, "written anew")
+    write_text(path, "and again, without a record")
+    assert check_sum(path) is None
+    write(path, "as written")
     remove_summed(path)
     assert not path.exists() and recorded(path) is None
 
