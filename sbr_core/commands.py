@@ -29,6 +29,9 @@ COMMANDS = (
     "fetch",
     "manifest",
     "import-landmarks",
+    "half-mask",
+    "check-sections",
+    "check",
     "prepare",
     "prepare-mri",
     "collect",
@@ -62,7 +65,7 @@ KINDS: dict[str, dict[str, Any]] = {
 """Annotation of a parameter, without ``| None`` -> arguments of argparse for its flag. A list is a
 sequence and a dict a mapping; everything else, such as ``str`` and names of literals, is text."""
 
-_SECTIONS = {"prepare-mri": "prepare", "train": "train_METHOD"}
+_SECTIONS = {"check-sections": "prepare", "prepare-mri": "prepare", "train": "train_METHOD"}
 """Sections of the configuration that are not named like their command."""
 
 _RUN = re.compile(r'^def run\(.*?^    """.*?"""$', re.MULTILINE | re.DOTALL)

@@ -67,6 +67,10 @@ class ImageError(SbrError):
     """An image or a volume that cannot be read or cannot be what it is said to be."""
 
 
+class InputsError(SbrError):
+    """Inputs of a brain that cannot belong together, each of which can be read."""
+
+
 class AlignmentError(SbrError):
     """A stack and an MRI that do not come together."""
 

@@ -22,6 +22,10 @@ CHUNKS, SECTIONS, TRANSFORMS, VOLUME = "chunks", "sections", "transforms", "volu
 IMAGE, MASK = "_image.nii.gz", "_mask.nii.gz"
 MRI_VOLUME, MRI_MASK_VOLUME, MRI_FACTS = "mri.nii.gz", "mri_mask.nii.gz", "mri.json"
 
+# check
+CHECK, PASSED = "check.json", "passed"
+"""The facts beside its `FINDINGS`, and what a brain waits for before its first results."""
+
 # doctor
 FINDINGS, CONTACT_SHEET, DOCTOR = "findings.tsv", "contact_sheet.png", "doctor.json"
 

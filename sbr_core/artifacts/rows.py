@@ -73,6 +73,44 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Looked(Row):
+    """What `check-sections` saw of a section; see `algorithms.plausibility`.
+
+    Attributes
+    ----------
+    position_mm, pixel_size_mm, flip, rotate_deg : of the manifest.
+    file_rows, file_columns : shape of the file.
+    pixel_aspect : height of a pixel over its width, as the file states them; 1 where it does not.
+    tissue_mm2 : area of the tissue: of the mask given, or as found.
+    width_mm, height_mm : of the box around it, flipped and turned as the manifest states.
+    cells : where in the file it is, see `outlines.cells_of`.
+    unevenness : of its left, right, upper and lower outline, see `outlines.unevenness_of_sides`.
+    ids, plane_ids : of its labels and of those of its MRI plane, without 0.
+    plane_mm2, plane_dice : of a prealigned section's plane: its area, and the overlap of both.
+    doubts, refusals : subject -> what is to be said of it.
+    """
+
+    position_mm: float
+    pixel_size_mm: float
+    flip: str = "none"
+    rotate_deg: float = 0.0
+    file_rows: int
+    file_columns: int
+    pixel_aspect: float = 1.0
+    tissue_mm2: float
+    width_mm: float
+    height_mm: float
+    cells: str
+    unevenness: tuple[float, ...] | None = None
+    ids: tuple[float, ...] | None = None
+    plane_ids: tuple[float, ...] | None = None
+    plane_mm2: float | None = None
+    plane_dice: float | None = None
+    doubts: Mapping[str, str] = field(default_factory=dict)
+    refusals: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared(Row):
     """A section as `prepare` left it: image and mask at working resolution.
 

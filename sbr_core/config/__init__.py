@@ -9,6 +9,7 @@ from sbr_core.config.base import PLACEHOLDER, IntensityOptions, Options
 from sbr_core.config.stages import (
     AlignOptions,
     AlignSectionsOptions,
+    CheckOptions,
     CompareOptions,
     DemoOptions,
     DoctorOptions,

@@ -107,6 +107,18 @@ class PrepareOptions(Options):
     )
 
 
+class CheckOptions(Options):
+    """Whether what a user gave of a brain can belong together."""
+
+    refuse: bool = Field(
+        True,
+        description=(
+            "Leave a brain out whose inputs cannot be right; `false` says so and goes on, where"
+            " `sbr check` is wrong."
+        ),
+    )
+
+
 class DoctorOptions(Options):
     """What seems wrong with the sections, judged by their neighbours."""
 

@@ -96,6 +96,7 @@ class _UpToRegistrar(GeneralOptions):
 
     demo: stages.DemoOptions = stages.DemoOptions()
     prepare: stages.PrepareOptions = stages.PrepareOptions()
+    check: stages.CheckOptions = stages.CheckOptions()
     doctor: stages.DoctorOptions = stages.DoctorOptions()
     align: stages.AlignOptions = stages.AlignOptions()
     resample: stages.ResampleOptions = stages.ResampleOptions()

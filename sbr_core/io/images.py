@@ -298,6 +298,12 @@ def read_labels(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
     return array.astype(np.uint16)
 
 
+def is_jpeg(path: Path) -> bool:
+    """Whether a file is a JPEG, whatever its name ends in: it does not keep values as they were."""
+    with open(path, "rb") as stream:
+        return stream.read(3) == b"\xff\xd8\xff"
+
+
 def image_shape(path: Path, channel: str | None = None) -> tuple[int, int]:
     """(rows, columns) of an image, without its pixels; ImageError when it is none.
 

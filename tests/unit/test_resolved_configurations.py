@@ -33,6 +33,7 @@ ADDED_OPTIONS: set[str] = {
     "refine_rim_px",
     "anatomy_mm",
     "gyral_tears",
+    "check",
 }
 """Options that are: ``key`` of every section, ``section.key`` of one, or a whole ``section``."""
 TRAININGS = {"train_registrar", *(f"train_{method}" for method in TRAINED_METHODS)}
