@@ -115,8 +115,10 @@ def areas_of_planes(
     voxel_mm3 = abs(np.linalg.det(stack_from_voxel[:3, :3]))
     half = max(float(step), float(np.median(np.diff(positions_mm))) / 2)
     z.sort()
-    counts = np.searchsorted(z, positions_mm + half) - np.searchsorted(z, positions_mm - half)
-    return counts * voxel_mm3 / (2 * half)
+    # a voxel lies not at its centre alone
+    at = positions_mm[:, None] + np.linspace(-step / 2, step / 2, 9)
+    counts = np.searchsorted(z, at + half) - np.searchsorted(z, at - half)
+    return counts.mean(axis=1) * voxel_mm3 / (2 * half)
 
 
 def doubt_of_areas(tissue_mm2: np.ndarray, plane_mm2: np.ndarray) -> tuple[float, str]:

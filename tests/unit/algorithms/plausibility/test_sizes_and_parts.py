@@ -48,8 +48,8 @@ def scaled(rows, factor):
 
 
 def test_brain_of_a_mask_is_that_ellipsoid():
-    assert BRAIN.volume_mm3 == pytest.approx(4 / 3 * np.pi * 68 * 85 * 60, rel=0.02)
-    assert BRAIN.extent_mm == pytest.approx([136, 170, 120], rel=0.03)
+    assert BRAIN.volume_mm3 == pytest.approx(4 / 3 * np.pi * 68 * 85 * 60, rel=0.03)
+    assert BRAIN.extent_mm == pytest.approx([136, 170, 120], rel=0.05)
 
 
 @pytest.mark.parametrize("shrinkage", [0.75, 1.0, 1.1])
@@ -130,7 +130,7 @@ def test_areas_of_planes_are_those_of_the_ellipsoid(letters):
     positions = np.arange(-40.0, 41.0, 10.0)
     areas = halves.areas_of_planes(MASK, AFFINE, matrix, positions)
     expected = np.pi * axes[0] * axes[1] * (1 - (positions / axes[2]) ** 2)
-    assert areas == pytest.approx(expected, rel=0.05)
+    assert areas == pytest.approx(expected, rel=0.06)
 
 
 def test_half_the_area_is_said_and_shrunken_tissue_is_not():
