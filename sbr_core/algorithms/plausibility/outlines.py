@@ -58,10 +58,10 @@ def unevenness_of_sides(mask: np.ndarray) -> tuple[float, float, float, float]:
     Returns
     -------
     Mean distance from the line, over the extent of the tissue across it: 0 where it was cut
-    straight, about 0.03 of an ellipse; infinite without tissue.
+    straight, about 0.03 of an ellipse; 1 without tissue.
     """
     if np.count_nonzero(mask) < 16:
-        return (np.inf,) * 4
+        return (1.0,) * 4
     turned = mask.T
     return (
         _unevenness(mask),
@@ -79,7 +79,7 @@ def _unevenness(mask: np.ndarray) -> float:
     rows = rows[(rows >= low) & (rows <= high)]
     first = np.argmax(mask[rows], axis=1)
     if rows.size < 4:
-        return np.inf
+        return 1.0
     line = np.polyval(np.polyfit(rows, first, 1), rows)
     columns = np.flatnonzero(mask.any(axis=0))
     return float(np.mean(np.abs(first - line)) / (np.ptp(columns) + 1))
