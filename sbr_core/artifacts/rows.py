@@ -271,6 +271,19 @@ def read_cells(table: Path) -> tuple[list[str], list[dict[str, str]]]:
     return header, rows
 
 
+def sections_lost(table: Path, prepared: Path) -> str:
+    """Which sections of `prepare` a later table lacks, as a sentence; empty for none.
+
+    One that failed has a row that says so, so none is lost unless a table was cut, or made of some
+    sections only.
+    """
+    there = {row["section"] for row in read_cells(table)[1]}
+    lost = [r["section"] for r in read_cells(prepared)[1] if r["section"] not in there]
+    if not lost:
+        return ""
+    return f"{table}: lacks {len(lost)} sections that {prepared} has: {some_of(lost)}"
+
+
 def write_rows(table: Path, rows: Sequence[Row]) -> None:
     """Write a table that `read_rows` reads, whole or not at all."""
     write_columns(table, [columns_of(row) for row in rows])

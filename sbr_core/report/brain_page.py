@@ -85,7 +85,7 @@ def brain_page(
         "brain": brain,
         "simulated": simulated_from(brain, results_dir),
         "methods": list(methods),
-        "tiles": _tiles(rows, measured),
+        "tiles": _tiles(rows, measured, results_dir / "prepare" / names.TABLE),
         "alarms": _alarms(rows, results_dir) + measured.worse_than_linear() + _suspects(doctor),
         "accuracy": measured.table(),
         "on_simulated": on_simulated_pairs(results_dir.with_name(brain + SIMULATED) / "evaluation"),
@@ -116,10 +116,11 @@ def _inferred(rows: Mapping[str, Row]) -> dict[str, Inferred]:
 # --------------------------------------------------------------------------------------------
 
 
-def _tiles(rows: Rows, measured: Measured) -> list[dict[str, str]]:
+def _tiles(rows: Rows, measured: Measured, prepared: Path) -> list[dict[str, str]]:
     first = next(iter(rows.values()), {})
+    sections = {row.section for row in _all_rows(prepared, Row)} if prepared.is_file() else set()
     positions_mm = [row.position_mm for row in _inferred(first).values()]
-    tiles = [{"name": "sections", "value": f"{len(positions_mm)} of {len(first)}"}]
+    tiles = [{"name": "sections", "value": f"{len(positions_mm)} of {len(sections | {*first})}"}]
     if positions_mm:
         reach = f"{min(positions_mm):g} to {max(positions_mm):g} mm"
         tiles.append({"name": "along the stack", "value": reach})
@@ -150,6 +151,11 @@ def _alarms(rows: Rows, results_dir: Path) -> list[str]:
             if not row.ok:
                 failed.setdefault(row.section, f"{maker}: {row.message}")
     alarms = [f"section {section} was left out by {why}" for section, why in failed.items()]
+    prepared = [row.section for row in of_stages.get("prepare", ())]
+    for maker, all_rows in of_methods.items():
+        there = {row.section for row in all_rows}
+        if lost := [section for section in prepared if section not in there]:
+            alarms.append(f"the table of {maker} lacks sections of prepare: {some_of(lost)}")
     # what is wrong with one section's pixel size mostly is with all
     alarms += [
         f"section{'s' * (len(sections) > 1)} {some_of(sections)}: {message}"

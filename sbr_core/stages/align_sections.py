@@ -95,6 +95,9 @@ def run(
         row.section: (row, plane_rows.get(row.section))
         for row in read_rows(prepared, Prepared, only_ok=False)
     }
+    for section in [section for section in plane_rows if section not in items]:
+        lost = Row(section=section, status="failed", message=f"it is not in {prepared}")
+        items[section] = lost, plane_rows[section]
 
     fits = _Fits(options, out_dir, seen, enlargement, prealigned)
     run_sections(

@@ -37,7 +37,7 @@ from sbr_core.artifacts.accuracy import (
     volume_dice,
 )
 from sbr_core.artifacts.label_pairs import LabelPairs
-from sbr_core.artifacts.rows import Plane, Prepared, Row, read_rows
+from sbr_core.artifacts.rows import Plane, Prepared, Row, read_rows, sections_lost
 from sbr_core.config import EvaluateOptions
 from sbr_core.io.manifests import Landmark, SectionRow, read_landmarks
 from sbr_core.io.provenance import write_provenance
@@ -106,6 +106,8 @@ def run(
     section_rows: list[dict[str, Any]] = []
     summary: list[dict[str, Any]] = []
     for method, folder in methods.items():
+        if lost := sections_lost(folder / names.TABLE, prepared):
+            logger.warning(f"evaluate: WARNING: {lost}")
         rows_of_method = [
             row
             for row in read_rows(folder / names.TABLE, Row, verify=("_xfm.h5",))

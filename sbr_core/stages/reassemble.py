@@ -26,7 +26,7 @@ import numpy as np
 from sbr_core.algorithms import reassembly
 from sbr_core.algorithms.evenness import evening_gains, has_jumps, log_ratio, section_levels
 from sbr_core.artifacts import names
-from sbr_core.artifacts.rows import Inferred, Prepared, read_rows
+from sbr_core.artifacts.rows import Inferred, Prepared, read_rows, sections_lost
 from sbr_core.artifacts.section_signal import read_signal
 from sbr_core.config import ReassembleOptions
 from sbr_core.errors import ConfigError, ImageError, ReceiptError, StorageError, storage_fault
@@ -131,6 +131,8 @@ def _usable(sections: Path, prepared: Path) -> tuple[list[Inferred], list[Prepar
     """The sections' rows of `infer` and of `prepare`, sorted by position."""
     rows = read_rows(sections, Inferred, verify=(names.SECTION_TO_STACK,))
     sources = {row.section: row for row in read_rows(prepared, Prepared, verify=False)}
+    if lost := sections_lost(sections, prepared):
+        logger.warning(f"reassemble: WARNING: {lost}")
     if not rows:
         raise ReceiptError(f"{sections}: no section to make a volume of")
     for row in rows:

@@ -23,6 +23,7 @@ from sbr_core.artifacts.rows import (
     digest_of_file,
     fingerprint,
     read_rows,
+    sections_lost,
     stage_dir,
     write_rows,
 )
@@ -241,3 +242,11 @@ def test_a_damaged_initial_affine_is_told_in_one_line(tmp_path, cell):
         write_tsv(damaged, [rows[0], rows[1] | {column: cell}], header)
         with pytest.raises(ReceiptError, match="damaged.tsv: row 2: damaged"):
             read_initial(damaged)
+
+
+def test_sections_that_a_later_table_lost_are_named(tmp_path):
+    prepared, later = tmp_path / "prepare.tsv", tmp_path / "later.tsv"
+    write_rows(prepared, [Row(section="1"), Row(section="2", status="failed"), Row(section="3")])
+    write_rows(later, [Row(section="1"), Row(section="2", status="failed")])
+    assert sections_lost(later, prepared) == f"{later}: lacks 1 sections that {prepared} has: 3"
+    assert sections_lost(prepared, prepared) == sections_lost(prepared, later) == ""

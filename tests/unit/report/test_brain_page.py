@@ -7,7 +7,7 @@ import pytest
 from sbr_core.artifacts.rows import Inferred, Row, write_rows
 from sbr_core.config import ReportOptions
 from sbr_core.geometry import PlaneGrid
-from sbr_core.io.files import write_json
+from sbr_core.io.files import write_json, write_text
 from sbr_core.report.brain_page import brain_page
 
 
@@ -88,3 +88,13 @@ def test_each_section_has_its_place_what_moved_it_and_why_it_failed(page):
     assert first["facts"] == "at 2 mm · sbr moves it by 0.500 mm, at most 1.00 mm"
     assert second["name"] == "s2" and second["message"] == ""
     assert (third["facts"], third["message"]) == ("", "linear: no tissue; sbr: no tissue")
+
+
+def test_a_section_that_a_table_lost_is_missed(page, tmp_path):
+    """As of a table that was cut before sums were recorded."""
+    folder = tmp_path / "b" / "sbr"
+    table = (folder / "sections.tsv").read_text().splitlines(True)
+    write_text(folder / "sections.tsv", "".join(table[:-1]))
+    values = brain_page(ReportOptions(), "b", {"sbr": folder}, tmp_path / "b")
+    assert "the table of sbr lacks sections of prepare: s3" in values["alarms"]
+    assert values["tiles"][0]["value"] == "2 of 3"
