@@ -1,6 +1,6 @@
 """A campaign of random faults over a miniature brain: the end is as without, or a line says why.
 
-    python benchmarks/fault_rounds.py WORK [--rounds 200] [--seed 0] [--table]
+    python benchmarks/fault_rounds.py WORK [--rounds 200] [--seed 0] [--table] [--cost]
 
 The small brain of `faults.py` goes through the workflow below WORK once. Each round then takes a
 copy, does one fault to one file, or to a run, and runs what reads that file: mostly one stage
@@ -442,6 +442,66 @@ def whole_workflow(finished: Path, case: Path, rng: random.Random) -> Round | No
 
 
 # --------------------------------------------------------------------------------------------
+# What the checks cost
+# --------------------------------------------------------------------------------------------
+
+
+def costs(finished: Path, work: Path) -> int:
+    """Print the time of every stage, and how much of it its new checks are; 1 if results differ."""
+    print("| stage | CPU s | in checks, s | share |")
+    print("|---|---|---|---|")
+    spent, checked, wrong = 0.0, 0.0, 0
+    for name in [name for name in READS if "kept" not in name]:
+        case = work / "case-cost"
+        shutil.rmtree(case, ignore_errors=True)
+        shutil.copytree(finished, case, symlinks=True)
+        reader = Reader(case, name)
+        child = os.fork()
+        if child == 0:
+            clock = _time_checks()
+            began = time.process_time()
+            _run(case, reader.words)
+            facts = [time.process_time() - began, clock["checks"]]
+            (case / "cost.json").write_text(json.dumps(facts))
+            os._exit(0)
+        wait(child)
+        total, of_checks = json.loads((case / "cost.json").read_text())
+        spent, checked = spent + total, checked + of_checks
+        wrong += bool(others := differing(case, finished, reader.patterns))
+        print(f"| {name} | {total:.2f} | {of_checks:.4f} | {of_checks / total:.2%} |", *others[:3])
+    print(f"| all | {spent:.2f} | {checked:.4f} | {checked / spent:.2%} |")
+    return min(wrong, 1)
+
+
+def _time_checks() -> dict[str, float]:
+    """Count the CPU time of every check that is made beside what a stage did without any."""
+    from sbr_core.io import files, sums
+
+    clock = collections.Counter(checks=0.0)
+
+    def timed(function: Callable) -> Callable:
+        def call(*arguments: object, **keywords: object) -> object:
+            if clock["depth"]:
+                return function(*arguments, **keywords)
+            clock["depth"], began = 1, time.process_time()
+            try:
+                return function(*arguments, **keywords)
+            finally:
+                clock["depth"] = 0
+                clock["checks"] += time.process_time() - began
+
+        return call
+
+    wrapped = {f: timed(f) for f in (sums.check_sum, sums.check_gzip, files.inside)}
+    for module in [m for name, m in sys.modules.items() if name.startswith("sbr_core")]:
+        for name, value in list(vars(module).items()):
+            if callable(value) and value in wrapped:
+                setattr(module, name, wrapped[value])
+    sums.sha256_file, sums.write_json = timed(sums.sha256_file), timed(sums.write_json)
+    return clock
+
+
+# --------------------------------------------------------------------------------------------
 
 
 def table(rounds: list[dict], column: str) -> list[str]:
@@ -467,6 +527,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workflow-every", type=int, default=10)
     parser.add_argument("--table", action="store_true", help="only print what there is")
+    parser.add_argument("--cost", action="store_true", help="print what the checks cost instead")
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     record = work / "rounds.jsonl"
@@ -474,6 +535,8 @@ def main() -> int:
         finished = finished_lab(work)
         sys.path.insert(0, str(REPOSITORY))
         _import_everything()
+        if arguments.cost:
+            return costs(finished, work)
         done, attempt = 0, 0
         while done < arguments.rounds:
             attempt += 1

@@ -143,7 +143,8 @@ class SmoothField:
         if not cell:
             return None
         table, lowest, highest = json.loads(cell)
-        return cls(tuple(map(tuple, table)), float(lowest), float(highest))
+        coefficients = tuple(tuple(float(value) for value in row) for row in table)
+        return cls(coefficients, float(lowest), float(highest))
 
 
 def unit_square(px: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from sbr_core import geometry, metrics
 from sbr_core.artifacts.label_pairs import LabelPair, read_label_volume
 from sbr_core.artifacts.names import volume_file
+from sbr_core.errors import ReceiptError
 from sbr_core.io.manifests import Landmark
 from sbr_core.io.transforms import PlaneField, SectionTransform
 from sbr_core.io.volumes import Volume, read_volume
@@ -97,12 +98,23 @@ def volume_dice(folder: Path, brain: str, mri: Volume) -> tuple[dict[int, float]
     Returns
     -------
     class -> Dice, and the number of voxels; empty where the sections have no labels.
+
+    Raises
+    ------
+    ReceiptError
+        The coverage is not of the volume of labels.
     """
     path = volume_file(folder, brain, "mri", "labels")
     if not path.is_file():
         return {}, 0
     labels = read_label_volume(path)
-    distance_mm = read_volume(volume_file(folder, brain, "mri", "coverage")).data
+    coverage = volume_file(folder, brain, "mri", "coverage")
+    distance_mm = read_volume(coverage).data
+    if distance_mm.shape != labels.data.shape:
+        raise ReceiptError(
+            f"{coverage}: shape {distance_mm.shape}, but the labels beside it have"
+            f" {labels.data.shape}: remove the volumes, and the workflow makes them anew"
+        )
     covered = distance_mm >= 0  # negative where no section is near enough
     indices = np.argwhere(covered)
     voxel_from_voxel = np.linalg.inv(mri.world_from_voxel) @ labels.world_from_voxel

@@ -13,6 +13,7 @@ from sbr_core.algorithms.evenness import SmoothField, light_field
 from sbr_core.algorithms.sections import grid_px, prefilter, resample_section
 from sbr_core.algorithms.staining import Channel, find_channel, luminance
 from sbr_core.artifacts.rows import Prepared
+from sbr_core.errors import ReceiptError
 from sbr_core.geometry import PlaneGrid, apply, scaling
 from sbr_core.io.blocks import Picture
 from sbr_core.io.images import read_reduced
@@ -76,11 +77,14 @@ class Source:
 
     @classmethod
     def of(cls, row: Prepared) -> Source:
-        """What `prepare` recorded."""
+        """What `prepare` recorded; ReceiptError where that is damaged."""
+        try:
+            fields = [SmoothField.of_cell(cell) for cell in (row.light, row.staining)]
+        except (ValueError, TypeError, RecursionError) as error:
+            what = f"light or staining: {error}"
+            raise ReceiptError(f"{row.table}: section {row.section!r}: {what}") from None
         return cls(
-            Channel(row.channel, row.polarity, row.background, row.white, row.padding),
-            SmoothField.of_cell(row.light),
-            SmoothField.of_cell(row.staining),
+            Channel(row.channel, row.polarity, row.background, row.white, row.padding), *fields
         )
 
 

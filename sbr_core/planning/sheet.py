@@ -3,7 +3,6 @@ networks each uses, and the simulated brain of each."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +11,8 @@ from typing import Any
 
 from sbr_core.artifacts import names
 from sbr_core.config import PLACEHOLDER, Config, DemoOptions
-from sbr_core.errors import ManifestError, SbrError, StorageError
-from sbr_core.io.files import links_in
+from sbr_core.errors import ManifestError, ReceiptError, SbrError, StorageError
+from sbr_core.io.files import links_in, read_json
 from sbr_core.io.manifests import (
     SIMULATED,
     BrainRow,
@@ -99,8 +98,8 @@ class Demo:
 def demo_of(sheet: Mapping[str, BrainRow], options: DemoOptions) -> Demo:
     """The demo of a sheet of brains."""
     try:
-        made_with = json.loads((DEMO_DIR / names.TRUTH).read_text())["options"]
-    except (OSError, ValueError, KeyError):
+        made_with = read_json(DEMO_DIR / names.TRUTH).get("options")
+    except ReceiptError:
         made_with = None
     is_made = DEMO_MANIFEST.is_file() and made_with == options.model_dump(mode="json")
     if all(Path(row.sections) != DEMO_MANIFEST for row in sheet.values()):

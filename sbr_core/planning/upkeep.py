@@ -109,7 +109,7 @@ def remove_what_was_asked_otherwise(study: Study, brain: str) -> None:
     for plan in sorted(Path(study.path(brain, "plan")).glob("*.json")):
         try:
             asked = plan_text(study, brain, plan.stem)
-        except KeyError:  # of a chunk or a stage that there is no more
+        except (LookupError, AttributeError):  # of a chunk or a stage that there is no more
             continue
         if _is_other_text(plan, asked):
             logger.info(f"{plan}: something else is asked for now; what follows will be made anew")

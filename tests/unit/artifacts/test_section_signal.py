@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from sbr_core.algorithms.evenness import SmoothField
 from sbr_core.algorithms.staining import Channel
 from sbr_core.artifacts.rows import Prepared, read_rows, write_rows
 from sbr_core.artifacts.section_signal import Source
+from sbr_core.errors import ReceiptError
 from sbr_core.io.tables import read_tsv, write_tsv
 
 FIELD = SmoothField(((0.1, 0.2), (-0.3, 0.0)), -0.5, 0.5)
@@ -50,3 +53,13 @@ def test_before_there_were_channels_there_was_luminance(tmp_path):
     later = {"channel", "white", "padding", "light", "staining"}
     write_tsv(tmp_path / "old.tsv", rows, [c for c in columns if c not in later])
     assert Source.of(read_rows(tmp_path / "old.tsv", Prepared)[0]) == PLAIN
+
+
+@pytest.mark.parametrize("cell", ["5", "[]", "[1, 2, 3]", "{", "[" * 9999, '[[["x"]], 0, 1]'])
+def test_a_damaged_field_of_light_is_told_in_one_line(cell):
+    row = SimpleNamespace(
+        table="sections.tsv", section="001", channel="grey", polarity="bright_background",
+        background=0.1, white=None, padding=None, light=cell, staining="",
+    )  # fmt: skip
+    with pytest.raises(ReceiptError, match="sections.tsv: section '001': light or staining"):
+        Source.of(row)

@@ -108,7 +108,8 @@ def as_asked(study, brain="one") -> list[Path]:
 def test_what_is_as_asked_for_stays(add_brain, study_of):
     study = study_of(add_brain("one", "abcd"))
     files = as_asked(study)
-    write_text(Path("results/one/plan/resample.9of9.json"), "of a chunk that is no more")
+    for name in ("resample.9of9", "train_", "train_x.compare", "no.such", "_", "9"):
+        write_text(Path(f"results/one/plan/{name}.json"), "of a chunk or a stage that is no more")
     upkeep.tidy_up(study)
     assert all(path.is_file() for path in files)
     for receipt in files[2:4]:  # as results of before have no records
