@@ -18,7 +18,7 @@ REVISION = {
     **{method.section: method.revision for method in WITH_OPTIONS},
     "infer": 3,
     "reassemble": 2,
-    "evaluate": 2,
+    "evaluate": 3,
     "compare": 2,
     "report": 4,
     "simulate": 3,

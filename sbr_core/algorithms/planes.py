@@ -49,11 +49,12 @@ def sample_volume(data: np.ndarray, voxels: np.ndarray, order: int = 1) -> np.nd
     points = np.moveaxis(np.asarray(voxels, float), -1, 0)
     last = np.reshape(data.shape, (3, *[1] * (points.ndim - 1))) - 1
     inside = np.all((points >= -0.5) & (points <= last + 0.5), axis=0)
-    output = data.dtype if order == 0 else np.float32
-    values = map_coordinates(
-        data, np.clip(points, 0, last), order=order, mode="nearest", output=output
-    )
-    return np.where(inside, values, output.type(0) if order == 0 else np.float32(0))
+    points = np.clip(points, 0, last)
+    if order == 0:  # looked up, for an interpolator takes ids of 64 bits for floats
+        values = data[tuple(np.floor(points + 0.5).astype(np.intp))]
+        return np.where(inside, values, data.dtype.type(0))
+    values = map_coordinates(data, points, order=order, mode="nearest", output=np.float32)
+    return np.where(inside, values, np.float32(0))
 
 
 def plane_points_mm(grid: PlaneGrid, position_mm: float) -> np.ndarray:

@@ -249,7 +249,7 @@ def fill_slab(
     histology : float32, 0 where empty.
     coverage : float32, distance in mm to the nearest section that reaches the voxel,
         `EMPTY_COVERAGE` where none does.
-    labels : uint16 of the nearest section that reaches the voxel, 0 where empty or where that
+    labels : int64 of the nearest section that reaches the voxel, 0 where empty or where that
         section has no labels; or None.
     """
     ranges = [np.arange(n, dtype=float)[s] for n, s in zip(shape, part, strict=True)]
@@ -259,7 +259,7 @@ def fill_slab(
     x, y, z = (m[row, 0] * i + m[row, 1] * j + m[row, 2] * k + m[row, 3] for row in range(3))
     value, weight = np.zeros(len(z)), np.zeros(len(z))
     nearest_mm = np.full(len(z), np.inf)
-    labels = np.zeros(len(z), np.uint16) if with_labels else None
+    labels = np.zeros(len(z), np.int64) if with_labels else None
     for section, voxels, share in _voxels_by_section(stack, z):
         level = levels[section]
         section_mm = level.section_mm_from_plane_mm(np.stack([x[voxels], y[voxels]], axis=-1))

@@ -14,7 +14,7 @@ from sbr_core.algorithms.planes import resample_plane
 from sbr_core.algorithms.sections import area_vote, labels_on_grid
 from sbr_core.artifacts.names import STACK_TRANSFORM
 from sbr_core.artifacts.rows import Plane, Prepared
-from sbr_core.errors import ImageError
+from sbr_core.errors import ImageError, some_of
 from sbr_core.io.images import read_labels
 from sbr_core.io.manifests import SectionRow
 from sbr_core.io.transforms import read_stack_from_world
@@ -56,7 +56,7 @@ class LabelPairs:
     """The pairs of labels of a brain, by section.
 
     Labels that cannot be read, or of another shape than they should be, count as none: their
-    section is reported, and goes on without labels.
+    section, or the MRI, is reported, and goes on without labels.
 
     Parameters
     ----------
@@ -70,12 +70,14 @@ class LabelPairs:
     ----------
     mri : labels of the 3D MRI, or None.
     stack_from_world : (4, 4); None for a prealigned brain.
-    unusable : section -> what is wrong with its labels, of those asked for so far.
+    unusable : section -> what is wrong with its labels, of those asked for so far; "" -> with
+        those of the 3D MRI.
+    apart : section -> what `no_id_in_common` says of its labels, as far as somebody asked.
 
     Raises
     ------
     ImageError
-        Not the labels or the transform of a 3D MRI.
+        With `strict`, labels of a 3D MRI that cannot be used.
     """
 
     def __init__(
@@ -88,12 +90,13 @@ class LabelPairs:
         strict: bool = False,
     ) -> None:
         self.mri = self.stack_from_world = None
-        if align_dir is not None:
-            self.stack_from_world = read_stack_from_world(align_dir / STACK_TRANSFORM)
-            self.mri = read_label_volume(mri_labels) if mri_labels is not None else None
         self.plane_files = {r.section: r for r in rows or [] if r.mri_labels}
         self.stage, self.strict = stage, strict
         self.unusable: dict[str, str] = {}
+        self.apart: dict[str, str] = {}
+        if align_dir is not None:
+            self.stack_from_world = read_stack_from_world(align_dir / STACK_TRANSFORM)
+            self.mri = self._of_mri(mri_labels) if mri_labels is not None else None
 
     def of(self, prepared: Prepared, plane: Plane) -> LabelPair | None:
         """The labels of one section and its plane; None where either has none to use."""
@@ -102,6 +105,17 @@ class LabelPairs:
         if of_section is None:
             return None
         return LabelPair(of_section, prepared.pixel_size_mm, *of_plane)
+
+    def _of_mri(self, path: Path) -> Volume | None:
+        """The labels of the 3D MRI; None where they cannot be used."""
+        try:
+            return read_label_volume(path)
+        except ImageError as error:
+            if self.strict:
+                raise
+            self.unusable[""] = str(error)
+            logger.warning(f"{self.stage}: WARNING: labels of the MRI left out: {error}")
+            return None
 
     def _read(self, prepared: Prepared, path: str) -> np.ndarray | None:
         """A label image on the grid of the section's file; None once it was found unusable."""
@@ -144,15 +158,41 @@ class LabelPairs:
 
 
 def read_label_volume(path: Path) -> Volume:
-    """Labels of a 3D MRI as int32.
+    """Labels of a 3D MRI as int32, or int64 where an id is larger.
 
     Raises
     ------
     ImageError
-        Not readable, or not whole numbers.
+        Not readable, or not whole numbers that were kept exactly.
     """
     volume = read_volume(path)
-    rounded = np.rint(volume.data)
-    if not np.array_equal(rounded, volume.data):
-        raise ImageError(f"{path}: expected whole numbers as labels, found fractions")
-    return Volume(rounded.astype(np.int32), volume.world_from_voxel)
+    data = volume.data
+    if data.dtype.kind == "f":
+        if not np.array_equal(np.rint(data), data):
+            raise ImageError(f"{path}: expected whole numbers as labels, found fractions")
+        exact = 2.0 ** (np.finfo(data.dtype).nmant + 1)
+        if np.abs(data).max() > exact:
+            raise ImageError(
+                f"{path}: expected labels as integers: {data.dtype} rounds ids above {exact:.0f} to"
+                " others"
+            )
+    low, high = int(data.min()), int(data.max())
+    if high > np.iinfo(np.int64).max:
+        raise ImageError(f"{path}: expected labels up to 2^63 - 1, found {high}")
+    fits = np.iinfo(np.int32).min <= low and high <= np.iinfo(np.int32).max
+    return Volume(data.astype(np.int32 if fits else np.int64), volume.world_from_voxel)
+
+
+def no_id_in_common(pair: LabelPair) -> str:
+    """That a section's labels and its plane's have no id in common, with some of each; or ""."""
+    ours, theirs = (
+        sorted({int(i) for i in np.unique(labels)} - {0})
+        for labels in (pair.section_labels, pair.plane_labels)
+    )
+    if not ours or not theirs or set(ours) & set(theirs):
+        return ""
+    of_section, of_mri = (some_of([str(i) for i in ids]) for ids in (ours, theirs))
+    return (
+        f"labels of sections have the ids {of_section}, those of the MRI {of_mri}: none in common,"
+        " so their overlap is not measured; give both the ids of one atlas"
+    )

@@ -133,6 +133,10 @@ def read_label_maps(labels: LabelPairs, prepared: Path, pairs: SectionPairs) -> 
     TrainingError
         No section has labels that its plane has too.
     """
+    if labels.mri is None and "" in labels.unusable:
+        raise TrainingError(
+            f"{prepared}: the labels of the MRI are left out: {labels.unusable['']}"
+        )
     if labels.mri is None and not labels.plane_files:
         raise TrainingError(
             f"{prepared}: the MRI has no labels: expected `mri_labels` in the sheet of brains, or"

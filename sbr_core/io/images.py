@@ -278,12 +278,16 @@ def read_section(path: Path) -> np.ndarray:
 
 
 def read_labels(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """A label image (rows, columns), uint16; a palette's indices are the labels.
+    """A label image (rows, columns); a palette's indices are the labels.
+
+    Returns
+    -------
+    uint16, or int64 where an id is larger, as those of large atlases are.
 
     Raises
     ------
     ImageError
-        Not readable, not integers from 0 to 65535, colour, or of another shape than `shape`.
+        Not readable, not integers from 0 to 2^63 - 1, colour, or of another shape than `shape`.
     """
     array = _read(path, keep_palette=True)
     if array.ndim != 2 or not (np.issubdtype(array.dtype, np.integer) or array.dtype == bool):
@@ -293,9 +297,9 @@ def read_labels(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
     if shape is not None and array.shape != tuple(shape):
         raise ImageError(f"{path}: shape {array.shape} differs from its image's {tuple(shape)}")
     low, high = int(array.min()), int(array.max())
-    if low < 0 or high > np.iinfo(np.uint16).max:  # they would wrap round, to another label
-        raise ImageError(f"{path}: expected labels from 0 to 65535, found {low} to {high}")
-    return array.astype(np.uint16)
+    if low < 0 or high > np.iinfo(np.int64).max:  # they would wrap round, to another label
+        raise ImageError(f"{path}: expected labels from 0 to 2^63 - 1, found {low} to {high}")
+    return array.astype(np.uint16 if high <= np.iinfo(np.uint16).max else np.int64)
 
 
 def is_jpeg(path: Path) -> bool:

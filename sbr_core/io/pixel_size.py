@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ from xml.etree import ElementTree
 
 from sbr_core.errors import ImageError
 from sbr_core.io.files import check_is_file
+from sbr_core.io.frames import stated_unit_mm
+from sbr_core.io.ome import pixels_of
 from sbr_core.io.pictures import open_picture
-from sbr_core.io.tiff import is_tiff
+from sbr_core.io.tiff import is_tiff, series_of
 
 _MM = {
     "nm": 1e-6,
@@ -34,6 +38,8 @@ _MM = {
 _THOUSAND = 500, 2000
 """Between these a factor is a unit mistaken for another, 1000, and not the magnification: that may
 be off by a factor of 2 as well."""
+_MPP = r"\bMPP\s*=\s*([^\s|]*)"
+"""Micrometres per pixel in the description of Aperio's slides."""
 _DEFAULT_DPI = (72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 240, 250, 300, 360, 400, 600)
 """Resolutions, dots per inch, that programs write when none was set; those of screens, printers and
 scanners."""
@@ -60,27 +66,32 @@ class PixelSize:
         return math.isclose(self.x_mm, self.y_mm, rel_tol=0.01)
 
 
-def stated_pixel_size(path: Path) -> PixelSize | None:
+def stated_pixel_size(path: Path, doubts: list[str] | None = None) -> PixelSize | None:
     """The pixel size in a file's metadata; None where there is none that can be meant.
 
     Read are OME-XML (``PhysicalSizeX``, with its unit), Aperio's ``MPP``, ImageJ's and the TIFF's
     own resolution, the resolution of a PNG or JPEG, and the header of a NIfTI. Resolutions that
-    programs write by default, as 72 dots per inch, are none.
+    programs write by default, as 72 dots per inch, are none. Metadata that cannot be read, or that
+    do not say plainly which size is meant, are none either: the pixels may be good.
+
+    Parameters
+    ----------
+    doubts : a sentence about such metadata is added to it.
 
     Raises
     ------
     ImageError
         The file cannot be read.
     """
-    path = Path(path)
+    path, said = Path(path), [] if doubts is None else doubts
     check_is_file(path)
     try:
         if path.name.lower().endswith((".nii", ".nii.gz")):
             size = _of_nifti(path)
         elif is_tiff(path):
-            size = _of_tiff(path)
+            size = _of_tiff(path, said)
         else:
-            size = _of_picture(path)
+            size = _of_picture(path, said)
     except Exception as error:  # decoders raise whatever they like on damaged bytes
         raise ImageError(f"{path}: not readable as an image: {error}") from error
     if size is None or not all(math.isfinite(v) and v > 0 for v in (size.x_mm, size.y_mm)):
@@ -88,70 +99,114 @@ def stated_pixel_size(path: Path) -> PixelSize | None:
     return size
 
 
+@contextmanager
+def _metadata(name: str, said: list[str]) -> Iterator[None]:
+    """Whatever is wrong with some metadata, as a sentence: they are not needed to read pixels."""
+    try:
+        yield
+    except Exception as error:  # as different as what somebody wrote there
+        why = " ".join(str(error).split())[:100] or type(error).__name__
+        said.append(f"its {name} is not clean, so it states no pixel size: {why}")
+
+
 def _of_nifti(path: Path) -> PixelSize | None:
     import nibabel as nib
 
     header = nib.load(path).header
-    unit = header.get_xyzt_units()[0]
-    mm = {"micron": 1e-3, "meter": 1000.0}.get(unit, 1.0)
     zooms = [
         float(z) for z, n in zip(header.get_zooms(), header.get_data_shape(), strict=True) if n > 1
     ]
     if len(zooms) < 2:
         return None
-    said = "" if unit != "unknown" else ", unit not given, taken as mm"
+    unit_mm = stated_unit_mm(header)
+    said, mm = "" if unit_mm else ", unit not given, taken as mm", unit_mm or 1.0
     # 1 mm is what programs write that were not told a size
-    is_certain = unit != "unknown" and zooms[0] * mm != 1
+    is_certain = unit_mm is not None and zooms[0] * mm != 1
     return PixelSize(zooms[0] * mm, zooms[1] * mm, f"NIfTI header{said}", is_certain)
 
 
-def _of_tiff(path: Path) -> PixelSize | None:
+def _of_tiff(path: Path, said: list[str]) -> PixelSize | None:
     import tifffile
 
     with tifffile.TiffFile(path, _multifile=False) as tiff:
-        page = tiff.pages[0]
-        if tiff.ome_metadata and (size := _of_ome(tiff.ome_metadata)) is not None:
-            return size
-        aperio = re.search(r"\bMPP\s*=\s*([0-9.]+)", page.description or "")
-        if aperio:
-            mm = float(aperio[1]) / 1000
-            return PixelSize(mm, mm, "Aperio MPP")
-        tags = [page.tags.get(name) for name in ("XResolution", "YResolution")]
-        if None in tags:
-            return None
-        unit = page.tags.get("ResolutionUnit")
-        mm, source = {2: 25.4, 3: 10.0}.get(int(unit.value) if unit else 2), "TIFF resolution"
-        imagej = (tiff.imagej_metadata or {}).get("unit") if tiff.is_imagej else None
-        if imagej is not None:
-            name = str(imagej).replace("\\u00B5", "µ").replace("μ", "µ").lower()
-            mm, source = _MM.get(name), "ImageJ metadata"
-        # in inches ImageJ passes on what it read, in micrometres somebody set the scale
-        was_set = imagej is not None and mm is not None and mm <= 1
-        return _of_density([_ratio(tag.value) for tag in tags], mm, source, was_set)
+        page, size = tiff.pages[0], None
+        ome, aperio = tiff.ome_metadata, re.search(_MPP, page.description or "")
+        _, why = series_of(tiff)
+        if why:
+            said.append(
+                f"its description does not fit its pages, which are read as they are: {why}"
+            )
+        if ome:
+            with _metadata("OME-XML", said):
+                size = _of_ome(ome, path, (page.imagelength, page.imagewidth))
+        if size is None and aperio:
+            with _metadata("MPP", said):
+                mm = _number(aperio[1]) / 1000
+                size = PixelSize(mm, mm, "Aperio MPP")
+        if size is None:
+            with _metadata("resolution", said):
+                size = _of_tags(tiff, page)
+        return size
 
 
-def _of_ome(xml: str) -> PixelSize | None:
-    """Of the first image of OME-XML."""
-    pixels = ElementTree.fromstring(xml).find(".//{*}Pixels")
-    if pixels is None:
+def _of_tags(tiff: Any, page: Any) -> PixelSize | None:
+    """Of a TIFF's own resolution, and ImageJ's unit of it."""
+    tags = [page.tags.get(name) for name in ("XResolution", "YResolution")]
+    if None in tags:
         return None
+    unit = page.tags.get("ResolutionUnit")
+    mm, source = {2: 25.4, 3: 10.0}.get(int(unit.value) if unit else 2), "TIFF resolution"
+    imagej = (tiff.imagej_metadata or {}).get("unit") if tiff.is_imagej else None
+    if imagej is not None:
+        name = str(imagej).replace("\\u00B5", "µ").replace("μ", "µ").lower()
+        mm, source = _MM.get(name), "ImageJ metadata"
+    # in inches ImageJ passes on what it read, in micrometres somebody set the scale
+    was_set = imagej is not None and mm is not None and mm <= 1
+    return _of_density([_ratio(tag.value) for tag in tags], mm, source, was_set)
+
+
+def _of_ome(xml: str, path: Path, shape: tuple[int, int]) -> PixelSize | None:
+    """Of the image in OME-XML that is the file's own.
+
+    Raises
+    ------
+    ValueError
+        A size that is no number, or several images that may be it, of different sizes.
+    """
+    found = [_of_pixels(pixels) for pixels in pixels_of(xml, path, shape)]
+    if len(set(found)) > 1:
+        raise ValueError(f"it lists {len(found)} images that may be this one, of different sizes")
+    return found[0] if found else None
+
+
+def _of_pixels(pixels: ElementTree.Element) -> PixelSize | None:
     sizes = []
     for axis in "XY":
         value = pixels.get(f"PhysicalSize{axis}") or pixels.get("PhysicalSizeX")
         unit = pixels.get(f"PhysicalSize{axis}Unit", "µm").replace("μ", "µ")
         if value is None or unit not in _MM:
             return None
-        sizes.append(float(value) * _MM[unit])
+        sizes.append(_number(value) * _MM[unit])
     return PixelSize(*sizes, "OME-XML PhysicalSizeX")
 
 
-def _of_picture(path: Path) -> PixelSize | None:
+def _number(text: str) -> float:
+    """A number that somebody wrote; ValueError where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number") from None
+
+
+def _of_picture(path: Path, said: list[str]) -> PixelSize | None:
     with open_picture(path) as image:
         dpi = image.info.get("dpi")
         format_name = image.format
-    if not dpi:
-        return None
-    return _of_density([float(d) for d in dpi], 25.4, f"{format_name} resolution")
+    size = None
+    if dpi:
+        with _metadata(f"{format_name} resolution", said):
+            size = _of_density([float(d) for d in dpi], 25.4, f"{format_name} resolution")
+    return size
 
 
 def _of_density(

@@ -20,6 +20,7 @@ import numpy as np
 from sbr_core.errors import ImageError
 from sbr_core.io.blocks import BlockMeans, Picture, check_memory, grid_step, over_background
 from sbr_core.io.channels import RGB, Channels
+from sbr_core.io.ome import pixels_of
 
 # its warnings of damaged files become one error here
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -33,6 +34,8 @@ _COLOURS = {_MINISWHITE: 1, _MINISBLACK: 1, _PALETTE: 1, _RGB: 3, _YCBCR: 3, _SE
 """How many samples of a pixel are its colour; what follows is opacity, or more channels."""
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 """ExtraSamples that are opacity (TIFF 6.0): colours are multiplied by it already, or not."""
+_DESCRIBED = "ome", "imagej", "shaped", "stk", "mmstack", "nih", "fluoview"
+"""Kinds of TIFF, in tifffile's words, whose series follow from a description."""
 _EXPORT_ONE = "export the one to be registered as a file of its own"
 _DENSEST = {1: 2, 5: 3000, 7: 600 * 4, 8: 1100, 32773: 70, 32946: 1100}
 """Compression -> bytes that one byte of the file can stand for at most, and a little more, so that
@@ -112,6 +115,21 @@ def read_tiff(path: Path, coarsest: float, channel: str | None = None) -> Pictur
     return Picture(pixels, file_shape, (step[0] * rest, step[1] * rest))
 
 
+def series_of(tiff: Any) -> tuple[Any, str]:
+    """The series of a TIFF, and why its metadata do not tell them; "" where they do.
+
+    OME-XML, ImageJ's and other descriptions say which pages belong together. Where one is not what
+    it should be, as with a size that is no number, pages are taken as they are.
+    """
+    try:
+        return tiff.series, ""
+    except Exception as error:  # as different as what somebody wrote there
+        why = " ".join(str(error).split())[:100] or type(error).__name__
+    for kind in _DESCRIBED:
+        setattr(tiff, f"is_{kind}", False)
+    return tiff.series, why
+
+
 def find_plane(path: Path, tiff: Any, channel: str | None = None) -> Plane:
     """The picture in a TIFF; ImageError where it is not one plane.
 
@@ -119,9 +137,10 @@ def find_plane(path: Path, tiff: Any, channel: str | None = None) -> Plane:
     ----------
     channel : which one of several, as of `Channels.index`; None where none can be chosen.
     """
-    if not tiff.series:
+    series, _ = series_of(tiff)
+    if not series:
         raise ImageError(f"{path}: not readable as an image: has no picture")
-    first = tiff.series[0]
+    first = series[0]
     several = {
         axis: n for axis, n in zip(first.axes, first.shape, strict=True) if axis not in "YXS"
     }
@@ -135,13 +154,13 @@ def find_plane(path: Path, tiff: Any, channel: str | None = None) -> Plane:
         )
     page = first.keyframe
     area = page.imagelength * page.imagewidth
-    others = [other for other in tiff.series[1:] if "Y" in other.axes]
+    others = [other for other in series[1:] if "Y" in other.axes]
     # a slide's label and overview are smaller by far
     if any(2 * o.keyframe.imagelength * o.keyframe.imagewidth >= area for o in others):
-        raise ImageError(f"{path}: expected one 2D plane, found {len(tiff.series)} pictures")
+        raise ImageError(f"{path}: expected one 2D plane, found {len(series)} pictures")
     if along_axis == 1:
         return Plane(first, sample=_sample(path, tiff, page, channel))
-    index = Channels.of(along_axis, _channel_names(tiff)).index(path, channel)
+    index = Channels.of(along_axis, _channel_names(path, tiff, page)).index(path, channel)
     if len(first.pages) == along_axis:
         _sample(path, tiff, page, None)  # only colours may be several samples now
         return Plane(first, page=index)
@@ -154,17 +173,17 @@ def find_plane(path: Path, tiff: Any, channel: str | None = None) -> Plane:
     )
 
 
-def _channel_names(tiff: Any) -> list[str]:
+def _channel_names(path: Path, tiff: Any, page: Any) -> list[str]:
     """The names of the channels in the file, "" for one without a name."""
     if tiff.is_imagej:
         return [str(name) for name in (tiff.imagej_metadata or {}).get("Labels") or ()]
     if not tiff.ome_metadata:
         return []
     try:
-        pixels = ElementTree.fromstring(tiff.ome_metadata).find(".//{*}Pixels")
+        pixels = pixels_of(tiff.ome_metadata, path, (page.imagelength, page.imagewidth))
     except ElementTree.ParseError:
         return []
-    channels = [] if pixels is None else pixels.findall("{*}Channel")
+    channels = pixels[0].findall("{*}Channel") if pixels else []
     return [channel.get("Name", "").strip() for channel in channels]
 
 
@@ -187,7 +206,7 @@ def _sample(path: Path, tiff: Any, page: Any, channel: str | None) -> int | None
         return RGB.index(path, channel)
     if channel or (channel is not None and colours == 1):
         samples = [s for s in range(page.samplesperpixel) if s != alpha]
-        known = Channels.of(len(samples), _channel_names(tiff))
+        known = Channels.of(len(samples), _channel_names(path, tiff, page))
         if not known.names and colours > 1:
             known = Channels.of(len(samples), (*RGB.names, *[""] * more))
         return samples[known.index(path, channel)]

@@ -96,7 +96,8 @@ def write_volume(path: Path, volume: Volume, *, summed: bool = False) -> None:
     summed : record its sum, of a volume that is not the user's to change.
     """
     affine = volume.world_from_voxel
-    image = nib.Nifti1Image(volume.data, affine)
+    # named, for nibabel takes 64-bit integers for a slip
+    image = nib.Nifti1Image(volume.data, affine, dtype=volume.data.dtype)
     image.set_sform(affine, 1)
     has_shear = shear_voxels(affine, volume.data.shape) > MOST_SHEAR_VOXELS
     image.set_qform(affine, 0 if has_shear else 1)

@@ -59,6 +59,14 @@ class _Evaluation(BaseModel):
     """What the page shows of what `evaluate` wrote."""
 
     labels_left_out: dict[str, str] = {}
+    labels_apart: str = ""
+
+
+class _Doubts(BaseModel):
+    """What the page shows of what `prepare_mri` wrote, and of what `align` did."""
+
+    doubts: list[str] = []
+    doubt: str = ""
 
 
 Rows = Mapping[str, Mapping[str, Row]]
@@ -163,8 +171,11 @@ def _alarms(rows: Rows, results_dir: Path) -> list[str]:
     ]
     alarms += _doubts(results_dir)
     if (evaluation := results_dir / "evaluation" / names.EVALUATION).is_file():
-        left_out = read_json(evaluation, _Evaluation).labels_left_out
-        alarms += [f"section {s}: its labels were left out: {why}" for s, why in left_out.items()]
+        facts = read_json(evaluation, _Evaluation)
+        for section, why in facts.labels_left_out.items():
+            whose = f"section {section}" if section else "the MRI"
+            alarms.append(f"{whose}: its labels were left out: {why}")
+        alarms += [facts.labels_apart] * bool(facts.labels_apart)
     for method, of_method in rows.items():
         for section, row in _inferred(of_method).items():
             if row.folding_percent > 0:
@@ -185,8 +196,8 @@ def _doubts(results_dir: Path) -> list[str]:
         results_dir / "prepare" / names.MRI_FACTS,
         results_dir / "align" / names.QUALITY,
     )
-    of_mri = read_json(facts).get("doubts", []) if facts.is_file() else []
-    of_align = read_json(quality).get("doubt", "") if quality.is_file() else ""
+    of_mri = read_json(facts, _Doubts).doubts if facts.is_file() else []
+    of_align = read_json(quality, _Doubts).doubt if quality.is_file() else ""
     return [f"the MRI: {doubt}" for doubt in of_mri] + [of_align] * bool(of_align)
 
 

@@ -36,7 +36,7 @@ from sbr_core.artifacts.accuracy import (
     unit_of,
     volume_dice,
 )
-from sbr_core.artifacts.label_pairs import LabelPairs
+from sbr_core.artifacts.label_pairs import LabelPairs, no_id_in_common
 from sbr_core.artifacts.rows import Plane, Prepared, Row, read_rows, sections_lost
 from sbr_core.config import EvaluateOptions
 from sbr_core.io.manifests import Landmark, SectionRow, read_landmarks
@@ -92,7 +92,7 @@ def run(
     ManifestError
         A landmark of a section that is not there.
     ImageError
-        MRI labels that cannot be what they are said to be or, with `strict`, a label image.
+        With `strict`, labels of the MRI, or a label image, that cannot be used.
     """
     prepared_rows = {
         row.section: row for row in read_rows(prepared, Prepared, only_ok=False, verify=False)
@@ -122,6 +122,10 @@ def run(
             summary += [of_method | row for row in _volume_summary(volumes, brain, pairs.mri)]
         logger.info(f"evaluate: {method}: {len(rows_of_method)} sections")
 
+    labels_apart = ""
+    if pairs.apart and not any(row["metric"] == "dice" for row in section_rows):
+        labels_apart = next(iter(pairs.apart.values()))
+        logger.warning(f"evaluate: WARNING: {labels_apart}")
     write_tsv(out_dir / names.TABLE, section_rows, SECTION_COLUMNS, facts={})
     write_tsv(out_dir / names.SUMMARY, summary, SUMMARY_COLUMNS, facts={})
     inputs = {"prepared": prepared, "planes": planes}
@@ -133,6 +137,7 @@ def run(
         options=options.model_dump(mode="json"),
         inputs={name: file for name, file in inputs.items() if file is not None},
         labels_left_out=pairs.unusable,
+        labels_apart=labels_apart,
     )
 
 
@@ -220,7 +225,11 @@ def _summary_row(metric: str, class_: str, statistic: str, value: float, n: int)
 
 
 def _measure(
-    row: Row, prepared: Prepared, plane: Plane, marks: Sequence[Landmark], pairs: LabelPairs
+    row: Row,
+    prepared: Prepared,
+    plane: Plane,
+    marks: Sequence[Landmark],
+    pairs: LabelPairs,
 ) -> Iterator[tuple[str, int | str, float | np.ndarray]]:
     """(metric, class, values) of one section by one method: one value, or one per landmark.
 
@@ -239,7 +248,10 @@ def _measure(
             yield "through_plane_mm", "", through_plane_mm
     if (pair := pairs.of(prepared, plane)) is not None:
         on_plane = labels_on_plane(pair, section_from_plane)
-        for class_, value in metrics.dice(on_plane, pair.plane_labels).items():
+        overlap = metrics.dice(on_plane, pair.plane_labels)
+        if not overlap and (why := no_id_in_common(pair)):
+            pairs.apart[row.section] = why
+        for class_, value in overlap.items():
             yield "dice", class_, value
         distances_mm = metrics.surface_distances(
             on_plane, pair.plane_labels, pair.plane_grid.spacing_mm

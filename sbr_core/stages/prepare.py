@@ -76,29 +76,34 @@ def run(
             row=rows_to_json([row]),  # with which a new column changes nothing
             inputs=[digest_of_file(f) for f in (row.image, row.mask, row.labels) if f],
         ),
-        process=lambda row: prepare_section(row, options, out_dir),
+        process=lambda row: prepare_section(row, options, out_dir, strict=strict),
         strict=strict,
         asked={"options": options.model_dump(mode="json"), "revision": REVISION["prepare"]},
     )
 
 
-def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> SectionResult:
+def prepare_section(
+    row: SectionRow, options: PrepareOptions, out_dir: Path, *, strict: bool = False
+) -> SectionResult:
     """Write one section's working image and mask.
+
+    Labels that cannot be used are left out, with a warning.
 
     Raises
     ------
     ImageError
-        An unreadable image, a mask or labels of another shape, or no tissue.
+        An unreadable image, a mask of another shape, no tissue or, with `strict`, labels that
+        cannot be used.
     """
     working_pixel_mm = options.working_pixel_mm
     doubt = _doubtful_pixel_size(row, options.contradicted_pixel_size)
     read = read_picture(row, working_pixel_mm)
     file_shape, picture = read.file_shape, read.pixels
+    given_mask = read_labels(Path(row.mask), file_shape) > 0 if row.mask else None
+    labels, fault = _usable_labels(row, file_shape, strict=strict)
+    doubt = "; ".join(said for said in (doubt, fault) if said)
     if doubt:
         logger.warning(f"prepare: WARNING: {row.image}: section {row.section!r}: {doubt}")
-    given_mask = read_labels(Path(row.mask), file_shape) > 0 if row.mask else None
-    if row.labels:
-        read_labels(Path(row.labels), file_shape)  # used only later, but a misfit shows now
 
     file_from_working, shape = geometry.file_px_from_working_px(
         file_shape, row.pixel_size_mm, working_pixel_mm, row.flip, row.rotate_deg
@@ -153,11 +158,29 @@ def prepare_section(row: SectionRow, options: PrepareOptions, out_dir: Path) -> 
         tissue_mm2=tissue_mm2,
         image=row.image,
         image_channel=row.image_channel,
-        labels=row.labels,
+        labels=labels,
         stain=row.stain,
         **source.fields(),
     )
     return SectionResult(prepared, files)
+
+
+def _usable_labels(
+    row: SectionRow, file_shape: tuple[int, int], *, strict: bool
+) -> tuple[str, str]:
+    """(labels of a section, or "" where they cannot be used; then why not).
+
+    They are used only later, but a misfit shows now.
+    """
+    if not row.labels:
+        return "", ""
+    try:
+        read_labels(Path(row.labels), file_shape)
+    except ImageError as error:
+        if strict:
+            raise
+        return "", f"its labels are left out: {error}"
+    return row.labels, ""
 
 
 def _doubtful_pixel_size(row: SectionRow, contradicted: str) -> str:
@@ -175,7 +198,8 @@ def _doubtful_pixel_size(row: SectionRow, contradicted: str) -> str:
     """
     file = Path(row.image)
     longest_px = max(image_shape(file, row.image_channel))
-    stated = stated_pixel_size(file)
+    of_metadata: list[str] = []
+    stated = stated_pixel_size(file, of_metadata)
     extent_mm = longest_px * row.pixel_size_mm
     doubt = disagreement(stated, row.pixel_size_mm)
     if contradicted == "refuse" and is_another_unit(stated, row.pixel_size_mm):
@@ -190,11 +214,11 @@ def _doubtful_pixel_size(row: SectionRow, contradicted: str) -> str:
             f" micrometres? Then it is {row.pixel_size_mm / 1000:g}"
         )
     if extent_mm < SMALLEST_MM and not doubt:
-        return (
+        doubt = (
             f"pixel_size_mm is {row.pixel_size_mm:g}, by which the section is {extent_mm:.3g} mm"
             " wide: divided by 1000 twice?"
         )
-    return doubt
+    return "; ".join([*of_metadata, *[doubt] * bool(doubt)])
 
 
 def _tissue_mask(

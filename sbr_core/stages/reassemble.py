@@ -283,7 +283,7 @@ def _fill(
     levels: reassembly.LevelCache,
     options: ReassembleOptions,
 ) -> None:
-    """Fill the arrays slab by slab; labels that fit into uint8 become that."""
+    """Fill the arrays slab by slab; labels become the narrowest of uint8 to int64 that fits."""
     parts = list(reassembly.slabs(shape, stack_from_voxel, options.slab_voxels))
     began = time.monotonic()
     largest = 0
@@ -299,13 +299,29 @@ def _fill(
         )
         arrays["histology"][part], arrays["coverage"][part] = histology, coverage
         if labels is not None:
-            arrays["labels"][part] = labels
             largest = max(largest, int(labels.max()))
+            if largest > np.iinfo(arrays["labels"].dtype).max:
+                arrays["labels"] = _as_type(
+                    folder, arrays["labels"], parts[: number - 1], _type_of(largest)
+                )
+            arrays["labels"][part] = labels
         left_s = (time.monotonic() - began) / number * (len(parts) - number)
         logger.info(f"reassemble: slab {number}/{len(parts)}, {left_s:.0f} s left")
     if "labels" in arrays and largest < 256:
-        wide = arrays["labels"]
-        narrow = _on_disk(folder, np.uint8, shape)
-        for part in parts:
-            narrow[part] = wide[part]
-        arrays["labels"] = narrow
+        arrays["labels"] = _as_type(folder, arrays["labels"], parts, np.uint8)
+
+
+def _type_of(largest: int) -> type[np.integer]:
+    """The narrowest type of a label volume that holds an id, of those that all programs read."""
+    types = np.uint8, np.uint16, np.int32, np.int64
+    return next(t for t in types if largest <= np.iinfo(t).max)
+
+
+def _as_type(
+    folder: Path, array: np.ndarray, parts: Sequence[tuple[slice, ...]], dtype: type[np.integer]
+) -> np.ndarray:
+    """A copy on disk of those parts of an array that are filled."""
+    copy = _on_disk(folder, dtype, array.shape)
+    for part in parts:
+        copy[part] = array[part]
+    return copy

@@ -102,6 +102,8 @@ def run(
     labels = LabelPairs(
         rows, align_dir=align_dir, mri_labels=mri_labels, stage="simulate", strict=strict
     )
+    if "" in labels.unusable:  # the brain's rows promise them
+        raise ImageError(labels.unusable[""])
     brain = _Brain(prepared, planes, sections, labels)
     labelled = labels.mri is not None
     made = simulated_rows(
@@ -144,6 +146,7 @@ def run(
         options=options.model_dump(mode="json"),
         inputs={"prepared": prepared, "planes": planes, "sections": sections}
         | ({"mri_labels": mri_labels} if labelled else {}),
+        label_numbers={str(id_): number for id_, number in brain.numbers.items()},
     )
     # last: a manifest without its images is no brain
     write_tsv(out_dir / TABLE, [_manifest_row(r, out_dir, notes) for r in made])
@@ -154,10 +157,16 @@ def run(
 
 
 class _Brain:
-    """The sections of a brain that lie on their MRI planes, read one at a time."""
+    """The sections of a brain that lie on their MRI planes, read one at a time.
+
+    Attributes
+    ----------
+    numbers : what stands for ids over 65535, which PNGs cannot hold, in the labels that are drawn.
+    """
 
     def __init__(self, prepared: Path, planes: Path, sections: Path, labels: LabelPairs) -> None:
         self.sections, self._labels = Path(sections), labels
+        self.numbers: dict[int, int] = {}
         rows = join(prepared, planes, sections, verify=False)
         self.pairs = {name: pair for name, pair in rows.items() if isinstance(pair, Joined)}
         grids = {pair.grid for pair in self.pairs.values()}
@@ -181,15 +190,20 @@ class _Brain:
     def plane_labels(self, section: str) -> np.ndarray:
         """Labels of its plane on the plane's grid, uint16; zeros where none can be used.
 
-        Labels an image cannot hold, which no section has either, are left out.
+        Negative ids, which no section has, are left out. An id that a PNG cannot hold gets a number
+        of its own, see `numbers`.
         """
         pair = self.pairs[section]
         of_plane = self._labels.of_plane(pair.prepared, pair.plane)
         if of_plane is None:
             return np.zeros(self.grid.shape, np.uint16)
         labels, grid = of_plane
-        held = np.where((labels >= 0) & (labels <= np.iinfo(np.uint16).max), labels, 0)
-        return labels_on_grid(held.astype(np.uint16), grid, self.grid)
+        most = np.iinfo(np.uint16).max
+        held = np.where((labels >= 0) & (labels <= most), labels, 0).astype(np.uint16)
+        for id_ in np.unique(labels[labels > most]):
+            # from the top, where atlases with small ids have none
+            held[labels == id_] = self.numbers.setdefault(int(id_), most - len(self.numbers))
+        return labels_on_grid(held, grid, self.grid)
 
     def extents_mm(self, sections: list[str]) -> dict[str, float]:
         """Size of the tissue of each section's plane."""

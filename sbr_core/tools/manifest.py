@@ -157,6 +157,7 @@ class _SectionFile:
     row : of the manifest, without its position; its id is made of the file's name.
     stated : pixel size that the file contains, if it states one and none is given.
     fault : why the file cannot be read, or empty.
+    doubts : what is wrong with its metadata.
     is_read : whether files of its format are read at all.
     """
 
@@ -165,6 +166,7 @@ class _SectionFile:
     row: dict[str, Any]
     stated: PixelSize | None
     fault: str
+    doubts: list[str]
     is_read: bool = True
 
 
@@ -195,20 +197,19 @@ def _files_of(
             row[column] = os.path.relpath(folder / companion, beside)
         if image_channel:
             row["image_channel"] = image_channel
-        stated, fault = None, ""
+        stated, fault, doubts = None, "", []
         try:
             if name in listing.unread:
                 fault = f"{name}: {listing.unread[name]}"
             else:
                 image_shape(folder / name, image_channel)
-                stated = None if pixel_size_mm else stated_pixel_size(folder / name)
+                stated = None if pixel_size_mm else stated_pixel_size(folder / name, doubts)
         except ImageError as error:
             fault = str(error)
         is_square = stated is not None and stated.is_square
         row["pixel_size_mm"] = _rounded(stated.x_mm) if is_square else pixel_size_mm
-        files.append(
-            _SectionFile(name, stem, row, stated, fault, is_read=name not in listing.unread)
-        )
+        is_read = name not in listing.unread
+        files.append(_SectionFile(name, stem, row, stated, fault, doubts, is_read=is_read))
     return files, list(listing.notes)
 
 
@@ -240,6 +241,8 @@ def _notes_on(files: Sequence[_SectionFile]) -> Iterator[str]:
         if not size.is_square
     ]:
         yield f"pixel_size_mm: EMPTY, pixels are not square: {some_of(oblong)}"
+    if doubtful := [f"{f.row['section']}: {'; '.join(f.doubts)}" for f in files if f.doubts]:
+        yield f"metadata: of {len(doubtful)} not clean: {some_of(doubtful)}"
     if faults := [f.fault for f in files if f.fault and f.is_read]:
         yield f"LEFT OUT, {len(faults)} cannot be read: {some_of(faults)}"
 

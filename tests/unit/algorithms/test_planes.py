@@ -90,6 +90,12 @@ def test_nearest_keeps_labels_and_their_type():
     assert found.tolist() == [300, 7]
 
 
+def test_nearest_keeps_ids_of_64_bits():
+    ids = np.array([3_000_000_000, 2**53 + 1, 614_454_277, 2**62 + 1]).reshape(1, 2, 2)
+    voxels = np.stack(np.indices(ids.shape), axis=-1) + 0.3
+    np.testing.assert_array_equal(sample_volume(ids, voxels, order=0), ids)
+
+
 def test_prefiltering_leaves_coarse_axes_alone():
     data = np.zeros((21, 21, 21), np.float32)
     data[10, 10, 10] = 1

@@ -131,8 +131,8 @@ def test_labels_of_another_shape_or_kind_are_refused(tmp_path):
     path = _save(tmp_path / "l.png", GREY)
     with pytest.raises(ImageError, match=r"shape \(11, 17\) differs from its image's \(3, 4\)"):
         read_labels(path, (3, 4))
-    with pytest.raises(ImageError, match="from 0 to 65535, found 0 to 70000"):
-        read_labels(_save(tmp_path / "big.tif", np.diag([0, 0, 70000]).astype(np.int32)))
+    with pytest.raises(ImageError, match=r"from 0 to 2\^63 - 1, found -1 to 0"):
+        read_labels(_save(tmp_path / "low.tif", np.diag([0, 0, -1]).astype(np.int32)))
     with pytest.raises(ImageError, match="integer labels"):
         read_labels(_save(tmp_path / "f.tif", GREY.astype(np.float32)))
     with pytest.raises(ImageError, match="integer labels"):
@@ -221,3 +221,29 @@ def test_every_format_is_known_to_a_process_that_has_read_none_yet(tmp_path):
     for first in (0, 1, 6):  # the first one read loads the decoders
         paths = [str(tmp_path / name) for name in names[first:]]
         subprocess.run([sys.executable, "-c", code, *paths], check=True)
+
+
+@pytest.mark.parametrize(
+    ("id_", "dtype"),
+    [(70_000, "i4"), (614_454_277, "u4"), (3_000_000_000, "u4"), (2**62 + 1, "i8"), (2**54, "u8")],
+)
+def test_ids_of_large_atlases_are_kept(tmp_path, id_, dtype):
+    import nibabel as nib
+    import tifffile
+
+    labels = np.zeros((6, 8), dtype)
+    labels[2:4, 3:5] = id_
+    tifffile.imwrite(tmp_path / "l.tif", labels)
+    nib.save(nib.Nifti1Image(labels.T[..., None], np.eye(4), dtype=dtype), tmp_path / "l.nii.gz")
+    for name in ("l.tif", "l.nii.gz"):
+        found = read_labels(tmp_path / name, (6, 8))
+        assert found.dtype == np.int64
+        np.testing.assert_array_equal(found, labels.astype(np.int64))
+
+
+def test_an_id_beyond_64_bits_is_refused_and_does_not_wrap(tmp_path):
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "l.tif", np.diag(np.array([0, 0, 2**64 - 1], np.uint64)))
+    with pytest.raises(ImageError, match="18446744073709551615"):
+        read_labels(tmp_path / "l.tif")

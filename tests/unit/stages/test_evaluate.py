@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from sbr_core import geometry
 from sbr_core.algorithms.planes import resample_plane
@@ -309,14 +310,19 @@ def test_prealigned_dice_is_on_the_labels_own_grid(tmp_path):
     assert not [r for r in summary if r["metric"] == "through_plane_mm"]
 
 
-def test_labels_that_cannot_be_read_are_reported_and_the_rest_is_measured(tmp_path, caplog):
-    """One damaged label image of a plane costs its section's Dice, not the tables."""
+def _two_sections(tmp_path, ids=(1, 1)):
+    """Flags of `evaluate` for two sections with labels on their planes.
+
+    Parameters
+    ----------
+    ids : of the sections' labels, and of their planes'.
+    """
     rows, prepared, planes, masks = [], [], [], {}
     for section in "ab":
-        labels = np.zeros((20, 24), np.uint8)
-        labels[5:15, 5:15] = 1
-        for name in ("labels", "mri_labels"):
-            write_png(tmp_path / f"{section}_{name}.png", labels)
+        for name, id_ in zip(("labels", "mri_labels"), ids, strict=True):
+            labels = np.zeros((20, 24), np.uint32)
+            labels[5:15, 5:15] = id_
+            tifffile.imwrite(tmp_path / f"{section}_{name}.tif", labels)
         prepared.append(
             {
                 "section": section,
@@ -324,21 +330,20 @@ def test_labels_that_cannot_be_read_are_reported_and_the_rest_is_measured(tmp_pa
                 "pixel_size_mm": 1.0,
                 "file_rows": 20,
                 "file_columns": 24,
-                "labels": str(tmp_path / f"{section}_labels.png"),
+                "labels": str(tmp_path / f"{section}_labels.tif"),
             }
         )
         planes.append({"section": section, "rows": 20, "columns": 24, "spacing_mm": 1.0})
         masks[section] = [tmp_path / "resample" / "sections" / f"{section}_mrimask.nii.gz"]
         write_plane(masks[section][0], np.ones((20, 24), np.uint8), 1.0)
-        of_plane = str(tmp_path / f"{section}_mri_labels.png")
+        of_plane = str(tmp_path / f"{section}_mri_labels.tif")
         rows.append(SectionRow(section, "", float(len(rows)), 1.0, mri_labels=of_plane))
     _table(tmp_path / "prepare" / "sections.tsv", prepared, {"a": [], "b": []})
     _table(tmp_path / "resample" / "sections.tsv", planes, masks)
     same = {section: ((np.eye(3),), (np.eye(3),)) for section in "ab"}
     for method in ("linear", "other"):
         _write_method(tmp_path / method, same)
-    (tmp_path / "a_mri_labels.png").write_bytes(b"no image")
-    flags = {
+    return {
         "brain": "b",
         "methods": {m: tmp_path / m for m in ("linear", "other")},
         "prepared": tmp_path / "prepare" / "sections.tsv",
@@ -346,7 +351,51 @@ def test_labels_that_cannot_be_read_are_reported_and_the_rest_is_measured(tmp_pa
         "rows": rows,
         "out_dir": tmp_path / "evaluation",
     }
-    with pytest.raises(ImageError, match=r"a_mri_labels\.png: not readable"):
+
+
+@pytest.mark.parametrize("id_", [1, 614_454_277, 3_000_000_000])
+def test_dice_of_ids_of_any_size(tmp_path, id_):
+    evaluate.run(EvaluateOptions(), **_two_sections(tmp_path, (id_, id_)))
+    summary = _rows_of(tmp_path / "evaluation" / "summary.tsv")
+    dice = {"metric": "dice", "class": str(id_), "statistic": "mean"}
+    assert _value(summary, method="linear", **dice) == 1.0
+    facts = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    assert facts["labels_apart"] == ""
+
+
+@pytest.mark.parametrize("ids", [(1, 614_454_277), (3, 1003)])
+def test_labels_without_an_id_in_common_are_said(tmp_path, caplog, ids):
+    evaluate.run(EvaluateOptions(), **_two_sections(tmp_path, ids))
+    facts = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    said = f"have the ids {ids[0]}, those of the MRI {ids[1]}: none in common"
+    assert said in facts["labels_apart"] and said in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["rounded", "not readable"])
+def test_labels_of_the_mri_that_cannot_be_used_cost_the_labels_only(tmp_path, caplog, fault):
+    labels = tmp_path / "labels.nii.gz"
+    if fault == "rounded":
+        ids = np.full((4, 4, 4), 614_454_277, np.float32)
+        write_volume(labels, Volume(ids, np.eye(4)))
+    else:
+        labels.write_bytes(b"no volume")
+    write_stack_from_world(tmp_path / "align" / XFM, np.eye(4))
+    flags = _two_sections(tmp_path) | {"align_dir": tmp_path / "align", "mri_labels": labels}
+    evaluate.run(EvaluateOptions(), **flags | {"rows": None})
+    assert "labels of the MRI left out" in caplog.text
+    facts = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    assert "labels.nii.gz" in facts["labels_left_out"][""]
+    measured = {row["metric"] for row in _rows_of(tmp_path / "evaluation" / "sections.tsv")}
+    assert measured == {"folding", "there_and_back_mm"}
+    with pytest.raises(ImageError, match=r"labels\.nii\.gz"):
+        evaluate.run(EvaluateOptions(), **flags | {"rows": None}, strict=True)
+
+
+def test_labels_that_cannot_be_read_are_reported_and_the_rest_is_measured(tmp_path, caplog):
+    """One damaged label image of a plane costs its section's Dice, not the tables."""
+    flags = _two_sections(tmp_path)
+    (tmp_path / "a_mri_labels.tif").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"a_mri_labels\.tif: not readable"):
         evaluate.run(EvaluateOptions(), strict=True, **flags)
     assert not flags["out_dir"].exists()
     evaluate.run(EvaluateOptions(), **flags)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -197,16 +198,41 @@ def test_a_given_mask_wins_and_goes_by_area_vote(tmp_path):
     assert receipt.tissue_mm2 == pytest.approx(found.sum() * 0.36)
 
 
-@pytest.mark.parametrize("key", ["mask", "labels"])
-def test_a_mask_or_labels_of_another_shape_fail_their_section_only(tmp_path, key):
+def test_a_mask_of_another_shape_fails_its_section_only(tmp_path):
     picture = _glass(_tissue())
     write_png(tmp_path / "small.png", np.ones((30, 40), np.uint8))
-    bad = _row(tmp_path, picture, "s1", **{key: str(tmp_path / "small.png")})
+    bad = _row(tmp_path, picture, "s1", mask=str(tmp_path / "small.png"))
     receipt = _run(tmp_path, bad, _row(tmp_path, picture, "s2"))
     assert receipt["s1"].status == "failed"
     assert "small.png: shape (30, 40) differs" in receipt["s1"].message
     assert receipt["s2"].status == "ok"
     assert not list((tmp_path / "out" / "sections").glob("s1*"))
+
+
+@pytest.mark.parametrize("fault", ["shape (30, 40) differs", "integer labels", "not readable"])
+def test_labels_that_cannot_be_used_cost_the_labels_and_not_the_section(tmp_path, caplog, fault):
+    labels = tmp_path / "l.png"
+    if fault == "not readable":
+        labels.write_bytes(b"no image")
+    else:
+        write_png(labels, np.ones((30, 40) if "shape" in fault else (60, 70, 3), np.uint8))
+    bad = _row(tmp_path, _glass(_tissue()), "s1", labels=str(labels))
+    receipt = _run(tmp_path, bad)["s1"]
+    assert (receipt.status, receipt.labels) == ("ok", "")
+    assert "its labels are left out: " in receipt.message and fault in receipt.message
+    assert receipt.message in caplog.text
+    with pytest.raises(ImageError, match=re.escape(fault)):
+        _run(tmp_path, bad, strict=True, out="strict")
+
+
+def test_metadata_that_are_not_clean_are_said_in_log_and_message(tmp_path, caplog):
+    row = _row(tmp_path, _glass(_tissue()), "s1")
+    spoilt = tmp_path / "spoilt.tif"
+    description = b"<OME><Image Name='a & b'/></OME>"
+    tifffile.imwrite(spoilt, _glass(_tissue()), description=description, metadata=None)
+    receipt = _run(tmp_path, dataclasses.replace(row, image=str(spoilt)), strict=True)["s1"]
+    assert "its OME-XML is not clean, so it states no pixel size" in receipt.message
+    assert receipt.message in caplog.text
 
 
 def test_an_empty_section_fails_and_stops_a_strict_run(tmp_path):

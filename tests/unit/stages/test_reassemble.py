@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import resource
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 
 from sbr_core import geometry
 from sbr_core.artifacts.rows import Prepared, read_rows
 from sbr_core.config import InferOptions, ReassembleOptions
 from sbr_core.errors import ConfigError, ReceiptError, StorageError
-from sbr_core.io.images import read_section, write_png
+from sbr_core.io.images import read_labels, read_section, write_png
 from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.volumes import read_volume
 from sbr_core.stages import infer, reassemble
@@ -80,6 +82,20 @@ def test_analytic_brain_comes_back_and_is_not_mirrored(fake_brain):
     expected = fake_brain.labels_of(fake_brain.density(world))
     assert set(np.unique(labels.data)) == {0, 2, 3} and labels.data.dtype == np.uint8
     assert np.mean(labels.data[near] == expected[near]) > 0.95
+
+
+def test_ids_of_large_atlases_come_back(brain_maker, tmp_path):
+    brain = brain_maker(tmp_path / "b", n_sections=8)
+    table = linear(brain)
+    labels = {p.labels for p in read_rows(brain.table("prepare"), Prepared) if p.labels}
+    small = volume(brain, table)[2].data.astype(np.int64)
+    for path in map(Path, labels):  # by what it holds a file is a TIFF
+        wide = read_labels(path).astype(np.int64)
+        wide[wide == 3] = 3_000_000_000
+        tifffile.imwrite(path, wide)
+    found = volume(brain, table, slab_voxels=10_000)[2].data
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, np.where(small == 3, 3_000_000_000, small))
 
 
 def test_missing_section_leaves_a_gap_unless_it_is_bridged(fake_brain):
