@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from sbr_core.config import TrainOptions
+from sbr_core.config.base import Fraction, NonNegative, Positive
 from sbr_core.errors import WeightsError
 from sbr_core.io.weights import load_weights
 from sbr_core.nn.generator import Generator
@@ -29,6 +32,8 @@ _PREPROCESSING = {
     "method": (*_COMMON, "registers", "synthesis_rim_px", "medium_share", "medium_margin_px"),
 }
 """What inference reads of the header's `preprocessing`, by the kind of the weights."""
+_MOST_SQUARINGS = 32
+"""Of a velocity's integration; 7 are usual, and each one doubles the steps."""
 
 
 def weights_header(
@@ -211,6 +216,50 @@ def _check_header(path: Path, kind: str, header: Mapping[str, Any]) -> None:
             f"{path}: its header lacks {', '.join(missing)}, as that of an older version does;"
             " train these networks again"
         )
+    try:
+        _HEADERS[kind].model_validate(header)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise WeightsError(f"{path}: damaged: {key}: {first['msg']}") from None
+
+
+class _Part(BaseModel):
+    """A part of a header, of which more may be written down than is checked here."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class _Preprocessing(_Part):
+    working_pixel_mm: Positive | None
+    low_quantile: Fraction
+    high_quantile: Fraction
+    padding_multiple: int = Field(ge=1, le=1024)
+    polarity: str
+    channels: list[str] | None = None
+
+
+class _OfMethod(_Preprocessing):
+    working_pixel_mm: Positive
+    registers: Literal["synthesised", "section"]
+    synthesis_rim_px: NonNegative
+    medium_share: Fraction
+    medium_margin_px: NonNegative
+
+
+class _RegistrarHeader(_Part):
+    architecture: dict[str, Any]
+    preprocessing: _Preprocessing
+    stain: str = ""
+
+
+class _MethodHeader(_Part):
+    architecture: dict[str, dict[str, Any]]
+    preprocessing: _OfMethod
+    stain: str = ""
+
+
+_HEADERS: dict[str, type[_Part]] = {"registrar": _RegistrarHeader, "method": _MethodHeader}
 
 
 def _built(
@@ -220,8 +269,34 @@ def _built(
     tensors: Mapping[str, Tensor],
 ) -> Any:
     try:
+        _check_architecture(network, architecture, tensors)
         module = network(**architecture)
         module.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise WeightsError(f"{path}: does not fit the architecture it states: {error}") from None
     return module.eval().requires_grad_(False)
+
+
+def _check_architecture(
+    network: Callable[..., nn.Module],
+    architecture: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """ValueError where a file's tensors are not those of its network, before memory is given to it.
+
+    A few bytes can state any number of layers and channels.
+    """
+    for key, value in architecture.items():
+        n_layers = len(value) if isinstance(value, list) else 0
+        if key == "residual_blocks" and isinstance(value, int):
+            n_layers = value
+        if n_layers > len(tensors):
+            raise ValueError(f"{key}: {n_layers} layers, but {len(tensors)} tensors")
+    if not 0 <= architecture.get("squaring_steps", 0) <= _MOST_SQUARINGS:
+        raise ValueError(f"squaring_steps: expected at most {_MOST_SQUARINGS}")
+    with torch.device("meta"):  # shapes alone
+        stated = network(**architecture).state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name, tensor in stated.items():
+        if shapes.get(name) != tuple(tensor.shape):
+            raise ValueError(f"{name}: {tuple(tensor.shape)}, in the file {shapes.get(name)}")

@@ -97,6 +97,12 @@ class BatchPredictor(ABC):
         if pair.section not in self.done:
             self._predict_batch(pair)
         velocity_px, synthesised = self.done.pop(pair.section)
+        fastest_px = float(np.abs(velocity_px).max())
+        if not fastest_px <= max(pair.grid.shape):
+            raise ImageError(
+                f"section {pair.section!r}: the networks move it by {fastest_px:g} px, farther than"
+                f" its plane is wide ({max(pair.grid.shape)} px): are their weights damaged?"
+            )
         return flow.integrate(velocity_px, pair.grid), synthesised
 
     def _predict_batch(self, pair: Joined) -> None:

@@ -13,6 +13,7 @@ from sbr_core.errors import ImageError
 from sbr_core.io.blocks import BlockMeans, Picture, check_memory, over_background
 from sbr_core.io.channels import RGB, Channels
 from sbr_core.io.files import atomic_path, check_is_file
+from sbr_core.io.nifti import open_nifti
 from sbr_core.io.pictures import open_picture
 from sbr_core.io.sums import check_gzip
 from sbr_core.io.tiff import MissingCodec, find_plane, is_tiff, read_tiff
@@ -83,9 +84,7 @@ def _is_nifti(path: Path) -> bool:
 
 def _nifti_slice(path: Path) -> np.ndarray:
     """[row, column] of a NIfTI with one slice: its first axis runs along a row, as ITK reads it."""
-    import nibabel as nib
-
-    image = nib.load(path)
+    image = open_nifti(path)
     shape = _slice_shape(path, image.shape)
     # as it is stored, as nibabel scales it, and as signal, once as read and once as means
     scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
@@ -319,9 +318,7 @@ def image_shape(path: Path, channel: str | None = None) -> tuple[int, int]:
     check_is_file(path)
     with _decoding(path):
         if _is_nifti(path):
-            import nibabel as nib
-
-            image = nib.load(path)
+            image = open_nifti(path)
             columns, rows = _slice_shape(path, image.shape)
             _chosen_colour(path, channel, image.get_data_dtype().names is not None)
             return rows, columns

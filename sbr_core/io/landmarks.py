@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 import unicodedata
@@ -40,6 +39,7 @@ import numpy as np
 
 from sbr_core.errors import ManifestError
 from sbr_core.geometry import LPS_FROM_RAS, apply
+from sbr_core.io.files import parse_json
 from sbr_core.io.tables import named_columns, without_empty_end
 
 _VERTEX_SHAPES = {"line", "path", "polygon"}
@@ -319,7 +319,7 @@ def _of_json(
 ) -> list[Mark]:
     """The marks in a JSON file; what lacks the parts they are looked for in is another's."""
     try:
-        return list(marks(path, json.loads(text)))
+        return list(marks(path, parse_json(text)))
     except ValueError as error:
         raise ManifestError(f"{path}: not readable as JSON: {error}") from None
     except (AttributeError, KeyError, TypeError):

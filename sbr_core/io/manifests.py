@@ -18,7 +18,7 @@ from sbr_core.io.columns import (
     SHEET_SYNONYMS,
     check_columns,
 )
-from sbr_core.io.files import check_is_file
+from sbr_core.io.files import check_is_file, parse_json
 from sbr_core.io.tables import read_tsv
 
 SIMULATED = "-simulated"
@@ -251,10 +251,10 @@ def rows_from(text: str) -> list[SectionRow]:
     elif not text.lstrip().startswith("["):
         return read_manifest(Path(text))
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except ValueError as error:
         raise ManifestError(f"--rows: not readable as JSON: {error}") from None
-    if not all(isinstance(v, dict) for v in values):
+    if not isinstance(values, list) or not all(isinstance(v, dict) for v in values):
         raise ManifestError("--rows: expected a list of objects, one for each section")
     check_manifest_columns("--rows", dict.fromkeys(key for v in values for key in v))
     rows = [parse_section(v, "--rows", None) for v in values]

@@ -16,6 +16,7 @@ import numpy as np
 
 from sbr_core.errors import ImageError
 from sbr_core.geometry import LPS_FROM_RAS
+from sbr_core.io.nifti import check_claim, open_nifti
 from sbr_core.io.sums import check_gzip, check_sum
 
 READ = "NIfTI, MGZ, NRRD, MetaImage or a folder with one DICOM series"
@@ -62,7 +63,7 @@ def load_mri(path: Path) -> tuple[nib.spatialimages.SpatialImage, np.ndarray]:
             head = stream.read(1 << 12)
         if head[:4] == b"NRRD" or head[128:132] == b"DICM" or b"NDims" in head[:512]:
             return _of_itk(path, head)
-        image = nib.load(path)
+        image = open_nifti(path)
         data = np.asarray(image.dataobj)  # a truncated file shows only here
         if not intact and path.suffix in (".gz", ".mgz"):
             check_gzip(path, math.prod(image.shape) * image.get_data_dtype().itemsize)
@@ -121,7 +122,12 @@ def _of_itk(path: Path, head: bytes) -> tuple[nib.Nifti1Image, np.ndarray]:
     import SimpleITK as sitk
 
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    image = sitk.ReadImage(str(path))
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    if not re.search(rb"^(data ?file|ElementDataFile *= *(?!LOCAL))", head, re.M | re.I):
+        check_claim(path, reader.GetSize(), reader.GetNumberOfComponents())
+    image = reader.Execute()
     if head[128:132] == b"DICM" and image.GetDimension() == 3 and image.GetSize()[2] == 1:
         raise ImageError(f"{path}: is one slice of a DICOM series: expected its folder")
     if head[:4] != b"NRRD":

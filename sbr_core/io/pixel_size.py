@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 from sbr_core.errors import ImageError
 from sbr_core.io.files import check_is_file
 from sbr_core.io.frames import stated_unit_mm
+from sbr_core.io.nifti import open_nifti
 from sbr_core.io.ome import pixels_of
 from sbr_core.io.pictures import open_picture
 from sbr_core.io.tiff import is_tiff, series_of
@@ -110,9 +111,7 @@ def _metadata(name: str, said: list[str]) -> Iterator[None]:
 
 
 def _of_nifti(path: Path) -> PixelSize | None:
-    import nibabel as nib
-
-    header = nib.load(path).header
+    header = open_nifti(path).header
     zooms = [
         float(z) for z, n in zip(header.get_zooms(), header.get_data_shape(), strict=True) if n > 1
     ]

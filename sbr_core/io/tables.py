@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from typing import Any
 from sbr_core.errors import ManifestError
 from sbr_core.io.files import write_text
 from sbr_core.io.sums import summed_path
+
+_MOST_MISSING = 2_000_000
+"""Cells that lines may lack at their end. Each is made, so that a header of thousands of columns
+over thousands of short lines would take far more memory than the file is long."""
 
 
 def read_tsv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -82,11 +87,17 @@ def named_columns(
     """
     names = [name.strip() for name in header]
     rows: list[tuple[int, list[str]]] = []
+    n_missing = 0
     for number, cells in lines:
         values = without_empty_end(cells)
         if len(values) > len(names):
             raise ManifestError(
                 f"{path}: line {number}: {len(values)} cells for {len(names)} columns{hint}"
+            )
+        n_missing += len(names) - len(values)
+        if n_missing > _MOST_MISSING:
+            raise ManifestError(
+                f"{path}: {len(names)} columns, but most cells of its lines are missing"
             )
         rows.append((number, values + [""] * (len(names) - len(values))))
     kept = [i for i, name in enumerate(names) if name or any(cells[i] for _, cells in rows)]
@@ -97,7 +108,7 @@ def named_columns(
             " the header"
         )
     names_kept = [names[i] for i in kept]
-    if twice := [name for i, name in enumerate(names_kept) if name in names_kept[:i]]:
+    if twice := [name for name, n in Counter(names_kept).items() if n > 1]:
         raise ManifestError(
             f"{path}: the same column twice, {twice[0]!r}, in {', '.join(names_kept)}"
         )

@@ -13,6 +13,7 @@ from sbr_core.geometry import nifti_affine_of_plane, shear_voxels
 from sbr_core.io.files import atomic_path
 from sbr_core.io.frames import frame_of, has_volume
 from sbr_core.io.mri_formats import load_mri
+from sbr_core.io.nifti import open_nifti
 from sbr_core.io.sums import check_sum, summed_path
 
 MOST_SHEAR_VOXELS = 0.01
@@ -136,7 +137,7 @@ def read_cuts(path: Path, world_mm: np.ndarray | None = None) -> tuple[Cut, Cut,
         raise ImageError(f"{path}: no such file")
     check_sum(path)
     try:
-        image = nib.load(path)
+        image = open_nifti(path)
         affine = np.asarray(image.affine, float)
         voxel = (np.array(image.shape) - 1) / 2
         if world_mm is not None:
@@ -156,6 +157,8 @@ def read_cuts(path: Path, world_mm: np.ndarray | None = None) -> tuple[Cut, Cut,
             cuts.append(
                 Cut(np.ascontiguousarray(layer), (float(spacing_mm[up]), float(spacing_mm[across])))
             )
+    except ImageError:
+        raise
     except Exception as error:  # nibabel and zlib raise whatever they like
         raise ImageError(f"{path}: not readable as a 3D NIfTI: {error}") from error
     return tuple(cuts)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sbr_core.errors import WeightsError
+from sbr_core.io.files import parse_json
 from sbr_core.io.sums import check_sum, summed_path
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def read_header(path: Path) -> dict[str, Any]:
     if _KEY not in metadata:
         raise WeightsError(f"{path}: safetensors without an sbr_core header")
     try:
-        header = json.loads(metadata[_KEY])
+        header = parse_json(metadata[_KEY])
     except ValueError as error:
         raise WeightsError(f"{path}: header not readable as JSON: {error}") from None
     if not isinstance(header, dict):
@@ -68,8 +69,12 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """(tensors on the CPU, header); raises as `read_header`."""
+    """(tensors on the CPU, header); raises as `read_header`, and where a value is not finite."""
     from safetensors.torch import load_file
 
     header = read_header(path)
-    return load_file(path), header
+    tensors = load_file(path)
+    for name, tensor in tensors.items():
+        if not tensor.float().isfinite().all():
+            raise WeightsError(f"{path}: damaged: {name} has values that are not finite")
+    return tensors, header

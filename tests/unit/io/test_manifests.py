@@ -293,3 +293,23 @@ def test_landmarks_name_sections_that_are_there(tmp_path):
     path.write_text(f"{header}\n007\t1\t2\t3\tfour\t5\n")
     with pytest.raises(ManifestError, match="mri_y_mm: expected a number, found 'four'"):
         read_landmarks(path, ["007"], prealigned=False)
+
+
+@pytest.mark.parametrize("text", ["[1]", "[" * 9999, '[{"section": {"a": [1]}}]', "[null]"])
+def test_rows_as_json_that_are_none_are_refused(text):
+    with pytest.raises(ManifestError, match="--rows"):
+        rows_from(text)
+
+
+def test_a_json_file_of_rows_that_holds_something_else_is_refused(tmp_path):
+    (tmp_path / "rows.json").write_text("3")
+    with pytest.raises(ManifestError, match="expected a list of objects"):
+        rows_from(str(tmp_path / "rows.json"))
+
+
+def test_a_wide_header_over_short_lines_takes_no_memory(tmp_path):
+    header = "\t".join(f"c{i}" for i in range(10_000))
+    (tmp_path / "wide.tsv").write_text(header + "\nx" * 1000)
+    with pytest.raises(ManifestError, match="10000 columns, but most cells") as refused:
+        read_tsv(tmp_path / "wide.tsv")
+    assert len(str(refused.value)) < 1600

@@ -1,5 +1,8 @@
 """Volumes and planes as NIfTI; where they lie is judged in tests/laws."""
 
+import gzip
+import struct
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -171,3 +174,42 @@ def test_a_flipped_bit_in_a_compressed_file_is_noticed(tmp_path, read):
         except ImageError as error:
             assert "v.nii.gz" in str(error)
     assert unnoticed <= 3
+
+
+def _compressed(path, data, **fields):
+    """A small .nii.gz whose header says something else."""
+    image = nib.Nifti1Image(data, np.eye(4))
+    raw = bytearray(image.to_bytes())
+    for offset, value in fields.values():
+        raw[offset : offset + len(value)] = value
+    path.write_bytes(gzip.compress(bytes(raw)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"dim": (42, struct.pack("<3h", 1500, 1500, 1500))}, "1500 x 1500 x 1500.*cannot hold"),
+        ({"dim": (42, struct.pack("<3h", 0, 4, 4))}, r"shape \(0, 4, 4\)"),
+        ({"offset": (108, struct.pack("<f", 2e9))}, "voxels begin at byte 2e\\+09"),
+        ({"offset": (108, struct.pack("<f", float("nan")))}, "voxels begin at byte nan"),
+    ],
+)
+def test_a_header_that_claims_more_than_its_file_is_refused_before_memory_is_given(
+    tmp_path, fields, words
+):
+    path = tmp_path / "v.nii.gz"
+    _compressed(path, np.ones((4, 4, 4), np.uint8), **fields)
+    for read in (read_volume, read_plane, read_cuts):
+        with pytest.raises(ImageError, match=words) as refused:
+            read(path)
+        assert str(path) in str(refused.value)
+
+
+def test_volumes_are_refused_for_memory_before_they_are_read(tmp_path, monkeypatch):
+    path = tmp_path / "v.nii.gz"
+    write_volume(path, Volume(np.ones((40, 40, 40), np.uint8), np.eye(4)))
+    assert read_volume(path).data.all()
+    free = type("memory", (), {"available": 100_000})
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    with pytest.raises(ImageError, match="of memory"):
+        read_volume(path)
