@@ -63,10 +63,9 @@ class _Evaluation(BaseModel):
 
 
 class _Doubts(BaseModel):
-    """What the page shows of what `prepare_mri` wrote, and of what `align` did."""
+    """What the page shows of what `prepare_mri` wrote."""
 
     doubts: list[str] = []
-    doubt: str = ""
 
 
 Rows = Mapping[str, Mapping[str, Row]]
@@ -169,7 +168,8 @@ def _alarms(rows: Rows, results_dir: Path) -> list[str]:
         f"section{'s' * (len(sections) > 1)} {some_of(sections)}: {message}"
         for message, sections in warned.items()
     ]
-    alarms += _doubts(results_dir)
+    if (mri := results_dir / "prepare" / names.MRI_FACTS).is_file():
+        alarms += [f"the MRI: {doubt}" for doubt in read_json(mri, _Doubts).doubts]
     if (evaluation := results_dir / "evaluation" / names.EVALUATION).is_file():
         facts = read_json(evaluation, _Evaluation)
         for section, why in facts.labels_left_out.items():
@@ -190,17 +190,6 @@ def _alarms(rows: Rows, results_dir: Path) -> list[str]:
     return alarms
 
 
-def _doubts(results_dir: Path) -> list[str]:
-    """What `prepare_mri` and `align` found doubtful."""
-    facts, quality = (
-        results_dir / "prepare" / names.MRI_FACTS,
-        results_dir / "align" / names.QUALITY,
-    )
-    of_mri = read_json(facts, _Doubts).doubts if facts.is_file() else []
-    of_align = read_json(quality, _Doubts).doubt if quality.is_file() else ""
-    return [f"the MRI: {doubt}" for doubt in of_mri] + [of_align] * bool(of_align)
-
-
 def _deformations(method: str, of_method: Mapping[str, Row]) -> dict[str, Any]:
     """One line of the table of deformations."""
     rows = _inferred(of_method).values()
@@ -217,7 +206,7 @@ def _alignment(folder: Path) -> dict[str, Any] | None:
     facts = [
         (name.replace("_", " "), value if isinstance(value, str) else number(value))
         for name, value in quality.items()
-        if name not in ("stage", "revision", "doubt")
+        if name not in ("stage", "revision")
         if isinstance(value, int | float | str) and not isinstance(value, bool)
     ]
     picture = folder / names.OVERVIEW

@@ -74,9 +74,7 @@ def run(
     start.orientation_asked(orientation)  # a wrong one is named before anything is read
     rows, stack = read_stack(sections, working_pixel_mm)
     volume = read_mri(mri, mri_mask)
-    doubt = brain_size.check_sizes(stack, volume, in_order=options.positions == "order")
-    if doubt:
-        logger.warning(f"align: WARNING: {doubt}")
+    brain_size.check_sizes(stack, volume, in_order=options.positions == "order")
     # from here to the results all lengths are those of a brain of human size
     enlargement = brain_size.enlargement_of(brain_size.size_mm(stack, volume))
     stack, volume = brain_size.enlarged(stack, volume, enlargement)
@@ -114,7 +112,6 @@ def run(
         inputs={"sections": sections, "mri": mri, "mri_mask": mri_mask},
         revision=REVISION["align"],
         orientation=orientation,
-        **({"doubt": doubt} if doubt else {}),
         **_figures(verdict, alignment),
         seconds=round(time.monotonic() - begin, 1),
     )

@@ -37,16 +37,12 @@ def width_mm(stack: Stack) -> float:
     return float(np.median([extent_px(s.mask).max() for s in stack.sections])) * stack.pixel_mm
 
 
-def check_sizes(stack: Stack, mri: Mri, *, in_order: bool = False) -> str:
+def check_sizes(stack: Stack, mri: Mri, *, in_order: bool = False) -> None:
     """Refuse lengths that cannot belong together, and pixels far too coarse for the sections.
 
     Parameters
     ----------
     in_order : positions are no millimetres, and not looked at.
-
-    Returns
-    -------
-    What is doubtful about the lengths, or "".
 
     Raises
     ------
@@ -58,8 +54,9 @@ def check_sizes(stack: Stack, mri: Mri, *, in_order: bool = False) -> str:
     if not mri.mask.any():
         raise ImageError("align: the mask of the MRI is empty")
     across_mm = width_mm(stack)
-    stack_mm = None if in_order else stack.length_mm
-    fault = lengths.contradiction(across_mm, stack_mm, mri.longest_mm)
+    fault = lengths.width_contradiction(across_mm, mri.longest_mm)
+    if not fault and not in_order:
+        fault = lengths.stack_contradiction(stack.length_mm, mri.longest_mm)
     if fault:
         raise ImageError(f"align: {fault}")
     if across_mm < _LEAST_PX * stack.pixel_mm:
@@ -67,7 +64,6 @@ def check_sizes(stack: Stack, mri: Mri, *, in_order: bool = False) -> str:
             f"align: prepare.working_pixel_mm {stack.pixel_mm:g} is too coarse for sections"
             f" {across_mm:.3g} mm wide; {across_mm / _USUAL_PX:.1g} is usual for them"
         )
-    return lengths.doubt(across_mm, stack_mm, mri.longest_mm, len(stack.sections))
 
 
 def size_mm(stack: Stack, mri: Mri) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sbr_core.algorithms.lengths import stack_contradiction, width_contradiction
 from sbr_core.algorithms.plausibility.finding import Finding
 from sbr_core.errors import some_of
 from sbr_core.geometry import apply
@@ -22,9 +23,7 @@ _NEIGHBOURS = 5
 """Sections on either side whose median a section is compared with."""
 _BEYOND = 1.5
 """Times as long as the MRI's brain that tissue may be: it shrinks, and swells little."""
-_IMPOSSIBLE = 10.0
-"""Times as long, from which on `align` refuses it as well."""
-_TOO_SMALL = 4.0
+_TOO_SMALL = 3.0
 """Times as long as the widest section is the MRI's shortest side, from which on one of them has
 another unit or is another animal's; a half or a block of a brain is not that small."""
 _GAP = 20.0
@@ -129,13 +128,8 @@ def judge_positions(looked: Sequence[Looked], brain: Brain | None, *, in_order: 
     words = f"{positions[0]:g} to {positions[-1]:g} mm, {np.median(steps):.3g} mm apart"
     if brain is not None:
         longest = float(brain.extent_mm.max())
-        if length_mm > _IMPOSSIBLE * brain.longest_mm:
-            return Finding(
-                "positions",
-                "refused",
-                f"{words}: the brain in the MRI is {longest:.3g} mm long: are they micrometres or"
-                " numbers of sections? position_mm is in millimetres",
-            )
+        if fault := stack_contradiction(length_mm, brain.longest_mm):
+            return Finding("positions", "refused", f"{words}: {fault}")
         if length_mm > _BEYOND * longest:
             return Finding(
                 "positions",
@@ -162,13 +156,8 @@ def judge_sizes(looked: Sequence[Looked], brain: Brain) -> Finding:
     """The sections beside the brain in the MRI."""
     widest = float(np.quantile(widths_mm(looked), 0.95))
     words = f"sections are {widest:.3g} mm wide, the {brain.words()}"
-    if widest > _IMPOSSIBLE * brain.longest_mm or brain.extent_mm.min() > _IMPOSSIBLE * 4 * widest:
-        return Finding(
-            "sizes",
-            "refused",
-            f"{words}: not one brain: check pixel_size_mm and the MRI's voxel size, one of which"
-            " may be micrometres",
-        )
+    if fault := width_contradiction(float(np.median(widths_mm(looked))), brain.longest_mm):
+        return Finding("sizes", "refused", fault)
     if widest > _BEYOND * brain.extent_mm.max():
         return Finding(
             "sizes", "doubtful", f"{words}: check pixel_size_mm and the MRI's voxel size"

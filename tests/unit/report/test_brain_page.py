@@ -43,7 +43,6 @@ def page(tmp_path):
     (tmp_path / "b" / "resample").mkdir()
     (tmp_path / "b" / "resample" / "sections.tsv").write_text("section\tstatus\n")
     quality = {
-        "doubt": "too long?",
         "stage": "align",
         "revision": 2,
         "explained": 0.5,
@@ -61,7 +60,6 @@ def test_alarms_are_failures_then_warnings_then_deformations(page):
         "section s3 was left out by prepare: no tissue",
         "section s1: pixel size in doubt",
         "the MRI: mirrored?",
-        "too long?",
         "section s1: sbr folds 0.250 % of it",
         "section s2: sbr there and back ends 0.400 px away (99th percentile)",
     ]

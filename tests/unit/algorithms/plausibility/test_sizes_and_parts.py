@@ -63,7 +63,7 @@ def test_whole_sections_are_fine(shrinkage):
 
 @pytest.mark.parametrize(
     ("factor", "verdict"),
-    [(1000, "refused"), (1e-3, "refused"), (2, "doubtful"), (0.1, "doubtful")],
+    [(1000, "refused"), (1e-3, "refused"), (2, "doubtful"), (0.1, "refused"), (0.25, "doubtful")],
 )
 def test_both_directions_of_a_wrong_unit_are_seen(factor, verdict):
     assert sizes.judge_sizes(scaled(stack(), factor), BRAIN).verdict == verdict
