@@ -40,6 +40,20 @@ from pathlib import Path
 from faults import REPOSITORY, STAGES, environment, finished_lab
 from machine import heading
 
+CONFIG = """\
+preset: demo
+registrar: train
+chunk_size: 16
+demo: {n_sections: 8, section_spacing_mm: 16.0, pixel_size_mm: 1.5, mri_spacing_mm: 3.0}
+prepare: {working_pixel_mm: 3.0}
+align: {rounds: 1, spacing_mm: 5.0}
+train_registrar: {steps: 20, encoder_channels: [8, 8, 8, 8], decoder_channels: [8, 8, 8, 8],
+  checkpoint_every_s: 0.02}
+train_sbr: {steps: 20, generator_channels: 4, residual_blocks: 2, n_samples: 64,
+  projection_channels: 32, checkpoint_every_s: 0.02}
+infer: {refine_steps: 3}
+"""
+"""Smaller still than the brain of `faults.py`: a round takes seconds."""
 B = "results/demo"
 READS: dict[str, dict[str, str]] = {
     "prepare-mri": {"MRI as given": "data/demo/mri*.nii.gz"},
@@ -532,7 +546,7 @@ def main() -> int:
     work = arguments.work.resolve()
     record = work / "rounds.jsonl"
     if not arguments.table:
-        finished = finished_lab(work)
+        finished = finished_lab(work, CONFIG)
         sys.path.insert(0, str(REPOSITORY))
         _import_everything()
         if arguments.cost:

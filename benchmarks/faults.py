@@ -79,12 +79,12 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 
 
-def finished_lab(work: Path) -> Path:
+def finished_lab(work: Path, config: str = CONFIG) -> Path:
     """The small brain with every result, made once."""
     lab = work / "finished"
     if not (lab / BRAIN / "report" / "index.html").is_file():
         (lab / "config").mkdir(parents=True, exist_ok=True)
-        (lab / "config" / "config.yaml").write_text(CONFIG)
+        (lab / "config" / "config.yaml").write_text(config)
         shutil.copy(REPOSITORY / "config" / "brains.tsv", lab / "config")
         snakefile = REPOSITORY / "workflow" / "Snakefile"
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--cores", "1"]

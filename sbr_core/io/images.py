@@ -15,7 +15,7 @@ from sbr_core.io.channels import RGB, Channels
 from sbr_core.io.files import atomic_path, check_is_file
 from sbr_core.io.nifti import open_nifti
 from sbr_core.io.pictures import open_picture
-from sbr_core.io.sums import check_gzip
+from sbr_core.io.sums import check_gzip, check_png
 from sbr_core.io.tiff import MissingCodec, find_plane, is_tiff, read_tiff
 
 _SAMPLES_AT_ONCE = 1 << 23
@@ -143,6 +143,8 @@ def _pillow_samples(
                 f"{path}: not readable as an image: claims {columns} x {rows} pixels, which"
                 f" {path.stat().st_size} bytes cannot hold"
             )
+        if image.format == "PNG":
+            check_png(path)
         # of all formats, Pillow undoes the turn that is stated in a TIFF when it decodes it
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) if image.format == "TIFF" else 1
         if image.format == "JPEG" and coarsest >= 2:

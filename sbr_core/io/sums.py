@@ -112,3 +112,29 @@ def check_gzip(path: Path, needed: int) -> None:
         raise ImageError(
             f"{path}: damaged: {error}; copy it anew from where it came from"
         ) from None
+
+
+def check_png(path: Path) -> None:
+    """Compare the checksums of a PNG's picture, which Pillow passes over; not those of its texts.
+
+    Raises
+    ------
+    ImageError
+        One differs.
+    """
+    with open(path, "rb") as stream:
+        stream.seek(8)
+        while len(head := stream.read(8)) == 8:
+            left, kind = int.from_bytes(head[:4], "big"), head[4:]
+            if kind != b"IDAT":
+                stream.seek(left + 4, 1)
+                continue
+            crc = zlib.crc32(kind)
+            while left > 0 and (block := stream.read(min(left, _BLOCK))):
+                left -= len(block)
+                crc = zlib.crc32(block, crc)
+            if left > 0 or stream.read(4) != crc.to_bytes(4, "big"):
+                raise ImageError(
+                    f"{path}: not readable as an image: the checksum of its pixels differs;"
+                    " take it anew from where it is from"
+                )

@@ -247,3 +247,23 @@ def test_an_id_beyond_64_bits_is_refused_and_does_not_wrap(tmp_path):
     tifffile.imwrite(tmp_path / "l.tif", np.diag(np.array([0, 0, 2**64 - 1], np.uint64)))
     with pytest.raises(ImageError, match="18446744073709551615"):
         read_labels(tmp_path / "l.tif")
+
+
+def test_a_flipped_bit_in_the_picture_of_a_png_is_noticed(tmp_path):
+    """Pillow passes the checksums of the picture over; a text beside it may be as it is."""
+    from PIL.PngImagePlugin import PngInfo
+
+    texts = PngInfo()
+    texts.add_text("Comment", "a comment")
+    path = tmp_path / "s.png"
+    Image.fromarray(GREY).save(path, pnginfo=texts, compress_level=0)
+    right, whole = read_section(path), path.read_bytes()
+    first, last = whole.index(b"IDAT"), whole.index(b"IEND")
+    for position in range(first + 5, last, 11):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(ImageError, match="s.png: not readable as an image"):
+            read_section(path)
+    path.write_bytes(whole[: last + 4])  # without its last checksum it was always read
+    np.testing.assert_array_equal(read_section(path), right)
