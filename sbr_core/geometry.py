@@ -27,6 +27,72 @@ import numpy as np
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """(4, 4): NIfTI's axes point right, anterior, superior; those of ITK left, posterior, superior."""
 
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of whole pixels of a stored file.
+
+    Attributes
+    ----------
+    left, top : column and row of its first pixel.
+    columns, rows : its extent.
+    """
+
+    left: int
+    top: int
+    columns: int
+    rows: int
+
+    @classmethod
+    def of(cls, text: str) -> Box | None:
+        """That of ``left top columns rows``; None of an empty text.
+
+        ValueError where these are not four whole numbers, the last two above 0.
+        """
+        if not text:
+            return None
+        words = text.replace(",", " ").split()
+        if len(words) != 4 or not all(word.isascii() and word.isdigit() for word in words):
+            raise ValueError("expected four whole numbers: left, top, columns, rows")
+        box = cls(*(int(word) for word in words))
+        if not (box.columns and box.rows):
+            raise ValueError("expected columns and rows above 0")
+        return box
+
+    @classmethod
+    def whole(cls, shape: tuple[int, int]) -> Box:
+        """All of a file of (rows, columns)."""
+        return cls(0, 0, shape[1], shape[0])
+
+    def __str__(self) -> str:
+        return f"{self.left} {self.top} {self.columns} {self.rows}"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return self.rows, self.columns
+
+    def is_within(self, shape: tuple[int, int]) -> bool:
+        """Whether it lies in a file of (rows, columns)."""
+        return self.top + self.rows <= shape[0] and self.left + self.columns <= shape[1]
+
+    def has(self, px: np.ndarray) -> np.ndarray:
+        """(...) bool: which points (..., 2), file px, lie in it, up to its pixels' outer edges."""
+        low = np.array([self.left, self.top]) - 0.5
+        high = low + np.array([self.columns, self.rows])
+        return np.all((px >= low - 1e-6) & (px <= high + 1e-6), axis=-1)
+
+
+def in_box(array: np.ndarray, box: Box | None) -> np.ndarray:
+    """An array (rows, columns) of a file with 0 outside a box; None changes nothing."""
+    if box is None:
+        return array
+    inside = slice(box.top, box.top + box.rows), slice(box.left, box.left + box.columns)
+    result = np.zeros_like(array)
+    result[inside] = array[inside]
+    return result
+
+
 _AXIS_OF_LETTER = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 FLIPS = ("none", "lr", "ud")
 """Of the manifest: not at all, columns reversed (left to right), rows reversed (upside down)."""

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sbr_core.algorithms.sections import prefilter, resample_section
+from sbr_core.geometry import Box
 
 REGULAR_GAP = 1.5
 """A gap up to this many local gaps counts as jitter of the positions, not as missing sections."""
@@ -50,7 +51,7 @@ class Level:
         spacing_mm: float,
         section_mm_from_plane_mm: Mapping2D,
         labels: np.ndarray | None = None,
-        file_shape: tuple[int, int] | None = None,
+        box: Box | None = None,
         read_step: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         """Prefilter a file's image (background 0) to `spacing_mm`.
@@ -62,23 +63,22 @@ class Level:
         pixel_size_mm : of the file.
         section_mm_from_plane_mm : maps points (n, 2); the section's published transform.
         labels : (rows, columns) of the file, or None.
-        file_shape : (rows, columns), that of `image` if it has the file's full resolution.
+        box : the part of the file that is the section; None for all of `image`, if that has the
+            file's full resolution.
         read_step : (x, y) file pixels per pixel read; the outer edges of the first ones are the
             same.
         """
         scale = spacing_mm / pixel_size_mm / math.sqrt(read_step[0] * read_step[1])
         self.thinned = max(1, int(scale / 2))
         self.image = prefilter(image, scale)[:: self.thinned, :: self.thinned].copy()
-        self.file_shape = file_shape or image.shape
+        self.box = box or Box.whole(image.shape)
         self.pixel_size_mm = pixel_size_mm
         self.section_mm_from_plane_mm = section_mm_from_plane_mm
         self.labels, self.read_step = labels, np.array(read_step)
 
     def inside(self, section_mm: np.ndarray) -> np.ndarray:
-        """Which of the points (n, 2) lie within the file, up to the outer edges of its pixels."""
-        px = section_mm / self.pixel_size_mm
-        last = np.array(self.file_shape[::-1]) - 0.5
-        return np.all((px >= -0.5 - 1e-6) & (px <= last + 1e-6), axis=-1)
+        """Which of the points (n, 2) lie within the file's box, up to its pixels' outer edges."""
+        return self.box.has(section_mm / self.pixel_size_mm)
 
     def sample(self, section_mm: np.ndarray) -> np.ndarray:
         """Intensity, linear, at points (n, 2) that are inside; float32."""

@@ -123,7 +123,7 @@ class LabelPairs:
         if section in self.unusable:
             return None
         try:
-            return read_labels(Path(path), prepared.file_shape)
+            return geometry.in_box(read_labels(Path(path), prepared.file_shape), prepared.box)
         except ImageError as error:
             if self.strict:
                 raise

@@ -345,7 +345,7 @@ def _in_channel(pair: Joined, stain: str) -> np.ndarray:
     channel, _ = find_channel(source.lit_evenly(picture.pixels), stain)
     signal = replace(source, channel=channel).signal(picture.pixels)
     return through_transform(
-        replace(picture, pixels=signal),
+        replace(picture, pixels=signal).within(pair.prepared.box),
         pair.prepared.pixel_size_mm,
         SectionTransform((pair.section_mm_from_plane_mm,)),
         pair.grid,

@@ -18,7 +18,7 @@ import numpy as np
 
 from sbr_core.artifacts.names import CHUNKS, IMAGE, MASK
 from sbr_core.errors import ReceiptError, some_of
-from sbr_core.geometry import PlaneGrid
+from sbr_core.geometry import Box, PlaneGrid
 from sbr_core.io.files import inside, parse_json, sha256_file, sha256_of, sum_file
 from sbr_core.io.sums import check_sum
 from sbr_core.io.tables import read_tsv, write_tsv
@@ -119,7 +119,7 @@ class Prepared(Row):
     position_mm : along the stack.
     pixel_size_mm, working_pixel_mm : of the section's file, and of what was made of it.
     file_rows, file_columns : shape of the file.
-    image, image_channel, labels, stain : of the manifest.
+    image, image_channel, labels, stain, box_px : of the manifest.
     channel, polarity, background, white, padding : see `algorithms.staining.Channel`; rows of
         before there were channels are of luminance, ``grey``.
     light, staining : `SmoothField` as a table's cell, or empty.
@@ -147,6 +147,12 @@ class Prepared(Row):
     image_channel: str = ""
     labels: str = ""
     stain: str = ""
+    box_px: str = ""
+
+    @property
+    def box(self) -> Box | None:
+        """The part of the file that is the section; None for all of it."""
+        return Box.of(self.box_px)
 
     @property
     def file_shape(self) -> tuple[int, int]:

@@ -128,7 +128,7 @@ def read_signal(row: Prepared, output_mm: float) -> Picture:
 
     Returns
     -------
-    With `pixels` (rows, columns).
+    With `pixels` (rows, columns), 0 outside the section's box.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def read_signal(row: Prepared, output_mm: float) -> Picture:
         The file cannot be read.
     """
     picture = read_picture(row, output_mm)
-    return replace(picture, pixels=Source.of(row).signal(picture.pixels))
+    return replace(picture, pixels=Source.of(row).signal(picture.pixels)).within(row.box)
 
 
 def through_affine(

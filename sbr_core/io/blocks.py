@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from sbr_core.errors import ImageError
-from sbr_core.geometry import translation
+from sbr_core.geometry import Box, translation
 
 _BLACK = 0.1
 """Share of the range below which the edge of the opaque part of a picture is black. It lies between
@@ -39,6 +39,24 @@ class Picture:
             return np.eye(3)
         shrink = np.diag([1 / self.step[0], 1 / self.step[1], 1.0])
         return translation(-0.5, -0.5) @ shrink @ translation(0.5, 0.5)
+
+    def within(self, box: Box | None) -> Picture:
+        """With 0 wherever the middle of a pixel lies outside a box of the file; None changes
+        nothing."""
+        if box is None:
+            return self
+        pixels = np.zeros_like(self.pixels)
+        keep = []
+        for first, extent, step in (
+            (box.top, box.rows, self.step[1]),
+            (box.left, box.columns, self.step[0]),
+        ):
+            # pixel i covers file pixels from i * step to (i + 1) * step, counted from their edges
+            keep.append(
+                slice(math.ceil(first / step - 0.5), math.ceil((first + extent) / step - 0.5))
+            )
+        pixels[*keep] = self.pixels[*keep]
+        return replace(self, pixels=pixels)
 
     @property
     def mean_step(self) -> float:

@@ -33,6 +33,7 @@ MANIFEST_SYNONYMS = {
     " remove removed discard discarded reject rejected include included including use keep",
     "stain": "staining stained dye stain_name",
     "image_channel": "channel channels channel_name channel_number image_channels",
+    "box_px": "box bbox bounding_box boxes crop cropped roi rect rectangle",
     "mri_image": "mri_plane mri_slice mri_section plane_image",
     "mri_mask": "mri_plane_mask plane_mask mri_brain_mask",
     "mri_labels": "mri_plane_labels plane_labels mri_segmentation",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sbr_core.errors import ManifestError
-from sbr_core.geometry import FLIPS, orientation_matrix
+from sbr_core.geometry import FLIPS, Box, orientation_matrix
 from sbr_core.io.columns import (
     LANDMARK_SYNONYMS,
     MANIFEST_SYNONYMS,
@@ -49,6 +49,8 @@ class SectionRow:
     flip : ``none``, ``lr`` or ``ud``: how the image is mirrored before anything else.
     rotate_deg : how it is turned after that: counter-clockwise as displayed, about its centre.
     image_channel : a channel of the image, by its number from 1 or its name in the file.
+    box_px : left, top, columns and rows of the part of the image that is the section; empty for
+        all of it.
     mri_image, mri_mask, mri_labels : of a prealigned brain, the MRI plane on the image's grid.
     """
 
@@ -62,6 +64,7 @@ class SectionRow:
     rotate_deg: float = 0.0
     stain: str = ""
     image_channel: str = ""
+    box_px: str = ""
     mri_image: str = ""
     mri_mask: str = ""
     mri_labels: str = ""
@@ -152,6 +155,10 @@ def parse_section(values: Mapping[str, Any], where: str, folder: Path | None) ->
         raise ManifestError(f"{where}: flip: expected one of {FLIPS}, found {row['flip']!r}")
     for key in ("stain", "image_channel"):
         row[key] = text.get(key, "")
+    try:
+        row["box_px"] = str(Box.of(text.get("box_px", "")) or "")
+    except ValueError as error:
+        raise ManifestError(f"{where}: box_px: {error}, found {text['box_px']!r}") from None
     for key in PATH_COLUMNS:
         if text.get(key):
             row[key] = str(folder / text[key]) if folder is not None else text[key]
@@ -219,8 +226,10 @@ def read_manifest(
         positions[row.position_mm] = row.section
         if prealigned and not row.mri_image:
             raise ManifestError(f"{where}: mri_image: found nothing")
-        if prealigned and (row.flip != "none" or row.rotate_deg):
-            raise ManifestError(f"{where}: a prealigned section takes no flip or rotate_deg")
+        if prealigned and (row.flip != "none" or row.rotate_deg or row.box_px):
+            raise ManifestError(
+                f"{where}: a prealigned section takes no flip, rotate_deg or box_px"
+            )
         if check_files:
             for name in row.files():
                 check_is_file(Path(name), ManifestError, f"{where}: ")

@@ -7,6 +7,7 @@ that is recorded here.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -105,30 +106,31 @@ def prepare_section(
     if doubt:
         logger.warning(f"prepare: WARNING: {row.image}: section {row.section!r}: {doubt}")
 
-    file_from_working, shape = geometry.file_px_from_working_px(
-        file_shape, row.pixel_size_mm, working_pixel_mm, row.flip, row.rotate_deg
-    )
+    box = _box_of(row, file_shape)
+    file_from_working, shape = _file_px_from_working_px(row, file_shape, working_pixel_mm)
     # what the manifest says of one section goes before what the configuration says of all
     stain = named_stain(row.stain) or options.stain
     source, noise = find_source(picture, stain, options.polarity, options.even_light)
     if given_mask is None:
         tissue = replace(read, pixels=source.channel.tissue(source.lit_evenly(picture)))
+        tissue = tissue.within(box)
         mask = _tissue_mask(tissue, row, noise, working_pixel_mm, file_from_working, shape)
     else:
-        mask = area_vote(given_mask, file_from_working, shape)
+        mask = area_vote(geometry.in_box(given_mask, box), file_from_working, shape)
     signal, scale = source.signal(picture), working_pixel_mm / row.pixel_size_mm
-    working = through_affine(replace(read, pixels=signal), file_from_working, shape, scale)
+    signal_in_box = replace(read, pixels=signal).within(box)
+    working = through_affine(signal_in_box, file_from_working, shape, scale)
     if options.even_staining != "never":
         xy = unit_square(geometry.apply(file_from_working, grid_px(shape)), file_shape)
         always = options.even_staining == "always"
         source = replace(source, staining=staining_field(working, mask, xy, always=always))
         if source.staining is not None:
-            signal = source.signal(picture)
-            working = through_affine(replace(read, pixels=signal), file_from_working, shape, scale)
+            signal_in_box = replace(read, pixels=source.signal(picture)).within(box)
+            working = through_affine(signal_in_box, file_from_working, shape, scale)
 
     tissue_mm2 = float(np.count_nonzero(mask)) * working_pixel_mm**2
     if tissue_mm2 == 0 or tissue_mm2 < options.min_tissue_mm2:
-        whole_mm2 = file_shape[0] * file_shape[1] * row.pixel_size_mm**2
+        whole_mm2 = math.prod(box.shape if box else file_shape) * row.pixel_size_mm**2
         why = "no tissue found"
         if whole_mm2 < options.min_tissue_mm2:
             why = (
@@ -160,6 +162,7 @@ def prepare_section(
         image_channel=row.image_channel,
         labels=labels,
         stain=row.stain,
+        box_px=row.box_px,
         **source.fields(),
     )
     return SectionResult(prepared, files)
@@ -181,6 +184,28 @@ def _usable_labels(
             raise
         return "", f"its labels are left out: {error}"
     return row.labels, ""
+
+
+def _box_of(row: SectionRow, file_shape: tuple[int, int]) -> geometry.Box | None:
+    """The part of the image that is the section; ImageError where it is not within the image."""
+    box = geometry.Box.of(row.box_px)
+    if box is not None and not box.is_within(file_shape):
+        raise ImageError(
+            f"{row.image}: section {row.section!r}: box_px {box} (left, top, columns, rows) is not"
+            f" within the image of {file_shape[1]} x {file_shape[0]} pixels"
+        )
+    return box
+
+
+def _file_px_from_working_px(
+    row: SectionRow, file_shape: tuple[int, int], working_pixel_mm: float
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """`geometry.file_px_from_working_px` of a section: the whole file, or its box."""
+    box = geometry.Box.of(row.box_px) or geometry.Box.whole(file_shape)
+    box_from_working, shape = geometry.file_px_from_working_px(
+        box.shape, row.pixel_size_mm, working_pixel_mm, row.flip, row.rotate_deg
+    )
+    return geometry.translation(box.left, box.top) @ box_from_working, shape
 
 
 def _doubtful_pixel_size(row: SectionRow, contradicted: str) -> str:
@@ -234,9 +259,7 @@ def _tissue_mask(
     Twice as fine, thin lines are still apart from tissue; any finer only costs time.
     """
     fine_mm = max(row.pixel_size_mm, working_pixel_mm / 2)
-    file_from_fine, fine_shape = geometry.file_px_from_working_px(
-        signal.file_shape, row.pixel_size_mm, fine_mm, row.flip, row.rotate_deg
-    )
+    file_from_fine, fine_shape = _file_px_from_working_px(row, signal.file_shape, fine_mm)
     fine = through_affine(signal, file_from_fine, fine_shape, fine_mm / row.pixel_size_mm)
     mask = tissue_mask(fine, fine_mm, working_pixel_mm, noise)
     return area_vote(mask, np.linalg.inv(file_from_fine) @ file_from_working, shape)

@@ -30,7 +30,7 @@ from sbr_core.artifacts.rows import Inferred, Prepared, read_rows, sections_lost
 from sbr_core.artifacts.section_signal import read_signal
 from sbr_core.config import ReassembleOptions
 from sbr_core.errors import ConfigError, ImageError, ReceiptError, StorageError, storage_fault
-from sbr_core.geometry import LPS_FROM_RAS, PlaneGrid
+from sbr_core.geometry import LPS_FROM_RAS, Box, PlaneGrid, in_box
 from sbr_core.io.images import read_labels
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.sums import remove_summed
@@ -213,14 +213,14 @@ def load_level(
         )
     labels = None
     if with_labels and source.labels:
-        labels = read_labels(Path(source.labels), signal.file_shape)
+        labels = in_box(read_labels(Path(source.labels), signal.file_shape), source.box)
     return reassembly.Level(
         signal.pixels if gain == 1 else signal.pixels * np.float32(gain),
         source.pixel_size_mm,
         spacing_mm,
         read_section_transform(row.file(names.SECTION_TO_STACK)).map,
         labels,
-        signal.file_shape,
+        source.box or Box.whole(signal.file_shape),
         signal.step,
     )
 

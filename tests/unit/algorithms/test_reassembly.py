@@ -14,6 +14,7 @@ from sbr_core.algorithms.reassembly import (
     local_gaps_mm,
     slabs,
 )
+from sbr_core.geometry import Box
 
 
 def same(points):
@@ -147,9 +148,15 @@ def test_a_picture_read_coarsely_lies_where_the_whole_one_does():
     blocks = whole.reshape(40, 4, 50, 4).mean(axis=(1, 3))
     levels = [
         Level(whole, 0.01, 0.2, lambda p: p),
-        Level(blocks, 0.01, 0.2, lambda p: p, None, (160, 200), (4.0, 4.0)),
+        Level(blocks, 0.01, 0.2, lambda p: p, None, Box.whole((160, 200)), (4.0, 4.0)),
     ]
-    assert levels[1].thinned == 2 and levels[1].file_shape == (160, 200)
+    assert levels[1].thinned == 2 and levels[1].box.shape == (160, 200)
     section_mm = np.random.default_rng(0).uniform(0.4, 1.1, (500, 2))
     assert levels[1].inside(np.array([[1.99, 1.59], [2.0, 1.0]])).tolist() == [True, False]
     np.testing.assert_allclose(*(level.sample(section_mm) for level in levels), atol=0.03)
+
+
+def test_a_level_ends_at_its_box():
+    level = Level(np.ones((90, 80)), 0.1, 0.1, same, None, Box(20, 10, 30, 40))
+    points = np.array([(2.0, 1.0), (4.94, 4.94), (1.94, 2.0), (4.96, 2.0), (3.0, 5.0), (7.0, 8.0)])
+    assert level.inside(points).tolist() == [True, True, False, False, False, False]

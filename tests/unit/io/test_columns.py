@@ -30,6 +30,7 @@ NEAR_MISSES = {
     "staining": "stain",
     "channel": "image_channel",
     "mri_lables": "mri_labels",
+    "bbox": "box_px",
 }
 
 

@@ -104,7 +104,15 @@ def test_each_fault_is_one_line_that_names_it(manifest, fault):
 
 
 @pytest.mark.parametrize(
-    ("column", "value"), [("flip", "up"), ("rotate_deg", "left"), ("exclude", "perhaps")]
+    ("column", "value"),
+    [
+        ("flip", "up"),
+        ("rotate_deg", "left"),
+        ("exclude", "perhaps"),
+        ("box_px", "0 0 10"),
+        ("box_px", "0 -1 10 10"),
+        ("box_px", "0 0 0 10"),
+    ],
 )
 def test_wrong_words_are_named(manifest, column, value):
     path = manifest(f"a\ta.png\t1\t1\t{value}", header=f"{HEADER}\t{column}")

@@ -50,7 +50,7 @@ def test_a_plane_depends_on_nothing_that_only_changes_its_section(add_brain, stu
     plain = study_of(add_brain("one"), chunk_size=9)
     columns = {"flip": ["lr", "", ""], "labels": ["a.png", "", ""], "stain": ["Nissl"] * 3}
     columns |= {"rotate_deg": ["90", "", ""], "image_channel": ["2"] * 3}
-    columns |= {"notes": ["torn", "", ""]}
+    columns |= {"notes": ["torn", "", ""], "box_px": ["0 0 9 9", "", ""]}
     edited = study_of(
         {**add_brain("two", columns=columns), "mri": "raw/one/mri.nii.gz"}, chunk_size=9
     )
@@ -70,6 +70,7 @@ def test_a_plane_depends_on_nothing_that_only_changes_its_section(add_brain, stu
         "labels": "raw/two/a.png",
         "stain": "Nissl",
         "image_channel": "2",
+        "box_px": "0 0 9 9",
     }
 
 

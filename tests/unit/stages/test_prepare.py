@@ -71,13 +71,55 @@ def test_receipt_has_the_agreed_columns(tmp_path):
     wanted = "section status message position_mm pixel_size_mm working_pixel_mm file_rows stain"
     wanted += " read_step"
     wanted += " file_columns polarity background channel white padding light staining"
-    wanted += " g00 g01 g02 g10 g11 g12 tissue_mm2 image image_channel labels"
+    wanted += " g00 g01 g02 g10 g11 g12 tissue_mm2 image image_channel labels box_px"
     assert set(wanted.split()) | {"files", "fingerprint"} == set(columns)
     assert (row.status, row.polarity) == ("ok", "bright_background")
     assert (row.file_rows, row.file_columns) == (90, 120)
     assert set(row.files) == {"sections/s1_image.nii.gz", "sections/s1_mask.nii.gz"}
     sidecar = json.loads((tmp_path / "out" / "sections" / "s1.json").read_text())
     assert sidecar["row"]["fingerprint"] == row.fingerprint
+
+
+@pytest.mark.parametrize("turn", [{}, {"flip": "lr", "rotate_deg": 90.0}])
+def test_a_box_of_a_picture_is_as_good_as_a_picture_of_its_own(tmp_path, turn):
+    """Here, and in the stages that go back to the file later, in millimetres of the file."""
+    one, two = _glass(_tissue()), _glass(_tissue(1))
+    slide = np.full((150, 300), 255, np.uint8)
+    slide[30:120, :120], slide[60:150, 160:280] = one, two
+    labels = np.where(slide < 250, 1, 0).astype(np.uint8)
+    write_png(tmp_path / "labels.png", labels)
+    options = OPTIONS.model_copy(update={"even_light": "never", "even_staining": "never"})
+    rows = _run(
+        tmp_path,
+        _row(tmp_path, one, "one", **turn),
+        _row(tmp_path, two, "two", position_mm=2.0, **turn),
+        _row(tmp_path, slide, "left", position_mm=3.0, box_px="0 30 120 90", **turn),
+        _row(tmp_path, slide, "right", position_mm=4.0, box_px="160 60 120 90", **turn),
+        options=options,
+    )
+    for alone, box, corner in (("one", "left", (0, 30)), ("two", "right", (160, 60))):
+        assert rows[box].status == "ok" and rows[box].file_shape == (150, 300)
+        for image, other in zip(_planes(tmp_path, alone), _planes(tmp_path, box), strict=True):
+            assert image.shape == other.shape
+            assert np.abs(image.astype(float) - other)[2:-2, 2:-2].max() < 0.02
+        moved = geometry.translation(*np.array(corner) * 0.2)
+        matrix = moved @ rows[alone].section_mm_from_working_mm
+        np.testing.assert_allclose(rows[box].section_mm_from_working_mm, matrix, atol=1e-9)
+        signal = read_signal(rows[box], 0.6)
+        columns, lines = np.meshgrid(np.arange(300), np.arange(150))
+        inside = rows[box].box.has(np.stack([columns, lines], -1))
+        assert signal.pixels.shape == (150, 300)  # at full resolution, here
+        assert (signal.pixels[~inside] == 0).all() and (signal.pixels[inside] > 0.1).any()
+
+
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [("0 30 120 200", "box_px 0 30 120 200 .* is not within the image of 120 x 90 pixels")],
+)
+def test_a_box_that_is_not_within_the_picture_is_the_section_s_fault(tmp_path, box, words):
+    row = _row(tmp_path, _glass(_tissue()), box_px=box)
+    with pytest.raises(ImageError, match=words):
+        _run(tmp_path, row, strict=True)
 
 
 def test_a_chosen_channel_is_as_good_as_that_channel_in_a_file_of_its_own(tmp_path):
