@@ -57,6 +57,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "Path": {"type": Path, "metavar": "PATH"},
     "Sequence[Path]": {"type": Path, "metavar": "PATH", "nargs": "+"},
     "float": {"type": float, "metavar": "X"},
+    "int": {"type": int, "metavar": "N"},
     "bool": {"action": "store_true"},
     "Sequence[str]": {"metavar": "TEXTS", "nargs": "+"},
     "Sequence[SectionRow]": {"metavar": "ROWS"},

@@ -19,10 +19,11 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from sbr_core.artifacts.split import split_picture
 from sbr_core.errors import ConfigError, ImageError, ManifestError, some_of
 from sbr_core.geometry import orientation_matrix
 from sbr_core.io.folders import SUFFIXES, list_folder, stem_of
-from sbr_core.io.images import image_shape
+from sbr_core.io.images import image_shape, write_png
 from sbr_core.io.manifests import check_id
 from sbr_core.io.name_numbers import Numbers, have_dates, numbers_in
 from sbr_core.io.pixel_size import PixelSize, stated_pixel_size
@@ -50,6 +51,8 @@ def run(
     pixel_size_mm: float | None = None,
     slice_axis: str | None = None,
     image_channel: str | None = None,
+    split: bool = False,
+    split_into: int | None = None,
 ) -> None:
     """Write the manifest of a folder of section images, or of a stack in a 3D NIfTI.
 
@@ -66,6 +69,9 @@ def run(
     pixel_size_mm : pixel of all files, instead of what they contain.
     slice_axis : i, j or k: the axis a NIfTI is cut along.
     image_channel : which channel of all files of a folder: number from 1, or name.
+    split : pictures show several sections: find them and give each a row with its box. Pictures
+        with the boxes drawn in go to a folder beside the manifest.
+    split_into : the same, where every picture shows so many sections.
 
     Raises
     ------
@@ -77,6 +83,8 @@ def run(
         A NIfTI that is no stack.
     """
     _check_flags(section_spacing_mm, thickness_mm, pixel_size_mm)
+    split = split or split_into is not None
+    _check_split(source, split, split_into, thickness_mm)
     if out is None:
         out = (source if source.is_dir() else source.parent) / "sections.tsv"
     if out.exists():
@@ -96,7 +104,9 @@ def run(
         if not rows:
             why = some_of([file.fault for file in files]) + (hint and f" ({hint})")
             raise ManifestError(f"{source}: no image in it can be read: {why}")
-        if any(file.fault for file in files):
+        if split:
+            rows, how = _split_rows(rows, out, section_spacing_mm, split_into, notes)
+        elif any(file.fault for file in files):
             notes.append("sections that are left out keep their places in the stack")
         notes += [
             f"position_mm: {how}",
@@ -130,6 +140,76 @@ def _check_flags(
             raise ConfigError(f"{flag}: expected a number above 0, found {value:g}")
     if section_spacing_mm is not None and thickness_mm is not None:
         raise ConfigError("--section-spacing-mm and --thickness-mm: expected one of them")
+
+
+def _check_split(
+    source: Path, split: bool, split_into: int | None, thickness_mm: float | None
+) -> None:
+    if split_into is not None and split_into < 1:
+        raise ConfigError(f"--split-into: expected a number above 0, found {split_into}")
+    if split and thickness_mm is not None:
+        raise ConfigError(
+            "--thickness-mm: numbers in the names are those of pictures; with --split sections are"
+            " placed by their order (--section-spacing-mm)"
+        )
+    if split and not source.is_dir():
+        raise ConfigError(f"--split: {source}: expected a folder of pictures")
+
+
+def _split_rows(
+    rows: Sequence[dict[str, Any]],
+    out: Path,
+    section_spacing_mm: float | None,
+    split_into: int | None,
+    notes: list[str],
+) -> tuple[list[dict[str, Any]], str]:
+    """(a row for each section of each picture, how positions were determined).
+
+    Adds to `notes` what was found; the boxes are drawn in a folder beside the manifest.
+    """
+    sections: list[dict[str, Any]] = []
+    counts, crossed, empty = Counter[int](), [], []
+    found: list[tuple[str, int]] = []
+    for row in rows:
+        path = out.parent / row["image"]
+        try:
+            picture = split_picture(path, row.get("image_channel", ""), split_into)
+        except ImageError as error:
+            empty.append(str(error))
+            continue
+        n_sections = len(picture.boxes)
+        counts[n_sections] += 1
+        found.append((row["section"], n_sections))
+        write_png(out.parent / f"{out.stem}_boxes" / f"{row['section']}.png", picture.preview)
+        for number, box in enumerate(picture.boxes, 1):
+            is_part = {"section": f"{row['section']}_{number}", "box_px": str(box)}
+            sections.append({**row, **(is_part if n_sections > 1 else {})})
+        crossed += [f"{row['section']}_{number}" for number in picture.crossed]
+    if not sections:
+        raise ManifestError(f"--split: no picture shows what is looked for: {some_of(empty)}")
+    places = range(len(sections))
+    for place, section in zip(places, sections, strict=True):
+        spaced = section_spacing_mm is not None
+        section["position_mm"] = _rounded(place * section_spacing_mm) if spaced else None
+    usual = counts.most_common(1)[0][0]
+    notes.append(
+        f"split: {', '.join(f'{n} pictures of {k}' for k, n in sorted(counts.items()))} sections,"
+        f" numbered from the upper left, line by line: look at {out.parent / f'{out.stem}_boxes'}"
+    )
+    if other := [f"{name} ({n})" for name, n in found if n != usual]:
+        notes.append(
+            f"split: not {usual} sections, as most have: {some_of(other)}: --split-into N?"
+        )
+    if crossed:
+        notes.append(f"split: another section reaches into the box: {some_of(crossed)}: give masks")
+    if empty:
+        notes.append(f"LEFT OUT, {len(empty)}: {some_of(empty)}")
+    if section_spacing_mm is None:
+        return sections, positions_of([], None, None)[1].partition(" or --thickness-mm")[0] + ")"
+    return sections, (
+        "by the order of the pictures, and of the sections in each,"
+        f" {section_spacing_mm:g} mm apart: check it, and that none misses"
+    )
 
 
 def _section_id(stem: str) -> str:
