@@ -222,7 +222,9 @@ def _doubtful_pixel_size(row: SectionRow, contradicted: str) -> str:
         would be wider than any brain.
     """
     file = Path(row.image)
-    longest_px = max(image_shape(file, row.image_channel))
+    file_shape = image_shape(file, row.image_channel)
+    box = _box_of(row, file_shape)
+    longest_px = max(box.shape if box else file_shape)  # a slide is wider than a section
     of_metadata: list[str] = []
     stated = stated_pixel_size(file, of_metadata)
     extent_mm = longest_px * row.pixel_size_mm

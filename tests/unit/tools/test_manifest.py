@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from sbr_core.artifacts.rows import Prepared, read_rows
 from sbr_core.cli import main
 from sbr_core.errors import ManifestError
 from sbr_core.io.images import read_picture, write_png
@@ -189,3 +190,55 @@ def test_slices_whose_pixels_are_not_square_are_refused(tmp_path, capsys):
     assert main(["manifest", str(tmp_path / "b.nii")]) == 2
     assert "0.1 x 0.2 mm: expected square" in _said(capsys)
     assert not (tmp_path / "sections.tsv").exists()
+
+
+def _slide(n_sections, side=90, turn=0):
+    """A photograph of sections side by side, each with one dark half."""
+    rows, columns = np.mgrid[:side, :side] - side / 2
+    tissue = (rows / 28) ** 2 + (columns / 36) ** 2 < 1 + 0.2 * np.sin(
+        3 * np.arctan2(rows, columns)
+    )
+    section = np.where(tissue, 150 - columns, 248).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(-2, 3, (side, n_sections * side))
+    return np.rot90(np.hstack([section] * n_sections) + noise, turn).astype(np.uint8)
+
+
+def test_pictures_of_several_sections_are_split_and_run_through_prepare(tmp_path, capsys):
+    for number, n_sections in enumerate((3, 3, 2, 1), 1):
+        write_png(tmp_path / f"slide{number}.png", _slide(n_sections, turn=number % 2))
+    flags = ["--split", "--section-spacing-mm", "0.5", "--pixel-size-mm", "0.2"]
+    assert main(["manifest", str(tmp_path), *flags]) == 0
+    said = _said(capsys)
+    assert "1 pictures of 1, 1 pictures of 2, 2 pictures of 3 sections" in said
+    assert "not 3 sections, as most have: slide3 (2), slide4 (1)" in said
+    rows = read_manifest(tmp_path / "sections.tsv")
+    ids = [f"slide{i}_{j}" for i, n in ((1, 3), (2, 3), (3, 2)) for j in range(1, n + 1)]
+    assert [row.section for row in rows] == [*ids, "slide4"]
+    assert [row.position_mm for row in rows] == [0.5 * i for i in range(9)]
+    assert rows[-1].box_px == "" and all(row.box_px for row in rows[:-1])
+    assert [int(row.box_px.split()[0]) // 90 for row in rows[3:6]] == [0, 1, 2]
+    assert [int(row.box_px.split()[1]) // 90 for row in rows[:3]] == [0, 1, 2]
+    assert len(list((tmp_path / "sections_boxes").glob("*.png"))) == 4
+    options = '{"working_pixel_mm": 0.4, "min_tissue_mm2": 5}'
+    out = tmp_path / "out"
+    words = ["--rows", str(tmp_path / "sections.tsv"), "--out-dir", str(out)]
+    receipt = out / "chunks" / "000.tsv"
+    assert main(["prepare", *words, "--receipt", str(receipt), "--options", options]) == 0
+    prepared = read_rows(receipt, Prepared)
+    assert len(prepared) == 9
+    areas = np.array([row.tissue_mm2 for row in prepared])
+    assert np.ptp(areas) < 0.05 * areas.mean()  # one section each, whole
+
+
+def test_the_number_of_sections_may_be_given(tmp_path, capsys):
+    write_png(tmp_path / "a.png", _slide(2))
+    flags = ["--pixel-size-mm", "0.2", "--section-spacing-mm", "1"]
+    assert main(["manifest", str(tmp_path), "--split-into", "2", *flags]) == 0
+    assert len(read_manifest(tmp_path / "sections.tsv")) == 2
+    out = ["-o", str(tmp_path / "b.tsv")]
+    assert main(["manifest", str(tmp_path), "--split-into", "5", *flags, *out]) == 2
+    assert "a.png: expected 5 sections, found 2 pieces" in _said(capsys)
+    assert main(["manifest", str(tmp_path), "--split", "--thickness-mm", "1", *out]) == 2
+    assert "--thickness-mm: numbers in the names" in _said(capsys)
+    assert main(["manifest", str(tmp_path), "--split-into", "0", *out]) == 2
+    assert not (tmp_path / "b.tsv").exists() and not (tmp_path / "b_boxes").exists()
