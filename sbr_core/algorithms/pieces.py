@@ -27,6 +27,9 @@ _SAME_SHAPE = 0.6
 """Overlap (intersection over union) of two sections of the same brain laid on each other."""
 _MIRRORED = 0.02
 """Halves of one section overlap so much better when one is mirrored."""
+_LOOKED_AT, _MANY = 24, 0.4
+"""How many sections of a stack are looked at, about, and the share of them that makes a doubt:
+single ones, as frontal poles of two round halves, seem to be several as well."""
 _EIGHT = np.ones((3, 3), bool)
 
 
@@ -169,6 +172,24 @@ def shows_several(tissue: np.ndarray) -> int:
     shapes = [_upright(piece) for piece in pieces]
     is_alike = [_overlap(a, b) >= _SAME_SHAPE for a, b in pairwise(shapes)]
     return len(pieces) if pieces and all(is_alike) else 1
+
+
+def doubt_of_pictures(tissue: Sequence[np.ndarray]) -> str:
+    """Whether the pictures of a stack show several sections each, in words; "" where they do not.
+
+    Parameters
+    ----------
+    tissue : (rows, columns) bool of each section; of a long stack some are looked at.
+    """
+    looked = tissue[:: max(1, len(tissue) // _LOOKED_AT)]
+    n_several = sum(shows_several(mask) > 1 for mask in looked)
+    if n_several < _MANY * len(looked):
+        return ""
+    return (
+        f"{n_several} of {len(looked)} pictures show several pieces of tissue of like size and"
+        " shape: a picture of several sections needs a row with box_px for each, which"
+        " `sbr manifest --split` writes"
+    )
 
 
 def _upright(piece: Piece, side: int = 64) -> np.ndarray:

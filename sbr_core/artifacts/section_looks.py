@@ -11,6 +11,7 @@ import numpy as np
 
 from sbr_core import geometry
 from sbr_core.algorithms.masks import tissue_mask
+from sbr_core.algorithms.pieces import shows_several
 from sbr_core.algorithms.plausibility.masks import (
     Doubt,
     dice,
@@ -22,7 +23,7 @@ from sbr_core.algorithms.plausibility.outlines import box_mm, cells_of, unevenne
 from sbr_core.algorithms.sections import area_vote
 from sbr_core.algorithms.staining import named_stain
 from sbr_core.artifacts.rows import Looked
-from sbr_core.artifacts.section_signal import find_source, through_affine
+from sbr_core.artifacts.section_signal import box_of, find_source, through_affine
 from sbr_core.errors import ImageError
 from sbr_core.io.images import image_shape, is_jpeg, read_labels, read_reduced
 from sbr_core.io.pixel_size import disagreement, stated_pixel_size
@@ -84,14 +85,17 @@ def look_at_section(row: SectionRow, options: PrepareOptions) -> Looked:
     stain = named_stain(row.stain) or options.stain
     source, noise = find_source(read.pixels, stain, options.polarity, options.even_light)
     signal = source.channel.tissue(source.lit_evenly(read.pixels))
+    box = box_of(row, shape)
     scale = look_mm / row.pixel_size_mm
-    fine = through_affine(replace(read, pixels=signal), file_from_look, look_shape, scale)
+    in_box = replace(read, pixels=signal).within(box)
+    fine = through_affine(in_box, file_from_look, look_shape, scale)
     # prepare finds lines and dirt by the working pixel; coarser, by what is looked at
     found = tissue_mask(fine, look_mm, max(look_mm, options.working_pixel_mm), noise)
     tissue = found
     if row.mask:
         given = notes.reading("masks of sections", lambda: read_labels(Path(row.mask), shape))
         if given is not None:
+            given = geometry.in_box(given, box)
             tissue = area_vote(given > 0, file_from_look, look_shape)
             seen = thinned(given)
             notes.add(
@@ -101,6 +105,11 @@ def look_at_section(row: SectionRow, options: PrepareOptions) -> Looked:
             )
     if not tissue.any():
         raise ImageError(f"{row.image}: section {row.section!r}: no tissue found")
+    if box is None and (n_sections := shows_several(tissue)) > 1:
+        notes.doubts["pictures"] = (
+            f"shows {n_sections} pieces of tissue of like size and shape: where these are sections,"
+            " each needs a row with its box_px, which `sbr manifest --split` writes"
+        )
     upright = _upright(tissue, row)
     width_mm, height_mm = box_mm(upright, look_mm)
     looked = Looked(
@@ -117,7 +126,7 @@ def look_at_section(row: SectionRow, options: PrepareOptions) -> Looked:
         height_mm=height_mm,
         cells=cells_of(tissue),
         unevenness=unevenness_of_sides(upright),
-        ids=_ids("labels of sections", row.labels, shape, notes),
+        ids=_ids("labels of sections", row.labels, shape, notes, box),
         plane_ids=_ids("labels of planes", row.mri_labels, None, notes),
         doubts=notes.doubts,
         refusals=notes.refusals,
@@ -141,7 +150,11 @@ def _upright(tissue: np.ndarray, row: SectionRow) -> np.ndarray:
 
 
 def _ids(
-    subject: str, file: str, shape: tuple[int, int] | None, notes: _Notes
+    subject: str,
+    file: str,
+    shape: tuple[int, int] | None,
+    notes: _Notes,
+    box: geometry.Box | None = None,
 ) -> tuple[float, ...] | None:
     """Ids of a label image; None where there is none."""
     if not file:
@@ -149,6 +162,7 @@ def _ids(
     labels = notes.reading(subject, lambda: read_labels(Path(file), shape))
     if labels is None:
         return ()
+    labels = geometry.in_box(labels, box)
     doubt = doubt_of_labels(labels, is_jpeg=is_jpeg(Path(file)))
     notes.add(subject, doubt)
     return tuple(float(i) for i in np.unique(labels[labels > 0]))

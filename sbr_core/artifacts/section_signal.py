@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -13,11 +13,14 @@ from sbr_core.algorithms.evenness import SmoothField, light_field
 from sbr_core.algorithms.sections import grid_px, prefilter, resample_section
 from sbr_core.algorithms.staining import Channel, find_channel, luminance
 from sbr_core.artifacts.rows import Prepared
-from sbr_core.errors import ReceiptError
-from sbr_core.geometry import PlaneGrid, apply, scaling
+from sbr_core.errors import ImageError, ReceiptError
+from sbr_core.geometry import Box, PlaneGrid, apply, scaling
 from sbr_core.io.blocks import Picture
 from sbr_core.io.images import read_reduced
 from sbr_core.io.transforms import SectionTransform
+
+if TYPE_CHECKING:
+    from sbr_core.io.manifests import SectionRow
 
 OVERSAMPLING = 4
 """Pixels read for a pixel of the output, along each side, if the file has that many. The mask is
@@ -110,6 +113,17 @@ def find_source(
     even = Source(Channel("grey", "bright_background", 0.0), light).lit_evenly(picture)
     channel, noise = find_channel(even, stain, polarity)
     return Source(channel, light), noise
+
+
+def box_of(row: SectionRow, file_shape: tuple[int, int]) -> Box | None:
+    """The part of the image that is the section; ImageError where it is not within the image."""
+    box = Box.of(row.box_px)
+    if box is not None and not box.is_within(file_shape):
+        raise ImageError(
+            f"{row.image}: section {row.section!r}: box_px {box} (left, top, columns, rows) is not"
+            f" within the image of {file_shape[1]} x {file_shape[0]} pixels"
+        )
+    return box
 
 
 def read_picture(file: SectionFile, output_mm: float) -> Picture:

@@ -15,6 +15,7 @@ from sbr_core.algorithms.alignment.poses import letters_of
 from sbr_core.algorithms.alignment.section_affine import AffineLimits
 from sbr_core.algorithms.alignment.stack import Mri, Stack, StackAlignment, StackSection
 from sbr_core.algorithms.alignment.stack_fit import align_stack
+from sbr_core.algorithms.pieces import doubt_of_pictures
 from sbr_core.artifacts import names
 from sbr_core.artifacts.global_fit import InitialAffine, write_initial, write_plane_grid
 from sbr_core.artifacts.rows import Prepared, read_rows
@@ -74,6 +75,9 @@ def run(
     start.orientation_asked(orientation)  # a wrong one is named before anything is read
     rows, stack = read_stack(sections, working_pixel_mm)
     volume = read_mri(mri, mri_mask)
+    several = doubt_of_pictures([section.mask for section in stack.sections])
+    if several:
+        logger.warning(f"align: WARNING: {several}")
     brain_size.check_sizes(stack, volume, in_order=options.positions == "order")
     # from here to the results all lengths are those of a brain of human size
     enlargement = brain_size.enlargement_of(brain_size.size_mm(stack, volume))
@@ -89,6 +93,7 @@ def run(
     why = start.doubt(verdict, options, orientation)
     if why:
         draw_candidates(out_dir / names.CANDIDATES, stack, volume, verdict, enlargement)
+        why = "; ".join(filter(None, (why, several)))
         raise AlignmentError(f"align: {why}; see {out_dir / names.CANDIDATES}")
     spacing_mm = _SPACING_MM if options.spacing_mm is None else options.spacing_mm * enlargement
     alignment = align_stack(

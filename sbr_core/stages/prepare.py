@@ -23,7 +23,7 @@ from sbr_core.algorithms.staining import named_stain
 from sbr_core.artifacts.names import IMAGE, MASK, section_file
 from sbr_core.artifacts.receipts import SectionResult, run_sections
 from sbr_core.artifacts.rows import Prepared, digest_of_file, fingerprint
-from sbr_core.artifacts.section_signal import find_source, read_picture, through_affine
+from sbr_core.artifacts.section_signal import box_of, find_source, read_picture, through_affine
 from sbr_core.config import PrepareOptions
 from sbr_core.errors import ImageError, ManifestError
 from sbr_core.io.blocks import Picture
@@ -106,7 +106,7 @@ def prepare_section(
     if doubt:
         logger.warning(f"prepare: WARNING: {row.image}: section {row.section!r}: {doubt}")
 
-    box = _box_of(row, file_shape)
+    box = box_of(row, file_shape)
     file_from_working, shape = _file_px_from_working_px(row, file_shape, working_pixel_mm)
     # what the manifest says of one section goes before what the configuration says of all
     stain = named_stain(row.stain) or options.stain
@@ -186,17 +186,6 @@ def _usable_labels(
     return row.labels, ""
 
 
-def _box_of(row: SectionRow, file_shape: tuple[int, int]) -> geometry.Box | None:
-    """The part of the image that is the section; ImageError where it is not within the image."""
-    box = geometry.Box.of(row.box_px)
-    if box is not None and not box.is_within(file_shape):
-        raise ImageError(
-            f"{row.image}: section {row.section!r}: box_px {box} (left, top, columns, rows) is not"
-            f" within the image of {file_shape[1]} x {file_shape[0]} pixels"
-        )
-    return box
-
-
 def _file_px_from_working_px(
     row: SectionRow, file_shape: tuple[int, int], working_pixel_mm: float
 ) -> tuple[np.ndarray, tuple[int, int]]:
@@ -223,7 +212,7 @@ def _doubtful_pixel_size(row: SectionRow, contradicted: str) -> str:
     """
     file = Path(row.image)
     file_shape = image_shape(file, row.image_channel)
-    box = _box_of(row, file_shape)
+    box = box_of(row, file_shape)
     longest_px = max(box.shape if box else file_shape)  # a slide is wider than a section
     of_metadata: list[str] = []
     stated = stated_pixel_size(file, of_metadata)
