@@ -16,6 +16,12 @@ _PADDED_BORDER = 0.25
 _SLIDE = 0.95
 """Share of the smallest rectangle around it that a slide fills; a disc would fill 0.79."""
 
+_SIGNED = 0.5
+"""Black of signed numbers that were stored as unsigned ones, as a share of their range."""
+_CONTRAST = 0.05
+"""Share of the brightest that the contrast of a section has at least. Of a picture in [0, 1] with
+less nothing is tissue; beyond, or where it may be signed, it is the offset that makes it little."""
+
 
 @dataclass(frozen=True)
 class Background:
@@ -73,8 +79,19 @@ def find_background(image: np.ndarray, polarity: str = "auto") -> Background:
         apart = apart[apart > 0]
     noise = float(MAD_TO_SIGMA * np.median(apart))
     # what differs by less than half a percent of the brightest is no tissue, noise or not
-    floor = 0.005 * float(np.quantile(np.abs(seen), 0.999))
-    return Background(polarity, level, max(noise, floor), padding)
+    return Background(polarity, level, max(noise, 0.005 * _brightest(seen)), padding)
+
+
+def _brightest(seen: np.ndarray) -> float:
+    """How bright an image is, above black.
+
+    Black is 0, as cameras have it, unless an offset was added: then it is unknown, and the
+    image's contrast counts.
+    """
+    low, high = (float(v) for v in np.quantile(seen, [0.001, 0.999]))
+    brightest = float(np.quantile(np.abs(seen), 0.999))
+    may_be = low < 0 or high > 1 or (low >= _SIGNED and high < _SIGNED + _CONTRAST)
+    return high - low if may_be and high - low < _CONTRAST * brightest else brightest
 
 
 def padding_value(image: np.ndarray) -> float | None:

@@ -392,8 +392,7 @@ def _of_volume(
 
     volume = read_volume(path)
     header = nib.load(path).header
-    unit = header.get_xyzt_units()[0]
-    mm = {"micron": 1e-3, "meter": 1000.0}.get(unit, 1.0)
+    mm = volume.unit_mm or 1.0
     sides_mm = np.array([float(f"{z * mm:.6g}") for z in header.get_zooms()[:3]])  # float32
     axis, why = _axis_to_cut(sides_mm, slice_axis)
     across = [a for a in range(3) if a != axis]
@@ -423,7 +422,7 @@ def _of_volume(
         f"pixel_size_mm: {side_mm:g}, {'as given' if pixel_size_mm else 'from the header'}",
         f"position_mm: {sides_mm[axis]:g} mm apart, from the header",
     ]
-    if unit == "unknown":
+    if volume.unit_mm is None:
         notes.append("the header does not say its unit of length: taken as mm, check it")
     if empty:
         notes.append(f"exclude: {len(empty)} slices are empty: {some_of(empty)}")

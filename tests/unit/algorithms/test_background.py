@@ -93,3 +93,23 @@ def test_rectangularity_of_rectangles_and_discs(angle_deg):
     assert rectangularity(_disc(80, 110, 60)) == pytest.approx(np.pi / 4, abs=0.03)
     ring = turned & ~ndimage.binary_erosion(turned, iterations=5)
     assert rectangularity(ring) > 0.95
+
+
+@pytest.mark.parametrize("offset", [10_000.0, -10_000.0, 32_768.0, -32_768.0])
+@pytest.mark.parametrize("polarity", ["bright_background", "dark_background"])
+def test_level_and_noise_are_the_same_above_any_offset(offset, polarity):
+    glass, tissue = (0.9, 0.3) if polarity == "bright_background" else (0.05, 0.6)
+    image = 200 * _section(glass, tissue)
+    plain, shifted = find_background(image), find_background(image + offset)
+    assert plain.polarity == shifted.polarity == polarity
+    assert shifted.level - offset == pytest.approx(plain.level, abs=0.1)
+    assert shifted.noise == pytest.approx(plain.noise, rel=0.2)
+
+
+def test_signed_numbers_stored_as_unsigned_ones_are_seen_by_their_contrast():
+    image = _section(0.05, 0.6) * 1000 / 65535
+    assert find_background(image + 0.5).noise == pytest.approx(
+        find_background(image).noise, rel=0.2
+    )
+    # glass alone has as little contrast, and no tissue
+    assert find_background(0.98 - image).noise > 4 * find_background(image).noise
