@@ -19,7 +19,7 @@ import psutil
 from pydantic import BaseModel
 
 from sbr_core.errors import ReceiptError
-from sbr_core.io.files import read_json
+from sbr_core.io.files import atomic_path, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -63,16 +63,15 @@ def boot_id() -> str:
 def note_running() -> None:
     """Write down, and lock, that this process holds Snakemake's lock."""
     global _held
-    RUNNING.parent.mkdir(parents=True, exist_ok=True)
-    _held = os.open(RUNNING, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     note = {"host": platform.node(), "pid": os.getpid(), "boot": boot_id()}
-    try:
-        fcntl.flock(_held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:  # without locks nothing can be told later: the lock will be left alone
-        logger.debug(f"{RUNNING}: {error}")
-        note["boot"] = ""
-    os.ftruncate(_held, 0)
-    os.write(_held, json.dumps(note).encode())
+    with atomic_path(RUNNING) as temporary:  # there once it is locked and whole
+        _held = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            fcntl.flock(_held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:  # without locks nothing can be told later: it will be left alone
+            logger.debug(f"{RUNNING}: {error}")
+            note["boot"] = ""
+        os.write(_held, json.dumps(note).encode())
 
 
 def forget_running() -> None:
