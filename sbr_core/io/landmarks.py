@@ -342,6 +342,8 @@ def _table(path: Path, text: str) -> tuple[list[str], list[tuple[str, dict[str, 
         table = [(reader.line_num, cells) for cells in reader if any(c.strip() for c in cells)]
     except csv.Error as error:
         raise ManifestError(f"{path}: not readable as a table: {error}") from None
+    if not table:
+        raise ManifestError(f"{path}: is empty; expected points")
     header, lines = table[0][1], table[1:]
     if delimiter == ",":
         _check_decimal_commas(path, header, lines)
