@@ -35,6 +35,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from faults import REPOSITORY, STAGES, environment, finished_lab
@@ -336,9 +337,9 @@ def outcome(code: int, said: str, others: list[str]) -> tuple[str, str]:
     return ("noticed", left_out[-1]) if left_out else ("missed", ", ".join(others)[:300])
 
 
-def one_stage(finished: Path, case: Path, rng: random.Random) -> Round | None:
+def one_stage(finished: Path, case: Path, rng: random.Random, readers: list[str]) -> Round | None:
     """A round of one stage: a fault of a file it reads, or of its run."""
-    name = rng.choice([s for s in READS for _ in READS[s]])
+    name = rng.choice([s for s in readers for _ in READS[s]])
     run_fault = rng.random() < 0.25 and "kept" not in name
     reader = Reader(case, name)
     began = time.monotonic()
@@ -420,7 +421,9 @@ def disturbed(reader: Reader, fault: str, rng: random.Random) -> int | None:
         shutil.copytree(kept, out, dirs_exist_ok=True)
 
 
-def whole_workflow(finished: Path, case: Path, rng: random.Random) -> Round | None:
+def whole_workflow(
+    finished: Path, case: Path, rng: random.Random, readers: list[str]
+) -> Round | None:
     """A round of the workflow: some results removed, a fault, and the same command."""
     began = time.monotonic()
     kind, file, fault = "a run", "", rng.choice((*FILE_FAULTS, "SIGKILL", "two at once"))
@@ -540,6 +543,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workflow-every", type=int, default=10)
+    parser.add_argument("--readers", nargs="*", default=list(READS), choices=list(READS))
     parser.add_argument("--table", action="store_true", help="only print what there is")
     parser.add_argument("--cost", action="store_true", help="print what the checks cost instead")
     arguments = parser.parse_args()
@@ -548,7 +552,7 @@ def main() -> int:
     if not arguments.table:
         finished = finished_lab(work, CONFIG)
         sys.path.insert(0, str(REPOSITORY))
-        _import_everything()
+        _import_stages(arguments.readers)
         if arguments.cost:
             return costs(finished, work)
         done, attempt = 0, 0
@@ -560,7 +564,7 @@ def main() -> int:
             shutil.copytree(finished, case, symlinks=True)
             every = arguments.workflow_every
             kind: Callable = whole_workflow if every and (done + 1) % every == 0 else one_stage
-            if (result := kind(finished, case, rng)) is None:
+            if (result := kind(finished, case, rng, arguments.readers)) is None:
                 continue
             done += 1
             line = vars(result) | {"seed": f"{arguments.seed}-{attempt}"}
@@ -582,13 +586,11 @@ def main() -> int:
     return min(len(wrong), 1)
 
 
-def _import_everything() -> None:
+def _import_stages(readers: list[str]) -> None:
     """So that a forked stage starts at once."""
-    from importlib import import_module
-
-    for stage in READS:
-        import_module(f"sbr_core.stages.{stage.partition(',')[0].replace('-', '_')}")
-    for library in ("ants", "matplotlib.figure", "SimpleITK", "nibabel", "pandas", "skimage"):
+    for reader in readers:
+        import_module(f"sbr_core.stages.{reader.partition(',')[0].replace('-', '_')}")
+    for library in ("SimpleITK", "nibabel", "PIL.Image", "scipy.ndimage", "pydantic"):
         import_module(library)
 
 
