@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sbr_core.algorithms.masks import brain_mask
-from sbr_core.algorithms.plausibility import halves, heads, landmarks, sizes
+from sbr_core.algorithms.plausibility import halves, heads, landmarks, lengths, sizes
 from sbr_core.algorithms.plausibility.finding import Finding
 from sbr_core.algorithms.plausibility.masks import doubt_of_place, doubt_of_values
 from sbr_core.artifacts.label_pairs import read_label_volume
@@ -114,6 +114,7 @@ def _of_sections(inputs: BrainInputs) -> Iterator[Finding]:
 def _brain(row: BrainRow, volume: Volume) -> tuple[np.ndarray | None, list[Finding]]:
     """The brain of the MRI as (i, j, k) bool, given or found, and what is to be said of it."""
     found = brain_mask(volume.data)
+    said = [Finding("MRI", "doubtful", doubt) for doubt in volume.doubts]
     spacing = " × ".join(f"{s:.3g}" for s in volume.spacing_mm)
     if not row.mri_mask:
         if not found.any():
@@ -125,18 +126,30 @@ def _brain(row: BrainRow, volume: Volume) -> tuple[np.ndarray | None, list[Findi
                 f" {darkness:.0%} of the brightness around it, as of a skull; strip it, or give"
                 " mri_mask (docs/checking_inputs.md)"
             )
-            return found, [Finding("MRI", "doubtful", words)]
+            return found, [*said, Finding("MRI", "doubtful", words)]
         words = f"voxels of {spacing} mm, no mask given: brain found by its brightness"
-        return found, [Finding("MRI", "fine", words)]
+        return found, [*said, Finding("MRI", "fine", words), *_size_of(found, volume)]
     try:
         values = read_volume(Path(row.mri_mask)).data
         mask = read_mask(Path(row.mri_mask), volume).data
     except SbrError as error:
         return None, [Finding("MRI mask", "refused", str(error))]
-    findings = [Finding("MRI", "fine", f"voxels of {spacing} mm, with a mask")]
+    findings = [*said, Finding("MRI", "fine", f"voxels of {spacing} mm, with a mask")]
+    findings += _size_of(mask, volume)
     doubts = [doubt_of_values(values), doubt_of_place(mask, found)]
     findings += [Finding("MRI mask", d.verdict, d.words) for d in doubts if d.words][:1]
     return mask, findings
+
+
+def _size_of(mask: np.ndarray, volume: Volume) -> list[Finding]:
+    """What is to be said of the length of the brain, as `prepare_mri` says it."""
+    if not mask.any():
+        return []
+    longest_mm = float(np.max((np.ptp(np.argwhere(mask), axis=0) + 1) * volume.spacing_mm))
+    if fault := lengths.mri_fault(longest_mm, float(volume.spacing_mm.max()), volume.unit_mm):
+        return [Finding("MRI", "refused", fault)]
+    doubt = lengths.mri_doubt(longest_mm)
+    return [Finding("MRI", "doubtful", doubt)] if doubt else []
 
 
 def _handedness(orientation: str) -> Finding:
@@ -159,8 +172,9 @@ def _of_planes(inputs: BrainInputs) -> Iterator[Finding]:
         words += f", low in {some_of(apart)}: are they aligned already, and unmirrored?"
     yield Finding("MRI planes", "doubtful" if apart else "fine", words)
     if rows:
-        tissue, plane = ([getattr(r, k) for r in rows] for k in ("tissue_mm2", "plane_mm2"))
-        _, doubt = halves.doubt_of_areas(np.array(tissue), np.array(plane))
+        tissue_mm2 = np.array([row.tissue_mm2 for row in rows])
+        planes = halves.Planes(np.array([row.plane_mm2 for row in rows]), np.zeros((len(rows), 2)))
+        _, doubt = halves.doubt_of_planes(tissue_mm2, planes)
         if doubt:
             yield Finding("part", "doubtful", doubt)
     yield from _common_ids(inputs, {int(i) for row in inputs.looked for i in row.plane_ids or ()})

@@ -104,7 +104,11 @@ def look_at_section(row: SectionRow, options: PrepareOptions) -> Looked:
                 doubt_of_place(tissue, found),
             )
     if not tissue.any():
-        raise ImageError(f"{row.image}: section {row.section!r}: no tissue found")
+        width_mm = max(shape) * row.pixel_size_mm
+        raise ImageError(
+            f"{row.image}: section {row.section!r}: no tissue found in an image that is"
+            f" {width_mm:.3g} mm wide by its pixel_size_mm {row.pixel_size_mm:g}"
+        )
     if box is None and (n_sections := shows_several(tissue)) > 1:
         notes.doubts["pictures"] = (
             f"shows {n_sections} pieces of tissue of like size and shape: where these are sections,"

@@ -7,7 +7,7 @@ is made from, does not start the rule. `with_ancient` hands that on to Snakemake
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,41 @@ def with_ancient(paths: Any, ancient: Callable[[str], Any]) -> Any:
 # --------------------------------------------------------------------------------------------
 # Sections, chunk by chunk
 # --------------------------------------------------------------------------------------------
+
+
+def check_sections(study: Study, brain: str, chunk: str) -> list[str]:
+    """Every file that the sections of one chunk name."""
+    return [file for row in study.brains[brain].chunks[chunk] for file in row.files()]
+
+
+def check(study: Study, brain: str) -> Inputs:
+    """What was seen of a brain's sections, and what else the user gave of it."""
+    row = study.brains[brain].row
+    given = {name: getattr(row, name) for name in ("mri", "mri_mask", "mri_labels", "landmarks")}
+    if row.prealigned:
+        given = {"landmarks": row.landmarks}
+    return {"receipts": study.receipts(brain, "check")} | {k: v for k, v in given.items() if v}
+
+
+@cache
+def passed(study: Study, brain: str) -> list[str]:
+    """That a brain passed `check`, which its first results wait for.
+
+    It is no input of brains that were begun before there was a check: it would be made, and all
+    of them anew. Simulated brains are not checked.
+    """
+    mark = Path(study.path(brain, "check", names.PASSED))
+    if study.brains[brain].is_simulated:
+        return []
+    if mark.is_file():
+        return [Ancient(mark)]
+    is_begun = any(Path(receipt).is_file() for receipt in study.receipts(brain, "prepare"))
+    return [] if is_begun else [str(mark)]
+
+
+def not_passed(study: Study) -> list[str]:
+    """Brains of the sheet that did not pass `check` yet."""
+    return [b for b in study.of_sheet if not Path(study.path(b, "check", names.PASSED)).is_file()]
 
 
 def prepare(study: Study, brain: str, chunk: str) -> list[str]:
@@ -267,6 +302,7 @@ def report(study: Study, brain: str) -> Inputs:
     if not study.brains[brain].prealigned:
         inputs["fit"] = study.path(brain, "align", names.QUALITY)
     if not study.brains[brain].is_simulated:
+        inputs["checked"] = study.path(brain, "check", names.FINDINGS)
         inputs["findings"] = study.path(brain, "doctor", names.FINDINGS)
         inputs["contact_sheet"] = study.path(brain, "doctor", names.CONTACT_SHEET)
     if folders := study.trainings(brain):

@@ -16,8 +16,11 @@ from sbr_core.planning.study import Folders, Study, is_compared, method_of
 
 
 def one_of(names: Iterable[str]) -> str:
-    """Regular expression that matches exactly these names, to constrain a wildcard."""
-    return "|".join(re.escape(name) for name in names)
+    """Regular expression that matches exactly these names, to constrain a wildcard.
+
+    Of no names it matches nothing: an empty one Snakemake takes for no constraint.
+    """
+    return "|".join(re.escape(name) for name in names) or "(?!)"
 
 
 def folder_of(path: str, levels: int = 1) -> str:

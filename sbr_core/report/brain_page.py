@@ -63,7 +63,7 @@ class _Evaluation(BaseModel):
 
 
 class _Doubts(BaseModel):
-    """What the page shows of what `prepare_mri` wrote."""
+    """What the page shows of what `prepare_mri` or `align` wrote."""
 
     doubts: list[str] = []
 
@@ -101,6 +101,7 @@ def brain_page(
         "cuts": _volume_cuts(options, brain, methods, results_dir),
         "alignment": _alignment(results_dir / "align"),
         "losses": _losses({"registrar": results_dir / "registrar", **methods}),
+        "checked": _checked(results_dir),
         "doctor": doctor,
         "comparison": comparison_of(results_dir / "compare"),
         "mri_colour": pictures.MRI_COLOUR,
@@ -168,8 +169,14 @@ def _alarms(rows: Rows, results_dir: Path) -> list[str]:
         f"section{'s' * (len(sections) > 1)} {some_of(sections)}: {message}"
         for message, sections in warned.items()
     ]
-    if (mri := results_dir / "prepare" / names.MRI_FACTS).is_file():
-        alarms += [f"the MRI: {doubt}" for doubt in read_json(mri, _Doubts).doubts]
+    alarms += [f"the MRI: {d}" for d in _doubts(results_dir / "prepare" / names.MRI_FACTS)]
+    alarms += _doubts(results_dir / "align" / names.QUALITY)
+    # some is found again by the stages that are concerned
+    alarms += [
+        f"{line['looked_at']}: {line['words']}"
+        for line in _checked(results_dir)
+        if line["verdict"] != "fine" and not any(line["words"] in alarm for alarm in alarms)
+    ]
     if (evaluation := results_dir / "evaluation" / names.EVALUATION).is_file():
         facts = read_json(evaluation, _Evaluation)
         for section, why in facts.labels_left_out.items():
@@ -188,6 +195,17 @@ def _alarms(rows: Rows, results_dir: Path) -> list[str]:
                     f" {number(row.inverse_p99_px)} px away (99th percentile)"
                 )
     return alarms
+
+
+def _doubts(facts: Path) -> list[str]:
+    """What a stage found doubtful, by its facts; nothing where there are none."""
+    return read_json(facts, _Doubts).doubts if facts.is_file() else []
+
+
+def _checked(results_dir: Path) -> list[dict[str, str]]:
+    """The table of `check`; empty of a brain that was not checked."""
+    table = results_dir / "check" / names.FINDINGS
+    return read_tsv(table)[1] if table.is_file() else []
 
 
 def _deformations(method: str, of_method: Mapping[str, Row]) -> dict[str, Any]:

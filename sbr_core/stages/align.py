@@ -16,6 +16,8 @@ from sbr_core.algorithms.alignment.section_affine import AffineLimits
 from sbr_core.algorithms.alignment.stack import Mri, Stack, StackAlignment, StackSection
 from sbr_core.algorithms.alignment.stack_fit import align_stack
 from sbr_core.algorithms.pieces import doubt_of_pictures
+from sbr_core.algorithms.plausibility import halves
+from sbr_core.algorithms.plausibility.outlines import box_mm
 from sbr_core.artifacts import names
 from sbr_core.artifacts.global_fit import InitialAffine, write_initial, write_plane_grid
 from sbr_core.artifacts.rows import Prepared, read_rows
@@ -95,6 +97,7 @@ def run(
         draw_candidates(out_dir / names.CANDIDATES, stack, volume, verdict, enlargement)
         why = "; ".join(filter(None, (why, several)))
         raise AlignmentError(f"align: {why}; see {out_dir / names.CANDIDATES}")
+    share, doubt = _compare_planes(stack, volume, verdict.best.world_from_stack)
     spacing_mm = _SPACING_MM if options.spacing_mm is None else options.spacing_mm * enlargement
     alignment = align_stack(
         stack,
@@ -118,8 +121,23 @@ def run(
         revision=REVISION["align"],
         orientation=orientation,
         **_figures(verdict, alignment),
+        **({"doubts": [doubt]} if doubt else {}),
+        area_of_sections_over_planes=_finite(share),
         seconds=round(time.monotonic() - begin, 1),
     )
+
+
+def _compare_planes(stack: Stack, mri: Mri, world_from_stack: np.ndarray) -> tuple[float, str]:
+    """`halves.doubt_of_planes` of the sections in a pose; what it doubts is logged."""
+    planes = halves.planes_of_brain(
+        mri.mask, mri.world_from_voxel, np.linalg.inv(world_from_stack), stack.positions_mm
+    )
+    tissue_mm2 = [np.count_nonzero(s.mask) * stack.pixel_mm**2 for s in stack.sections]
+    extent_mm = [box_mm(s.mask, stack.pixel_mm) for s in stack.sections]
+    share, doubt = halves.doubt_of_planes(np.array(tissue_mm2), planes, np.array(extent_mm))
+    if doubt:
+        logger.warning(f"align: WARNING: {doubt}")
+    return share, doubt
 
 
 def _progress_since(begin: float) -> Callable[[str], None]:

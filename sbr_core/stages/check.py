@@ -42,6 +42,7 @@ def run(
     landmarks: Path | None = None,
     orientation: str | None = None,
     prealigned: bool = False,
+    in_order: bool = False,
     config: Path | None = None,
     receipts: Sequence[Path] | None = None,
     out_dir: Path | None = None,
@@ -61,6 +62,7 @@ def run(
     landmarks : table of landmarks.
     orientation : direction of column, row and position, e.g. LIA, or auto (default: auto).
     prealigned : the sections lie on their MRI planes already.
+    in_order : position_mm is an order, as align.positions says.
     config : the configuration (default: config/config.yaml, if it is there).
     receipts : tables of check-sections; without them the sections are looked at now.
     out_dir : folder for the table as findings.tsv; not written where a brain is refused.
@@ -83,10 +85,14 @@ def run(
         if not (prealigned or mri):
             raise ConfigError(f"--mri: expected the MRI of {table}, or --prealigned")
     rows = read_manifest(Path(row.sections), prealigned=row.prealigned)
-    whole = _configuration(config)
-    seen = _from_receipts(receipts) if receipts else _look_at(rows, whole)
+    if receipts:
+        seen = _from_receipts(receipts)
+    else:
+        whole = _configuration(config)
+        in_order = in_order or whole.align.positions == "order"
+        seen = _look_at(rows, whole)
     ids = [values["section"] for values in read_tsv(Path(row.sections))[1]]
-    findings = judge(BrainInputs(row, seen, ids, in_order=whole.align.positions == "order"))
+    findings = judge(BrainInputs(row, seen, ids, in_order=in_order))
     for line in table_of(findings):
         logger.info(line)
     why = refusal(findings)

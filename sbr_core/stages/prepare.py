@@ -16,8 +16,8 @@ import numpy as np
 
 from sbr_core import geometry
 from sbr_core.algorithms.evenness import staining_field, unit_square
-from sbr_core.algorithms.lengths import LARGEST_MM, SMALLEST_MM
 from sbr_core.algorithms.masks import tissue_mask
+from sbr_core.algorithms.plausibility.lengths import LARGEST_MM, SMALLEST_MM
 from sbr_core.algorithms.sections import area_vote, grid_px
 from sbr_core.algorithms.staining import named_stain
 from sbr_core.artifacts.names import IMAGE, MASK, section_file

@@ -10,9 +10,9 @@ import nibabel as nib
 import numpy as np
 
 from sbr_core.algorithms.alignment.stack import extent_px
-from sbr_core.algorithms.lengths import mri_doubt, mri_fault
 from sbr_core.algorithms.levels import Level, level_of
 from sbr_core.algorithms.masks import brain_mask
+from sbr_core.algorithms.plausibility.lengths import mri_doubt, mri_fault
 from sbr_core.algorithms.right_angles import on_right_angles
 from sbr_core.artifacts.names import MRI_FACTS, MRI_MASK_VOLUME, MRI_VOLUME
 from sbr_core.config import PrepareOptions

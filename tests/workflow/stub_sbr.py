@@ -76,6 +76,15 @@ def run(command, arguments):
     out_dir = arguments.get("out_dir")
     if command == "collect":
         collect.run(None, receipts=arguments["receipts"], table=arguments["table"])
+    elif command == "check-sections":
+        return per_section(arguments, rows(arguments), [], options)
+    elif command == "check":
+        tables = [digest(path) for path in arguments["receipts"]]
+        inputs = [arguments[name] for name in ("mri", "mri_mask", "landmarks") if arguments[name]]
+        if any(b"refuse" in path.read_bytes() for path in inputs):
+            raise SystemExit("sbr check: MRI: cannot be right")
+        for name in ("findings.tsv", "check.json"):
+            write_text(out_dir / name, digest(options, tables, *inputs))
     elif command == "prepare":
         return per_section(arguments, rows(arguments), ["sections/{section}_image.nii.gz"], options)
     elif command == "prepare-mri":

@@ -76,8 +76,9 @@ def test_slurm_profile_knows_what_every_stage_needs(repository):
 def test_slurm_profile_puts_nothing_across_the_global_fit_into_one_job(repository):
     """A group that had stages on both sides of a stage outside of it would wait for itself."""
     groups = profile(repository, "slurm")["groups"]
-    assert set(groups) == {"prepare", "resample", "align_sections"}
-    assert groups["prepare"] not in (groups["resample"], groups["align_sections"])
+    assert set(groups) == {"check_sections", "prepare", "resample", "align_sections"}
+    assert len({groups[rule] for rule in ("check_sections", "prepare", "resample")}) == 3
+    assert groups["align_sections"] == groups["resample"]
 
 
 def test_slurm_profile_leaves_partition_and_account_to_the_user(repository):

@@ -21,6 +21,7 @@ def test_edited_image_reruns_its_chunk_volume_tables_and_report_only(lab):
     (lab.folder / "raw/one/images/s03.png").write_text("other pixels")
     jobs = lab.planned()
     assert set(jobs) == {
+        f"check_sections one {chunk}",
         f"prepare one {chunk}",
         f"align_sections one {chunk}",
         f"infer one linear {chunk}",
@@ -31,6 +32,7 @@ def test_edited_image_reruns_its_chunk_volume_tables_and_report_only(lab):
         "collect one sbr",
         "reassemble one linear",
         "reassemble one sbr",
+        "check one",
         "doctor one",
         "evaluate one",
         "report one",

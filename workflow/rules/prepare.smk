@@ -1,5 +1,6 @@
 # prepare: section images to working-resolution intensity and tissue mask, chunk by chunk
-#   in   images, masks and labels of the chunk's rows (the manifest itself is no input)
+#   in   images, masks and labels of the chunk's rows (the manifest itself is no input); before
+#        the first results of a brain, that it passed `check`
 #   out  {results}/{brain}/prepare/chunks/{chunk}.tsv, the receipt of the section files beside it
 #   run  sbr prepare
 # prepare_mri: the MRI and its mask, checked
@@ -10,6 +11,7 @@
 rule prepare:
     input:
         images=lambda wildcards: inputs.prepare(STUDY, wildcards.brain, wildcards.chunk),
+        passed=lambda wildcards: marked(inputs.passed(STUDY, wildcards.brain)),
     output:
         receipt="<results>/{brain}/prepare/chunks/{chunk}.tsv",
     log:

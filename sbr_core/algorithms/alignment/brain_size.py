@@ -16,8 +16,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from sbr_core.algorithms import lengths
 from sbr_core.algorithms.alignment.stack import Mri, Stack, StackAlignment, extent_px
+from sbr_core.algorithms.plausibility import lengths
 from sbr_core.errors import ConfigError, ImageError
 from sbr_core.geometry import PlaneGrid
 

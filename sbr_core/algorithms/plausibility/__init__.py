@@ -5,6 +5,7 @@
 `outlines`       What shape has the tissue of a section: its box, its place, sides that were cut?
 `masks`          Is a mask one, or inverted, mirrored, a probability map, a photograph of labels?
 `heads`          Is an MRI without a mask a brain, or a head?
+`lengths`        Which lengths cannot be a brain's, or not those of one brain?
 `sizes`          Do pixel sizes, positions and voxels give one brain?
 `halves`         Are the sections those of a whole brain, or of a part of what the MRI shows?
 `landmarks`      Are points where they are said to be: units, axes, handedness?

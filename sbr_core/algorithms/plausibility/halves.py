@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 _PART = 0.7
 """Of two shares, of a brain's width and of its height, the smaller is less than this part of the
 larger: tissue shrinks alike in both."""
-_PART_OF_AREA = 0.7
-"""Share of their planes that sections of a part have less than; whole ones have 0.8 and more, and
-shrink to 0.72 where both sides do by 15 %."""
+_HALF_OF_AREA = 0.55
+"""Share of the area of their planes that sections of a part have less than: whole ones have 0.8 and
+more, and 0.6 where they shrank by 25 % both ways."""
+_PART_OF_AREA = 0.75
+"""The same of sections that are also less like their planes in shape than `_PART`."""
 _CUT = 0.5
 """A side that was cut is less uneven than this part of the side across."""
 _STRAIGHT = 0.02
@@ -96,45 +98,80 @@ def cut_off(looked: Sequence[Looked], orientation: str) -> str:
     return "right" if right else "left"
 
 
-def areas_of_planes(
+@dataclass(frozen=True)
+class Planes:
+    """The MRI's brain in the planes of sections, in mm of the stack's positions.
+
+    Attributes
+    ----------
+    area_mm2 : (n,).
+    extent_mm : (n, 2) of the box around it, along columns and rows; 0 where there is none.
+    """
+
+    area_mm2: np.ndarray
+    extent_mm: np.ndarray
+
+
+def planes_of_brain(
     mask: np.ndarray,
     world_from_voxel: np.ndarray,
     stack_from_world: np.ndarray,
     positions_mm: np.ndarray,
-) -> np.ndarray:
-    """Area of the MRI's brain in the plane of each section, stack mm².
+) -> Planes:
+    """What a pose shows of the MRI's brain at each position.
 
     Parameters
     ----------
     mask : (i, j, k) bool.
+    stack_from_world : (4, 4); a stretch in the planes is taken out: the scale is the positions'.
     positions_mm : (n,), increasing.
     """
     stack_from_voxel = stack_from_world @ world_from_voxel
-    z = apply(stack_from_voxel, np.argwhere(mask))[:, 2]
+    points = apply(stack_from_voxel, np.argwhere(mask))
+    points = points[np.argsort(points[:, 2])]
+    z = points[:, 2]
+    scale = float(np.linalg.norm(stack_from_world[2, :3]))
     step = np.linalg.norm(stack_from_voxel[2, :3])  # a voxel's reach along the stack
-    voxel_mm3 = abs(np.linalg.det(stack_from_voxel[:3, :3]))
+    voxel_mm3 = abs(np.linalg.det(world_from_voxel[:3, :3])) * scale**3
     half = max(float(step), float(np.median(np.diff(positions_mm))) / 2)
-    z.sort()
     # a voxel lies not at its centre alone
     at = positions_mm[:, None] + np.linspace(-step / 2, step / 2, 9)
     counts = np.searchsorted(z, at + half) - np.searchsorted(z, at - half)
-    return counts.mean(axis=1) * voxel_mm3 / (2 * half)
+    stretch = np.linalg.norm(np.linalg.inv(stack_from_world)[:3, :2], axis=0) * scale
+    extent_mm = np.zeros((len(positions_mm), 2))
+    for index, position in enumerate(positions_mm):
+        near = points[np.searchsorted(z, position - half) : np.searchsorted(z, position + half), :2]
+        if len(near):
+            extent_mm[index] = np.ptp(near, axis=0) * stretch
+    return Planes(counts.mean(axis=1) * voxel_mm3 / (2 * half), extent_mm)
 
 
-def doubt_of_areas(tissue_mm2: np.ndarray, plane_mm2: np.ndarray) -> tuple[float, str]:
+def doubt_of_planes(
+    tissue_mm2: np.ndarray, planes: Planes, extent_mm: np.ndarray | None = None
+) -> tuple[float, str]:
     """Sections beside the planes that they were fitted to.
+
+    Parameters
+    ----------
+    tissue_mm2 : (n,) area of the sections' tissue.
+    extent_mm : (n, 2) of the box around it, along columns and rows; None where it is not known.
 
     Returns
     -------
     share : median of tissue over plane, of planes that are not near the end of the brain.
     words : what is to be said of it; "" where nothing is.
     """
-    plane_mm2 = np.asarray(plane_mm2, float)
+    plane_mm2 = planes.area_mm2
     middle = plane_mm2 > 0.3 * plane_mm2.max(initial=0.0)
     if not middle.any():
         return float("nan"), ""
     share = float(np.median(np.asarray(tissue_mm2, float)[middle] / plane_mm2[middle]))
-    if share >= _PART_OF_AREA:
+    unlike = 1.0
+    if extent_mm is not None:
+        shares = extent_mm[middle] / np.maximum(planes.extent_mm[middle], 1e-9)
+        along = np.median(shares, axis=0)
+        unlike = float(along.min() / along.max())
+    if share >= _HALF_OF_AREA and (share >= _PART_OF_AREA or unlike >= _PART):
         return share, ""
     return share, (
         f"sections have {share:.0%} of the area of the brain in their planes of the MRI: sections"

@@ -31,8 +31,15 @@ _BETTER = 0.3
 """By how much the share of points that make sense must grow by another reading."""
 _MOST = 0.7
 """Share of the points that have to make sense by it."""
+_BESIDE_TISSUE = 0.1
+"""Share of the points that may lie on the image but beside the tissue: pieces are lost."""
 _BESIDE_MM = 5.0
 """How far outside the brain of a human a point may lie: masks are tight, and skulls have points."""
+_FAR = 3.0
+"""Times as far outside, from which on a single point is named: others are those of a section that
+lies badly, or of damaged tissue."""
+_SPREAD = 0.1
+"""Share of the brain's extent that points must spread over: by too small a unit all are in it."""
 _HUMAN_MM = 107.0
 """Edge of the cube that holds what a human brain does."""
 _ALIKE = 0.8
@@ -119,7 +126,7 @@ def judge_on_sections(marks: Sequence[Landmark], looked: Mapping[str, Looked]) -
         certain = np.mean(on_image) < 0.5 and n >= _FEW
         return Finding(SUBJECT, "refused" if certain else "doubtful", words)
     off = [_row(m, marks) for m, on in zip(known, on_tissue, strict=True) if not on]
-    if off:
+    if len(off) > _BESIDE_TISSUE * n:
         return Finding(SUBJECT, "doubtful", f"{words}; beside it: {some_of(off)}")
     return Finding(SUBJECT, "fine", words)
 
@@ -165,22 +172,27 @@ def judge_in_mri(
     beside_mm = _BESIDE_MM * size_mm / _HUMAN_MM + spacing_mm.max()
     index_from_world = np.linalg.inv(world_from_voxel)
 
-    def hits(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def away_mm(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         index = np.rint(apply(index_from_world, p))
         image = np.all((index >= -1) & (index <= np.array(mask.shape)), axis=1)
         index = np.clip(index, 0, np.array(mask.shape) - 1).astype(int)
-        return image & (outside_mm[tuple(index.T)] <= beside_mm), image
+        return np.where(image, outside_mm[tuple(index.T)], np.inf), image
 
-    in_brain, in_image = hits(points)
+    def hits(p: np.ndarray) -> np.ndarray:
+        spread = np.ptp(p, axis=0).max() > _SPREAD * size_mm
+        return (away_mm(p)[0] <= beside_mm) & spread
+
+    far_mm, in_image = away_mm(points)
+    in_brain = far_mm <= beside_mm
     words = f"{np.count_nonzero(in_brain)} of {len(marks)} in the brain of the MRI"
-    readings = {name: hits(f(points))[0] for name, f in world_readings(world_from_voxel).items()}
+    readings = {name: hits(f(points)) for name, f in world_readings(world_from_voxel).items()}
     if named := _better(in_brain, readings):
         reading, share = named
         words += f"; {share:.0%} would be, were mri_x_mm, mri_y_mm and mri_z_mm {reading}"
         return Finding(SUBJECT, "refused" if np.mean(in_brain) < 0.5 else "doubtful", words)
     off = [
         f"{number} ({', '.join(f'{v:.4g}' for v in points[number - 1])})"
-        for number in 1 + np.flatnonzero(~in_brain)
+        for number in 1 + np.flatnonzero(far_mm > _FAR * beside_mm)
     ]
     if off:
         certain = np.mean(in_image) < 0.5 and len(marks) >= _FEW

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sbr_core.algorithms.lengths import stack_contradiction, width_contradiction
 from sbr_core.algorithms.plausibility.finding import Finding
+from sbr_core.algorithms.plausibility.lengths import stack_contradiction, width_contradiction
 from sbr_core.errors import some_of
 from sbr_core.geometry import apply
 

@@ -189,9 +189,26 @@ def test_a_comparison_takes_losses_of_its_own_trainings(add_brain, study_of):
 
 def test_a_report_shows_what_a_brain_has(add_brain, study_of):
     study = study_of(add_brain("one"), add_brain("two", weights_from="one"))
-    every = {"tables", "volumes", "fit", "findings", "contact_sheet", "losses"}
+    every = {"tables", "volumes", "fit", "checked", "findings", "contact_sheet", "losses"}
     assert set(inputs.report(study, "one")) == every
     assert set(inputs.report(study, "two")) == every - {"losses"}
     simulated = inputs.report(study, "one-simulated")
     assert set(simulated) == {"tables", "volumes", "losses"}
     assert len(simulated["tables"]) == 3  # with the reference
+
+
+def test_only_a_brain_without_results_waits_for_its_check(add_brain, study_of):
+    row = add_brain("one")
+
+    def passed():
+        return inputs.passed(study_of(row), "one")
+
+    (mark,) = passed()
+    assert not isinstance(mark, Ancient)
+    study = study_of(row)
+    assert inputs.not_passed(study) == ["one"] and not inputs.passed(study, "one-simulated")
+    make(study.receipts("one", "prepare")[0])
+    assert passed() == [], "it was begun before there was a check"
+    make(mark)
+    assert [type(path) for path in passed()] == [Ancient]
+    assert inputs.not_passed(study) == []

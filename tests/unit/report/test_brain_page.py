@@ -8,6 +8,7 @@ from sbr_core.artifacts.rows import Inferred, Row, write_rows
 from sbr_core.config import ReportOptions
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.files import write_json, write_text
+from sbr_core.io.tables import write_tsv
 from sbr_core.report.brain_page import brain_page
 
 
@@ -43,6 +44,7 @@ def page(tmp_path):
     (tmp_path / "b" / "resample").mkdir()
     (tmp_path / "b" / "resample" / "sections.tsv").write_text("section\tstatus\n")
     quality = {
+        "doubts": ["too long?"],
         "stage": "align",
         "revision": 2,
         "explained": 0.5,
@@ -51,6 +53,11 @@ def page(tmp_path):
     }
     write_json(tmp_path / "b" / "align" / "quality.json", quality | {"n_sections": 3, "no": None})
     write_json(tmp_path / "b" / "prepare" / "mri.json", {"doubts": ["mirrored?"]})
+    checked = [("sections", "fine", "3"), ("landmarks", "doubtful", "LPS?")]
+    checked += [("pixel sizes", "doubtful", "section s1: pixel size in doubt")]
+    columns = ("looked_at", "verdict", "words")
+    lines = [dict(zip(columns, line, strict=True)) for line in checked]
+    write_tsv(tmp_path / "b" / "check" / "findings.tsv", lines)
     methods = {method: tmp_path / "b" / method for method in rows}
     return brain_page(ReportOptions(), "b", methods, tmp_path / "b")
 
@@ -60,6 +67,8 @@ def test_alarms_are_failures_then_warnings_then_deformations(page):
         "section s3 was left out by prepare: no tissue",
         "section s1: pixel size in doubt",
         "the MRI: mirrored?",
+        "too long?",
+        "landmarks: LPS?",
         "section s1: sbr folds 0.250 % of it",
         "section s2: sbr there and back ends 0.400 px away (99th percentile)",
     ]

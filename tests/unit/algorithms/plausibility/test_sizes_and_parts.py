@@ -123,22 +123,29 @@ def test_a_slab_of_whole_sections_is_no_part():
 
 
 @pytest.mark.parametrize("letters", ["LIA", "RSP", "LAS"])
-def test_areas_of_planes_are_those_of_the_ellipsoid(letters):
-    matrix = np.eye(4)
-    matrix[:3, :3] = orientation_matrix(letters).T
+@pytest.mark.parametrize("stretch", [1.0, 1.5])
+def test_planes_are_those_of_the_ellipsoid_however_the_pose_is_stretched(letters, stretch):
+    pose = np.eye(4)
+    pose[:3, :3] = orientation_matrix(letters) @ np.diag([stretch, 1, 1])
     axes = {"LIA": (68, 60, 85), "RSP": (68, 60, 85), "LAS": (68, 85, 60)}[letters]
     positions = np.arange(-40.0, 41.0, 10.0)
-    areas = halves.areas_of_planes(MASK, AFFINE, matrix, positions)
-    expected = np.pi * axes[0] * axes[1] * (1 - (positions / axes[2]) ** 2)
-    assert areas == pytest.approx(expected, rel=0.06)
+    planes = halves.planes_of_brain(MASK, AFFINE, np.linalg.inv(pose), positions)
+    share = 1 - (positions / axes[2]) ** 2
+    assert planes.area_mm2 == pytest.approx(np.pi * axes[0] * axes[1] * share, rel=0.06)
+    expected = 2 * np.array(axes[:2]) * np.sqrt(share)[:, None]
+    assert planes.extent_mm == pytest.approx(expected, rel=0.07)
 
 
-def test_half_the_area_is_said_and_shrunken_tissue_is_not():
-    plane = np.array([100.0, 400, 500, 400, 100])
-    share, words = halves.doubt_of_areas(plane / 2, plane)
+def test_part_of_the_planes_is_said_and_shrunken_tissue_is_not():
+    area = np.array([100.0, 400, 500, 400, 100])
+    box = np.column_stack([np.sqrt(area), np.sqrt(area)])
+    planes = halves.Planes(area, box)
+    share, words = halves.doubt_of_planes(area / 2, planes, box * [0.5, 1])
     assert share == pytest.approx(0.5) and "half-mask" in words
-    assert halves.doubt_of_areas(plane * 0.75, plane)[1] == ""
-    assert halves.doubt_of_areas(plane, np.zeros(5))[1] == ""
+    assert halves.doubt_of_planes(area * 0.65, planes, box * [0.65, 1])[1], "a block"
+    assert halves.doubt_of_planes(area * 0.6, planes, box * 0.78)[1] == "", "shrunken"
+    assert halves.doubt_of_planes(area * 0.9, planes, box)[1] == "", "torn"
+    assert halves.doubt_of_planes(area, halves.Planes(area * 0, box))[1] == ""
 
 
 @pytest.mark.parametrize(("side", "turn_deg"), [("left", 8), ("right", -5)])
