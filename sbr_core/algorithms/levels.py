@@ -24,6 +24,8 @@ _DEEPEST = 2.0
 tissue would have no contrast in itself."""
 _NEAREST = 0.1
 """How far below the darkest tissue it is put where the tissue has values on both sides of it."""
+_NOTHING = 1e-3
+"""Brightest tissue, above the background, that later steps would take for nothing."""
 _SINGLE_SHARE = 0.2
 """Share of one single value from which on it is the background of a stripped image."""
 _SINGLE_BORDER = 0.95
@@ -38,17 +40,19 @@ _BOTH_SIDES = 0.05
 
 @dataclass(frozen=True)
 class Level:
-    """How the values of an MRI become those that are worked with: sign * value - offset.
+    """How the values of an MRI become those that are worked with: (sign * value - offset) * scale.
 
     Attributes
     ----------
     offset : 0.0 where nothing is to be taken off.
     sign : -1 where tissue lies below its background, which is about to be above it.
+    scale : 1.0 unless values are so small that later steps would take them for nothing.
     only_inside : whether what is outside the mask compares with nothing inside, and becomes 0.
     """
 
     offset: float = 0.0
     sign: int = 1
+    scale: float = 1.0
     only_inside: bool = False
 
     def applied(self, data: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -56,7 +60,7 @@ class Level:
         if self == Level():
             return np.asarray(data, np.float32)
         # before the type is made smaller: a large offset would leave no digits to the rest
-        above = np.maximum(self.sign * np.asarray(data, np.float64) - self.offset, 0)
+        above = np.maximum(self.sign * np.asarray(data, np.float64) - self.offset, 0) * self.scale
         return np.where(mask, above, 0 if self.only_inside else above).astype(np.float32)
 
 
@@ -82,11 +86,18 @@ def level_of(data: np.ndarray, mask: np.ndarray) -> Level:
         if np.mean(inside < 0) > _BELOW_ZERO:
             if background is not None and background >= bright:
                 return replace(level_of(-data.astype(float), mask), sign=-1)
-            return Level(darkest - (_NEAREST * contrast or 1.0), only_inside=True)
+            offset = darkest - (_NEAREST * contrast or 1.0)
+            return Level(offset, scale=_scale_of(brightest - offset), only_inside=True)
         background = 0.0
     elif abs(background) <= _ABOUT_ZERO * middle:
         background = 0.0
-    return Level(float(max(background, deepest)))
+    offset = float(max(background, deepest))
+    return Level(offset, scale=_scale_of(brightest - offset))
+
+
+def _scale_of(brightest: float) -> float:
+    """A power of ten that brings the brightest tissue to some hundreds, if it is near nothing."""
+    return 10.0 ** round(2.5 - np.log10(brightest)) if 0 < brightest < _NOTHING else 1.0
 
 
 def _around(data: np.ndarray, mask: np.ndarray) -> float | None:

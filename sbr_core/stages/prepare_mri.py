@@ -118,6 +118,7 @@ def _write_facts(
         quantiles_in_mask={str(q): float(v) for q, v in zip(_QUANTILES, quantiles, strict=True)},
         value_taken_off=level.offset,
         sign_changed=level.sign < 0,
+        times=level.scale,
         doubts=list(doubts),
     )
 
@@ -141,13 +142,11 @@ def _doubtful_size(mri: Path, mask: np.ndarray, volume: Volume) -> list[str]:
 def _given_mask(path: Path, volume: Volume) -> np.ndarray:
     """The user's mask as bool, on the grid of `volume`."""
     mask = read_mask(path, volume)
-    own = mask.world_from_voxel
-    if mask.unit_mm is None and volume.unit_mm is not None:  # then it is that of the MRI
-        own = np.diag([*[volume.unit_mm] * 3, 1.0]) @ own
+    corners = np.array([np.zeros(3), np.array(volume.data.shape) - 1])
+    there = apply(volume.world_from_voxel, corners)
+    # many tools keep the numbers of the MRI's header, and not its unit
+    own = [apply(mask.world_from_voxel, corners) * mm for mm in (1.0, volume.unit_mm or 1.0)]
     # tools round differently: grids whose corners agree to 1 % of a voxel are the same
-    last = np.array(volume.data.shape) - 1
-    corners = np.array([np.zeros(3), last])
-    apart = apply(own, corners) - apply(volume.world_from_voxel, corners)
-    if np.abs(apart).max() > 0.01 * volume.spacing_mm.min():
+    if min(np.abs(mine - there).max() for mine in own) > 0.01 * volume.spacing_mm.min():
         raise ImageError(f"{path}: has the MRI's shape but another affine")
     return mask.data

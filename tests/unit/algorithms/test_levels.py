@@ -46,10 +46,10 @@ def test_tissue_stands_above_a_background_of_zero_with_its_contrast(name):
     )
     assert inner - middle > 0.13 * top  # a third of the contrast at least
     assert abs(np.corrcoef(out[BRAIN], TISSUE[BRAIN])[0, 1]) > 0.999
-    assert rim > 0
+    assert rim > 0 and top > 1e-3
 
 
-@pytest.mark.parametrize("name", ["as it is", "noisy air", "tiny"])
+@pytest.mark.parametrize("name", ["as it is", "noisy air"])
 def test_an_mri_whose_background_is_zero_keeps_its_values(name):
     data = SHIFTED[name].astype(np.float32)
     np.testing.assert_array_equal(level_of(data, BRAIN).applied(data, BRAIN), data)
