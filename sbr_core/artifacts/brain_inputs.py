@@ -203,7 +203,7 @@ def _of_labels(inputs: BrainInputs, volume: Volume, mask: np.ndarray) -> Iterato
     try:
         labels = read_label_volume(Path(inputs.row.mri_labels)).data
     except SbrError as error:
-        yield Finding("labels", "refused", str(error))
+        yield Finding("labels", "doubtful", f"those of the MRI are left out: {error}")
         return
     if labels.shape == volume.data.shape:
         inside = np.count_nonzero(mask & (labels > 0)) / max(np.count_nonzero(labels > 0), 1)

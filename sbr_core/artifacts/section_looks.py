@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sbr_core import geometry
+from sbr_core.algorithms.levels import plane_mask
 from sbr_core.algorithms.masks import tissue_mask
 from sbr_core.algorithms.pieces import shows_several
 from sbr_core.algorithms.plausibility.masks import (
@@ -53,12 +54,15 @@ class _Notes:
                 notes.setdefault(subject, doubt.words)
                 return
 
-    def reading(self, subject: str, read: Callable[[], np.ndarray]) -> np.ndarray | None:
-        """What `read` returns; None, and a refusal, where it cannot be read."""
+    def reading(
+        self, subject: str, read: Callable[[], np.ndarray], *, needed: bool = True
+    ) -> np.ndarray | None:
+        """What `read` returns; None, and a refusal, or a doubt where it is not `needed`."""
         try:
             return read()
         except ImageError as error:
-            self.refusals[subject] = str(error)
+            notes = self.refusals if needed else self.doubts
+            notes[subject] = str(error) if needed else f"left out: {error}"
             return None
 
 
@@ -76,7 +80,10 @@ def look_at_section(row: SectionRow, options: PrepareOptions) -> Looked:
     """
     file, notes = Path(row.image), _Notes()
     shape = image_shape(file, row.image_channel)
-    stated = stated_pixel_size(file)
+    of_metadata: list[str] = []
+    stated = stated_pixel_size(file, of_metadata)
+    if of_metadata:
+        notes.doubts["metadata"] = "; ".join(of_metadata)
     if doubt := disagreement(stated, row.pixel_size_mm):
         notes.doubts["pixel sizes"] = doubt
     read = read_reduced(file, max(shape) / (2 * _LOOK_PX), row.image_channel)
@@ -163,7 +170,8 @@ def _ids(
     """Ids of a label image; None where there is none."""
     if not file:
         return None
-    labels = notes.reading(subject, lambda: read_labels(Path(file), shape))
+    # labels that cannot be used cost the labels, not the section
+    labels = notes.reading(subject, lambda: read_labels(Path(file), shape), needed=False)
     if labels is None:
         return ()
     labels = geometry.in_box(labels, box)
@@ -194,7 +202,9 @@ def _beside_plane(
         if grey is not None and grey.shape != shape:
             notes.refusals[subject] = f"{row.mri_image}: shape {grey.shape} differs from {shape}"
             grey = None
-        plane = None if grey is None else np.abs(grey) > 0.02 * np.abs(grey).max()
+        plane = None if grey is None else plane_mask(grey)
+        if grey is not None and plane is None:
+            notes.refusals[subject] = f"{row.mri_image}: has values of both signs: give mri_mask"
     if plane is None or not plane.any():
         return replace(looked, doubts=notes.doubts, refusals=notes.refusals)
     on_look = area_vote(plane, file_from_look, tissue.shape)
