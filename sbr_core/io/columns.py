@@ -134,13 +134,15 @@ def _meant(column: str, known: Collection[str], synonyms: Mapping[str, str]) -> 
     plain = _plain(column)
     if not plain:
         return None
+    if plain in _OWN or plain[-1].isdigit():  # a second stain, say
+        return None
     read = [name for name in known if name in synonyms]
     for name in read:
         others = {_plain(name), *(_plain(word) for word in synonyms[name].split())}
         if plain in others or _without_unit(column) in {_without_unit(name), *others}:
             return name
-    if plain in _OWN:
-        return None
+        if any(len(o) >= _LONG and _wrong_letters(plain, o) <= 1 for o in others):
+            return name  # a synonym mistyped, or in the plural
     wrong = {name: _wrong_letters(plain, _plain(name)) for name in read}
     nearest = min(wrong, key=wrong.__getitem__, default=None)
     allowed = 2 if len(plain) >= _LONG else 1

@@ -14,15 +14,16 @@ from fractions import Fraction
 
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 _Y, _M, _D = r"(?:19|20)\d\d", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
+_SHORT_M, _SHORT_D = r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12]\d|3[01])"
 _CLOCK = r"(?:[01]\d|2[0-3])"
 _TIME = rf"{_CLOCK}(?P<colon>[-:.h]?)[0-5]\d(?:(?P=colon)|m)[0-5]\d(?!\d)"
 _DATES = tuple(
     re.compile(pattern)
     for pattern in (
         rf"(?<!\d){_Y}{_M}{_D}t?{_CLOCK}[0-5]\d[0-5]\d(?!\d)",
-        rf"(?<!\d){_Y}([-.]){_M}\1{_D}(?!\d)(?:[t_ -]{_TIME})?",
+        rf"(?<!\d){_Y}([-.]){_SHORT_M}\1{_SHORT_D}(?!\d)(?:[t_ -]{_TIME})?",
         rf"(?<!\d){_Y}{_M}{_D}(?!\d)(?:[t_ -](?!00){_TIME})?",
-        rf"(?<![a-z\d])(?:0?[1-9]|[12]\d|3[01])([-._])(?:0?[1-9]|[12]\d|3[01])\1{_Y}(?!\d)",
+        rf"(?<![a-z\d]){_SHORT_D}([-._]){_SHORT_D}\1{_Y}(?!\d)",
         rf"(?<![a-z\d])\d{{1,2}}[-_. ]?{_MONTH}[-_. ]?(?:{_Y}|\d\d)(?!\d)",
         rf"(?<![a-z]){_MONTH}[-_. ]?\d{{1,2}}[-_., ]+{_Y}(?!\d)",
     )

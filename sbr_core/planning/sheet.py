@@ -12,7 +12,7 @@ from typing import Any
 from sbr_core.artifacts import names
 from sbr_core.config import PLACEHOLDER, Config, DemoOptions
 from sbr_core.errors import ManifestError, ReceiptError, SbrError, StorageError
-from sbr_core.io.files import links_in, read_json
+from sbr_core.io.files import check_is_file, links_in, read_json
 from sbr_core.io.manifests import (
     SIMULATED,
     BrainRow,
@@ -184,10 +184,9 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
     for column in ("mri", "mri_mask", "mri_labels", "landmarks"):
         if path := getattr(row, column):
             _check_plannable(path, f"{where}: {column}")
-            # an MRI may be a folder of DICOM files
-            is_there = Path(path).exists() if column == "mri" else Path(path).is_file()
-            if not is_there and Path(path).parent != DEMO_DIR:
-                raise ManifestError(f"{where}: {column}: {path}: no such file")
+            is_series = column == "mri" and Path(path).is_dir()  # a folder of DICOM files
+            if not is_series and Path(path).parent != DEMO_DIR:
+                check_is_file(Path(path), ManifestError, f"{where}: {column}: ")
     manifest = Path(row.sections)
     if manifest == DEMO_MANIFEST and not demo.is_made:
         sections = [parse_section(values, str(manifest), DEMO_DIR) for values in demo.rows]

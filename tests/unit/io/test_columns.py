@@ -21,6 +21,8 @@ NEAR_MISSES = {
     "Rotation (deg)": "rotate_deg",
     "rotate-deg": "rotate_deg",
     "rotate": "rotate_deg",
+    "rotaton": "rotate_deg",
+    "Rotate_degree": "rotate_deg",
     "label": "labels",
     "Labels": "labels",
     "lables": "labels",
@@ -53,6 +55,7 @@ def test_a_column_that_is_nearly_one_of_the_manifest_is_refused(tmp_path, column
 
 
 OWN = (
+    *("stain2", "mask_2", "channel1"),
     *("strain", "session", "block", "slide", "thickness_mm", "image_raw", "affine", "quality"),
     *("position_um", "section_number", "file", "sections", "level", "mark", "experimenter"),
     *("mask_area_mm2", "label_text", "date", "magnification", "Notes", "comments", "id", "z"),

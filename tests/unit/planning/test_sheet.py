@@ -52,6 +52,16 @@ def test_a_file_of_the_sheet_that_is_missing_is_named(add_brain, study_of, colum
     assert str(caught.value) == f"{where}: gone.nii.gz: no such file"
 
 
+def test_an_mri_may_be_a_folder_and_a_mask_may_not(add_brain, study_of):
+    row = add_brain("one")
+    Path("series").mkdir()
+    row["mri"] = "series"
+    assert study_of(row).brains["one"].row.mri == "series"
+    row["mri_mask"] = "series"
+    with pytest.raises(ManifestError, match="mri_mask: series: is a folder, expected a file"):
+        study_of(row)
+
+
 @pytest.mark.parametrize("folder", ["slides {2}", "slides <2>", "a{b}{c}"])
 def test_a_path_that_snakemake_takes_for_a_pattern_is_refused_by_name(add_brain, study_of, folder):
     row = add_brain("one", "ab")
