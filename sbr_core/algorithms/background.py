@@ -15,6 +15,20 @@ _PADDED_BORDER = 0.25
 """Share of the image's border that padding fills at least: one side of a square image."""
 _SLIDE = 0.95
 """Share of the smallest rectangle around it that a slide fills; a disc would fill 0.79."""
+_FRAMED, _FRAME_WIDTH = 0.9, 0.2
+"""A dark edge of a slide runs along this share of a side of the picture at least, and is no wider
+than this share of the picture across it: tissue that the picture cuts off does not, or is."""
+_FRAME_UNEVEN = 0.03
+"""How far the inner rim of a dark edge may leave a straight line, share of the picture's shorter
+side; what sticks out farther is tissue that touches it."""
+_OUTSIDE_PX = 3
+"""So many rows at most are no picture yet, where a dark edge is looked for."""
+_GLASS_BEYOND = 0.6
+"""Share of a dark edge beyond which there is glass; beyond the dark around tissue there is none."""
+
+
+_RIM_PX = 5
+"""Beyond padding and dark edges, so many pixels on, their blur has ended."""
 
 _SIGNED = 0.5
 """Black of signed numbers that were stored as unsigned ones, as a share of their range."""
@@ -44,7 +58,7 @@ class Background:
 def find_background(image: np.ndarray, polarity: str = "auto") -> Background:
     """Polarity and level of the background, from the border of the image.
 
-    Where the slide is surrounded by padding, the border is that of the slide.
+    Where the slide is surrounded by padding, or has dark edges, the border is that of the slide.
 
     Parameters
     ----------
@@ -61,13 +75,15 @@ def find_background(image: np.ndarray, polarity: str = "auto") -> Background:
     else:
         around = padding_mask(image, padding)
         border, seen = image[_rim(around)], image[~around]
-    low, high = np.quantile(seen, [0.01, 0.99])
+    if padding is None and polarity != "dark_background":
+        frame = frame_mask(float(np.quantile(image, 0.99)) - image)
+        on_slide = image[(~inner | _rim(frame)) & ~frame]
+        # a cut-out section beside a band of black is no slide with a dark edge
+        if frame.any() and _is_bright(on_slide, image[~frame]):
+            border, seen = on_slide, image[~frame]
     if polarity == "auto":
-        middle = float(np.median(border))
-        bright = middle - low > high - middle
-        if high == low:  # flat: bright or dark makes no difference
-            bright = True
-        polarity = "bright_background" if bright else "dark_background"
+        polarity = "bright_background" if _is_bright(border, seen) else "dark_background"
+    low, high = np.quantile(seen, [0.01, 0.99])
     # tissue and ink that reach the border lie on the other side of the middle
     half = (low + high) / 2
     empty = border[border >= half] if polarity == "bright_background" else border[border <= half]
@@ -92,6 +108,14 @@ def _brightest(seen: np.ndarray) -> float:
     brightest = float(np.quantile(np.abs(seen), 0.999))
     may_be = low < 0 or high > 1 or (low >= _SIGNED and high < _SIGNED + _CONTRAST)
     return high - low if may_be and high - low < _CONTRAST * brightest else brightest
+
+
+def _is_bright(border: np.ndarray, seen: np.ndarray) -> bool:
+    """Whether the median of the border is nearer the brightest of what is seen than the darkest."""
+    low, high = np.quantile(seen, [0.01, 0.99])
+    middle = float(np.median(border))
+    # flat: bright or dark makes no difference
+    return bool(high == low or middle - low > high - middle)
 
 
 def padding_value(image: np.ndarray) -> float | None:
@@ -140,6 +164,65 @@ def padding_mask(image: np.ndarray, value: float) -> np.ndarray:
     return at_border[regions]
 
 
+def frame_mask(signal: np.ndarray, noise: float = 0.0) -> np.ndarray:
+    """Dark edges of a slide: what is dark all along a side of the picture, with glass beyond.
+
+    Tissue that touches such an edge is left out of it; evenness and a common level are not asked
+    for, which `padding_value` goes by.
+
+    Parameters
+    ----------
+    signal : (rows, columns), glass at 0 and what is darker above it, any scale.
+    noise : standard deviation of the glass.
+
+    Returns
+    -------
+    (rows, columns) bool; all False where there is none.
+    """
+    frame = np.zeros(signal.shape, bool)
+    least = max(4 * noise, 0.1 * float(np.quantile(signal, 0.99)))
+    for turn in range(4):
+        # views: the side of interest becomes the first row
+        _mark_side(np.rot90(signal, turn), np.rot90(frame, turn), least)
+    return frame
+
+
+def _mark_side(signal: np.ndarray, frame: np.ndarray, least: float) -> None:
+    """Mark in `frame` the dark edge along the first row, if there is one.
+
+    Parameters
+    ----------
+    least : signal below which all is glass.
+    """
+    # a row of nothing may lie around a resampled picture
+    first = int(np.argmax((signal[:_OUTSIDE_PX] > least).mean(axis=1) >= _FRAMED))
+    signal, frame = signal[first:], frame[first:]
+    depth_px, length_px = signal.shape
+    level = float(np.median(signal[0]))
+    dark = signal > 0.5 * level
+    if 0.5 * level < least or dark[0].mean() < _FRAMED:
+        return
+    width = np.where(dark.all(axis=0), depth_px, np.argmin(dark, axis=0))
+    at = np.arange(length_px)
+    narrow = width < _FRAME_WIDTH * depth_px
+    if narrow.sum() < _GLASS_BEYOND * length_px:
+        return
+    # a line through the rim; corners and tissue that touches it are far from the line
+    near = narrow
+    for _ in range(3):
+        line = np.polyval(np.polyfit(at[near], width[near], 1), at)
+        apart = np.abs(width - line)
+        near = narrow & (apart <= max(2.0, 2.0 * float(np.median(apart[near]))))
+    beyond = np.clip(np.ceil(line).astype(int) + _RIM_PX, 0, depth_px - 1)
+    tolerance_px = max(2.0, _FRAME_UNEVEN * min(signal.shape))
+    glass = (signal[beyond, at] < max(least, 0.25 * level)) & (apart <= tolerance_px)
+    if glass.mean() < _GLASS_BEYOND:
+        return
+    # its blurred rim goes as well
+    reach = np.minimum(width, line + tolerance_px) + 2
+    frame |= np.arange(depth_px)[:, None] < reach
+
+
 def rectangularity(mask: np.ndarray) -> float:
     """Share of the smallest rectangle around a mask, at any angle, that the mask fills; 0 to 1.
 
@@ -166,4 +249,4 @@ def rectangularity(mask: np.ndarray) -> float:
 def _rim(around: np.ndarray) -> np.ndarray:
     """The pixels 3 to 5 away from padding; nearer ones may be mixed with it."""
     px = ndimage.distance_transform_cdt(~around, "chessboard")
-    return (px >= 3) & (px <= 5)
+    return (px >= _RIM_PX - 2) & (px <= _RIM_PX)

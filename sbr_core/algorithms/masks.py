@@ -10,7 +10,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.transform import hough_line, hough_line_peaks
 
-from sbr_core.algorithms.background import rectangularity
+from sbr_core.algorithms.background import frame_mask, rectangularity
 from sbr_core.algorithms.levels import border_values, standing_out, stripped_value
 
 _EIGHT = np.ones((3, 3), bool)
@@ -29,6 +29,9 @@ paler, and so are smears; and where tissue was cut out, so that nothing pale is 
 _SURELY_TISSUE, _DIRT = 0.1, 0.003
 """Shares of the largest piece's area: from the one on a piece is tissue; below the other it may be
 dirt."""
+_INK_SHARE = 0.3
+"""Less of what stands out from the background, well apart from the rest, is ink or dark nuclei, and
+not what is usual of tissue."""
 _INK, _SMEAR = 1.3, 0.3
 """Ink is darker than the darkest tissue by this factor, a smear has less than this of its level."""
 _AT_BORDER = 0.03
@@ -65,13 +68,11 @@ def tissue_mask(
     -------
     (rows, columns) bool; all False where there is no tissue.
     """
-    standing_out = signal[signal > _NOISE_SIGMAS * noise]
-    if standing_out.size == 0:
+    signal = np.where(frame_mask(signal, noise), 0, signal)
+    stained = signal[signal > _NOISE_SIGMAS * noise]
+    if stained.size == 0:
         return np.zeros(signal.shape, bool)
-    # ink is far darker than tissue and would draw Otsu's threshold and the level to itself
-    top = np.quantile(standing_out, 0.98)
-    otsu = threshold_otsu(np.clip(signal, 0, top))
-    level = float(np.median(signal[signal >= otsu]))
+    level = _tissue_level(signal, stained)
     mask = signal > max(_TISSUE * level, _NOISE_SIGMAS * noise)
     generous = signal > max(_CUT_OUT_TISSUE * level, _NOISE_SIGMAS * noise)
     if _is_cut_out(signal, mask, generous):  # its edges are blurred nevertheless
@@ -99,6 +100,25 @@ def tissue_mask(
         if piece != largest and area_px[piece - 1] >= least_px:
             keep[piece] = not _is_foreign(pieces[box] == piece, signal[box], box, typical)
     return _holes_filled(keep[pieces], feature_px2)
+
+
+def _tissue_level(signal: np.ndarray, stained: np.ndarray) -> float:
+    """Median signal of tissue, by Otsu's threshold.
+
+    Ink is far darker than tissue and would draw the threshold and the level to itself: the darkest
+    are clipped, and where the threshold still parts a small share from the rest, clipped there.
+
+    Parameters
+    ----------
+    stained : (n,) what of the signal is no background, not empty.
+    """
+    top = float(np.quantile(stained, 0.98))
+    while True:
+        otsu = float(threshold_otsu(np.clip(signal, 0, top)))
+        above = stained >= otsu
+        if above.mean() >= _INK_SHARE or otsu >= top or not above.any():
+            return float(np.median(signal[signal >= otsu]))
+        top = otsu
 
 
 @dataclass(frozen=True)

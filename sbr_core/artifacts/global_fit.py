@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +26,15 @@ class InitialAffine:
     ----------
     prepared : `Prepared.pixels_digest` of the section it was found for.
     working_mm_from_plane_mm : (3, 3).
+    cost : share of the misfit that remains; NaN where nothing could be compared, and in tables of
+        before it was recorded.
     """
 
     section: str
     position_mm: float
     prepared: str
     working_mm_from_plane_mm: np.ndarray
+    cost: float = math.nan
 
 
 def read_initial(path: Path) -> list[InitialAffine]:
@@ -45,6 +49,7 @@ def read_initial(path: Path) -> list[InitialAffine]:
                     finite(cells["position_mm"]),
                     cells.get("prepared", ""),
                     read_matrix(cells, "a"),
+                    finite(cells["cost"]) if cells.get("cost") else math.nan,
                 )
             )
         except (KeyError, ValueError) as error:
@@ -61,6 +66,7 @@ def write_initial(path: Path, rows: Sequence[InitialAffine]) -> None:
                 "section": row.section,
                 "position_mm": row.position_mm,
                 "prepared": row.prepared,
+                "cost": row.cost if math.isfinite(row.cost) else "",
                 **matrix_columns(row.working_mm_from_plane_mm, "a"),
             }
             for row in rows

@@ -186,6 +186,8 @@ class Affine(Row):
     working_mm_from_plane_mm : (3, 3).
     cost, prior_cost : see `algorithms.alignment.section_affine`; None for a prealigned section.
     moved_mm : by the fit, mean over the plane's tissue.
+    missing : share of the plane's tissue that the section has lost, where that is a tenth or more.
+    trust : from 0 to 1, see `algorithms.alignment.trust`; None for a prealigned section.
     stain, channel : of the prepared section.
     """
 
@@ -194,6 +196,8 @@ class Affine(Row):
     cost: float | None = None
     prior_cost: float | None = None
     moved_mm: float
+    missing: float | None = None
+    trust: float | None = None
     stain: str = ""
     channel: str = "grey"
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from sbr_core import geometry
 from sbr_core.artifacts import names
-from sbr_core.artifacts.rows import Inferred, Plane, Row, read_rows
+from sbr_core.artifacts.rows import Affine, Inferred, Plane, Row, read_rows
 from sbr_core.errors import some_of
 from sbr_core.io.files import read_json
 from sbr_core.io.manifests import SIMULATED
@@ -105,7 +105,7 @@ def brain_page(
         "doctor": doctor,
         "comparison": comparison_of(results_dir / "compare"),
         "mri_colour": pictures.MRI_COLOUR,
-        "sections": _sections(options, rows, measured, results_dir / "resample" / names.TABLE),
+        "sections": _sections(options, rows, measured, results_dir),
     }
 
 
@@ -320,10 +320,12 @@ def _centre_mm(volume: Volume) -> np.ndarray:
 
 
 def _sections(
-    options: ReportOptions, rows: Rows, measured: Measured, planes_table: Path
+    options: ReportOptions, rows: Rows, measured: Measured, results_dir: Path
 ) -> list[dict[str, Any]]:
     """Facts and pictures of every section, in the order of the tables."""
+    planes_table = results_dir / "resample" / names.TABLE
     planes = {row.section: row for row in read_rows(planes_table, Plane, verify=False)}
+    trusts = _trusts(results_dir / "align_sections" / names.TABLE)
     sections = []
     for section in dict.fromkeys(name for table in rows.values() for name in table):
         of_section = {method: table[section] for method, table in rows.items() if section in table}
@@ -336,6 +338,8 @@ def _sections(
             for method, row in inferred.items()
             if row.disp_max_mm > 0
         ]
+        if section in trusts:
+            facts.append(f"affine trusted {trusts[section]:.2f} of 1")
         facts += measured.of_section(section)
         plane = planes.get(section) if inferred else None
         sections.append(
@@ -347,6 +351,12 @@ def _sections(
             }
         )
     return sections
+
+
+def _trusts(table: Path) -> dict[str, float]:
+    """Section -> how far its affine can be trusted, where `align_sections` says so."""
+    rows = read_rows(table, Affine, verify=False) if table.is_file() else []
+    return {row.section: row.trust for row in rows if row.trust is not None}
 
 
 def _section_pictures(

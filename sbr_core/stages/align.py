@@ -208,8 +208,10 @@ def _write_alignment(
         out_dir / names.INITIAL_AFFINES,
         [
             # a section prepared otherwise since is one that this fit never saw
-            InitialAffine(row.section, row.position_mm, row.pixels_digest, affine)
-            for row, affine in zip(rows, alignment.working_from_plane_mm, strict=True)
+            InitialAffine(row.section, row.position_mm, row.pixels_digest, affine, cost)
+            for row, affine, cost in zip(
+                rows, alignment.working_from_plane_mm, alignment.costs, strict=True
+            )
         ],
     )
     write_stack_from_world(out_dir / names.STACK_TRANSFORM, alignment.stack_from_world)

@@ -7,9 +7,11 @@ neighbours in position, with its tissue centred on the MRI's.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from sbr_core.algorithms.alignment.section_affine import (
 )
 from sbr_core.algorithms.alignment.stack import tissue_centre_mm
 from sbr_core.algorithms.alignment.stretch import stretch_of, with_stretch
+from sbr_core.algorithms.alignment.trust import doubt, trust, usual_cost
 from sbr_core.algorithms.sections import area_vote
 from sbr_core.artifacts import names
 from sbr_core.artifacts.global_fit import InitialAffine, read_initial, read_plane_grid
@@ -40,6 +43,8 @@ from sbr_core.errors import ConfigError, ImageError
 from sbr_core.geometry import PlaneGrid, scaling
 from sbr_core.io.volumes import read_plane, write_plane
 from sbr_core.revisions import REVISION
+
+logger = logging.getLogger(__name__)
 
 _SEEN_SIGMAS_PX = (4.0, 2.0, 1.0)
 """Blurs from coarse to fine, for a section whose affine `align` has found already."""
@@ -139,6 +144,8 @@ class _Fits:
             plane=plane.files if plane else {},
             enlargement=self.enlargement,
             start=[a.tolist() for a in _neighbours(row, self.seen)[0]] if self.seen else [],
+            # tables of before have no costs, and digests of before none either
+            **({} if (usual := _usual_cost(row, self.seen)) is None else {"usual_cost": usual}),
         )
 
     def process(self, item: _Item) -> SectionResult:
@@ -153,6 +160,11 @@ class _Fits:
             affine, figures = np.linalg.inv(row.section_mm_from_working_mm), {"moved_mm": 0.0}
         else:
             affine, figures = _fit(self.options, row, plane, mask, self.seen, self.enlargement)
+            usual, missing = _usual_cost(row, self.seen), figures["missing"]
+            figures["trust"] = trust(figures["cost"], usual, missing)
+            figures["message"] = why = doubt(figures["cost"], usual, missing)
+            if why:
+                logger.warning(f"align-sections: WARNING: section {row.section!r}: {why}")
         made = Affine(
             section=row.section,
             position_mm=row.position_mm,
@@ -239,6 +251,12 @@ def interpolated_start(
     return matrix
 
 
+def _usual_cost(row: Prepared, seen: Sequence[InitialAffine]) -> float | None:
+    """The misfit that `align` left of the sections around."""
+    others = [o for o in seen if o.section != row.section]
+    return usual_cost(row.position_mm, [o.position_mm for o in others], [o.cost for o in others])
+
+
 def _fit(
     options: AlignSectionsOptions,
     row: Prepared,
@@ -246,7 +264,7 @@ def _fit(
     mask: np.ndarray,
     seen: Sequence[InitialAffine],
     enlargement: float,
-) -> tuple[np.ndarray, dict[str, float]]:
+) -> tuple[np.ndarray, dict[str, Any]]:
     """The affine of one section, and the figures of its fit.
 
     Parameters
@@ -277,6 +295,7 @@ def _fit(
     )
     figures = {
         "cost": fit.cost,
+        "missing": fit.missing,
         "prior_cost": fit.prior_cost,
         "moved_mm": fit.moved_mm / enlargement,
     }

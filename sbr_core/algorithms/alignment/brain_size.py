@@ -96,6 +96,7 @@ def in_own_size(alignment: StackAlignment, enlargement: float) -> StackAlignment
         PlaneGrid(alignment.grid.shape, alignment.grid.spacing_mm / enlargement),
         [resized(affine, 1 / enlargement) for affine in alignment.working_from_plane_mm],
         [r | {"moved_mm": r["moved_mm"] / enlargement} for r in alignment.rounds],
+        alignment.costs,
     )
 
 

@@ -6,7 +6,9 @@ eq. 3): the section is predicted from the MRI by a free function of intensity, h
 linear and allowed to change linearly across the section, since staining does. What the prediction
 leaves is minimised over the affine by Gauss-Newton steps, the function being solved for anew at
 each step. The residuals pass a bounded loss, so that a tear, ink or a missing piece counts as
-"does not fit" however badly it does not fit.
+"does not fit" however badly it does not fit. Where a tenth of the plane or more is missing in the
+section (`missing_tissue`), nothing is compared, nor at the cut edge, which is no edge of anatomy;
+the stretch is then held to the prior's, since half a section stretches to any size.
 
 The affine is the prior followed by p -> c + M (p - c) + t, with M = rotation · stretch. Rotation
 and translation are free; the stretch is drawn to the prior and has hard limits. Common scale and
@@ -19,8 +21,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates
+from scipy.ndimage import (
+    binary_dilation,
+    distance_transform_edt,
+    gaussian_filter,
+    map_coordinates,
+)
 
+from sbr_core.algorithms.alignment.missing_tissue import PIXEL_MM, missing_tissue
 from sbr_core.algorithms.alignment.stretch import stretch_of, with_stretch
 
 _KNOTS = 9
@@ -36,6 +44,12 @@ help (so often, then the fit has ended), lowered where it does."""
 _DOMAIN_MARGIN_MM = 4.0
 """Around the tissue of section and plane that is compared too: a section must leave background
 where the MRI has some. A wide margin would let the easy background outweigh the tissue."""
+_CUT_EDGE_SIGMAS, _CUT_EDGE_MM = 2.0, 8.0
+"""Blurs around missing tissue that are not compared either, and that in millimetres at most."""
+_LEAST_THERE = 0.2
+"""Of what is compared otherwise; a smaller rest would be compared with little but itself."""
+_HELD = 30.0
+"""How much more a stretch costs where tissue is missing."""
 _CUT_OUT_PX = 2
 """Kept around a mask, see `_cut_out`."""
 _LEAST_TISSUE_PX = 30
@@ -113,12 +127,14 @@ class SectionFit:
         prior; NaN where section or plane is empty.
     moved_mm : mean distance over the plane's tissue that the fit moved points from the prior, in
         section mm.
+    missing : share of the plane's tissue that the section has lost, see `missing_tissue`.
     """
 
     working_from_plane_mm: np.ndarray
     cost: float
     prior_cost: float
     moved_mm: float
+    missing: float = 0.0
 
 
 def fit_section_affine(
@@ -153,11 +169,12 @@ def fit_section_affine(
     cost = misfit.evaluate(motion).cost
     start = misfit.evaluate(_STILL).cost
     if not cost < start:
-        return SectionFit(prior, start, start, 0.0)
+        return SectionFit(prior, start, start, 0.0, misfit.missing)
     fitted = prior @ motion.matrix(misfit.centre_mm)
     tissue = np.argwhere(plane.tissue)[:, ::-1] * plane.pixel_mm
     shift = tissue @ (fitted - prior)[:2, :2].T + (fitted - prior)[:2, 2]
-    return SectionFit(fitted, cost, start, float(np.linalg.norm(shift, axis=1).mean()))
+    moved_mm = float(np.linalg.norm(shift, axis=1).mean())
+    return SectionFit(fitted, cost, start, moved_mm, misfit.missing)
 
 
 def plane_equations(
@@ -280,6 +297,7 @@ class _Misfit:
         self.section_px_mm, self.plane_px_mm = section.pixel_mm, plane.pixel_mm
         self.prior, self.limits = prior, limits
         self.centre_mm = np.argwhere(plane.tissue)[:, ::-1].mean(axis=0) * plane.pixel_mm
+        self.missing = 0.0
 
     def set_level(self, sigma_mm: float, motion: _Motion) -> None:
         """Smooth both images, choose the points, and fix the scale of residuals."""
@@ -287,16 +305,15 @@ class _Misfit:
         self.smooth = smooth
         self.gradient = np.gradient(smooth) if min(smooth.shape) > 1 else None
         stride = max(1, int(sigma_mm / self.plane_px_mm))
-        rows, columns = np.mgrid[0 : self.mri.shape[0] : stride, 0 : self.mri.shape[1] : stride]
-        points = np.stack([columns.ravel(), rows.ravel()], axis=1) * self.plane_px_mm
         # where either has tissue, and a margin: judged at this level's start, then held
-        section_px = self._section_px(points, motion)
-        tissue = map_coordinates(
-            self.section_mask.astype(np.float32), section_px.T[::-1], order=1
-        ).reshape(rows.shape)
-        tissue = (tissue > 0.5) | self.mri_mask[::stride, ::stride]
+        points, tissue = self._tissue_on_plane(stride, motion)
+        tissue |= self.mri_mask[::stride, ::stride]
         reach = max(1, round(_DOMAIN_MARGIN_MM / (stride * self.plane_px_mm)))
         domain = binary_dilation(tissue, iterations=reach).ravel()
+        margin_mm = min(_CUT_EDGE_SIGMAS * sigma_mm, _CUT_EDGE_MM)
+        there = domain & ~self._lost(points, motion, margin_mm)
+        if there.sum() >= _LEAST_THERE * domain.sum():
+            domain = there
         self.points = points[domain]
         self.stride, self.domain = stride, domain
         # Between the background and the darker tissue the function is a straight line, as partial
@@ -311,6 +328,29 @@ class _Misfit:
         )
         # half the contrast of the tissue itself, so that costs compare between planes and poses
         self.scale = max(0.5 * float(np.std(smooth[self.section_mask])), _LEAST_SCALE)
+
+    def _tissue_on_plane(self, stride: int, motion: _Motion) -> tuple[np.ndarray, np.ndarray]:
+        """(n, 2) points of every `stride`-th pixel of the plane, mm; the section's tissue there."""
+        rows, columns = np.mgrid[0 : self.mri.shape[0] : stride, 0 : self.mri.shape[1] : stride]
+        points = np.stack([columns.ravel(), rows.ravel()], axis=1) * self.plane_px_mm
+        section_px = self._section_px(points, motion)
+        mask = self.section_mask.astype(np.float32)
+        tissue = map_coordinates(mask, section_px.T[::-1], order=1) > 0.5
+        return points, tissue.reshape(rows.shape)
+
+    def _lost(self, points: np.ndarray, motion: _Motion, margin_mm: float) -> np.ndarray:
+        """Which points (n, 2) of the plane lie where the section has lost tissue, or near by."""
+        step = max(1, int(PIXEL_MM / self.plane_px_mm))
+        pixel_mm = step * self.plane_px_mm
+        brain = self.mri_mask[::step, ::step]
+        missing = missing_tissue(self._tissue_on_plane(step, motion)[1], brain, pixel_mm)
+        self.missing = np.count_nonzero(missing) / max(np.count_nonzero(brain), 1)
+        if not missing.any():
+            return np.zeros(len(points), bool)
+        lost = distance_transform_edt(~missing) * pixel_mm <= margin_mm
+        last = np.array(lost.shape) - 1
+        row, column = np.minimum(np.round(points.T[::-1] / pixel_mm).astype(int), last[:, None])
+        return lost[row, column]
 
     def _basis_of(self, mri: np.ndarray, sigma_mm: float) -> np.ndarray:
         """Hat functions over a plane's intensity, smoothed, times 1, x and y, at the points.
@@ -361,7 +401,8 @@ class _Misfit:
 
     def _prior_weights(self) -> np.ndarray:
         size = np.array([np.log1p(self.limits.max_scale_change), *[self.limits.max_shear] * 2])
-        return self.limits.prior_weight / np.maximum(size, 1e-6) ** 2
+        weight = self.limits.prior_weight * (_HELD if self.missing else 1.0)
+        return weight / np.maximum(size, 1e-6) ** 2
 
     def descend(self, motion: _Motion) -> _Motion:
         """Damped Gauss-Newton steps while the cost falls."""

@@ -106,6 +106,8 @@ def refit_outliers(
     angles = np.array([np.arctan2(r[1, 0], r[0, 0]) for r, _ in linears])
     costs = np.nan_to_num(np.array([f.cost for f in fits]), nan=1.0)
     outlier, usual_angles = outliers(angles, costs)
+    # half a section has no centre to start by; and a fit that found no step may have been far off
+    outlier |= np.array([f.missing > 0 or f.moved_mm == 0 for f in fits])
     if not outlier.any() or outlier.sum() > len(outlier) / 2:
         return list(fits)
     positions = stack.positions_mm

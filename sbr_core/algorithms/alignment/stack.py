@@ -107,12 +107,14 @@ class StackAlignment:
     grid : plane grid that holds all tissue of the sections and of the MRI's planes.
     working_from_plane_mm : one (3, 3) per section.
     rounds : one dict of figures per round.
+    costs : share of the misfit that remains of each section, NaN where nothing could be compared.
     """
 
     stack_from_world: np.ndarray
     grid: PlaneGrid
     working_from_plane_mm: list[np.ndarray]
     rounds: list[dict[str, Any]] = field(default_factory=list)
+    costs: Sequence[float] = ()
 
 
 def extent_px(mask: np.ndarray) -> np.ndarray:

@@ -101,7 +101,8 @@ def align_stack(
     fits = fit_sections(stack, placement.affines, planes, held, _FINAL_SIGMAS_MM)
     placement = placement.with_fits(fits)
     grid, placement = on_plane_grid(stack, mri, placement)
-    return StackAlignment(placement.stack_from_world, grid, placement.affines, state.figures)
+    costs = [fit.cost for fit in fits]
+    return StackAlignment(placement.stack_from_world, grid, placement.affines, state.figures, costs)
 
 
 def _volume_round(state: _Rounds, before: Placement, seed: int, *, first: bool) -> Placement:

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sbr_core.algorithms.background import find_background, padding_value, rectangularity
+from sbr_core.algorithms.background import (
+    find_background,
+    frame_mask,
+    padding_value,
+    rectangularity,
+)
 
 SHAPE = (160, 220)
 
@@ -113,3 +118,55 @@ def test_signed_numbers_stored_as_unsigned_ones_are_seen_by_their_contrast():
     )
     # glass alone has as little contrast, and no tissue
     assert find_background(0.98 - image).noise > 4 * find_background(image).noise
+
+
+def _with_dark_edges(image, sides, level=0.2, seed=3):
+    """A picture with ragged, slanting dark edges on some sides, and where they are."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.indices(image.shape)
+    from_side = {
+        "top": (rows, columns), "bottom": (image.shape[0] - 1 - rows, columns),
+        "left": (columns, rows), "right": (image.shape[1] - 1 - columns, rows),
+    }  # fmt: skip
+    frame = np.zeros(image.shape, bool)
+    for side in sides.split():
+        depth, along = from_side[side]
+        frame |= depth < 13 + 0.02 * along + np.sin(along / 9) + rng.normal()
+    uneven = level + 0.05 * np.sin(columns / 15)
+    framed = np.where(frame, uneven, image)
+    return ndimage.gaussian_filter(framed, 0.8).astype(np.float32), frame
+
+
+@pytest.mark.parametrize("sides", ["left", "top right", "top left bottom", "top left bottom right"])
+def test_dark_edges_of_a_slide_are_no_dark_background(sides):
+    image, frame = _with_dark_edges(np.pad(_section(0.98, 0.7), 20, constant_values=0.98), sides)
+    background = find_background(image)
+    assert background.polarity == "bright_background"
+    assert background.level == pytest.approx(0.98, abs=0.01)
+    found = frame_mask(background.level - image, background.noise)
+    assert not (frame & ~found).any()
+    assert not (found & ~ndimage.binary_dilation(frame, iterations=6)).any()
+
+
+def test_tissue_that_touches_a_dark_edge_is_not_part_of_it():
+    image, frame = _with_dark_edges(_section(0.98, 0.7), "left bottom")
+    image[60:100, 5:40] = np.where(frame[60:100, 5:40], image[60:100, 5:40], 0.6)
+    found = frame_mask(0.98 - image, 0.004)
+    assert not found[65:95, 24:].any()
+
+
+def test_tissue_cut_by_the_picture_is_no_dark_edge():
+    image = _section(0.98, 0.75)
+    image[:, :60] = 0.5
+    image[120:] = 0.5
+    assert not frame_mask(0.98 - image, 0.004).any()
+    assert not frame_mask(0.98 - _section(0.98, 0.75), 0.004).any()
+
+
+def test_a_cut_out_section_beside_black_stays_on_black():
+    image = np.zeros(SHAPE, np.float32)
+    image[_disc(80, 25, 90)] = 0.9  # half a brain, cut at its middle
+    image[_disc(80, 70, 20)] = 0.6
+    image[:, :25] = 0
+    assert frame_mask(0.9 - image).any()
+    assert find_background(image).polarity == "dark_background"

@@ -71,6 +71,24 @@ def test_ink_lines_labels_and_dust_are_no_tissue():
     assert not extra.any()
 
 
+def test_a_dark_frame_around_the_slide_is_no_tissue():
+    image, tissue = _drawn()
+    wide, tissue = np.pad(image, 14, constant_values=0.98), np.pad(tissue, 14)
+    wide[:12], wide[:, -13:] = 0.15, 0.3
+    wide[60:120, :11] = 0.2  # a side that is dark in part only is none
+    mask = _found(ndimage.gaussian_filter(wide, 0.6))
+    assert _dice(mask[:, 12:], tissue[:, 12:]) > 0.97
+
+
+def test_writing_across_the_tissue_leaves_pale_tissue_in():
+    image, tissue = _drawn()
+    for row in (60, 90):
+        image[row : row + 5, 15:150] = 0.03
+    mask = _found(image)
+    pale = _disc(80, 70, 28) & tissue & (image > 0.5)
+    assert mask[pale].mean() > 0.97
+
+
 def _littered():
     """A section with everything on the slide that is no tissue; and where tissue is."""
     rng = np.random.default_rng(4)

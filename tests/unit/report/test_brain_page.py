@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from sbr_core.artifacts.rows import Inferred, Row, write_rows
+from sbr_core.artifacts.rows import Affine, Inferred, Row, write_rows
 from sbr_core.config import ReportOptions
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.files import write_json, write_text
@@ -41,6 +42,13 @@ def page(tmp_path):
         write_rows(tmp_path / "b" / method / "sections.tsv", of_method)
     doubt = Row(section="s1", message="pixel size in doubt")
     write_rows(tmp_path / "b" / "prepare" / "sections.tsv", [doubt, failed])
+    common = {"working_mm_from_plane_mm": np.eye(3), "moved_mm": 0.0}
+    affines = [
+        Affine(section="s1", position_mm=2.0, trust=0.984, **common),
+        Affine(section="s2", position_mm=7.5, trust=0.31, message="trusted little", **common),
+        failed,
+    ]
+    write_rows(tmp_path / "b" / "align_sections" / "sections.tsv", affines)
     (tmp_path / "b" / "resample").mkdir()
     (tmp_path / "b" / "resample" / "sections.tsv").write_text("section\tstatus\n")
     quality = {
@@ -66,6 +74,7 @@ def test_alarms_are_failures_then_warnings_then_deformations(page):
     assert page["alarms"] == [
         "section s3 was left out by prepare: no tissue",
         "section s1: pixel size in doubt",
+        "section s2: trusted little",
         "the MRI: mirrored?",
         "too long?",
         "landmarks: LPS?",
@@ -92,7 +101,9 @@ def test_tiles_and_facts_are_of_what_there_is(page):
 
 def test_each_section_has_its_place_what_moved_it_and_why_it_failed(page):
     first, second, third = page["sections"]
-    assert first["facts"] == "at 2 mm · sbr moves it by 0.500 mm, at most 1.00 mm"
+    moved = "sbr moves it by 0.500 mm, at most 1.00 mm"
+    assert first["facts"] == f"at 2 mm · {moved} · affine trusted 0.98 of 1"
+    assert second["facts"].endswith("affine trusted 0.31 of 1")
     assert second["name"] == "s2" and second["message"] == ""
     assert (third["facts"], third["message"]) == ("", "linear: no tissue; sbr: no tissue")
 

@@ -119,6 +119,42 @@ def test_a_torn_section_does_not_run_away():
     assert _error_mm(fit.working_from_plane_mm, TRUE) < 2.5  # from 5.6 before
 
 
+def _stretch_known() -> np.ndarray:
+    """A prior of the true stretch, as neighbours give it, without turn and shift."""
+    return _true_affine(0.0, np.array([[0.04, 0.02], [0.02, -0.03]]), (0.0, 0.0))
+
+
+@pytest.mark.parametrize("angle_deg", [0, 70, 140, 220, 290])
+def test_half_a_section_lies_where_the_whole_does_and_is_not_stretched(angle_deg):
+    section = _render((0, 0.9, 0.4, 0.7), TRUE)
+    rows, columns = np.indices(SHAPE)
+    angle = np.deg2rad(angle_deg)
+    along = columns * np.cos(angle) + rows * np.sin(angle)
+    section[along > np.median(along[section > 0.1])] = 0
+    fit = fit_section_affine(
+        _masked(section), PLANE, _stretch_known(), limits=LIMITS, sigmas_mm=SIGMAS_MM
+    )
+    assert _error_mm(_stretch_known(), TRUE) > 5
+    assert _error_mm(fit.working_from_plane_mm, TRUE) < 1.0
+    assert 0.3 < fit.missing < 0.6
+    apart = stretch_of(fit.working_from_plane_mm[:2, :2])[1] - stretch_of(TRUE[:2, :2])[1]
+    assert np.abs(apart).max() < 0.01
+
+
+def test_the_larger_of_two_pieces_is_laid_by_and_the_other_left():
+    section, whole = np.zeros(SHAPE, np.float32), _render((0, 0.9, 0.4, 0.7), TRUE)
+    moved = _render((0, 0.9, 0.4, 0.7), _true_affine(12.0, np.zeros((2, 2)), (9.0, 3.0)) @ TRUE)
+    section[:, :66], section[:, 76:] = whole[:, :66], moved[:, 76:]
+    fit = fit_section_affine(
+        _masked(section), PLANE, _stretch_known(), limits=LIMITS, sigmas_mm=SIGMAS_MM
+    )
+    assert _error_mm(fit.working_from_plane_mm, TRUE) < 1.5
+
+
+def test_nothing_is_missing_in_a_whole_section():
+    assert _fit(_render((0, 0.9, 0.4, 0.7), TRUE)).missing == 0
+
+
 def test_steps_go_down_the_cost_that_is_reported():
     """Slopes along the six small motions, of the size among them, against differences of costs."""
     section = _render((0, 0.9, 0.4, 0.7), TRUE)
