@@ -2,7 +2,7 @@
 
 `align` has seen most sections; its affine is start and prior. A section that it never saw, or that
 was prepared anew since (flipped, scanned again), starts from the stretch and rotation of its
-neighbours in position, with its tissue centred on the MRI's.
+neighbours in position, with its tissue centred on the MRI's, and with its edges on the MRI's.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 
 from sbr_core.algorithms.alignment.brain_size import resized
+from sbr_core.algorithms.alignment.edge_start import laid_on, plane_edges
 from sbr_core.algorithms.alignment.section_affine import (
     AffineLimits,
     MaskedImage,
+    SectionFit,
     fit_section_affine,
 )
-from sbr_core.algorithms.alignment.stack import tissue_centre_mm
+from sbr_core.algorithms.alignment.section_fits import better_fit
+from sbr_core.algorithms.alignment.stack import StackSection, tissue_centre_mm
 from sbr_core.algorithms.alignment.stretch import stretch_of, with_stretch
 from sbr_core.algorithms.alignment.trust import doubt, trust, usual_cost
 from sbr_core.algorithms.sections import area_vote
@@ -251,6 +254,46 @@ def interpolated_start(
     return matrix
 
 
+def _fit_from(
+    options: AlignSectionsOptions,
+    section: MaskedImage,
+    plane: MaskedImage,
+    start: np.ndarray,
+    sigmas_px: tuple[float, ...],
+) -> SectionFit:
+    """The fit of a section from one start (3, 3), lengths as those of a human brain."""
+    return fit_section_affine(
+        section,
+        plane,
+        start,
+        limits=AffineLimits(options.max_scale_change, options.max_shear, options.prior_weight),
+        sigmas_mm=tuple(max(s * plane.pixel_mm, _SMALLEST_SIGMA_MM) for s in sigmas_px),
+    )
+
+
+def _fit_unseen(
+    options: AlignSectionsOptions, section: MaskedImage, plane: MaskedImage, start: np.ndarray
+) -> SectionFit:
+    """The better of two fits: from tissue centred on tissue, and from edges laid on edges.
+
+    The centre of half a section is not that of the whole; its edges are where they were.
+    """
+    centred = _fit_from(options, section, plane, start, _UNSEEN_SIGMAS_PX)
+    if section.too_small or plane.too_small:
+        return centred
+    rotation, log_stretch = stretch_of(start[:2, :2])
+    by_edges = laid_on(
+        StackSection("", section.data, section.tissue, 0.0),
+        section.pixel_mm,
+        plane_edges(plane),
+        float(np.arctan2(rotation[1, 0], rotation[0, 0])),
+        log_stretch,
+        PlaneGrid(plane.data.shape, plane.pixel_mm),
+    )
+    laid = _fit_from(options, section, plane, by_edges, _SEEN_SIGMAS_PX)
+    return better_fit(centred, laid, tissue_centre_mm(section.mask, section.pixel_mm))
+
+
 def _usual_cost(row: Prepared, seen: Sequence[InitialAffine]) -> float | None:
     """The misfit that `align` left of the sections around."""
     others = [o for o in seen if o.section != row.section]
@@ -276,23 +319,21 @@ def _fit(
     mri_mask = read_plane(plane.file(names.MRI_MASK))[0] > 0
     working_pixel_mm, grid = row.working_pixel_mm, plane.grid
     affines, weights, own = _neighbours(row, seen)
-    start = affines[0]
-    if not own:
+    # in millimetres of a human brain from here on
+    section = MaskedImage(image, mask, working_pixel_mm * enlargement)
+    on_plane = MaskedImage(mri, mri_mask, grid.spacing_mm * enlargement)
+    if own:
+        fit = _fit_from(
+            options, section, on_plane, resized(affines[0], enlargement), _SEEN_SIGMAS_PX
+        )
+    else:
         start = interpolated_start(
             affines,
             weights,
             tissue_centre_mm(mask, working_pixel_mm),
             tissue_centre_mm(mri_mask, grid.spacing_mm),
         )
-    sigmas_px = _SEEN_SIGMAS_PX if own else _UNSEEN_SIGMAS_PX
-    spacing_mm = grid.spacing_mm * enlargement
-    fit = fit_section_affine(
-        MaskedImage(image, mask, working_pixel_mm * enlargement),
-        MaskedImage(mri, mri_mask, spacing_mm),
-        resized(start, enlargement),
-        limits=AffineLimits(options.max_scale_change, options.max_shear, options.prior_weight),
-        sigmas_mm=tuple(max(s * spacing_mm, _SMALLEST_SIGMA_MM) for s in sigmas_px),
-    )
+        fit = _fit_unseen(options, section, on_plane, resized(start, enlargement))
     figures = {
         "cost": fit.cost,
         "missing": fit.missing,

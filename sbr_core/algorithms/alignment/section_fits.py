@@ -8,6 +8,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation
 
 from sbr_core import geometry
+from sbr_core.algorithms.alignment.edge_start import laid_on, section_edges
 from sbr_core.algorithms.alignment.section_affine import (
     AffineLimits,
     MaskedImage,
@@ -15,9 +16,8 @@ from sbr_core.algorithms.alignment.section_affine import (
     fit_section_affine,
 )
 from sbr_core.algorithms.alignment.stack import Mri, Stack, tissue_centre_mm
-from sbr_core.algorithms.alignment.stretch import smooth_stretch, stretch_of, with_stretch
+from sbr_core.algorithms.alignment.stretch import smooth_stretch, stretch_of
 from sbr_core.algorithms.planes import prefiltered_volume, resample_plane
-from sbr_core.algorithms.sections import grid_px, prefilter, resample_section
 from sbr_core.geometry import PlaneGrid, apply
 
 _OUTLIER_DEG = 12.0
@@ -30,8 +30,9 @@ _LEAST_SPREAD = 0.01
 deviation being at least `_LEAST_SPREAD` (1 % of the misfit), since it may vanish by chance."""
 _NEIGHBOURS = 6
 """To either side: a median over 12 holds although a few of them are torn as well."""
-_TURNS_DEG = np.arange(-15.0, 15.1, 5.0)
-"""Turns tried about the neighbours' angle; the fit that follows takes up what lies between."""
+_FAR_MM = 10.0
+"""Farther apart, two fits of an incomplete section are in two places; that of the lower cost may be
+where less of it is compared."""
 
 
 class MriPlanes:
@@ -118,13 +119,33 @@ def refit_outliers(
     for k in np.flatnonzero(outlier):
         inliers = np.flatnonzero(~outlier)
         nearest = inliers[np.argsort(np.abs(positions[inliers] - positions[k]))[:2]]
-        wanted = np.mean([_edges(stack, i, affines[i], planes.grid) for i in nearest], axis=0)
-        start = _laid_on(stack, k, wanted, usual_angles[k], usual_logs[k], planes.grid)
-        alone = Stack([stack.sections[k]], stack.pixel_mm)
+        wanted = np.mean(
+            [
+                section_edges(stack.sections[i], stack.pixel_mm, affines[i], planes.grid)
+                for i in nearest
+            ],
+            axis=0,
+        )
+        section, usual = stack.sections[k], (usual_angles[k], usual_logs[k])
+        start = laid_on(section, stack.pixel_mm, wanted, *usual, planes.grid)
+        alone = Stack([section], stack.pixel_mm)
         (again,) = fit_sections(alone, [start], planes, limits, sigmas_mm[-2:])
-        if again.cost < costs[k]:
-            out[k] = again
+        out[k] = better_fit(fits[k], again, tissue_centre_mm(section.mask, stack.pixel_mm))
     return out
+
+
+def better_fit(first: SectionFit, laid: SectionFit, centre_mm: np.ndarray) -> SectionFit:
+    """That which leaves less of the misfit; of an incomplete section far apart, that by its edges.
+
+    Parameters
+    ----------
+    first, laid : from a start by the centre of the tissue, and by its edges.
+    centre_mm : (2,) of the tissue, working mm.
+    """
+    at = [apply(np.linalg.inv(f.working_from_plane_mm), centre_mm) for f in (first, laid)]
+    if (first.missing or laid.missing) and np.linalg.norm(at[0] - at[1]) > _FAR_MM:
+        return laid
+    return laid if laid.cost < np.nan_to_num(first.cost, nan=np.inf) else first
 
 
 def outliers(angles: np.ndarray, costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -151,50 +172,3 @@ def outliers(angles: np.ndarray, costs: np.ndarray) -> tuple[np.ndarray, np.ndar
         turned = abs(np.median(apart)) > np.deg2rad(_OUTLIER_DEG)
         outlier[k] = turned or costs[k] > middle + _OUTLIER_SPREADS * spread
     return outlier, usual
-
-
-def _edges(
-    stack: Stack, index: int, working_from_plane_mm: np.ndarray, grid: PlaneGrid
-) -> np.ndarray:
-    """Magnitude of a section's gradient on the plane grid, the image smoothed to two pixels."""
-    points = grid_px(grid.shape) * grid.spacing_mm
-    px = apply(geometry.scaling(1 / stack.pixel_mm) @ working_from_plane_mm, points)
-    image = prefilter(stack.sections[index].normalised(), 2 * grid.spacing_mm / stack.pixel_mm)
-    return np.hypot(*np.gradient(resample_section(image, px)))
-
-
-def _laid_on(
-    stack: Stack,
-    index: int,
-    edges: np.ndarray,
-    angle: float,
-    log_stretch: np.ndarray,
-    grid: PlaneGrid,
-) -> np.ndarray:
-    """(3, 3) working_from_plane_mm at which a section's edges correlate best with given ones.
-
-    Turns around `angle` are tried, and for each all shifts at once by Fourier transforms.
-
-    Parameters
-    ----------
-    edges : (rows, columns) on the plane grid.
-    angle, log_stretch : radians, (2, 2): how the neighbours lie.
-    """
-    wanted = np.fft.rfft2(edges)
-    at_working = tissue_centre_mm(stack.sections[index].mask, stack.pixel_mm)
-    at_plane = (np.array(grid.shape[::-1]) - 1) / 2 * grid.spacing_mm
-    best, highest = np.eye(3), -np.inf
-    for turn in np.deg2rad(_TURNS_DEG):
-        c, s = np.cos(angle + turn), np.sin(angle + turn)
-        start = np.eye(3)
-        start[:2, :2] = with_stretch(np.array([[c, -s], [s, c]]), log_stretch)
-        start[:2, 2] = at_working - start[:2, :2] @ at_plane
-        own = np.fft.rfft2(_edges(stack, index, start, grid))
-        correlation = np.fft.irfft2(wanted * np.conj(own), s=grid.shape)
-        if correlation.max() > highest:
-            highest = float(correlation.max())
-            shift = np.array(np.unravel_index(np.argmax(correlation), grid.shape))
-            shift = np.where(shift > np.array(grid.shape) / 2, shift - grid.shape, shift)
-            # drawn `shift` further on, the section's edges lie on its neighbours'
-            best = start @ geometry.translation(*(-shift[::-1] * grid.spacing_mm))
-    return best

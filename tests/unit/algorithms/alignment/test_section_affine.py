@@ -7,14 +7,17 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from sbr_core.algorithms.alignment import section_affine
+from sbr_core.algorithms.alignment.edge_start import laid_on, plane_edges
 from sbr_core.algorithms.alignment.section_affine import (
     AffineLimits,
     MaskedImage,
     SectionFit,
     fit_section_affine,
 )
+from sbr_core.algorithms.alignment.section_fits import better_fit
+from sbr_core.algorithms.alignment.stack import StackSection, tissue_centre_mm
 from sbr_core.algorithms.alignment.stretch import stretch_of, with_stretch
-from sbr_core.geometry import apply
+from sbr_core.geometry import PlaneGrid, apply
 
 PIXEL_MM = 1.0
 SHAPE = (90, 110)
@@ -139,6 +142,28 @@ def test_half_a_section_lies_where_the_whole_does_and_is_not_stretched(angle_deg
     assert 0.3 < fit.missing < 0.6
     apart = stretch_of(fit.working_from_plane_mm[:2, :2])[1] - stretch_of(TRUE[:2, :2])[1]
     assert np.abs(apart).max() < 0.01
+
+
+def test_half_a_section_is_found_by_its_edges_although_its_centre_is_elsewhere():
+    section = _render((0, 0.9, 0.4, 0.7), TRUE)
+    section[:, :55] = 0
+    by_edges = laid_on(
+        StackSection("", section, section > 0.1, 0.0),
+        PIXEL_MM,
+        plane_edges(PLANE),
+        0.0,
+        np.array([[0.04, 0.02], [0.02, -0.03]]),
+        PlaneGrid(SHAPE, PIXEL_MM),
+    )
+    assert _error_mm(by_edges, TRUE) < 3
+    fit = fit_section_affine(_masked(section), PLANE, by_edges, limits=LIMITS, sigmas_mm=SIGMAS_MM)
+    assert _error_mm(fit.working_from_plane_mm, TRUE) < 1
+    # from centre on centre it lies elsewhere, and may leave as little unexplained there
+    centres = tissue_centre_mm(section > 0.1, PIXEL_MM), tissue_centre_mm(MRI_MASK, PIXEL_MM)
+    centred = _stretch_known()
+    centred[:2, 2] = centres[0] - centred[:2, :2] @ centres[1]
+    first = fit_section_affine(_masked(section), PLANE, centred, limits=LIMITS, sigmas_mm=SIGMAS_MM)
+    assert better_fit(first, fit, centres[0]) is fit
 
 
 def test_the_larger_of_two_pieces_is_laid_by_and_the_other_left():
