@@ -7,7 +7,7 @@ from sbr_core.methods import WITH_OPTIONS
 REVISION = {
     "demo": 2,
     "check": 1,
-    "prepare": 6,
+    "prepare": 7,
     "prepare_mri": 2,
     "doctor": 4,
     "align": 5,

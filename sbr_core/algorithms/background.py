@@ -25,8 +25,6 @@ _OUTSIDE_PX = 3
 """So many rows at most are no picture yet, where a dark edge is looked for."""
 _GLASS_BEYOND = 0.6
 """Share of a dark edge beyond which there is glass; beyond the dark around tissue there is none."""
-
-
 _RIM_PX = 5
 """Beyond padding and dark edges, so many pixels on, their blur has ended."""
 
@@ -180,6 +178,8 @@ def frame_mask(signal: np.ndarray, noise: float = 0.0) -> np.ndarray:
     (rows, columns) bool; all False where there is none.
     """
     frame = np.zeros(signal.shape, bool)
+    if min(signal.shape) < 4 * _RIM_PX:
+        return frame
     least = max(4 * noise, 0.1 * float(np.quantile(signal, 0.99)))
     for turn in range(4):
         # views: the side of interest becomes the first row
