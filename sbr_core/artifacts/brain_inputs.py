@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -95,17 +96,20 @@ def _of_sections(inputs: BrainInputs) -> Iterator[Finding]:
     if not inputs.looked:
         return
     yield from sizes.judge_sections(inputs.looked)
-    said: dict[tuple[str, str], list[str]] = defaultdict(list)
+    said: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     refused: dict[str, int] = defaultdict(int)
     for row in inputs.looked:
         for subject, words in (*row.refusals.items(), *row.doubts.items()):
-            said[subject, words].append(row.section)
+            # figures differ from section to section
+            said[subject, re.sub(r"[\d.]+", "#", words)].append((row.section, words))
         for subject in row.refusals:
             refused[subject] += 1
     by_subject: dict[str, list[str]] = defaultdict(list)
-    for (subject, words), sections in said.items():
+    for (subject, _), lines in said.items():
+        sections, (words, *others) = zip(*lines, strict=True)
+        which = f" (section {sections[0]})" if set(others) - {words} else ""
         s = "s" * (len(sections) > 1)
-        by_subject[subject].append(f"section{s} {some_of(sections)}: {words}")
+        by_subject[subject].append(f"section{s} {some_of(sections)}: {words}{which}")
     for subject, texts in by_subject.items():
         mostly = refused[subject] > _MOSTLY * len(inputs.looked)
         yield Finding(subject, "refused" if mostly else "doubtful", some_of(texts, 3))

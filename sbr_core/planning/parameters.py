@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -9,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sbr_core.config import Config, has_card
+from sbr_core.config import Config, canonical_json, has_card
 from sbr_core.io.manifests import rows_to_json
 from sbr_core.methods import REGISTRY
 from sbr_core.planning.study import Folders, Study, is_compared, method_of
@@ -117,3 +118,30 @@ def card_resources(
     return {
         "gres": lambda wildcards: f"{config.gres}:{n}" if (n := cards_of_job(wildcards)) else ""
     }
+
+
+def work_json(config: Config, trainings: Iterable[str]) -> str:
+    """What a run does with a brain, as `sbr check` estimates it, as JSON with sorted keys.
+
+    Parameters
+    ----------
+    trainings : folders of the networks that the brain trains: the registrar's, methods'.
+    """
+    steps = 0
+    for folder in trainings:
+        options = json.loads(config.training_json(f"train_{method_of(folder)}"))
+        finetuned = folder == "registrar" and config.registrar == "finetune"
+        asked = options["finetune_steps" if finetuned else "steps"]
+        is_shipped = folder == "registrar" and config.registrar == "shipped"
+        steps += 0 if is_shipped else asked
+    methods = dict.fromkeys(("linear", *config.methods))
+    refine = config.infer
+    return canonical_json(
+        {
+            "working_pixel_mm": config.prepare.working_pixel_mm,
+            "n_methods": len(methods),
+            "n_deforming": len(methods) - 1,
+            "training_steps": steps,
+            "refine_steps": refine.refine_steps * len(refine.refine_levels),
+        }
+    )

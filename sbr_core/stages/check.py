@@ -5,12 +5,17 @@ What is judged, and by what, is in `sbr_core.algorithms.plausibility`.
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
 from sbr_core.algorithms.plausibility.finding import Finding, refusal
+from sbr_core.algorithms.plausibility.work import Plan, judge_work
 from sbr_core.artifacts import names
 from sbr_core.artifacts.brain_inputs import BrainInputs, judge
 from sbr_core.artifacts.rows import Looked, Row, read_rows
@@ -20,6 +25,9 @@ from sbr_core.errors import ConfigError, InputsError, SbrError
 from sbr_core.io.manifests import BrainRow, SectionRow, read_brains, read_manifest
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.tables import read_tsv, write_tsv
+from sbr_core.io.volumes import read_volume
+from sbr_core.methods import TRAINED_METHODS
+from sbr_core.planning.parameters import work_json
 from sbr_core.revisions import REVISION
 
 logger = logging.getLogger(__name__)
@@ -44,6 +52,7 @@ def run(
     prealigned: bool = False,
     in_order: bool = False,
     config: Path | None = None,
+    work: str | None = None,
     receipts: Sequence[Path] | None = None,
     out_dir: Path | None = None,
 ) -> None:
@@ -64,6 +73,7 @@ def run(
     prealigned : the sections lie on their MRI planes already.
     in_order : position_mm is an order, as align.positions says.
     config : the configuration (default: config/config.yaml, if it is there).
+    work : JSON of what a run does with the brain (default: what the configuration says).
     receipts : tables of check-sections; without them the sections are looked at now.
     out_dir : folder for the table as findings.tsv; not written where a brain is refused.
 
@@ -89,10 +99,14 @@ def run(
         seen = _from_receipts(receipts)
     else:
         whole = _configuration(config)
+        trained = [m for m in ("registrar", *TRAINED_METHODS) if m in ("registrar", *whole.methods)]
+        work = work or work_json(whole, trained)
         in_order = in_order or whole.align.positions == "order"
         seen = _look_at(rows, whole)
     ids = [values["section"] for values in read_tsv(Path(row.sections))[1]]
     findings = judge(BrainInputs(row, seen, ids, in_order=in_order))
+    if work:
+        findings += _work(work, seen, row, out_dir or Path.cwd())
     for line in table_of(findings):
         logger.info(line)
     why = refusal(findings)
@@ -118,6 +132,29 @@ def run(
             revision=REVISION["check"],
             n_sections=len(rows),
         )
+
+
+def _work(work: str, seen: Sequence[Row], row: BrainRow, folder: Path) -> list[Finding]:
+    """What the run takes; nothing where sections or MRI cannot be read, which is said already."""
+    looked = [each for each in seen if isinstance(each, Looked)]
+    if not looked:
+        return []
+    n_voxels = 0
+    if not row.prealigned:
+        try:
+            n_voxels = read_volume(Path(row.mri)).data.size
+        except SbrError:
+            return []
+    place = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.is_dir())
+    plan = Plan(
+        n_sections=len(looked),
+        width_mm=max(each.width_mm for each in looked),
+        height_mm=max(each.height_mm for each in looked),
+        n_voxels=n_voxels,
+        **json.loads(work),
+    )
+    memory_bytes = psutil.virtual_memory().total
+    return [judge_work(plan, shutil.disk_usage(place).free, memory_bytes)]
 
 
 def _is_sheet(table: Path) -> bool:

@@ -72,6 +72,7 @@ rule check:
             orientation=STUDY.brains[wildcards.brain].row.orientation or None,
             prealigned=STUDY.brains[wildcards.brain].prealigned,
             in_order=CONFIG.align.positions == "order",
+            work=work_json(CONFIG, STUDY.trainings(wildcards.brain)),
         ),
     shell:
         "sbr check --options {params.options:q} {params.manifest:q} --brain {wildcards.brain:q}"

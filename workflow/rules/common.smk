@@ -23,6 +23,7 @@ from sbr_core.planning.parameters import (
     plane_json,
     rows_file,
     training_options,
+    work_json,
 )
 from sbr_core.planning.plan import plan_text
 from sbr_core.planning.study import (

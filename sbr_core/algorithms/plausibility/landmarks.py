@@ -46,8 +46,6 @@ _ALIKE = 0.8
 """Correlation of coordinates from which on an axis is known; sections lie a few millimetres off."""
 _REACH = 0.05
 """Share of the brain's extent along an axis that points must spread over to tell its direction."""
-_TIMES = 3.0
-"""How many times closer another reading must bring points, to be named."""
 
 Reading = Callable[[np.ndarray], np.ndarray]
 """Points (n, d) as given -> as they would be, mm."""
@@ -297,22 +295,3 @@ def judge_in_plane(marks: Sequence[Landmark], looked: Mapping[str, Looked]) -> F
     if far:
         return Finding(SUBJECT, "doubtful", f"{words}; far from it: {some_of(far)}")
     return Finding(SUBJECT, "fine", words)
-
-
-def better_reading(given_mm: np.ndarray, readings: Mapping[str, np.ndarray], size_mm: float) -> str:
-    """What measured errors of landmarks say of their units and axes; "" where nothing.
-
-    Parameters
-    ----------
-    given_mm : (n,) distances of landmarks from where they belong.
-    readings : in words -> the distances, were the landmarks that.
-    size_mm : of a section: errors below a tenth of it are those of an alignment.
-    """
-    given = float(np.median(given_mm))
-    if given_mm.size < _FEW or given < 0.1 * size_mm:
-        return ""
-    words = f"landmarks lie {given:.4g} mm (median) from where they belong"
-    name, other = min(readings.items(), key=lambda item: np.median(item[1]), default=("", None))
-    if other is not None and np.median(other) * _TIMES < given:
-        return f"{words}, and {np.median(other):.3g} mm, were they {name}"
-    return f"{words}, a large part of a section: check their units and axes, or the alignment"

@@ -147,11 +147,3 @@ def test_points_of_planes_lie_near_those_of_sections():
     assert landmarks.judge_in_plane(with_planes(lambda p: p), LOOKED).verdict == "fine"
     found = landmarks.judge_in_plane(with_planes(lambda p: p / PIXEL_MM), LOOKED)
     assert found.verdict == "refused" and "pixels" in found.words
-
-
-def test_large_errors_name_the_reading_that_makes_them_small():
-    errors = np.array([40.0, 50.0, 61.0])
-    small = {"LPS": np.array([2.0, 3.0, 1.0]), "voxels": np.array([900.0, 3.0, 800.0])}
-    assert "LPS" in landmarks.better_reading(errors, small, 100.0)
-    assert "check their units" in landmarks.better_reading(errors, {}, 100.0)
-    assert landmarks.better_reading(errors / 10, small, 100.0) == "", "an error of an alignment"
