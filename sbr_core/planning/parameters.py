@@ -127,13 +127,14 @@ def work_json(config: Config, trainings: Iterable[str]) -> str:
     ----------
     trainings : folders of the networks that the brain trains: the registrar's, methods'.
     """
-    steps = 0
-    for folder in trainings:
-        options = json.loads(config.training_json(f"train_{method_of(folder)}"))
-        finetuned = folder == "registrar" and config.registrar == "finetune"
-        asked = options["finetune_steps" if finetuned else "steps"]
-        is_shipped = folder == "registrar" and config.registrar == "shipped"
-        steps += 0 if is_shipped else asked
+    registrar = config.train_registrar
+    of_registrar = {"finetune": registrar.finetune_steps, "train": registrar.steps}
+    steps = sum(
+        of_registrar.get(config.registrar, 0)
+        if folder == "registrar"
+        else getattr(config, f"train_{method_of(folder)}").steps
+        for folder in trainings
+    )
     methods = dict.fromkeys(("linear", *config.methods))
     refine = config.infer
     return canonical_json(
