@@ -110,7 +110,7 @@ def judge_work(plan: Plan, free_disk_bytes: float, memory_bytes: float) -> Findi
 
 
 def _size(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:.2g} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.2g} MB"
+    return f"{n_bytes / 1e9:.3g} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.3g} MB"
 
 
 def _time(seconds: float) -> str:
