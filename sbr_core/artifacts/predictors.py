@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,7 +37,7 @@ from sbr_core.io.transforms import SectionTransform
 from sbr_core.nn.generator import Generator
 from sbr_core.nn.registrar import Registrar
 from sbr_core.training.devices import pick_device
-from sbr_core.training.predict import as_batch, crop, predict
+from sbr_core.training.predict import as_batch, crop, padding_px, predict
 from sbr_core.training.refine import Views, refine, widened
 
 logger = logging.getLogger(__name__)
@@ -70,8 +70,29 @@ class SynPredictor:
         return register_syn(fixed, moving, pair.grid, options), None
 
 
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """A batch of pairs on one grid, padded, all (N, 1, H, W).
+
+    Attributes
+    ----------
+    targets : T, cut to the tissue of S where they show medium.
+    sections, tissue : S and its mask.
+    compared, wide : the masks that a refinement compares in (`Views`).
+    """
+
+    targets: Tensor
+    sections: Tensor
+    tissue: Tensor
+    compared: Tensor
+    wide: Tensor
+
+
 class BatchPredictor(ABC):
     """Deformations by a registrar, computed a batch of sections at a time.
+
+    The networks work at the pixel that they were trained at, what refines their answer at that of
+    the sections.
 
     Parameters
     ----------
@@ -111,10 +132,10 @@ class BatchPredictor(ABC):
         pixel_mm = self.preprocessing["working_pixel_mm"]
         if pixel_mm is not None and not math.isclose(pixel_mm, grid.spacing_mm, rel_tol=1e-6):
             network_grid = grid.at_spacing(float(pixel_mm))
-        names = [pair.section]
-        images = [self._inputs(self.waiting.pop(pair.section), network_grid)]
+        pairs = [self.waiting.pop(pair.section)]
+        images = [self._inputs(pairs[0], network_grid)]
         for name in list(self.waiting):
-            if len(names) == self.options.batch_size:
+            if len(pairs) == self.options.batch_size:
                 break
             if self.waiting[name].grid != grid:
                 continue
@@ -122,47 +143,84 @@ class BatchPredictor(ABC):
                 images.append(self._inputs(self.waiting[name], network_grid))
             except SbrError:
                 continue  # it fails under its own name when its turn comes
-            del self.waiting[name]
-            names.append(name)
-        for name, (velocity_px, synthesised) in zip(
-            names, self._register(images, network_grid), strict=True
+            pairs.append(self.waiting.pop(name))
+        shown = self._shown(images, network_grid)
+        velocity_half_px, synthesised = self._start(shown.targets, shown.sections, shown.tissue)
+        if network_grid != grid:
+            velocity_half_px, synthesised = self._carried(
+                velocity_half_px, synthesised, network_grid, grid
+            )
+            shown = None
+        if self.options.refine_steps and (
+            synthesised is not None or self.options.refine_mind_weight
         ):
-            self.done[name] = (
-                flow.resample_velocity(velocity_px, network_grid, grid),
-                None if synthesised is None else image_on_grid(synthesised, network_grid, grid),
+            shown = shown or self._shown([self._inputs(each, grid) for each in pairs], grid)
+            velocity_half_px = self._refined(velocity_half_px, synthesised, shown)
+        shape = tuple(2 * n for n in velocity_half_px.shape[-2:])
+        velocities = self._crop(upsample_velocity(velocity_half_px, shape), grid)
+        if synthesised is not None:
+            synthesised = self._crop(synthesised, grid)[:, 0].numpy()
+        for at, each in enumerate(pairs):
+            self.done[each.section] = (
+                np.moveaxis(velocities[at].double().numpy(), 0, -1),
+                None if synthesised is None else synthesised[at],
             )
 
-    def _register(
-        self, images: list[list[np.ndarray]], grid: PlaneGrid
-    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
-        """Velocities (rows, columns, 2), px, and what was synthesised, of a batch on one grid."""
+    def _shown(self, images: list[list[np.ndarray]], grid: PlaneGrid) -> _Shown:
+        """A batch of `_inputs` on `grid`, planes cut as the networks' training had them."""
         fixed, fixed_masks, moving, moving_masks = zip(*images, strict=True)
-        multiple = int(self.preprocessing["padding_multiple"])
-        section, tissue = as_batch(moving, multiple), as_batch(moving_masks, multiple)
-        plane_masks = as_batch(fixed_masks, multiple)
+        tissue, plane_masks = self._batch(moving_masks), self._batch(fixed_masks)
+        trained_mm = self.preprocessing["working_pixel_mm"] or grid.spacing_mm
         targets, masks, compared = without_medium(
-            as_batch(fixed, multiple),
+            self._batch(fixed),
             plane_masks,
             tissue,
             share=self.preprocessing["medium_share"],
-            margin_px=self.preprocessing["medium_margin_px"],
+            margin_px=round(self.preprocessing["medium_margin_px"] * trained_mm / grid.spacing_mm),
             edge_px=self.options.refine_edge_px,
         )
-        velocity_half_px, synthesised = self._start(targets, section, tissue)
-        can_refine = synthesised is not None or self.options.refine_mind_weight
-        if self.options.refine_steps and can_refine:
-            wide = widened(plane_masks, masks, compared, self.options.refine_rim_px)
-            views = Views(targets, section, synthesised, compared, wide).to(self.device)
-            velocity_half_px = refine(
-                self.registrar, velocity_half_px.to(self.device), views, self.options
-            ).cpu()
-        velocity_px = upsample_velocity(velocity_half_px, tuple(section.shape[-2:]))
-        velocity_px = crop(velocity_px, grid.shape, multiple).double().numpy()
-        velocities = [np.moveaxis(one, 0, -1) for one in velocity_px]
-        if synthesised is None:
-            return [(one, None) for one in velocities]
-        synthesised = crop(synthesised, grid.shape, multiple)[:, 0].numpy()
-        return list(zip(velocities, synthesised, strict=True))
+        wide = widened(plane_masks, masks, compared, self.options.refine_rim_px)
+        return _Shown(targets, self._batch(moving), tissue, compared, wide)
+
+    def _carried(
+        self,
+        velocity_half_px: Tensor,
+        synthesised: Tensor | None,
+        source: PlaneGrid,
+        target: PlaneGrid,
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the networks found on their grid `source`, on the grid `target`, both padded."""
+        shape = tuple(2 * n for n in velocity_half_px.shape[-2:])
+        velocities = self._crop(upsample_velocity(velocity_half_px, shape), source)
+        moved = [
+            flow.resample_velocity(np.moveaxis(one.double().numpy(), 0, -1), source, target)
+            for one in velocities
+        ]
+        top, bottom, left, right = padding_px(target.shape, self._multiple)
+        batch = torch.from_numpy(np.moveaxis(np.stack(moved), -1, 1).astype(np.float32))
+        batch = F.pad(batch, (left, right, top, bottom), mode="replicate")
+        if synthesised is not None:
+            images = self._crop(synthesised, source)[:, 0].numpy()
+            synthesised = self._batch([image_on_grid(one, source, target) for one in images])
+        return F.avg_pool2d(batch, 2) / 2, synthesised
+
+    def _refined(
+        self, velocity_half_px: Tensor, synthesised: Tensor | None, shown: _Shown
+    ) -> Tensor:
+        """The velocities after the steps of the options, on the CPU."""
+        views = Views(shown.targets, shown.sections, synthesised, shown.compared, shown.wide)
+        start = velocity_half_px.to(self.device)
+        return refine(self.registrar, start, views.to(self.device), self.options).cpu()
+
+    @property
+    def _multiple(self) -> int:
+        return int(self.preprocessing["padding_multiple"])
+
+    def _batch(self, arrays: Sequence[np.ndarray]) -> Tensor:
+        return as_batch(arrays, self._multiple)
+
+    def _crop(self, images: Tensor, grid: PlaneGrid) -> Tensor:
+        return crop(images, grid.shape, self._multiple)
 
     @abstractmethod
     def _start(
@@ -237,11 +295,10 @@ class NetworkPredictor(BatchPredictor):
         lines = unseen_stains(weights, header, ",".join(stains), [row.channel for row in rows])
         ours_mm = next(iter(self.waiting.values())).grid.spacing_mm
         theirs_mm = float(self.preprocessing["working_pixel_mm"])
-        if not math.isclose(ours_mm, theirs_mm, rel_tol=1e-6):
-            coarse = ", finer than these sections can show" if ours_mm > 1.5 * theirs_mm else ""
+        if ours_mm > 1.5 * theirs_mm:
             lines.append(
-                f"{weights}: was trained at {theirs_mm:g} mm{coarse}; sections of {ours_mm:g} mm"
-                " are resampled for it"
+                f"{weights}: was trained at {theirs_mm:g} mm, finer than these sections can show;"
+                f" sections of {ours_mm:g} mm are resampled for it"
             )
         return lines
 

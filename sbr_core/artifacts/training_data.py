@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from torch import Tensor
 
+from sbr_core.algorithms.sections import image_on_grid, mask_on_grid
 from sbr_core.artifacts.label_pairs import LabelPairs
 from sbr_core.artifacts.names import LINEAR, LINEAR_MASK, MRI, MRI_MASK
 from sbr_core.artifacts.networks import PADDING_MULTIPLE
@@ -17,6 +19,7 @@ from sbr_core.artifacts.rows import Affine, Plane, Prepared, Row, read_rows
 from sbr_core.config import IntensityOptions
 from sbr_core.errors import TrainingError
 from sbr_core.functional.intensity import normalise
+from sbr_core.geometry import PlaneGrid
 from sbr_core.io.volumes import read_plane
 from sbr_core.training.predict import as_batch
 
@@ -41,17 +44,27 @@ class Images(Generic[R]):
     left_out: list[str]
 
 
-def read_images(rows: Sequence[R], image: str, mask: str, rule: IntensityOptions) -> Images[R]:
+def read_images(
+    rows: Sequence[R],
+    image: str,
+    mask: str,
+    rule: IntensityOptions,
+    pixel_mm: float | None = None,
+) -> Images[R]:
     """Images of a table's rows.
 
     Parameters
     ----------
     image, mask : endings of the names of the files (`artifacts.names`).
+    pixel_mm : that they are wanted at; None: as they are.
     """
     read: Images[R] = Images([], [], [], [])
     for row in rows:
-        pixels, _ = read_plane(row.file(image))
-        inside = read_plane(row.file(mask))[0] > 0
+        pixels, spacing_mm = read_plane(row.file(image))
+        source = PlaneGrid(pixels.shape, spacing_mm)
+        target = at_pixel(source, pixel_mm)
+        pixels = image_on_grid(pixels, source, target)
+        inside = mask_on_grid(read_plane(row.file(mask))[0], source, target)
         try:
             read.images.append(normalise(pixels, inside, rule.low_quantile, rule.high_quantile))
         except ValueError as error:
@@ -82,20 +95,31 @@ class SectionPairs:
     left_out: list[str]
 
 
-def read_pairs(planes: Sequence[Plane], sections: Path, rule: IntensityOptions) -> SectionPairs:
+def at_pixel(grid: PlaneGrid, pixel_mm: float | None) -> PlaneGrid:
+    """A grid at another pixel size, or itself where that is None or its own."""
+    if pixel_mm is None or math.isclose(pixel_mm, grid.spacing_mm, rel_tol=1e-6):
+        return grid
+    return grid.at_spacing(pixel_mm)
+
+
+def read_pairs(
+    planes: Sequence[Plane], sections: Path, rule: IntensityOptions, pixel_mm: float | None = None
+) -> SectionPairs:
     """Pairs to train on.
 
     Parameters
     ----------
     planes : rows of the table of `resample`.
     sections : table of `align-sections`; sections that are in one of both only are left out.
+    pixel_mm : that they are wanted at; None: as they are.
     """
     affines = {
         row.section: row for row in read_rows(sections, Affine, verify=(LINEAR, LINEAR_MASK))
     }
-    shown = read_images([row for row in planes if row.section in affines], MRI, MRI_MASK, rule)
+    with_section = [row for row in planes if row.section in affines]
+    shown = read_images(with_section, MRI, MRI_MASK, rule, pixel_mm)
     partners = [affines[row.section] for row in shown.rows]
-    linear = read_images(partners, LINEAR, LINEAR_MASK, rule)
+    linear = read_images(partners, LINEAR, LINEAR_MASK, rule, pixel_mm)
     usable_sections = {row.section for row in linear.rows}
     usable = [index for index, row in enumerate(partners) if row.section in usable_sections]
     arrays = (
@@ -113,13 +137,16 @@ def read_pairs(planes: Sequence[Plane], sections: Path, rule: IntensityOptions) 
     )
 
 
-def read_label_maps(labels: LabelPairs, prepared: Path, pairs: SectionPairs) -> tuple[Tensor, int]:
-    """Labels of sections and planes on the planes' grids, numbered from 1.
+def read_label_maps(
+    labels: LabelPairs, prepared: Path, pixel_mm: float | None, pairs: SectionPairs
+) -> tuple[Tensor, int]:
+    """Labels of sections and planes on the grids of the images, numbered from 1.
 
     Parameters
     ----------
     labels : of the brain.
     prepared : table of `prepare`.
+    pixel_mm : as of `read_pairs`.
 
     Returns
     -------
@@ -151,12 +178,13 @@ def read_label_maps(labels: LabelPairs, prepared: Path, pairs: SectionPairs) -> 
     for plane, affine in zip(pairs.planes, pairs.sections, strict=True):
         row = rows.get(plane.section)
         pair = labels.of(row, plane) if row is not None else None
-        maps = np.zeros(plane.grid.shape, np.int32), np.zeros(plane.grid.shape, np.int32)
+        grid = at_pixel(plane.grid, pixel_mm)
+        maps = np.zeros(grid.shape, np.int32), np.zeros(grid.shape, np.int32)
         if pair is not None:
             section_mm_from_plane_mm = (
                 row.section_mm_from_working_mm @ affine.working_mm_from_plane_mm
             )
-            maps = pair.on_grid(plane.grid, section_mm_from_plane_mm)
+            maps = pair.on_grid(grid, section_mm_from_plane_mm)
         of_sections.append(maps[0])
         of_planes.append(maps[1])
     classes = _classes(of_sections) & _classes(of_planes)

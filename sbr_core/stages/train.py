@@ -16,7 +16,12 @@ from sbr_core.artifacts.label_pairs import LabelPairs
 from sbr_core.artifacts.names import MRI, MRI_MASK, TRAINING, WEIGHTS
 from sbr_core.artifacts.networks import load_registrar, start_from, weights_header
 from sbr_core.artifacts.rows import Plane, read_rows
-from sbr_core.artifacts.training_data import SectionPairs, read_label_maps, read_pairs
+from sbr_core.artifacts.training_data import (
+    SectionPairs,
+    at_pixel,
+    read_label_maps,
+    read_pairs,
+)
 from sbr_core.config import PairOptions, as_finetuning, takes_registrar
 from sbr_core.errors import ConfigError, TrainingError, WeightsError
 from sbr_core.io.files import sha256_file, sha256_of
@@ -105,7 +110,9 @@ def run(
     files = {"planes": planes, "sections": sections, "registrar": registrar}
     files |= {"mri_labels": mri_labels, "start": start}
     inputs = {name: file for name, file in files.items() if file is not None}
-    read_labels = None if labels is None else partial(read_label_maps, labels, prepared)
+    read_labels = (
+        None if labels is None else partial(read_label_maps, labels, prepared, options.pixel_mm)
+    )
     _train(method, options, inputs, read_labels, out_dir, checkpoint_root, fresh=fresh)
 
 
@@ -185,7 +192,7 @@ def _read(
         Fewer than two pairs.
     """
     planes = read_rows(inputs["planes"], Plane, verify=(MRI, MRI_MASK))
-    spacings_mm = {row.grid.spacing_mm for row in planes}
+    spacings_mm = {at_pixel(row.grid, options.pixel_mm).spacing_mm for row in planes}
     pixel_mm = max(spacings_mm, default=0.0)
     trained_mm = registrar_header and registrar_header["preprocessing"]["working_pixel_mm"]
     if trained_mm is not None:  # none: a registrar that serves any pixel size
@@ -193,9 +200,9 @@ def _read(
         if any(abs(s - pixel_mm) > 1e-6 * pixel_mm for s in spacings_mm):
             raise WeightsError(
                 f"{inputs['registrar']}: was trained at {pixel_mm} mm, but {inputs['planes']} has"
-                f" planes at {sorted(spacings_mm)} mm"
+                f" planes at {sorted(spacings_mm)} mm, by `pixel_mm` of the options"
             )
-    images = read_pairs(planes, inputs["sections"], options.intensity)
+    images = read_pairs(planes, inputs["sections"], options.intensity, options.pixel_mm)
     for line in images.left_out:
         logger.warning(f"{STAGE}: {line}")
     if len(images.sections) < 2:

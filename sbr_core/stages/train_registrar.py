@@ -16,7 +16,7 @@ import torch
 from sbr_core.artifacts import names
 from sbr_core.artifacts.networks import load_registrar, weights_header
 from sbr_core.artifacts.rows import Plane, read_rows
-from sbr_core.artifacts.training_data import read_images, stacked
+from sbr_core.artifacts.training_data import at_pixel, read_images, stacked
 from sbr_core.config import RegistrarOptions, RegistrarSource, as_finetuning
 from sbr_core.errors import ConfigError, TrainingError
 from sbr_core.io.provenance import write_provenance
@@ -71,7 +71,7 @@ def run(
             f" found '{source}'"
         )
     if source == "shipped":
-        _copy_shipped(planes, out_dir)
+        _copy_shipped(options, planes, out_dir)
     else:
         _train(options, planes, out_dir, checkpoint_root, source, fresh)
 
@@ -85,7 +85,8 @@ def _train(
     fresh: bool,
 ) -> None:
     files = names.MRI, names.MRI_MASK
-    read = read_images(read_rows(planes, Plane, verify=files), *files, options.intensity)
+    rows = read_rows(planes, Plane, verify=files)
+    read = read_images(rows, *files, options.intensity, options.pixel_mm)
     for line in read.left_out:
         logger.warning(f"{STAGE}: {line}")
     if len(read.rows) < 2:
@@ -116,7 +117,7 @@ def _train(
         "registrar",
         architecture,
         options,
-        working_pixel_mm=read.rows[0].grid.spacing_mm,
+        working_pixel_mm=at_pixel(read.rows[0].grid, options.pixel_mm).spacing_mm,
         stain="",
         fingerprint=data,
         revision=REVISION[STAGE],
@@ -141,9 +142,10 @@ def _train(
         folder.clear()
 
 
-def _copy_shipped(planes: Path, out_dir: Path) -> None:
-    """The shipped weights under the pixel size of this brain, and the log of their training."""
-    spacings_mm = {row.grid.spacing_mm for row in read_rows(planes, Plane, verify=False)}
+def _copy_shipped(options: RegistrarOptions, planes: Path, out_dir: Path) -> None:
+    """The shipped weights, under the pixel size that is asked for, and the log of their training."""
+    rows = read_rows(planes, Plane, verify=False)
+    spacings_mm = {at_pixel(row.grid, options.pixel_mm).spacing_mm for row in rows}
     if len(spacings_mm) != 1:
         raise TrainingError(
             f"{planes}: expected planes of one pixel size, found {sorted(spacings_mm)} mm"
