@@ -143,7 +143,7 @@ def _train(
 
 
 def _copy_shipped(options: RegistrarOptions, planes: Path, out_dir: Path) -> None:
-    """The shipped weights, under the pixel size that is asked for, and the log of their training."""
+    """The shipped weights, under the pixel size asked for, and the log of their training."""
     rows = read_rows(planes, Plane, verify=False)
     spacings_mm = {at_pixel(row.grid, options.pixel_mm).spacing_mm for row in rows}
     if len(spacings_mm) != 1:
