@@ -34,6 +34,7 @@ ADDED_OPTIONS: set[str] = {
     "anatomy_mm",
     "gyral_tears",
     "check",
+    "pixel_mm",
 }
 """Options that are: ``key`` of every section, ``section.key`` of one, or a whole ``section``."""
 TRAININGS = {"train_registrar", *(f"train_{method}" for method in TRAINED_METHODS)}
