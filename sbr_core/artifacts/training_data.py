@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +95,8 @@ class SectionPairs:
 
 
 def at_pixel(grid: PlaneGrid, pixel_mm: float | None) -> PlaneGrid:
-    """A grid at another pixel size, or itself where that is None or its own."""
-    if pixel_mm is None or math.isclose(pixel_mm, grid.spacing_mm, rel_tol=1e-6):
+    """A grid at a coarser pixel, or itself where `pixel_mm` is None or no coarser."""
+    if pixel_mm is None or pixel_mm < grid.spacing_mm * (1 + 1e-6):
         return grid
     return grid.at_spacing(pixel_mm)
 

@@ -86,10 +86,10 @@ class TrainOptions(Options):
     pixel_mm: Positive | None = Field(
         None,
         description=(
-            "Pixel of the images that the networks are trained on and given, mm; none: the"
-            " working pixel. Coarser networks learn sooner, and `infer` refines their answer at"
-            " the working pixel. The shared registrar and what is trained through it need the"
-            " same."
+            "Pixel of the images that networks are trained on and given, mm; none, or finer than"
+            " the working pixel: the working pixel. Coarser networks learn sooner, and `infer`"
+            " refines their answer at the working pixel. The shared registrar and what is trained"
+            " through it need the same."
         ),
         # trainings of before this option keep their plans and checkpoints
         exclude_if=lambda value: value is None,

@@ -191,6 +191,29 @@ def test_weights_of_another_pixel_size_work_on_their_own_grid(brain_maker, tmp_p
         assert np.linalg.norm(one - other, axis=-1).mean() < 0.25
 
 
+def test_the_answer_of_coarse_networks_is_refined_at_the_pixel_of_the_sections(
+    brain_maker, tmp_path, save_networks
+):
+    """Sections lie where they should, untrained networks move them, refinement moves them back."""
+    brain = brain_maker(tmp_path / "fine", spacing_mm=0.5, n_sections=9)
+    networks = save_networks(tmp_path, spacing_mm=1.0)
+    moved_mm = {}
+    for steps in (0, 20):
+        options = InferOptions(
+            device="cpu",
+            refine_steps=steps,
+            refine_levels=(2, 1),
+            refine_learning_rate=0.3,
+            refine_smoothness=1.0,
+            refine_mind_weight=100.0,
+        )
+        _, receipt = run(brain, "sbr", options=options, **networks)
+        rows = {row.section: row for row in read_rows(receipt, Inferred)}
+        assert rows["004"].grid.spacing_mm == 0.5
+        moved_mm[steps] = np.mean([rows[s].disp_mean_mm for s in ("003", "004", "005", "006")])
+    assert moved_mm[20] < 0.5 * moved_mm[0]
+
+
 def test_sections_unlike_those_of_the_training_are_reported(
     brain_maker, tmp_path, save_networks, caplog
 ):
