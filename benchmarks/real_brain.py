@@ -28,7 +28,7 @@ INPUTS = {
     "allen": {"prealigned": True},
     "bigbrain": {"mri": "mri.nii.gz", "orientation": "LIA"},
 }
-CHANGES = {"allen": {}, "bigbrain": {"prepare": {"working_pixel_mm": 0.8}}}
+CHANGES = {"allen": {}, "bigbrain": {"prepare": {"working_pixel_mm": 0.4}}}
 
 
 def write_configuration(name: str, data: Path, work: Path, settings: list[str]) -> None:

@@ -48,20 +48,20 @@ def read_images(
     image: str,
     mask: str,
     rule: IntensityOptions,
-    pixel_mm: float | None = None,
+    pixel_factor: int = 1,
 ) -> Images[R]:
     """Images of a table's rows.
 
     Parameters
     ----------
     image, mask : endings of the names of the files (`artifacts.names`).
-    pixel_mm : that they are wanted at; None: as they are.
+    pixel_factor : pixels of the files per pixel of the images.
     """
     read: Images[R] = Images([], [], [], [])
     for row in rows:
         pixels, spacing_mm = read_plane(row.file(image))
         source = PlaneGrid(pixels.shape, spacing_mm)
-        target = at_pixel(source, pixel_mm)
+        target = coarser(source, pixel_factor)
         pixels = image_on_grid(pixels, source, target)
         inside = mask_on_grid(read_plane(row.file(mask))[0], source, target)
         try:
@@ -94,15 +94,13 @@ class SectionPairs:
     left_out: list[str]
 
 
-def at_pixel(grid: PlaneGrid, pixel_mm: float | None) -> PlaneGrid:
-    """A grid at a coarser pixel, or itself where `pixel_mm` is None or no coarser."""
-    if pixel_mm is None or pixel_mm < grid.spacing_mm * (1 + 1e-6):
-        return grid
-    return grid.at_spacing(pixel_mm)
+def coarser(grid: PlaneGrid, pixel_factor: int) -> PlaneGrid:
+    """The grid of pixels that are `pixel_factor` times as large."""
+    return grid if pixel_factor == 1 else grid.at_spacing(grid.spacing_mm * pixel_factor)
 
 
 def read_pairs(
-    planes: Sequence[Plane], sections: Path, rule: IntensityOptions, pixel_mm: float | None = None
+    planes: Sequence[Plane], sections: Path, rule: IntensityOptions, pixel_factor: int = 1
 ) -> SectionPairs:
     """Pairs to train on.
 
@@ -110,15 +108,15 @@ def read_pairs(
     ----------
     planes : rows of the table of `resample`.
     sections : table of `align-sections`; sections that are in one of both only are left out.
-    pixel_mm : that they are wanted at; None: as they are.
+    pixel_factor : pixels of the files per pixel of the images.
     """
     affines = {
         row.section: row for row in read_rows(sections, Affine, verify=(LINEAR, LINEAR_MASK))
     }
     with_section = [row for row in planes if row.section in affines]
-    shown = read_images(with_section, MRI, MRI_MASK, rule, pixel_mm)
+    shown = read_images(with_section, MRI, MRI_MASK, rule, pixel_factor)
     partners = [affines[row.section] for row in shown.rows]
-    linear = read_images(partners, LINEAR, LINEAR_MASK, rule, pixel_mm)
+    linear = read_images(partners, LINEAR, LINEAR_MASK, rule, pixel_factor)
     usable_sections = {row.section for row in linear.rows}
     usable = [index for index, row in enumerate(partners) if row.section in usable_sections]
     arrays = (
@@ -137,7 +135,7 @@ def read_pairs(
 
 
 def read_label_maps(
-    labels: LabelPairs, prepared: Path, pixel_mm: float | None, pairs: SectionPairs
+    labels: LabelPairs, prepared: Path, pixel_factor: int, pairs: SectionPairs
 ) -> tuple[Tensor, int]:
     """Labels of sections and planes on the grids of the images, numbered from 1.
 
@@ -145,7 +143,7 @@ def read_label_maps(
     ----------
     labels : of the brain.
     prepared : table of `prepare`.
-    pixel_mm : as of `read_pairs`.
+    pixel_factor : as of `read_pairs`.
 
     Returns
     -------
@@ -177,7 +175,7 @@ def read_label_maps(
     for plane, affine in zip(pairs.planes, pairs.sections, strict=True):
         row = rows.get(plane.section)
         pair = labels.of(row, plane) if row is not None else None
-        grid = at_pixel(plane.grid, pixel_mm)
+        grid = coarser(plane.grid, pixel_factor)
         maps = np.zeros(grid.shape, np.int32), np.zeros(grid.shape, np.int32)
         if pair is not None:
             section_mm_from_plane_mm = (

@@ -310,11 +310,14 @@ class MindOptions(RefineOptions):
             " larger tissue it is given at half of it, and so on, as it was trained on."
         ),
     )
-    refine_steps: Steps = Field(30, description="As above.")
-    refine_levels: Levels = Field((2, 1), description="As above.")
-    refine_learning_rate: Positive = Field(0.3, description="As above.")
+    refine_steps: Steps = Field(15, description="As above.")
+    refine_levels: Levels = Field((4, 2, 1), description="As above.")
+    refine_learning_rate: Positive = Field(0.4, description="As above.")
     refine_smoothness: NonNegative = Field(5.0, description="As above.")
     refine_mind_weight: NonNegative = Field(10.0, description="As above.")
+    refine_mind_dilations_px: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
+        (1, 2, 3), description="As above."
+    )
 
 
 class ReassembleOptions(Options):

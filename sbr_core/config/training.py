@@ -83,16 +83,15 @@ class TrainOptions(Options):
     seed: int = Field(
         0, description="Random seed: equal seeds give equal weights on one kind of CPU."
     )
-    pixel_mm: Positive | None = Field(
-        None,
+    pixel_factor: Count = Field(
+        1,
         description=(
-            "Pixel of the images that networks are trained on and given, mm; none, or finer than"
-            " the working pixel: the working pixel. Coarser networks learn sooner, and `infer`"
-            " refines their answer at the working pixel. The shared registrar and what is trained"
-            " through it need the same."
+            "Working pixels per pixel of the images that networks are trained on and given."
+            " Coarser networks learn sooner, and `infer` refines their answer at the working"
+            " pixel. The shared registrar and what is trained through it need the same."
         ),
         # trainings of before this option keep their plans and checkpoints
-        exclude_if=lambda value: value is None,
+        exclude_if=lambda value: value == 1,
     )
     intensity: IntensityOptions = Field(
         IntensityOptions(), description="How images become the input of the networks."

@@ -18,7 +18,7 @@ from sbr_core.artifacts.networks import load_registrar, start_from, weights_head
 from sbr_core.artifacts.rows import Plane, read_rows
 from sbr_core.artifacts.training_data import (
     SectionPairs,
-    at_pixel,
+    coarser,
     read_label_maps,
     read_pairs,
 )
@@ -111,7 +111,7 @@ def run(
     files |= {"mri_labels": mri_labels, "start": start}
     inputs = {name: file for name, file in files.items() if file is not None}
     read_labels = (
-        None if labels is None else partial(read_label_maps, labels, prepared, options.pixel_mm)
+        None if labels is None else partial(read_label_maps, labels, prepared, options.pixel_factor)
     )
     _train(method, options, inputs, read_labels, out_dir, checkpoint_root, fresh=fresh)
 
@@ -192,7 +192,7 @@ def _read(
         Fewer than two pairs.
     """
     planes = read_rows(inputs["planes"], Plane, verify=(MRI, MRI_MASK))
-    spacings_mm = {at_pixel(row.grid, options.pixel_mm).spacing_mm for row in planes}
+    spacings_mm = {coarser(row.grid, options.pixel_factor).spacing_mm for row in planes}
     pixel_mm = max(spacings_mm, default=0.0)
     trained_mm = registrar_header and registrar_header["preprocessing"]["working_pixel_mm"]
     if trained_mm is not None:  # none: a registrar that serves any pixel size
@@ -200,9 +200,9 @@ def _read(
         if any(abs(s - pixel_mm) > 1e-6 * pixel_mm for s in spacings_mm):
             raise WeightsError(
                 f"{inputs['registrar']}: was trained at {pixel_mm} mm, but {inputs['planes']} has"
-                f" planes at {sorted(spacings_mm)} mm, by `pixel_mm` of the options"
+                f" planes at {sorted(spacings_mm)} mm, by `pixel_factor` of the options"
             )
-    images = read_pairs(planes, inputs["sections"], options.intensity, options.pixel_mm)
+    images = read_pairs(planes, inputs["sections"], options.intensity, options.pixel_factor)
     for line in images.left_out:
         logger.warning(f"{STAGE}: {line}")
     if len(images.sections) < 2:

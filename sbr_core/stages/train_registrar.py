@@ -16,7 +16,7 @@ import torch
 from sbr_core.artifacts import names
 from sbr_core.artifacts.networks import load_registrar, weights_header
 from sbr_core.artifacts.rows import Plane, read_rows
-from sbr_core.artifacts.training_data import at_pixel, read_images, stacked
+from sbr_core.artifacts.training_data import coarser, read_images, stacked
 from sbr_core.config import RegistrarOptions, RegistrarSource, as_finetuning
 from sbr_core.errors import ConfigError, TrainingError
 from sbr_core.io.provenance import write_provenance
@@ -86,7 +86,7 @@ def _train(
 ) -> None:
     files = names.MRI, names.MRI_MASK
     rows = read_rows(planes, Plane, verify=files)
-    read = read_images(rows, *files, options.intensity, options.pixel_mm)
+    read = read_images(rows, *files, options.intensity, options.pixel_factor)
     for line in read.left_out:
         logger.warning(f"{STAGE}: {line}")
     if len(read.rows) < 2:
@@ -117,7 +117,7 @@ def _train(
         "registrar",
         architecture,
         options,
-        working_pixel_mm=at_pixel(read.rows[0].grid, options.pixel_mm).spacing_mm,
+        working_pixel_mm=coarser(read.rows[0].grid, options.pixel_factor).spacing_mm,
         stain="",
         fingerprint=data,
         revision=REVISION[STAGE],
@@ -145,7 +145,7 @@ def _train(
 def _copy_shipped(options: RegistrarOptions, planes: Path, out_dir: Path) -> None:
     """The shipped weights, under the pixel size asked for, and the log of their training."""
     rows = read_rows(planes, Plane, verify=False)
-    spacings_mm = {at_pixel(row.grid, options.pixel_mm).spacing_mm for row in rows}
+    spacings_mm = {coarser(row.grid, options.pixel_factor).spacing_mm for row in rows}
     if len(spacings_mm) != 1:
         raise TrainingError(
             f"{planes}: expected planes of one pixel size, found {sorted(spacings_mm)} mm"

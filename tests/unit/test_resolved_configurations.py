@@ -23,19 +23,9 @@ from sbr_core.methods import METHODS, REGISTRY, TRAINED_METHODS
 
 FILE = Path(__file__).with_name("resolved_configurations.json")
 WRITTEN = json.loads(FILE.read_text(encoding="utf-8"))
-ADDED_METHODS: set[str] = {"mind"}
+ADDED_METHODS: set[str] = set()
 """Methods that are newer than `resolved_configurations.json`."""
-ADDED_OPTIONS: set[str] = {
-    "refine_levels",
-    "refine_l1_weight",
-    "refine_mind_weight",
-    "refine_mind_dilations_px",
-    "refine_rim_px",
-    "anatomy_mm",
-    "gyral_tears",
-    "check",
-    "pixel_mm",
-}
+ADDED_OPTIONS: set[str] = set()
 """Options that are: ``key`` of every section, ``section.key`` of one, or a whole ``section``."""
 TRAININGS = {"train_registrar", *(f"train_{method}" for method in TRAINED_METHODS)}
 

@@ -308,40 +308,40 @@ def test_a_registrar_of_another_pixel_size_is_refused(tmp_path, planes, sections
         run_sbr(tmp_path, planes, sections, registrar)
 
 
-def test_networks_have_a_pixel_of_their_own_that_is_never_finer_than_the_planes(
-    tmp_path, planes, sections
-):
-    """Coarser images are trained on, R and G alike; a finer pixel is that of the planes."""
-    registrars = {}
-    for pixel_mm in (2 * SPACING_MM, SPACING_MM / 2):
-        out_dir = tmp_path / f"registrar{pixel_mm}"
-        options = REGISTRAR.model_copy(update={"pixel_mm": pixel_mm})
-        train_registrar.run(options, planes=planes, out_dir=out_dir, checkpoint_root=tmp_path)
-        registrars[pixel_mm] = out_dir / "weights.safetensors"
-        used_mm = load_weights(registrars[pixel_mm])[1]["preprocessing"]["working_pixel_mm"]
-        assert used_mm == pytest.approx(max(pixel_mm, SPACING_MM))
-    coarse = registrars[2 * SPACING_MM]
-    with pytest.raises(WeightsError, match="by `pixel_mm`"):
+def test_networks_have_a_pixel_of_their_own(tmp_path, planes, sections):
+    """R and G are trained on coarser images alike, and R's pixel is checked."""
+    out_dir = tmp_path / "coarse"
+    options = REGISTRAR.model_copy(update={"pixel_factor": 2})
+    train_registrar.run(options, planes=planes, out_dir=out_dir, checkpoint_root=tmp_path / "ck")
+    coarse = out_dir / "weights.safetensors"
+    assert pixel_of(coarse) == pytest.approx(2 * SPACING_MM)
+    with pytest.raises(WeightsError, match="by `pixel_factor`"):
         run_sbr(tmp_path, planes, sections, coarse)
-    options = SBR.model_copy(update={"pixel_mm": 2 * SPACING_MM})
-    header = load_weights(run_sbr(tmp_path, planes, sections, coarse, options))[1]
-    assert header["preprocessing"]["working_pixel_mm"] == pytest.approx(2 * SPACING_MM)
+    options = SBR.model_copy(update={"pixel_factor": 2})
+    weights = run_sbr(tmp_path, planes, sections, coarse, options)
+    assert pixel_of(weights) == pytest.approx(2 * SPACING_MM)
 
 
-def test_images_at_a_coarser_pixel_show_the_same_places(planes):
+def pixel_of(weights):
+    return load_weights(weights)[1]["preprocessing"]["working_pixel_mm"]
+
+
+def test_images_of_coarser_pixels_show_the_same_places(planes):
     """Their tissue has the same centre and area, in mm."""
     rows = read_rows(planes, Plane)
     seen = {}
-    for pixel_mm in (None, 2 * SPACING_MM):
-        read = read_images(rows, MRI, MRI_MASK, REGISTRAR.intensity, pixel_mm)
-        spacing_mm = pixel_mm or SPACING_MM
-        seen[pixel_mm] = [
-            (mask.sum() * spacing_mm**2, *(np.argwhere(mask).mean(0) * spacing_mm))
-            for mask in read.masks
-        ]
-    area_and_centre = np.array(seen[2 * SPACING_MM]) - np.array(seen[None])
-    assert np.abs(area_and_centre[:, 1:]).max() < 0.25 * SPACING_MM
-    assert np.abs(area_and_centre[:, 0]).max() < 0.1 * np.array(seen[None])[:, 0].max()
+    for factor in (1, 2):
+        read = read_images(rows, MRI, MRI_MASK, REGISTRAR.intensity, factor)
+        pixel_mm = SPACING_MM * factor
+        seen[factor] = np.array(
+            [
+                (mask.sum() * pixel_mm**2, *(np.argwhere(mask).mean(0) * pixel_mm))
+                for mask in read.masks
+            ]
+        )
+    apart = np.abs(seen[2] - seen[1])
+    assert apart[:, 1:].max() < 0.25 * SPACING_MM
+    assert (apart[:, 0] < 0.1 * seen[1][:, 0]).all()
 
 
 def test_weights_of_another_kind_or_architecture_are_refused(registrar):
