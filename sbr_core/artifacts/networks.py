@@ -208,8 +208,7 @@ def _check_header(path: Path, kind: str, header: Mapping[str, Any]) -> None:
             f" {header.get('kind')!r} (format {header.get('format')!r})"
         )
     missing = [key for key in ("architecture", "preprocessing") if key not in header]
-    if "preprocessing" in header:
-        known = header["preprocessing"]
+    if isinstance(known := header.get("preprocessing"), dict):
         missing += [f"preprocessing.{key}" for key in _PREPROCESSING[kind] if key not in known]
     if missing:
         raise WeightsError(

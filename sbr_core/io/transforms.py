@@ -182,7 +182,7 @@ def _read(path: Path, dimension: int):
         raise ImageError(f"{path}: no such file")
     try:
         transform = sitk.ReadTransform(str(path))
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:  # SimpleITK quotes what it found
         raise ImageError(f"{path}: not readable as an ITK transform: {error}") from None
     if transform.GetDimension() != dimension:
         raise ImageError(f"{path}: expected a {dimension}D affine, found {transform.GetName()}")

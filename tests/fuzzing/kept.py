@@ -88,7 +88,9 @@ KEPT: Mapping[str, list[bytes]] = {
     "sidecar": [*_NO_OBJECTS, b'{"row": 3}', b'{"row": {"files": 3}}', b'{"row": {"files": {}}}'],
     "plane grid": [*_NO_OBJECTS, b'{"rows": [], "columns": 1e999, "spacing_mm": -1}'],
     "initial affines": [b"section\na\n", b"section\tposition_mm\na\tnan\n"],
+    "transform": [kinds.good_transforms()[0].replace(b"AffineTransform", b"\xff\xfe\x80")],
     "weights": [
+        _weights("registrar", "preprocessing", value=3),
         _weights("registrar", "architecture", "encoder_channels", value=[1] * 10**5),
         _weights("registrar", "architecture", "encoder_channels", value=[2**40, 2]),
         _weights("registrar", "architecture", "squaring_steps", value=10**7),

@@ -506,7 +506,7 @@ def _similarity(path: Path) -> None:
 
 
 @cache
-def _transforms() -> list[bytes]:
+def good_transforms() -> list[bytes]:
     import tempfile
 
     matrix = np.eye(4)
@@ -667,8 +667,8 @@ KINDS = {
         ),
         global_fit.read_initial,
     ),
-    "transform": Kind("a.txt", damage.mutated(_transforms()[:1]), _similarity),
-    "composite transform": Kind("a.h5", damage.mutated(_transforms()[1:], 800), _similarity),
+    "transform": Kind("a.txt", damage.mutated(good_transforms()[:1]), _similarity),
+    "composite transform": Kind("a.h5", damage.mutated(good_transforms()[1:], 800), _similarity),
     "weights": Kind("w.safetensors", damaged_weights(), _load_weights),
     "note of a run": Kind(
         ".snakemake/sbr_running.json",

@@ -94,6 +94,7 @@ def test_a_registrar_comes_back(registrar):
         (("preprocessing", "padding_multiple"), 10**9),
         (("preprocessing", "working_pixel_mm"), -1.0),
         (("preprocessing",), [1]),
+        (("preprocessing",), 3),
         (("stain",), {"a": 1}),
     ],
 )
