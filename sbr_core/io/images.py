@@ -22,10 +22,12 @@ _SAMPLES_AT_ONCE = 1 << 23
 """Made float32 at once, which is 32 MiB: enough for numpy to be fast, little beside the picture."""
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721], np.float32)
 """Weights of red, green and blue: ITU-R BT.709, as in `skimage.color.rgb2gray`."""
-_BYTES_PER_BYTE = {"PNG": 8 * 1100, "JPEG": 600}
+_BYTES_PER_BYTE = {"PNG": 8 * 1100, "JPEG": 600, "GIF": 3000, "BMP": 150, "DIB": 150}
+_BYTES_PER_BYTE |= {"TGA": 70, "PPM": 9}
 """Format -> what one byte of the file can stand for at most, and a little more, so that a damaged
 header is not given memory. PNG, samples: deflate makes up to 1032 bytes of one, each of up to 8
-samples. JPEG, pixels: a bit for each block of 64."""
+samples. The others, pixels: of JPEG a bit for each block of 64; of GIF 12 bits for strings of up to
+4096; of BMP two bytes for a run of 255, of TGA for one of 128; of PPM a bit for each."""
 _AS_STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: np.fliplr,
     3: lambda turned: np.rot90(turned, 2),
@@ -134,8 +136,6 @@ def _pillow_samples(
 
     with open_picture(path) as image:
         columns, rows = image.size
-        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a camera's preview
-            raise ImageError(f"{path}: expected one 2D plane, found {image.n_frames} frames")
         n_bytes = rows * columns * len(image.getbands())
         most = _BYTES_PER_BYTE.get(image.format, math.inf)
         if (n_bytes if image.format == "PNG" else rows * columns) > most * path.stat().st_size:
@@ -143,6 +143,8 @@ def _pillow_samples(
                 f"{path}: not readable as an image: claims {columns} x {rows} pixels, which"
                 f" {path.stat().st_size} bytes cannot hold"
             )
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a camera's preview
+            raise ImageError(f"{path}: expected one 2D plane, found {image.n_frames} frames")
         if image.format == "PNG":
             check_png(path)
         # of all formats, Pillow undoes the turn that is stated in a TIFF when it decodes it

@@ -50,6 +50,15 @@ _NO_OBJECTS = [b"", b"3", b"null", b'"x"', b"[1]", _NESTED, b"{}", b"\xff\xfe", 
 _WIDE = "\t".join(f"c{i}" for i in range(20_000)) + "\nx" * 2000
 _HUGE = {"dim": [3, 1500, 1500, 1500, 1, 1, 1, 1]}
 
+
+def _wide_gif() -> bytes:
+    """A GIF of a few hundred bytes whose one frame claims 4 · 10⁹ pixels."""
+    data = bytearray(next(data for data in kinds.PICTURES if data.startswith(b"GIF")))
+    frame = data.index(b",\0\0\0\0")  # after it, columns and rows
+    data[frame + 5 : frame + 9] = b"\xff\xff\xff\xff"
+    return bytes(data)
+
+
 KEPT: Mapping[str, list[bytes]] = {
     "configuration": [
         *map(str.encode, kinds.YAML_BOMBS),
@@ -75,6 +84,7 @@ KEPT: Mapping[str, list[bytes]] = {
     "MRI mask": [_nifti(**_HUGE), _nifti(vox_offset=2e9)],
     "section as NIfTI": [_nifti(**_HUGE), _nifti(dim=[2, 30000, 30000, 1, 1, 1, 1, 1])],
     "plane": [_nifti(**_HUGE)],
+    "picture": [_wide_gif()],
     "GeoJSON": [*_NO_OBJECTS, b'{"features": 3}', b'{"features": [[]]}'],
     "points of Slicer": [*_NO_OBJECTS, b'{"markups": 3}', b'{"markups": [3]}'],
     "points of napari": [b",", b'""', b"axis-0,axis-1\n\0,1\n"],
