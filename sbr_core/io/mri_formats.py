@@ -125,7 +125,7 @@ def _of_itk(path: Path, head: bytes) -> tuple[nib.Nifti1Image, np.ndarray]:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    if not re.search(rb"^(data ?file|ElementDataFile *= *(?!LOCAL))", head, re.M | re.I):
+    if not re.search(rb"^(data ?file:|ElementDataFile *=(?! *LOCAL))", head, re.M | re.I):
         check_claim(path, reader.GetSize(), reader.GetNumberOfComponents())
     image = reader.Execute()
     if head[128:132] == b"DICM" and image.GetDimension() == 3 and image.GetSize()[2] == 1:

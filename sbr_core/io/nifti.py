@@ -20,6 +20,8 @@ logging.getLogger("nibabel").setLevel(logging.CRITICAL)
 
 _DENSEST = 1032
 """Bytes that one byte of a compressed file can stand for at most (deflate)."""
+_DENSITIES = {".nii": 1, ".bz2": math.inf, ".zst": math.inf}
+"""The same of files of one ending, where it is another: these compress any number of zeros."""
 _FARTHEST = 1 << 26
 """Where in a NIfTI its voxels may begin, 64 MiB: what stands before them, as extensions of the
 header do, is read whole."""
@@ -44,7 +46,9 @@ def open_nifti(path: Path) -> SpatialImage:
     image = nib.load(path)
     dtype = image.get_data_dtype()
     scaled = (getattr(image.dataobj, "slope", 1), getattr(image.dataobj, "inter", 0)) != (1, 0)
-    check_claim(path, image.shape, dtype.itemsize, 8 * scaled)
+    # of a pair of a header and an image, as Analyze has it
+    voxels = Path(image.file_map["image"].filename or path)
+    check_claim(voxels, image.shape, dtype.itemsize, 8 * scaled)
     return image
 
 
@@ -65,7 +69,8 @@ def check_claim(path: Path, shape: Sequence[int], itemsize: int, more: int = 0) 
     n_voxels = math.prod(map(int, shape))
     n_bytes = path.stat().st_size
     # what is not called .nii may be compressed
-    if n_voxels * itemsize > n_bytes * (1 if path.suffix.lower() == ".nii" else _DENSEST):
+    densest = _DENSITIES.get(path.suffix.lower(), _DENSEST)
+    if n_voxels * itemsize > n_bytes * densest:
         raise ImageError(
             f"{path}: claims {' x '.join(map(str, shape))} voxels, which {n_bytes} bytes cannot"
             " hold: cut off, or damaged?"

@@ -88,6 +88,28 @@ def test_other_formats_lie_where_they_lay(tmp_path, image, ending):
     assert _same(read_volume(path))
 
 
+def test_pairs_and_files_compressed_otherwise_are_held_by_what_has_their_voxels(tmp_path):
+    """A header of 348 bytes holds no voxel, and bzip2 makes of any number of zeros next to none."""
+    blank = np.zeros((80, 80, 80), np.uint8)
+    blank[40:] = 1
+    nib.save(nib.Nifti1Pair(blank, _affine()), tmp_path / "pair.hdr")
+    nib.save(nib.Spm2AnalyzeImage(blank, _affine()), tmp_path / "analyze.img")
+    nib.save(nib.Nifti1Image(blank, _affine()), tmp_path / "m.nii.bz2")
+    for name in ("pair.hdr", "pair.img", "analyze.hdr", "analyze.img", "m.nii.bz2"):
+        np.testing.assert_array_equal(read_volume(tmp_path / name).data, blank)
+    (tmp_path / "pair.img").write_bytes(b"0" * 99)
+    with pytest.raises(ImageError, match="pair.img: claims 80 x 80 x 80 voxels"):
+        read_volume(tmp_path / "pair.hdr")
+
+
+def test_a_metaimage_that_claims_more_than_it_holds_is_refused(tmp_path, image):
+    sitk.WriteImage(image, str(tmp_path / "m.mha"))
+    raw = (tmp_path / "m.mha").read_bytes()
+    (tmp_path / "m.mha").write_bytes(raw.replace(b"DimSize = 9 8 7", b"DimSize = 900 800 700"))
+    with pytest.raises(ImageError, match="m.mha: claims 900 x 800 x 700 voxels"):
+        read_volume(tmp_path / "m.mha")
+
+
 def test_a_dicom_series_in_a_folder_lies_where_it_lay(tmp_path, image):
     folder = _dicom(tmp_path / "series", image)
     (folder / "readme.txt").write_text("x")
