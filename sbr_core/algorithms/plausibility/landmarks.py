@@ -44,6 +44,9 @@ _HUMAN_MM = 107.0
 """Edge of the cube that holds what a human brain does."""
 _ALIKE = 0.8
 """Correlation of coordinates from which on an axis is known; sections lie a few millimetres off."""
+_AS_TOLD = 0.5
+"""The same from which on it may run as the letters say: points along a diagonal run along every
+axis, and other axes than those of the letters correlate a little better by chance."""
 _REACH = 0.05
 """Share of the brain's extent along an axis that points must spread over to tell its direction."""
 
@@ -229,6 +232,8 @@ def judge_directions(
         return None
     moved = [k for k in range(3) if told[k] and best[k, k] != 1]
     if not moved or min(float(alike[k] @ best[k]) for k in moved) < _ALIKE:
+        return None
+    if max(float(alike[k, k]) for k in moved) >= _AS_TOLD:
         return None
     axes = np.array(["x", "y", "z"])
     if np.count_nonzero(np.diag(best)) == 3:

@@ -115,6 +115,20 @@ def test_mirrored_axes_are_told_by_the_letters(signs, reason):
     assert landmarks.judge_directions(marks[:3], LOOKED, LETTERS, EXTENT_MM) is None
 
 
+def test_points_along_a_diagonal_tell_no_axis_from_another():
+    """Every coordinate grows with every other, so which goes with which is up to chance."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        marks = []
+        for i, section in enumerate(SECTIONS):
+            off = np.array([50, 37]) * (i - 2.5) / 4
+            stack = np.array([*off, SECTIONS[section] - 37.5])
+            world = orientation_matrix(LETTERS) @ stack + rng.normal(0, 3, 3)
+            at = np.array([330, 230]) * PIXEL_MM + off
+            marks.append(Landmark(section, tuple(at), tuple(world)))
+        assert landmarks.judge_directions(marks, LOOKED, LETTERS, EXTENT_MM) is None
+
+
 def test_mirrored_sections_are_seen_through_their_flip():
     """Points are on the file, which the manifest flips: so are their directions."""
     width_mm = (COLUMNS - 1) * PIXEL_MM
