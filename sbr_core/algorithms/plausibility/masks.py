@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from sbr_core.algorithms.plausibility.finding import Verdict
 
@@ -16,8 +17,11 @@ _WORTH = 1.03
 """Times as large as above half its greatest value a mask may be above 0: smoothed edges are."""
 _WRONG = 1.5
 """Times as large, from which on it cannot serve."""
-_SAME, _OTHER = 0.25, 0.75
-"""Share of the tissue that an inverted mask holds at most, and its inverse at least."""
+_ABRUPT = 0.1
+"""Share of its brightest values that the outermost ones above 0 of a stripped image have, if not
+more: of bigbrain's MRI 0.2. A map of probabilities falls to next to nothing first."""
+_SAME = 0.25
+"""Share of the tissue that an inverted mask holds at most."""
 _CLEARLY = 0.2
 """By how much Dice's overlap with the picture's tissue must grow when a mask is mirrored."""
 _STRAY = 3
@@ -64,13 +68,25 @@ def doubt_of_values(values: np.ndarray, *, is_jpeg: bool = False) -> Doubt:
     times = above / max(np.count_nonzero(values > top / 2), 1)
     if times < _WORTH:
         return FINE
+    is_image = not is_jpeg and _ends_abruptly(values)
     what = "is a JPEG, which smears edges" if is_jpeg else "looks like a map of probabilities"
+    what = "is an image with edges, not of 0 and 1" if is_image else what
     words = (
         f"{what}: {levels.size} different values up to {top:g}; all above 0 is taken for tissue,"
         f" {times:.3g} times as much as above {top / 2:g}: save {'it as PNG, ' * is_jpeg}1 above"
         f" {top / 2:g} and 0 elsewhere"
     )
-    return Doubt("refused" if times > _WRONG else "doubtful", words)
+    return Doubt("refused" if times > _WRONG and not is_image else "doubtful", words)
+
+
+def _ends_abruptly(values: np.ndarray) -> bool:
+    """Whether values are well above 0 where they begin, as in an image without its surroundings."""
+    inside = values > 0
+    outermost = inside & ~ndimage.binary_erosion(inside, border_value=1)
+    if not outermost.any():
+        return False
+    brightest = np.quantile(values[inside], 0.99)
+    return bool(np.median(values[outermost]) >= _ABRUPT * brightest)
 
 
 def doubt_of_place(mask: np.ndarray, tissue: np.ndarray) -> Doubt:
@@ -90,7 +106,7 @@ def doubt_of_place(mask: np.ndarray, tissue: np.ndarray) -> Doubt:
             if within == found / mask.size
             else Doubt("doubtful", "is set everywhere, also where nothing is found")
         )
-    if within < _SAME and 1 - within > _OTHER and share_of_border(mask) > 0.5:
+    if within < _SAME and share_of_border(mask) > 0.5:
         return Doubt(
             "refused",
             f"is inverted: it holds the background and {within:.0%} of the tissue; save its"

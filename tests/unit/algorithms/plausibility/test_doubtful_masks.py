@@ -42,6 +42,17 @@ def test_a_map_of_probabilities_is_refused_whatever_its_scale(top):
     assert found.verdict == "refused" and "probabilities" in found.words
 
 
+def test_a_stripped_image_may_be_its_own_mask():
+    """All above 0 is the brain, and so it was taken; of an image with air around it is not."""
+    rng = np.random.default_rng(0)
+    depth = ndimage.distance_transform_edt(BRAIN)
+    image = np.clip(0.2 + depth / 45 + rng.normal(0, 0.05, BRAIN.shape), 0.02, None) * BRAIN
+    found = masks.doubt_of_values((1000 * image).astype(np.int16))
+    assert found.verdict == "doubtful" and "is an image" in found.words
+    air = np.abs(rng.normal(0, 0.02, BRAIN.shape)) * (rng.random(BRAIN.shape) > 0.3)
+    assert masks.doubt_of_values(image + air).verdict == "refused"
+
+
 def test_a_mask_as_jpeg_is_said_to_be_one():
     noisy = as_jpeg(BRAIN * np.uint8(255))
     found = masks.doubt_of_values(noisy, is_jpeg=True)
