@@ -58,7 +58,7 @@ def test_lengths_that_cannot_belong_together_are_named():
     with pytest.raises(ImageError, match="position_mm"):
         check_sizes(_discs(11, 0.06, in_um), mri)
     check_sizes(_discs(11, 0.06, [1, 80, 160]), mri, in_order=True)
-    with pytest.raises(ConfigError, match="working_pixel_mm 1.25 .* 11.2 mm wide; 0.07 is usual"):
+    with pytest.raises(ConfigError, match="working_pixel_mm 1.25 .* 11.2 mm wide; 0.04 is usual"):
         check_sizes(_discs(11.25, 1.25, positions), mri)
 
 
