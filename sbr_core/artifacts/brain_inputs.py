@@ -205,10 +205,13 @@ def _of_labels(inputs: BrainInputs, volume: Volume, mask: np.ndarray) -> Iterato
     if not inputs.row.mri_labels:
         return
     try:
-        labels = read_label_volume(Path(inputs.row.mri_labels)).data
+        of_mri = read_label_volume(Path(inputs.row.mri_labels))
     except SbrError as error:
         yield Finding("labels", "doubtful", f"those of the MRI are left out: {error}")
         return
+    labels = of_mri.data
+    for doubt in of_mri.doubts:
+        yield Finding("labels", "doubtful", f"those of the MRI: {doubt}")
     if labels.shape == volume.data.shape:
         inside = np.count_nonzero(mask & (labels > 0)) / max(np.count_nonzero(labels > 0), 1)
         if inside < _MOSTLY:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from sbr_core.algorithms.sections import area_vote, labels_on_grid
 from sbr_core.artifacts.names import STACK_TRANSFORM
 from sbr_core.artifacts.rows import Plane, Prepared
 from sbr_core.errors import ImageError, some_of
+from sbr_core.io.frames import is_in_micrometres
 from sbr_core.io.images import read_labels
 from sbr_core.io.manifests import SectionRow
 from sbr_core.io.transforms import read_stack_from_world
@@ -109,13 +110,16 @@ class LabelPairs:
     def _of_mri(self, path: Path) -> Volume | None:
         """The labels of the 3D MRI; None where they cannot be used."""
         try:
-            return read_label_volume(path)
+            labels = read_label_volume(path)
         except ImageError as error:
             if self.strict:
                 raise
             self.unusable[""] = str(error)
             logger.warning(f"{self.stage}: WARNING: labels of the MRI left out: {error}")
             return None
+        for doubt in labels.doubts:
+            logger.warning(f"{self.stage}: WARNING: {path}: {doubt}")
+        return labels
 
     def _read(self, prepared: Prepared, path: str) -> np.ndarray | None:
         """A label image on the grid of the section's file; None once it was found unusable."""
@@ -160,6 +164,8 @@ class LabelPairs:
 def read_label_volume(path: Path) -> Volume:
     """Labels of a 3D MRI as int32, or int64 where an id is larger.
 
+    Lengths that only micrometres make those of a brain are taken for such, which is a doubt.
+
     Raises
     ------
     ImageError
@@ -180,7 +186,14 @@ def read_label_volume(path: Path) -> Volume:
     if high > np.iinfo(np.int64).max:
         raise ImageError(f"{path}: expected labels up to 2^63 - 1, found {high}")
     fits = np.iinfo(np.int32).min <= low and high <= np.iinfo(np.int32).max
-    return Volume(data.astype(np.int32 if fits else np.int64), volume.world_from_voxel)
+    labels = replace(volume, data=data.astype(np.int32 if fits else np.int64))
+    if is_in_micrometres(volume.world_from_voxel, data.shape):
+        labels = replace(
+            labels,
+            world_from_voxel=np.diag([1e-3, 1e-3, 1e-3, 1.0]) @ volume.world_from_voxel,
+            doubts=(*labels.doubts, "its lengths, of metres, are taken for micrometres"),
+        )
+    return labels
 
 
 def no_id_in_common(pair: LabelPair) -> str:

@@ -71,6 +71,15 @@ def unit_of_lengths(header: Any, sides: Sequence[float]) -> tuple[float | None, 
     )
 
 
+def is_in_micrometres(world_from_voxel: np.ndarray, shape: Sequence[int]) -> bool:
+    """Whether a volume is too long for anything that was scanned, unless its mm are micrometres.
+
+    So are labels that were written with the numbers of an MRI's header, and without its unit.
+    """
+    sides = np.linalg.norm(world_from_voxel[:3, :3], axis=0) * shape
+    return sides.max() > _LONGEST_MM and _is_length(float(sides.max()) / 1000)
+
+
 def _is_length(longest_mm: float) -> bool:
     """Whether a field of view may be so long."""
     return _SHORTEST_MM <= longest_mm <= _LONGEST_MM

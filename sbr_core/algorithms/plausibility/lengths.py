@@ -56,10 +56,12 @@ def width_contradiction(width_mm: float, mri_mm: float) -> str:
     times = max(width_mm, mri_mm) / min(width_mm, mri_mm)
     if times <= MOST_TIMES:
         return ""
-    larger = "sections" if width_mm > mri_mm else "the MRI"
+    larger, of_part = "sections", ""
+    if mri_mm > width_mm:
+        larger, of_part = "the MRI", "; sections of a block of a brain need mri_mask of that block"
     return (
         f"sections are {width_mm:.4g} mm wide and the brain in the MRI is {mri_mm:.4g} mm long:"
-        f" {larger} {times:.3g} times as long; check pixel_size_mm and the MRI's voxel size"
+        f" {larger} {times:.3g} times as long; check pixel_size_mm and the MRI's voxel size{of_part}"
     )
 
 
