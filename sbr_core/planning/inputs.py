@@ -73,7 +73,11 @@ def passed(study: Study, brain: str) -> list[str]:
         return []
     if mark.is_file():
         return [Ancient(mark)]
-    is_begun = any(Path(receipt).is_file() for receipt in study.receipts(brain, "prepare"))
+    # sidecars, for while all chunks are made anew no receipt is there
+    sidecars = Path(study.path(brain, "prepare", names.SECTIONS))
+    is_begun = sidecars.is_dir() or any(
+        Path(receipt).is_file() for receipt in study.receipts(brain, "prepare")
+    )
     return [] if is_begun else [str(mark)]
 
 

@@ -209,6 +209,10 @@ def test_only_a_brain_without_results_waits_for_its_check(add_brain, study_of):
     assert inputs.not_passed(study) == ["one"] and not inputs.passed(study, "one-simulated")
     make(study.receipts("one", "prepare")[0])
     assert passed() == [], "it was begun before there was a check"
+    Path(study.receipts("one", "prepare")[0]).unlink()
+    assert len(passed()) == 1
+    make(study.path("one", "prepare", "sections", "s01.json"))
+    assert passed() == [], "and so is one whose chunks are all being made anew"
     make(mark)
     assert [type(path) for path in passed()] == [Ancient]
     assert inputs.not_passed(study) == []
