@@ -86,10 +86,10 @@ def run(
     ConfigError
         No registrar for a method that needs it.
     TrainingError
-        Fewer than two sections to train on, no labels for a method that needs some, a loss that
-        runs away, or a second trainer.
+        Fewer than two sections to train on, no usable labels for a method that needs some, a loss
+        that runs away, or a second trainer.
     ImageError
-        Labels of the MRI that cannot be read or, with `strict`, a label image.
+        With `strict`, labels of the MRI or of a section that cannot be used.
     WeightsError
         The registrar's file does not hold a registrar, or one for another pixel size; or `start`
         does not fit.
