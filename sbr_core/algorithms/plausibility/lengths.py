@@ -61,7 +61,8 @@ def width_contradiction(width_mm: float, mri_mm: float) -> str:
         larger, of_part = "the MRI", "; sections of a block of a brain need mri_mask of that block"
     return (
         f"sections are {width_mm:.4g} mm wide and the brain in the MRI is {mri_mm:.4g} mm long:"
-        f" {larger} {times:.3g} times as long; check pixel_size_mm and the MRI's voxel size{of_part}"
+        f" {larger} {times:.3g} times as long; check pixel_size_mm and the MRI's voxel size"
+        f"{of_part}"
     )
 
 
