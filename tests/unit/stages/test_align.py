@@ -567,7 +567,8 @@ def test_prealigned_planes_and_affines_keep_the_files_place(phantom, tmp_path):
 def test_a_prealigned_plane_of_another_shape_is_refused(tmp_path):
     rows = []
     for name, columns in (("a", 40), ("b", 41)):
-        write_png(tmp_path / f"{name}.png", np.full((30, columns), 100, np.uint8))
+        brain = np.pad(np.full((20, columns - 10), 100, np.uint8), 5)
+        write_png(tmp_path / f"{name}.png", brain)
         path = str(tmp_path / f"{name}.png")
         rows.append(SectionRow(name, path, float(columns), 1.0, mri_image=path))
     wide = Prepared(
