@@ -82,7 +82,7 @@ _OWN = (
 """Words of their own that are a letter or two from a column: a mouse has a strain."""
 _LENGTH_UNITS = ("mm", "um", "nm", "cm", "px", "micron", "microns", "micrometer", "in", "inch")
 _LONG = 6
-"""A name of so many letters may have two wrong ones, a shorter one has one."""
+"""Names that both have so many letters may differ in two, shorter ones in one."""
 
 
 def check_columns(
@@ -143,10 +143,18 @@ def _meant(column: str, known: Collection[str], synonyms: Mapping[str, str]) -> 
             return name
         if any(len(o) >= _LONG and _wrong_letters(plain, o) <= 1 for o in others):
             return name  # a synonym mistyped, or in the plural
-    wrong = {name: _wrong_letters(plain, _plain(name)) for name in read}
+    # a further word makes another name, as `labels_by` is
+    alike = [name for name in read if _n_words(column) <= _n_words(name)]
+    wrong = {name: _wrong_letters(plain, _plain(name)) for name in alike}
     nearest = min(wrong, key=wrong.__getitem__, default=None)
-    allowed = 2 if len(plain) >= _LONG else 1
-    return nearest if nearest is not None and wrong[nearest] <= allowed else None
+    if nearest is None:
+        return None
+    allowed = 2 if min(len(plain), len(_plain(nearest))) >= _LONG else 1
+    return nearest if wrong[nearest] <= allowed else None
+
+
+def _n_words(name: str) -> int:
+    return len(re.findall(r"[^\W_]+", name))
 
 
 def _plain(name: str) -> str:

@@ -55,7 +55,7 @@ def test_a_column_that_is_nearly_one_of_the_manifest_is_refused(tmp_path, column
 
 
 OWN = (
-    *("stain2", "mask_2", "channel1"),
+    *("stain2", "mask_2", "channel1", "mask_by", "masked", "label_set", "labels_by"),
     *("strain", "session", "block", "slide", "thickness_mm", "image_raw", "affine", "quality"),
     *("position_um", "section_number", "file", "sections", "level", "mark", "experimenter"),
     *("mask_area_mm2", "label_text", "date", "magnification", "Notes", "comments", "id", "z"),
