@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from sbr_core.io.manifests import BrainRow
 
 _MOSTLY = 0.5
-"""Share of the sections with an input from which on a fault of it is one of the brain."""
+"""Share of all sections from which on a fault of theirs is one of the brain; and share of the MRI's
+labels that lie in its brain."""
 _APART = 0.5
 """Overlap (Dice) below which a prealigned section is not on its plane; torn ones have 0.7."""
 

@@ -5,7 +5,6 @@ What is judged, and by what, is in `sbr_core.algorithms.plausibility`.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import textwrap
@@ -14,14 +13,17 @@ from pathlib import Path
 
 import psutil
 
+from sbr_core.algorithms.alignment.start import orientation_asked
 from sbr_core.algorithms.plausibility.finding import Finding, refusal
 from sbr_core.algorithms.plausibility.work import Plan, judge_work
 from sbr_core.artifacts import names
 from sbr_core.artifacts.brain_inputs import BrainInputs, judge
 from sbr_core.artifacts.rows import Looked, Row, read_rows
 from sbr_core.artifacts.section_looks import look_at_section
-from sbr_core.config import CheckOptions, Config, load_yaml, resolve
+from sbr_core.config import CheckOptions, Config, Options, load_yaml, parse_options, resolve
+from sbr_core.config.base import Count, Positive, Steps
 from sbr_core.errors import ConfigError, InputsError, SbrError
+from sbr_core.io.files import parse_json
 from sbr_core.io.manifests import BrainRow, SectionRow, read_brains, read_manifest
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.tables import read_tsv, write_tsv
@@ -81,6 +83,8 @@ def run(
     ------
     InputsError
         Inputs that cannot be right, unless `refuse` is false.
+    ConfigError
+        An orientation or a `work` that is none, or no MRI.
     """
     row = _row_of_sheet(table, brain) if _is_sheet(table) else None
     if row is None:
@@ -92,6 +96,7 @@ def run(
             prealigned=prealigned,
             **{name: str(path or "") for name, path in files.items()},
         )
+        orientation_asked(row.orientation)
         if not (prealigned or mri):
             raise ConfigError(f"--mri: expected the MRI of {table}, or --prealigned")
     rows = read_manifest(Path(row.sections), prealigned=row.prealigned)
@@ -134,8 +139,23 @@ def run(
         )
 
 
+class _Work(Options):
+    """What `work_json` writes."""
+
+    working_pixel_mm: Positive
+    n_methods: Count
+    n_deforming: Steps
+    training_steps: Steps
+    refine_steps: Steps
+
+
 def _work(work: str, seen: Sequence[Row], row: BrainRow, folder: Path) -> list[Finding]:
     """What the run takes; nothing where sections or MRI cannot be read, which is said already."""
+    try:
+        values = parse_json(work)
+    except ValueError as error:
+        raise ConfigError(f"--work: not readable as JSON: {error}") from None
+    asked = parse_options(_Work, values, "--work")
     looked = [each for each in seen if isinstance(each, Looked)]
     if not looked:
         return []
@@ -151,7 +171,7 @@ def _work(work: str, seen: Sequence[Row], row: BrainRow, folder: Path) -> list[F
         width_mm=max(each.width_mm for each in looked),
         height_mm=max(each.height_mm for each in looked),
         n_voxels=n_voxels,
-        **json.loads(work),
+        **asked.model_dump(),
     )
     memory_bytes = psutil.virtual_memory().total
     return [judge_work(plan, shutil.disk_usage(place).free, memory_bytes)]

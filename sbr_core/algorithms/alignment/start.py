@@ -42,7 +42,7 @@ def orientation_asked(orientation: str) -> np.ndarray | None:
     try:
         return orientation_matrix(orientation)
     except ValueError as error:
-        raise ConfigError(f"align: {error}, or {AUTO!r}") from None
+        raise ConfigError(f"{error}, or {AUTO!r}") from None
 
 
 def find_start(
