@@ -163,10 +163,14 @@ class Study:
         methods = methods_of(self, brain)
         return [
             *(path for s in (*SECTION_STAGES, *methods) for path in self.receipts(brain, s)),
-            *([] if self.brains[brain].prealigned else self.fit(brain).values()),
+            *([] if self.brains[brain].prealigned else self._of_mri(brain)),
             *(self.weights(brain, folder) for folder in self.trainings(brain)),
             *(self.volume(brain, method) for method in methods),
         ]
+
+    def _of_mri(self, brain: str) -> list[str]:
+        """The facts of the MRI, which stand for it, and how it fits."""
+        return [self.path(brain, "prepare", names.MRI_FACTS), *self.fit(brain).values()]
 
 
 Folders = Callable[[Study, str], Mapping[str, str]]

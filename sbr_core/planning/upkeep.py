@@ -6,6 +6,7 @@ is to start anew; for a lock that a killed run left behind see `lock`.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shlex
@@ -20,7 +21,7 @@ from typing import Any
 from sbr_core.artifacts import names
 from sbr_core.artifacts.rows import files_of_cell, read_cells
 from sbr_core.errors import ReceiptError, SbrError
-from sbr_core.io.files import inside, read_json
+from sbr_core.io.files import inside, parse_json, read_json, write_text
 from sbr_core.io.sums import recorded, remove_summed
 from sbr_core.planning.lock import LOCKS, remove_lock_of_killed_run
 from sbr_core.planning.parameters import chunk_json, rows_file
@@ -42,14 +43,20 @@ def log_faults(study: Study) -> None:
 # --------------------------------------------------------------------------------------------
 
 
-def tidy_up(study: Study) -> None:
-    """Remove what a killed run or a lost file left wrong; nothing of a run that goes on."""
+def tidy_up(study: Study, *, dry_run: bool = False) -> None:
+    """Put right what a killed run or a lost file left wrong; nothing of a run that goes on.
+
+    Parameters
+    ----------
+    dry_run : only log what was asked otherwise: looking at what other options would do must not
+        cost finished results.
+    """
     remove_lock_of_killed_run()
     # a run that holds the lock is writing these files just now
     if not any(LOCKS.glob("*")):
         remove_receipts_of_missing_files(study)
         for brain in study.brains:
-            remove_what_was_asked_otherwise(study, brain)
+            outdate_what_was_asked_otherwise(study, brain, dry_run=dry_run)
 
 
 def remove_receipts_of_missing_files(study: Study) -> None:
@@ -100,22 +107,26 @@ def _fault_of_table(table: Path) -> str:
     return ""
 
 
-def remove_what_was_asked_otherwise(study: Study, brain: str) -> None:
-    """Remove plans, receipts and facts that state other options than are asked for now.
+def outdate_what_was_asked_otherwise(study: Study, brain: str, *, dry_run: bool = False) -> None:
+    """Let what other options than those asked for now made count as not made.
 
     Snakemake notices that by itself as long as it remembers the run; results that were copied
     without ``.snakemake``, or a run that another configuration began, it takes for finished.
+    Plans are written anew, for a plan that is newer starts what follows, and one that is missing
+    nothing. Receipts and facts are results themselves, which are missed when they are removed.
     """
     for plan in sorted(Path(study.path(brain, "plan")).glob("*.json")):
         try:
             asked = plan_text(study, brain, plan.stem)
         except (LookupError, AttributeError):  # of a chunk or a stage that there is no more
             continue
-        if _is_other_text(plan, asked):
+        if _states_other(_plan_of(plan), json.loads(asked)):
             logger.info(f"{plan}: something else is asked for now; what follows will be made anew")
-            plan.unlink()
+            if not dry_run:
+                write_text(plan, asked + "\n")
     # these two have no plan, which would be an input that finished brains do not have
     options = study.config.prepare.model_dump(mode="json")
+    outdated = []
     for chunk in study.brains[brain].chunks:
         receipt = Path(study.path(brain, "prepare", names.CHUNKS, f"{chunk}.tsv"))
         if receipt.is_file() and (
@@ -123,11 +134,21 @@ def remove_what_was_asked_otherwise(study: Study, brain: str) -> None:
             or _is_other_text(Path(rows_file(str(receipt))), chunk_json(study, brain, chunk))
         ):
             logger.info(f"{receipt}: was made of other rows or options; it will be made anew")
-            remove_summed(receipt)
+            outdated.append(receipt)
     facts = Path(study.path(brain, "prepare", names.MRI_FACTS))
     if facts.is_file() and _is_other(_facts_of(facts), options, "prepare_mri"):
         logger.info(f"{facts}: was made with other options; it will be made anew")
-        remove_summed(facts)
+        outdated.append(facts)
+    if not dry_run:
+        for path in outdated:
+            remove_summed(path)
+
+
+def _plan_of(plan: Path) -> Any:
+    """What a plan states; None where it is damaged."""
+    with suppress(ValueError):
+        return parse_json(plan.read_text("utf-8", "replace"))
+    return None
 
 
 def _is_other_text(path: Path, asked: str) -> bool:
@@ -151,16 +172,25 @@ def _facts_of(facts: Path) -> Mapping[str, Any]:
 
 
 def _is_other(made_with: Mapping[str, Any], options: Mapping[str, Any], stage: str) -> bool:
-    """Whether options or revision are others than those asked for now.
+    """Whether options or revision are others than those asked for now."""
+    if not isinstance(made_with.get("options"), dict):
+        return False
+    stated = {"options": made_with["options"], "revision": made_with.get("revision")}
+    return _states_other(stated, {"options": options, "revision": REVISION[stage]})
+
+
+def _states_other(before: Any, asked: Any, *, of_options: bool = False) -> bool:
+    """Whether something else was asked for before than is asked for now.
 
     An option that only one of the two knows came, or went, with another version.
     """
-    before = made_with.get("options")
-    if not isinstance(before, dict):
-        return False
-    shared = before.keys() & options.keys()
-    return made_with.get("revision") != REVISION[stage] or any(
-        before[key] != options[key] for key in shared
+    if not (isinstance(before, dict) and isinstance(asked, dict)):
+        return before != asked
+    if not of_options and before.keys() != asked.keys():
+        return True
+    return any(
+        _states_other(before[key], asked[key], of_options=of_options or key == "options")
+        for key in before.keys() & asked.keys()
     )
 
 

@@ -1,6 +1,7 @@
 """What reruns, and what does not: Snakemake's own decisions on a finished run."""
 
 import json
+import shutil
 
 GLOBAL = {"align", "train_registrar", "train"}
 """Stages that look at the brain as a whole, which one section must not start again."""
@@ -124,6 +125,16 @@ def test_deleted_section_file_is_noticed_and_restored(lab):
     assert [work for name, work in lab.calls() if name == "infer"] == ['["s05"]']
     assert deleted.read_text() == before
     assert lab.planned() == []
+
+
+def test_without_snakemake_s_memory_a_newer_plan_and_lost_facts_are_noticed(lab):
+    """So `upkeep` says that other options are asked for."""
+    shutil.rmtree(lab.folder / ".snakemake")
+    assert lab.planned() == []
+    (lab.folder / "results/one/plan/train_sbr.json").touch()
+    assert "align" not in (jobs := lab.rules()) and {"train", "infer"} <= set(jobs)
+    (lab.folder / "results/one/prepare/mri.json").unlink()
+    assert {"prepare_mri", "align"} <= set(lab.rules())
 
 
 def test_config_section_reruns_its_stage_and_what_follows(lab):

@@ -54,4 +54,4 @@ marked = lambda paths: inputs.with_ancient(paths, ancient)
 
 if workflow.is_main_process:
     upkeep.log_faults(STUDY)
-    upkeep.tidy_up(STUDY)
+    upkeep.tidy_up(STUDY, dry_run=workflow.output_settings.dryrun)

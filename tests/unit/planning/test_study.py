@@ -91,6 +91,7 @@ def test_every_result_whose_loss_counts_is_listed(add_brain, study_of):
     assert study.results("one") == [
         *(f"results/one/{stage}/chunks/1of1.tsv" for stage in ("prepare", "resample")),
         *(f"results/one/{table}/chunks/1of1.tsv" for table in ("align_sections", "linear", "sbr")),
+        "results/one/prepare/mri.json",
         "results/one/align/from-stack_to-mri_mode-image_xfm.txt",
         "results/one/align/plane_grid.json",
         "results/one/align/sections_initial.tsv",

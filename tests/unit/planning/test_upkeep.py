@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,7 @@ def test_what_is_as_asked_for_stays(add_brain, study_of):
 
 
 @pytest.mark.parametrize(
-    ("changed", "gone"),
+    ("changed", "outdated"),
     [
         ({"align": {"rounds": 9}}, ["align.json"]),
         (
@@ -130,13 +131,36 @@ def test_what_is_as_asked_for_stays(add_brain, study_of):
     ],
 )
 def test_results_of_another_configuration_are_not_taken_for_finished(
-    add_brain, study_of, changed, gone
+    add_brain, study_of, changed, outdated
 ):
     """As of a folder that was copied without Snakemake's memory of it."""
     row = add_brain("one", "abcd")
     files = as_asked(study_of(row))
-    upkeep.tidy_up(study_of(row, **changed))
-    assert [path.name for path in files if not path.is_file()] == gone
+    before = {path: path.read_text() for path in files}
+    study = study_of(row, **changed)
+    upkeep.tidy_up(study, dry_run=True)
+    assert {path: path.read_text() for path in files} == before, "a dry run changed results"
+    upkeep.tidy_up(study)
+    others = [p for p in files if not p.is_file() or p.read_text() != before[p]]
+    assert [path.name for path in others] == outdated
+    # plans stay, newer: Snakemake starts nothing for one that is missing
+    assert [path.name for path in files if not path.is_file()] == outdated[1:]
+    assert files[0].read_text() == plan_text(study, "one", "align") + "\n"
+
+
+def test_an_option_that_another_version_knew_outdates_no_plan(add_brain, study_of):
+    study = study_of(add_brain("one", "abcd"))
+    plan = as_asked(study)[0]
+    stated = json.loads(plan.read_text())
+    del stated["align"]["options"]["rounds"]
+    stated["align"]["options"]["of_before"] = 1
+    plan.write_text(json.dumps(stated))
+    upkeep.tidy_up(study)
+    assert json.loads(plan.read_text()) == stated
+    stated["align"]["revision"] = 0
+    plan.write_text(json.dumps(stated))
+    upkeep.tidy_up(study)
+    assert plan.read_text() == plan_text(study, "one", "align") + "\n"
 
 
 def test_rows_that_were_edited_without_snakemake_s_memory_are_prepared_again(add_brain, study_of):
