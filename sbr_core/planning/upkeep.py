@@ -262,7 +262,7 @@ def why_failed(job: FailedJob) -> str:
     """The line in which a job's log names the fault, and where more is."""
     for log in job.logs:
         try:
-            text = Path(log).read_text(errors="replace")
+            text = Path(log).read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue
         lines = [line.strip() for line in text.splitlines() if line.strip()]

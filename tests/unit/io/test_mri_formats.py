@@ -1,5 +1,7 @@
 """An MRI of another format than NIfTI lies where it lay, or is refused with what to do."""
 
+import locale
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -113,7 +115,9 @@ def test_a_metaimage_that_claims_more_than_it_holds_is_refused(tmp_path, image):
 def test_a_dicom_series_in_a_folder_lies_where_it_lay(tmp_path, image):
     folder = _dicom(tmp_path / "series", image)
     (folder / "readme.txt").write_text("x")
+    encoding = locale.getencoding()
     assert _same(read_volume(folder))
+    assert locale.getencoding() == encoding  # what text files are written in
     out = tmp_path / "out"
     assert main(["prepare-mri", "--mri", str(folder), "--out-dir", str(out)]) == 0
     assert _same(read_volume(out / "mri.nii.gz"))

@@ -17,6 +17,7 @@ from sbr_core.algorithms.simulation.truth import (
     true_section_mm_from_plane_mm,
 )
 from sbr_core.artifacts.label_pairs import LabelPairs
+from sbr_core.artifacts.rows import Plane, read_rows, write_rows
 from sbr_core.config import (
     AlignSectionsOptions,
     EvaluateOptions,
@@ -158,13 +159,19 @@ def test_sections_that_show_no_tissue_on_their_planes_are_named(source, tmp_path
 
 def test_a_plane_of_a_few_pixels_has_its_points(source, tmp_path):
     """Between those of the lattice too."""
-    header, rows = read_tsv(source["planes"])
     folder = tmp_path / "resample"
     shutil.copytree(source["planes"].parent / "sections", folder / "sections")
     mask = np.zeros(SHAPE, np.uint8)
     mask[40:42, 52:53] = 1
-    write_plane(folder / "sections/s1_mrimask.nii.gz", mask, PIXEL_MM)
-    write_tsv(folder / "sections.tsv", rows, header)
+    name = "sections/s1_mrimask.nii.gz"
+    write_plane(folder / name, mask, PIXEL_MM)
+    rows = [
+        replace(row, files={**row.files, name: sha256_file(folder / name)})
+        if row.section == "s1"
+        else row
+        for row in read_rows(source["planes"], Plane, verify=False)
+    ]
+    write_rows(folder / "sections.tsv", rows)
     labels = LabelPairs(None, align_dir=None, mri_labels=None, stage="simulate")
     brain = simulate._Brain(source["prepared"], folder / "sections.tsv", source["sections"], labels)
     expected = [[52 * PIXEL_MM, 40 * PIXEL_MM], [52 * PIXEL_MM, 41 * PIXEL_MM]]

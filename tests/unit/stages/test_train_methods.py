@@ -180,7 +180,7 @@ def label_maps(brain, **of_labels):
     labels = LabelPairs(rows, **where, stage="train")
     planes = read_rows(brain.table("resample"), Plane)
     pairs = read_pairs(planes, brain.table("align_sections"), IntensityOptions())
-    maps, n_classes = read_label_maps(labels, prepared, pairs)
+    maps, n_classes = read_label_maps(labels, prepared, 1, pairs)
     of_sections, of_planes = (
         dict(zip([row.section for row in pairs.sections], each[:, 0].numpy(), strict=True))
         for each in crop(maps, brain.grid.shape, PADDING_MULTIPLE).chunk(2)
