@@ -78,7 +78,7 @@ class Looked(Row):
 
     Attributes
     ----------
-    position_mm, pixel_size_mm, flip, rotate_deg : of the manifest.
+    position_mm, pixel_size_mm, flip, rotate_deg, box_px : of the manifest.
     file_rows, file_columns : shape of the file.
     pixel_aspect : height of a pixel over its width, as the file states them; 1 where it does not.
     tissue_mm2 : area of the tissue: of the mask given, or as found.
@@ -94,6 +94,7 @@ class Looked(Row):
     pixel_size_mm: float
     flip: str = "none"
     rotate_deg: float = 0.0
+    box_px: str = ""
     file_rows: int
     file_columns: int
     pixel_aspect: float = 1.0

@@ -129,6 +129,7 @@ def look_at_section(row: SectionRow, options: PrepareOptions) -> Looked:
         pixel_size_mm=row.pixel_size_mm,
         flip=row.flip,
         rotate_deg=row.rotate_deg,
+        box_px=row.box_px,
         file_rows=shape[0],
         file_columns=shape[1],
         pixel_aspect=1.0 if stated is None else stated.y_mm / stated.x_mm,

@@ -37,9 +37,10 @@ _CONVERTERS = {
 _CONVERTERS |= {".tiff": _CONVERTERS[".tif"], ".hdf5": _CONVERTERS[".h5"]}
 _CONVERTERS |= {".npz": _CONVERTERS[".npy"]}
 _NRRD_UNITS = {
-    **dict.fromkeys(("mm", "millimeter", "millimeters"), "mm"),
-    **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer"), "micron"),
-    **dict.fromkeys(("m", "meter", "meters"), "meter"),
+    **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetre", "millimetres"), "mm"),
+    **dict.fromkeys(("um", "µm", "μm", "micron", "microns"), "micron"),
+    **dict.fromkeys(("micrometer", "micrometers", "micrometre", "micrometres"), "micron"),
+    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), "meter"),
 }
 _UNEVEN = 0.02
 """Slices of a series are evenly spaced if their distances differ by less, as a share."""

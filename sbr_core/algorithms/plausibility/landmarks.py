@@ -254,10 +254,12 @@ def judge_directions(
 
 def _upright(mark: Landmark, row: Looked) -> np.ndarray:
     """(3,) of a landmark's section point, flipped and turned as the manifest states, stack mm."""
-    shape = (row.file_rows, row.file_columns)
-    upright, upright_shape = geometry.upright_from_file(shape, row.flip, row.rotate_deg)
+    whole = geometry.Box.whole((row.file_rows, row.file_columns))
+    box = geometry.Box.of(row.box_px) or whole  # sections of one picture lie apart in it only
+    upright, upright_shape = geometry.upright_from_file(box.shape, row.flip, row.rotate_deg)
     centre = np.array([upright_shape[1] - 1, upright_shape[0] - 1]) / 2
-    point = apply(upright, np.array(mark.section_mm) / row.pixel_size_mm) - centre
+    in_box = np.array(mark.section_mm) / row.pixel_size_mm - [box.left, box.top]
+    point = apply(upright, in_box) - centre
     return np.r_[point * row.pixel_size_mm, row.position_mm]
 
 

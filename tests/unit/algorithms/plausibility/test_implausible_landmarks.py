@@ -138,6 +138,25 @@ def test_mirrored_sections_are_seen_through_their_flip():
     assert landmarks.judge_directions(marks, LOOKED, LETTERS, EXTENT_MM).verdict == "refused"
 
 
+def test_sections_of_one_picture_are_each_seen_in_their_box():
+    """Where they lie on the slide says nothing of where they lie in the brain."""
+    slide = {
+        name: replace(row, file_columns=6 * COLUMNS, box_px=f"{i * COLUMNS} 0 {COLUMNS} {ROWS}")
+        for i, (name, row) in enumerate(reversed(LOOKED.items()))
+    }
+
+    def on_slide(marks):
+        return [
+            replace(m, section_mm=(m.section_mm[0] + left * PIXEL_MM, m.section_mm[1]))
+            for m in marks
+            for left in [int(slide[m.section].box_px.split()[0])]
+        ]
+
+    assert landmarks.judge_directions(on_slide(right_marks()), slide, LETTERS, EXTENT_MM) is None
+    mirrored = on_slide(mri_points(lambda p: p * [-1, 1, 1]))
+    assert "x mirrored" in landmarks.judge_directions(mirrored, slide, LETTERS, EXTENT_MM).words
+
+
 def test_swapped_axes_are_named():
     marks = mri_points(lambda p: p[[1, 0, 2]])
     found = landmarks.judge_directions(marks, LOOKED, LETTERS, EXTENT_MM)
