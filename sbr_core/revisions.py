@@ -6,7 +6,7 @@ from sbr_core.methods import WITH_OPTIONS
 
 REVISION = {
     "demo": 2,
-    "check": 1,
+    "check": 2,
     "prepare": 7,
     "prepare_mri": 2,
     "doctor": 4,
