@@ -6,11 +6,8 @@ neither reads is refused with the program that converts it.
 
 from __future__ import annotations
 
-import locale
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,17 +150,6 @@ def _nrrd_unit(path: Path, head: bytes) -> str:
     return units.pop()
 
 
-@contextmanager
-def _same_locale() -> Iterator[None]:
-    """GDCM sets the process's locale to C, in which Python would write text files as ASCII."""
-    before = locale.setlocale(locale.LC_ALL)
-    try:
-        yield
-    finally:
-        locale.setlocale(locale.LC_ALL, before)
-
-
-@_same_locale()
 def _of_dicom(folder: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
     """The one DICOM series in a folder."""
     import SimpleITK as sitk
