@@ -44,23 +44,18 @@ SYN_SETTINGS: dict[str, dict[str, Any]] = {
     "step 0.5": {"gradient_step": 0.5},
     "flow 1": {"flow_sigma_px": 1.0},
     "flow 6": {"flow_sigma_px": 6.0},
-    "four levels": {"iterations": (100, 100, 70, 40)},
 }
 _STEPS = "-n 100x100x40 -sv"
 GREEDY_SETTINGS: dict[str, dict[str, str]] = {
     "greedy-NMI": {
         "usual": GREEDY,
         "its own smoothing": f"-m NMI {_STEPS} -s 1.732vox 0.7071vox",
-        "its own smoothing, not stationary": "-m NMI -n 100x100x40 -s 1.732vox 0.7071vox",
         "4 and 1.5": f"-m NMI {_STEPS} -s 4.0vox 1.5vox",
-        "5 and 2": f"-m NMI {_STEPS} -s 5.0vox 2.0vox",
-        "more fine steps": "-m NMI -n 100x100x100 -s 3.0vox 1.0vox -sv",
     },
     "greedy-MIND": {
         "usual": f"-m SSD {_STEPS} -s 3.0vox 1.0vox",
         "its own smoothing": f"-m SSD {_STEPS} -s 1.732vox 0.7071vox",
         "4 and 1.5": f"-m SSD {_STEPS} -s 4.0vox 1.5vox",
-        "5 and 2": f"-m SSD {_STEPS} -s 5.0vox 2.0vox",
     },
 }
 """Tool -> setting -> options. The first setting is the usual one."""
