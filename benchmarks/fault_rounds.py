@@ -146,7 +146,7 @@ EVERYTHING = {
 FILE_FAULTS = ("flipped bit", "changed digit", "cut", "zeros", "removed")
 RUN_FAULTS = ("SIGKILL", "full disk", "read-only disk", "two at once")
 LOGS = {"collect": f"{B}/logs/collect/prepare.log"}
-PASSED_OVER = r"seconds|versions|files|row_sha256|sha256|fingerprint|inputs|asked"
+PASSED_OVER = r"(training_)?seconds|versions|files|row_sha256|sha256|fingerprint|inputs|asked"
 """Of tables and JSON: clocks, and digests of compressed bytes."""
 
 

@@ -42,7 +42,13 @@ class Sum(BaseModel):
 def recorded(path: Path) -> Sum | None:
     """The record of a file, None where there is none; ReceiptError where it is damaged."""
     record = sum_file(path)
-    return read_json(record, Sum) if record.is_file() else None
+    try:
+        return read_json(record, Sum) if record.is_file() else None
+    except ReceiptError as error:
+        raise ReceiptError(
+            f"{error}; without this record {path} is taken as it is: remove both, and the workflow"
+            " makes it anew, or the record alone if you know the file to be right"
+        ) from None
 
 
 @contextmanager

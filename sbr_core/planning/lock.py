@@ -100,6 +100,8 @@ def remove_lock_of_killed_run() -> None:
             return  # it lives
         except OSError:
             return _left_alone()
+        if not _is_the_note(note):
+            return  # that run ended just now, and another one may have begun
         try:
             run = read_json(RUNNING, _Note)
         except ReceiptError:
@@ -116,6 +118,13 @@ def remove_lock_of_killed_run() -> None:
         os.close(note)
 
 
+def _is_the_note(descriptor: int) -> bool:
+    """Whether an open file is the one that the note's path leads to."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), os.stat(RUNNING))
+    return False
+
+
 def _left_alone() -> None:
     """Log how to remove a lock that may be of a run elsewhere."""
     if any(LOCKS.glob("*")):
@@ -129,5 +138,6 @@ def _one_kernel_knows(path: Path) -> bool:
     """Whether a path is on a file system that no other machine can have mounted."""
     path = path.resolve()
     mounts = [m for m in psutil.disk_partitions(all=True) if path.is_relative_to(m.mountpoint)]
-    nearest = max(mounts, key=lambda mount: len(mount.mountpoint), default=None)
+    # of two on one folder the later one is seen
+    nearest = max(reversed(mounts), key=lambda mount: len(mount.mountpoint), default=None)
     return nearest is not None and nearest.fstype in _OF_ONE_KERNEL

@@ -6,13 +6,16 @@ import logging
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+
+from pydantic import BaseModel
 
 from sbr_core.artifacts.names import CHUNKS, SECTIONS, TABLE
 from sbr_core.artifacts.receipts import check_chunks, read_sidecar
 from sbr_core.artifacts.rows import files_of_cell, read_cells, stage_dir
 from sbr_core.errors import ReceiptError, SbrError
-from sbr_core.io.files import SUMS, inside, links_in, parse_json, sha256_file
+from sbr_core.io.files import SUMS, inside, links_in, parse_json, read_json, sha256_file
 from sbr_core.io.sums import check_gzip, check_sum
 from sbr_core.io.weights import read_header
 from sbr_core.report.page import read_png
@@ -75,11 +78,13 @@ class _Check:
             if fault := _fault(lambda folder=folder: check_chunks(self._sections_of(folder))):
                 yield fault
         for path in files:
+            if path.name.startswith("."):  # of a killed run, or of a file browser
+                continue
             if path.parent.name == SUMS:
                 target = path.parent.parent / path.name.removesuffix(".json")
                 if not target.is_file():
                     yield f"{target}: missing, although {path} records its sum"
-            elif not path.name.startswith(".tmp-"):
+            else:
                 self.n_files += 1
                 if fault := _fault(lambda path=path: self._of_file(path)):
                     yield fault
@@ -114,7 +119,7 @@ class _Check:
     def _sections_of(self, chunks: Path) -> dict[Path, set[str]]:
         """Receipt -> its sections, of those in a folder that can be read."""
         sections = {}
-        for receipt in sorted(chunks.glob("*.tsv")):
+        for receipt in filter(_is_list, sorted(chunks.glob("*.tsv"))):
             with suppress(SbrError):
                 sections[receipt] = {row["section"] for row in read_cells(receipt)[1]}
         return sections
@@ -132,8 +137,28 @@ def _is_list(path: Path) -> bool:
     if path.parent.name == SECTIONS:
         return path.suffix == ".json"
     if path.parent.name == CHUNKS:
-        return path.suffix == ".tsv"
+        return path.suffix == ".tsv" and not _is_outdated(path)
     return path.name == TABLE and (path.parent / CHUNKS).is_dir()
+
+
+def _is_outdated(receipt: Path) -> bool:
+    """Whether a receipt is of a chunk that there is no more: the brain was split anew since."""
+    chunks = _chunks_of(receipt.parent)
+    return chunks is not None and receipt.stem not in chunks
+
+
+@cache
+def _chunks_of(folder: Path) -> frozenset[str] | None:
+    """Chunks, by its plan, of the brain that a folder of receipts is of; None if unknown."""
+    for above in folder.parents[1:3]:  # of a comparison's method it is one higher
+        plan = above / "plan" / "collect.json"
+        with suppress(ReceiptError):
+            return frozenset(read_json(plan, _Chunks).chunks)
+    return None
+
+
+class _Chunks(BaseModel):
+    chunks: list[str]
 
 
 def _fault(check: Callable[[], None]) -> str:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -74,6 +75,32 @@ def test_a_machine_that_was_started_anew_knows_its_own_disk(snakemakes, monkeypa
     lock.RUNNING.write_text('{"pid": 1, "boot": "the one before"}')
     lock.remove_lock_of_killed_run()
     assert not snakemakes.exists()
+
+
+def test_the_note_of_a_run_that_began_meanwhile_is_left_alone(snakemakes, other, monkeypatch):
+    """Between opening the note of a run that ends and locking it."""
+    flock = lock.fcntl.flock
+
+    def replaced_first(descriptor, how):
+        other.kill()
+        other.wait()
+        lock.RUNNING.rename("the_old_note")
+        lock.RUNNING.write_text("{}")
+        flock(descriptor, how)
+
+    monkeypatch.setattr(lock.fcntl, "flock", replaced_first)
+    lock.remove_lock_of_killed_run()
+    assert snakemakes.exists() and lock.RUNNING.exists()
+
+
+@pytest.mark.parametrize(
+    ("file_systems", "knows"), [(["ext4"], True), (["ext4", "nfs4"], False), (["nfs", "xfs"], True)]
+)
+def test_of_two_disks_on_one_folder_the_later_counts(tmp_path, monkeypatch, file_systems, knows):
+    mounts = [SimpleNamespace(mountpoint=str(tmp_path), fstype=name) for name in file_systems]
+    root = SimpleNamespace(mountpoint="/", fstype="nfs")
+    monkeypatch.setattr(lock.psutil, "disk_partitions", lambda all: [root, *mounts])
+    assert lock._one_kernel_knows(tmp_path / "note") is knows
 
 
 def test_a_run_that_ends_by_itself_leaves_no_note(snakemakes):

@@ -10,7 +10,7 @@ from sbr_core.artifacts.receipts import SectionResult, run_sections
 from sbr_core.artifacts.rows import Row
 from sbr_core.errors import ReceiptError
 from sbr_core.geometry import PlaneGrid
-from sbr_core.io.files import sha256_file
+from sbr_core.io.files import sha256_file, write_json
 from sbr_core.io.images import write_png
 from sbr_core.io.volumes import write_plane
 from sbr_core.stages import collect
@@ -84,3 +84,21 @@ def test_what_was_changed_is_named(results, caplog, fault, name):
     with pytest.raises(ReceiptError, match="[12] faults, named above"):
         verify.run(None, results / "b" if "align" in name else results)
     assert name.removesuffix(".json").replace("/.sums", "") in "\n".join(caplog.messages)
+
+
+def test_what_a_split_or_a_killed_run_left_behind_is_no_fault(results, caplog):
+    """Receipts of chunks that there are no more list files as they were then."""
+    folder = results / "b" / "prepare"
+    receipt = folder / "chunks" / "1of1.tsv"
+    write_json(results / "b" / "plan" / "collect.json", {"chunks": ["1of2"]})
+    receipt.with_name("1of2.tsv").write_bytes(receipt.read_bytes())
+    listed = receipt.read_text()
+    receipt.write_text(listed.replace('gz"": ""', 'gz"": ""0'))
+    receipt.with_name(".sums").joinpath("1of1.tsv.json").unlink()
+    (folder / "chunks" / ".sums" / ".tmp-1-1of1.tsv.json").write_text("{")
+    assert receipt.read_text() != listed
+    verify.run(None, results)
+    write_json(results / "b" / "plan" / "collect.json", {"chunks": ["1of1"]})
+    verify._chunks_of.cache_clear()
+    with pytest.raises(ReceiptError, match="faults"):
+        verify.run(None, results)
