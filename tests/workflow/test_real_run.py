@@ -47,14 +47,14 @@ demo: {n_sections: 10, section_spacing_mm: 14.0, pixel_size_mm: 1.0, mri_spacing
 prepare: {working_pixel_mm: 2.5}
 align: {rounds: 2, spacing_mm: 3.0}
 train_registrar:
-  pixel_factor: 1
   steps: 40
+  pixel_factor: 1
   batch_size: 4
   encoder_channels: [8, 8, 8, 8]
   decoder_channels: [8, 8, 8, 8]
 train_sbr:
-  pixel_factor: 1
   steps: 40
+  pixel_factor: 1
   generator_channels: 4
   residual_blocks: 2
   n_samples: 64
