@@ -156,6 +156,8 @@ def test_config_section_reruns_its_stage_and_what_follows(lab):
     }
     # the tables of prepare are ancient to the global fit, its options are not
     everything = {
+        "check_sections",
+        "check",
         "prepare",
         "prepare_mri",
         "doctor",
@@ -229,7 +231,7 @@ def test_further_methods_are_added_and_each_reruns_by_its_own_section(lab):
 def test_new_mri_reruns_the_fit_and_all_that_stands_on_it(lab):
     (lab.folder / "raw/one/mri.nii.gz").write_text("other voxels")
     assert set(lab.rules()) == GLOBAL | set(TABLES) | {
-        *("prepare_mri", "resample", "align_sections", "infer", "collect"),
+        *("check", "prepare_mri", "resample", "align_sections", "infer", "collect"),
     }
 
 
