@@ -26,12 +26,6 @@ POLARITY = "tissue_bright"
 PADDING_MULTIPLE = Generator.multiple
 """Sides of every network's input; the registrar is content with any even number."""
 
-_COMMON = ("working_pixel_mm", "low_quantile", "high_quantile", "padding_multiple", "polarity")
-_PREPROCESSING = {
-    "registrar": _COMMON,
-    "method": (*_COMMON, "registers", "synthesis_rim_px", "medium_share", "medium_margin_px"),
-}
-"""What inference reads of the header's `preprocessing`, by the kind of the weights."""
 _MOST_SQUARINGS = 32
 """Of a velocity's integration; 7 are usual, and each one doubles the steps."""
 
@@ -207,24 +201,21 @@ def _check_header(path: Path, kind: str, header: Mapping[str, Any]) -> None:
             f"{path}: expected weights of a {kind} (format {FORMAT}), found"
             f" {header.get('kind')!r} (format {header.get('format')!r})"
         )
-    missing = [key for key in ("architecture", "preprocessing") if key not in header]
-    if isinstance(known := header.get("preprocessing"), dict):
-        missing += [f"preprocessing.{key}" for key in _PREPROCESSING[kind] if key not in known]
-    if missing:
-        raise WeightsError(
-            f"{path}: its header lacks {', '.join(missing)}, as that of an older version does;"
-            " train these networks again"
-        )
     try:
         _HEADERS[kind].model_validate(header)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
+        faults = [(".".join(map(str, fault["loc"])), fault) for fault in error.errors()]
+        if missing := [key for key, fault in faults if fault["type"] == "missing"]:
+            raise WeightsError(
+                f"{path}: its header lacks {', '.join(missing)}, as that of an older version does;"
+                " train these networks again"
+            ) from None
+        key, first = faults[0]
         raise WeightsError(f"{path}: damaged: {key}: {first['msg']}") from None
 
 
 class _Part(BaseModel):
-    """A part of a header, of which more may be written down than is checked here."""
+    """What inference reads of a part of a header; more may be written down there."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
