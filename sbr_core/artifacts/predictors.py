@@ -156,13 +156,12 @@ class BatchPredictor(ABC):
         ):
             shown = shown or self._shown([self._inputs(each, grid) for each in pairs], grid)
             velocity_half_px = self._refined(velocity_half_px, synthesised, shown)
-        shape = tuple(2 * n for n in velocity_half_px.shape[-2:])
-        velocities = self._crop(upsample_velocity(velocity_half_px, shape), grid)
+        velocities = self._on_grid(velocity_half_px, grid)
         if synthesised is not None:
             synthesised = self._crop(synthesised, grid)[:, 0].numpy()
         for at, each in enumerate(pairs):
             self.done[each.section] = (
-                np.moveaxis(velocities[at].double().numpy(), 0, -1),
+                velocities[at],
                 None if synthesised is None else synthesised[at],
             )
 
@@ -190,12 +189,8 @@ class BatchPredictor(ABC):
         target: PlaneGrid,
     ) -> tuple[Tensor, Tensor | None]:
         """What the networks found on their grid `source`, on the grid `target`, both padded."""
-        shape = tuple(2 * n for n in velocity_half_px.shape[-2:])
-        velocities = self._crop(upsample_velocity(velocity_half_px, shape), source)
-        moved = [
-            flow.resample_velocity(np.moveaxis(one.double().numpy(), 0, -1), source, target)
-            for one in velocities
-        ]
+        velocities = self._on_grid(velocity_half_px, source)
+        moved = [flow.resample_velocity(one, source, target) for one in velocities]
         top, bottom, left, right = padding_px(target.shape, self._multiple)
         batch = torch.from_numpy(np.moveaxis(np.stack(moved), -1, 1).astype(np.float32))
         batch = F.pad(batch, (left, right, top, bottom), mode="replicate")
@@ -211,6 +206,12 @@ class BatchPredictor(ABC):
         views = Views(shown.targets, shown.sections, synthesised, shown.compared, shown.wide)
         start = velocity_half_px.to(self.device)
         return refine(self.registrar, start, views.to(self.device), self.options).cpu()
+
+    def _on_grid(self, velocity_half_px: Tensor, grid: PlaneGrid) -> list[np.ndarray]:
+        """Velocities of the padded half grid as (rows, columns, 2) float64 on `grid`, in its px."""
+        shape = tuple(2 * n for n in velocity_half_px.shape[-2:])
+        velocity_px = self._crop(upsample_velocity(velocity_half_px, shape), grid)
+        return [np.moveaxis(one, 0, -1) for one in velocity_px.double().numpy()]
 
     @property
     def _multiple(self) -> int:
