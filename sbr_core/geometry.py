@@ -127,6 +127,11 @@ class PlaneGrid:
         )
 
 
+def extent_px(mask: np.ndarray) -> np.ndarray:
+    """Sides of the box around what is set in a mask, one per axis; the mask must not be empty."""
+    return np.ptp(np.argwhere(mask), axis=0) + 1
+
+
 def scaling(factor: float) -> np.ndarray:
     """3x3 matrix that multiplies (x, y) by `factor`."""
     return np.diag([factor, factor, 1.0]).astype(float)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sbr_core.algorithms.masks import brain_mask
-from sbr_core.algorithms.plausibility import halves, heads, landmarks, lengths, sizes
+from sbr_core.algorithms.plausibility import halves, heads, landmarks, sizes
 from sbr_core.algorithms.plausibility.finding import Finding
 from sbr_core.algorithms.plausibility.masks import doubt_of_place, doubt_of_values
 from sbr_core.artifacts.label_pairs import read_label_volume
@@ -21,7 +21,7 @@ from sbr_core.artifacts.rows import Looked, Row
 from sbr_core.errors import SbrError, some_of
 from sbr_core.geometry import orientation_matrix
 from sbr_core.io.manifests import read_landmarks
-from sbr_core.io.volumes import Volume, read_mask, read_volume
+from sbr_core.io.volumes import Volume, as_mask, read_volume
 
 if TYPE_CHECKING:
     from sbr_core.io.manifests import BrainRow
@@ -56,6 +56,11 @@ class BrainInputs:
         usable = [row for row in self.seen if isinstance(row, Looked)]
         return sorted(usable, key=lambda row: row.position_mm)
 
+    @cached_property
+    def volume(self) -> Volume:
+        """The MRI; ImageError where it cannot be read, and for a prealigned brain, of none."""
+        return read_volume(Path(self.row.mri))
+
 
 def judge(inputs: BrainInputs) -> list[Finding]:
     """Everything that is to be said of a brain's inputs, in the order in which it is read."""
@@ -68,7 +73,7 @@ def judge(inputs: BrainInputs) -> list[Finding]:
         findings += _of_landmarks(inputs, None, None)
         return findings
     try:
-        volume = read_volume(Path(inputs.row.mri))
+        volume = inputs.volume
     except SbrError as error:
         return [*findings, Finding("MRI", "refused", str(error))]
     mask, of_mri = _brain(inputs.row, volume)
@@ -135,13 +140,13 @@ def _brain(row: BrainRow, volume: Volume) -> tuple[np.ndarray | None, list[Findi
         words = f"voxels of {spacing} mm, no mask given: brain found by its brightness"
         return found, [*said, Finding("MRI", "fine", words), *_size_of(found, volume)]
     try:
-        values = read_volume(Path(row.mri_mask)).data
-        mask = read_mask(Path(row.mri_mask), volume).data
+        given = read_volume(Path(row.mri_mask))
+        mask = as_mask(Path(row.mri_mask), given, volume).data
     except SbrError as error:
         return None, [Finding("MRI mask", "refused", str(error))]
     findings = [*said, Finding("MRI", "fine", f"voxels of {spacing} mm, with a mask")]
     findings += _size_of(mask, volume)
-    doubts = [doubt_of_values(values), doubt_of_place(mask, found)]
+    doubts = [doubt_of_values(given.data), doubt_of_place(mask, found)]
     findings += [Finding("MRI mask", d.verdict, d.words) for d in doubts if d.words][:1]
     return mask, findings
 
@@ -150,10 +155,9 @@ def _size_of(mask: np.ndarray, volume: Volume) -> list[Finding]:
     """What is to be said of the length of the brain, as `prepare_mri` says it."""
     if not mask.any():
         return []
-    longest_mm = float(np.max((np.ptp(np.argwhere(mask), axis=0) + 1) * volume.spacing_mm))
-    if fault := lengths.mri_fault(longest_mm, float(volume.spacing_mm.max()), volume.unit_mm):
+    fault, doubt = sizes.length_of_brain(mask, volume.spacing_mm, volume.unit_mm)
+    if fault:
         return [Finding("MRI", "refused", fault)]
-    doubt = lengths.mri_doubt(longest_mm)
     return [Finding("MRI", "doubtful", doubt)] if doubt else []
 
 

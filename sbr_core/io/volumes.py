@@ -78,7 +78,11 @@ def read_mask(path: Path, volume: Volume) -> Volume:
     ImageError
         As `read_volume`, or of another shape than the volume.
     """
-    mask = read_volume(path)
+    return as_mask(path, read_volume(path), volume)
+
+
+def as_mask(path: Path, mask: Volume, volume: Volume) -> Volume:
+    """What was read from `path` as `read_mask` gives it; ImageError where its shape is another."""
     if mask.data.shape != volume.data.shape:
         raise ImageError(
             f"{path}: shape {mask.data.shape} differs from the MRI's {volume.data.shape}"

@@ -27,7 +27,6 @@ from sbr_core.io.files import parse_json
 from sbr_core.io.manifests import BrainRow, SectionRow, read_brains, read_manifest
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.tables import read_tsv, write_tsv
-from sbr_core.io.volumes import read_volume
 from sbr_core.methods import TRAINED_METHODS
 from sbr_core.planning.parameters import work_json
 from sbr_core.revisions import REVISION
@@ -109,9 +108,10 @@ def run(
         in_order = in_order or whole.align.positions == "order"
         seen = _look_at(rows, whole)
     ids = [values["section"] for values in read_tsv(Path(row.sections))[1]]
-    findings = judge(BrainInputs(row, seen, ids, in_order=in_order))
+    inputs = BrainInputs(row, seen, ids, in_order=in_order)
+    findings = judge(inputs)
     if work:
-        findings += _work(work, seen, row, out_dir or Path.cwd())
+        findings += _work(work, inputs, out_dir or Path.cwd())
     for line in table_of(findings):
         logger.info(line)
     why = refusal(findings)
@@ -149,20 +149,20 @@ class _Work(Options):
     refine_steps: Steps
 
 
-def _work(work: str, seen: Sequence[Row], row: BrainRow, folder: Path) -> list[Finding]:
+def _work(work: str, inputs: BrainInputs, folder: Path) -> list[Finding]:
     """What the run takes; nothing where sections or MRI cannot be read, which is said already."""
     try:
         values = parse_json(work)
     except ValueError as error:
         raise ConfigError(f"--work: not readable as JSON: {error}") from None
     asked = parse_options(_Work, values, "--work")
-    looked = [each for each in seen if isinstance(each, Looked)]
+    looked = inputs.looked
     if not looked:
         return []
     n_voxels = 0
-    if not row.prealigned:
+    if not inputs.row.prealigned:
         try:
-            n_voxels = read_volume(Path(row.mri)).data.size
+            n_voxels = inputs.volume.data.size
         except SbrError:
             return []
     place = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.is_dir())

@@ -9,10 +9,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from sbr_core.algorithms.alignment.stack import extent_px
 from sbr_core.algorithms.levels import Level, level_of
 from sbr_core.algorithms.masks import brain_mask
-from sbr_core.algorithms.plausibility.lengths import mri_doubt, mri_fault
+from sbr_core.algorithms.plausibility.sizes import length_of_brain
 from sbr_core.algorithms.right_angles import on_right_angles
 from sbr_core.artifacts.names import MRI_FACTS, MRI_MASK_VOLUME, MRI_VOLUME
 from sbr_core.config import PrepareOptions
@@ -131,11 +130,9 @@ def _doubtful_size(mri: Path, mask: np.ndarray, volume: Volume) -> list[str]:
     ImageError
         It is longer than any.
     """
-    longest_mm = float((extent_px(mask) * volume.spacing_mm).max())
-    fault = mri_fault(longest_mm, float(volume.spacing_mm.max()), volume.unit_mm)
+    fault, doubt = length_of_brain(mask, volume.spacing_mm, volume.unit_mm)
     if fault:
         raise ImageError(f"{mri}: {fault}")
-    doubt = mri_doubt(longest_mm)
     return [doubt] if doubt else []
 
 

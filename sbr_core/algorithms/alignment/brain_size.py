@@ -16,10 +16,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from sbr_core.algorithms.alignment.stack import Mri, Stack, StackAlignment, extent_px
+from sbr_core.algorithms.alignment.stack import Mri, Stack, StackAlignment
 from sbr_core.algorithms.plausibility import lengths
 from sbr_core.errors import ConfigError, ImageError
-from sbr_core.geometry import PlaneGrid
+from sbr_core.geometry import PlaneGrid, extent_px
 
 _HUMAN_MM = 107.0
 """Edge of the cube that holds what a human brain does, 1.2 l."""

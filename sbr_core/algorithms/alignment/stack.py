@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sbr_core import geometry
-from sbr_core.geometry import PlaneGrid
+from sbr_core.geometry import PlaneGrid, extent_px
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,6 @@ class StackAlignment:
     working_from_plane_mm: list[np.ndarray]
     rounds: list[dict[str, Any]] = field(default_factory=list)
     costs: Sequence[float] = ()
-
-
-def extent_px(mask: np.ndarray) -> np.ndarray:
-    """Sides of the box around what is set in a mask, one per axis; the mask must not be empty."""
-    return np.ptp(np.argwhere(mask), axis=0) + 1
 
 
 def tissue_centre_mm(mask: np.ndarray, pixel_mm: float) -> np.ndarray:

@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sbr_core.algorithms.plausibility.finding import Finding
-from sbr_core.algorithms.plausibility.lengths import stack_contradiction, width_contradiction
+from sbr_core.algorithms.plausibility.lengths import (
+    mri_doubt,
+    mri_fault,
+    stack_contradiction,
+    width_contradiction,
+)
 from sbr_core.errors import some_of
-from sbr_core.geometry import apply
+from sbr_core.geometry import apply, extent_px
 
 if TYPE_CHECKING:
     from sbr_core.artifacts.rows import Looked
@@ -65,6 +70,22 @@ class Brain:
         """In millimetres and millilitres."""
         sides = " × ".join(f"{side:.3g}" for side in self.extent_mm)
         return f"brain of {self.volume_mm3 / 1000:.3g} ml, {sides} mm (right, anterior, superior)"
+
+
+def length_of_brain(
+    mask: np.ndarray, spacing_mm: np.ndarray, unit_mm: float | None
+) -> tuple[str, str]:
+    """Why no brain is as long as that of a mask, and what is doubtful about its length; "" for not.
+
+    Parameters
+    ----------
+    mask : (i, j, k) bool, not empty.
+    spacing_mm : (3,) sides of a voxel.
+    unit_mm : that of the MRI's header, None where it states none.
+    """
+    longest_mm = float((extent_px(mask) * spacing_mm).max())
+    fault = mri_fault(longest_mm, float(spacing_mm.max()), unit_mm)
+    return fault, "" if fault else mri_doubt(longest_mm)
 
 
 def widths_mm(looked: Sequence[Looked]) -> np.ndarray:
