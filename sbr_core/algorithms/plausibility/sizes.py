@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ _TOO_SMALL = 3.0
 another unit or is another animal's; a half or a block of a brain is not that small."""
 _GAP = 20.0
 """Times the usual step between positions that a gap is mentioned from."""
+_FEW = 4
+"""Sections up to which positions may be the numbers in their names by chance."""
 _ASPECT = 0.02
 """By how much a pixel's height may differ from its width, as a share: rounding of resolutions."""
 
@@ -164,6 +167,13 @@ def judge_positions(looked: Sequence[Looked], brain: Brain | None, *, in_order: 
                 f"{words}: {positions.size} sections in {length_mm:.3g} mm of a brain of"
                 f" {longest:.3g} mm: divided by 1000?",
             )
+    if _are_the_numbers_of(looked):
+        return Finding(
+            "positions",
+            "doubtful",
+            f"{words}: each is the number in its section's name: numbers of sections? Right if"
+            " successive ones are 1 mm apart, else multiply them by their distance in mm",
+        )
     wide = np.flatnonzero(steps > _GAP * np.median(steps))
     if wide.size:
         gaps = [
@@ -171,6 +181,17 @@ def judge_positions(looked: Sequence[Looked], brain: Brain | None, *, in_order: 
         ]
         words += f"; far apart: {some_of(gaps)}"
     return Finding("positions", "fine", words)
+
+
+def _are_the_numbers_of(looked: Sequence[Looked]) -> bool:
+    """Whether positions are the last whole numbers in the names of their sections."""
+    if len(looked) <= _FEW:
+        return False
+    numbers = [re.findall(r"\d+", row.section) for row in looked]
+    return all(
+        found and row.position_mm == float(found[-1])
+        for row, found in zip(looked, numbers, strict=True)
+    )
 
 
 def judge_sizes(looked: Sequence[Looked], brain: Brain) -> Finding:

@@ -78,6 +78,31 @@ def test_positions_are_compared_with_the_brain(factor, verdict):
     assert sizes.judge_positions(rows, BRAIN, in_order=True).verdict == "fine"
 
 
+@pytest.mark.parametrize(
+    ("name", "doubtful"),
+    [
+        ("slice_{:03g}", True),
+        ("a2_{:g}b", True),  # the last number counts
+        ("{:g}_1", False),
+        ("s{:.2f}", False),  # millimetres: 80.50
+        ("section", False),
+    ],
+)
+def test_positions_that_are_the_numbers_in_the_names_are_doubtful(name, doubtful):
+    rows = [
+        replace(row, section=name.format(80 + 2 * at), position_mm=80.0 + 2 * at)
+        for at, row in enumerate(stack())
+    ]
+    found = sizes.judge_positions(rows, BRAIN, in_order=False)
+    assert (found.verdict == "doubtful") == doubtful
+    if doubtful:
+        assert "numbers of sections?" in found.words
+        # a made stack at other distances
+        apart = [replace(row, position_mm=row.position_mm * 0.4) for row in rows]
+        assert sizes.judge_positions(apart, BRAIN, in_order=False).verdict == "fine"
+    assert sizes.judge_positions(rows[:4], BRAIN, in_order=False).verdict == "fine"
+
+
 def test_one_row_of_another_unit_is_named():
     rows = stack()
     rows[5] = replace(rows[5], width_mm=rows[5].width_mm * 10, pixel_size_mm=5.0)
