@@ -49,6 +49,7 @@ COMMANDS = (
     "compare",
     "simulate",
     "report",
+    "apply",
     "verify",
 )
 """In the order of ``sbr --help``, which is that of a run."""

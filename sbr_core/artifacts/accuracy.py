@@ -54,7 +54,7 @@ def labels_on_plane(pair: LabelPair, section_from_plane: SectionTransform) -> np
     rows, columns = np.indices(pair.plane_grid.shape)
     plane_mm = np.stack([columns, rows], axis=-1) * pair.plane_grid.spacing_mm
     file_px = section_from_plane.map(plane_mm) / pair.section_pixel_mm
-    return _nearest(pair.section_labels, file_px[..., ::-1])
+    return nearest_elements(pair.section_labels, file_px[..., ::-1])
 
 
 def folding(section_from_plane: SectionTransform, mask: np.ndarray, spacing_mm: float) -> float:
@@ -64,7 +64,7 @@ def folding(section_from_plane: SectionTransform, mask: np.ndarray, spacing_mm: 
         if isinstance(step, PlaneField):
             field_px = np.stack(np.indices(step.disp_mm.shape[:2]), axis=-1)  # row, column
             plane_mm = np.array(step.origin_mm)[::-1] + field_px * step.spacing_mm
-            inside = _nearest(mask, plane_mm / spacing_mm)
+            inside = nearest_elements(mask, plane_mm / spacing_mm)
             share = max(share, metrics.folding(step.disp_mm, inside, step.spacing_mm))
     return share
 
@@ -118,14 +118,14 @@ def volume_dice(folder: Path, brain: str, mri: Volume) -> tuple[dict[int, float]
     covered = distance_mm >= 0  # negative where no section is near enough
     indices = np.argwhere(covered)
     voxel_from_voxel = np.linalg.inv(mri.world_from_voxel) @ labels.world_from_voxel
-    truth = _nearest(mri.data, geometry.apply(voxel_from_voxel, indices))
+    truth = nearest_elements(mri.data, geometry.apply(voxel_from_voxel, indices))
     return metrics.dice(labels.data[covered], truth), len(indices)
 
 
-def _nearest(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Elements of an (n1, ..., nd) array at fractional indices (..., d); 0 outside."""
-    nearest = np.floor(indices + 0.5).astype(np.int64)
+def nearest_elements(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Elements of an (n1, ..., nd) array at fractional indices (..., d); 0 outside, and of NaN."""
+    nearest = np.floor(np.where(np.isnan(indices), -1.0, indices) + 0.5).astype(np.int64)
     limit = np.array(array.shape)
     inside = np.all((nearest >= 0) & (nearest < limit), axis=-1)
     values = array[tuple(np.moveaxis(np.clip(nearest, 0, limit - 1), -1, 0))]
-    return np.where(inside, values, 0)
+    return np.where(inside, values, np.zeros((), array.dtype))

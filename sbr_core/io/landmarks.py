@@ -27,7 +27,6 @@ import csv
 import io
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +39,7 @@ import numpy as np
 from sbr_core.errors import ManifestError
 from sbr_core.geometry import LPS_FROM_RAS, apply
 from sbr_core.io.files import parse_json
+from sbr_core.io.point_columns import NAPARI, QUPATH_POINTS, of_program, plain
 from sbr_core.io.tables import named_columns, without_empty_end
 
 _VERTEX_SHAPES = {"line", "path", "polygon"}
@@ -90,19 +90,17 @@ def read_image_marks(path: Path, pixel_size_mm: float) -> list[Mark]:
     if text.lstrip().startswith(("{", "[")):
         return _of_json(path, text, _of_geojson, "QuPath")
     header, rows = _table(path, text)
-    columns = set(header)
-    if {"axis-0", "axis-1"} <= columns:
-        return list(_of_napari(path, columns, rows))
-    if {"x", "y"} <= columns:
-        return [_of_qupath(row, where, "x", "y", 1.0) for where, row in rows]
-    for unit, px_per_unit in (("px", 1.0), (_plain("µm"), 1e-3 / pixel_size_mm)):
-        names = f"Centroid X {unit}", f"Centroid Y {unit}"
-        if set(names) <= columns:
-            return [_of_measurements(row, where, names, px_per_unit) for where, row in rows]
-    raise ManifestError(
-        f"{path}: expected points of napari (axis-0, axis-1) or QuPath (x, y; Centroid X px),"
-        f" found columns {', '.join(header)}"
-    )
+    columns = of_program(header)
+    if columns is None:
+        raise ManifestError(
+            f"{path}: expected points of napari (axis-0, axis-1) or QuPath (x, y; Centroid X px),"
+            f" found columns {', '.join(header)}"
+        )
+    if columns == NAPARI:
+        return list(_of_napari(path, set(header), rows))
+    read = _of_qupath if columns == QUPATH_POINTS else _of_measurements
+    px_per_unit = columns.px_per_unit(pixel_size_mm)
+    return [read(row, where, columns.names, px_per_unit) for where, row in rows]
 
 
 def read_world_marks(path: Path) -> list[Mark]:
@@ -210,20 +208,22 @@ def _geojson_name(properties: Mapping[str, Any]) -> str:
     return str(properties.get("name") or ": ".join(classes))
 
 
-def _of_qupath(row: Mapping[str, str], where: str, x: str, y: str, factor: float) -> Mark:
+def _of_qupath(
+    row: Mapping[str, str], where: str, names: tuple[str, ...], px_per_unit: float
+) -> Mark:
     name = row.get("name") or row.get("Name") or row.get("class") or row.get("Classification")
-    point = tuple(factor * _number(row[axis], f"{where}: {axis}") for axis in (x, y))
+    point = tuple(px_per_unit * _number(row[axis], f"{where}: {axis}") for axis in names)
     return Mark(name or "", point, where)
 
 
 def _of_measurements(
-    row: Mapping[str, str], where: str, names: tuple[str, str], px_per_unit: float
+    row: Mapping[str, str], where: str, names: tuple[str, ...], px_per_unit: float
 ) -> Mark:
     if (n_points := row.get("Num points") or "1") not in ("1", "1.0"):
         raise ManifestError(
             f"{where}: an object of {n_points} points has one centroid only; export GeoJSON"
         )
-    return _of_qupath(row, where, *names, px_per_unit)
+    return _of_qupath(row, where, names, px_per_unit)
 
 
 # --------------------------------------------------------------------------------------------
@@ -348,16 +348,11 @@ def _table(path: Path, text: str) -> tuple[list[str], list[tuple[str, dict[str, 
     if delimiter == ",":
         _check_decimal_commas(path, header, lines)
     columns, rows = named_columns(path, header, lines)
-    columns = [_plain(column) for column in columns]
+    columns = [plain(column) for column in columns]
     return columns, [
         (f"{path}: line {number}", dict(zip(columns, row.values(), strict=True)))
         for number, row in rows
     ]
-
-
-def _plain(column: str) -> str:
-    """The name of a column with one sign for each letter: there are two for the micro of µm."""
-    return unicodedata.normalize("NFKC", column)
 
 
 def _check_decimal_commas(

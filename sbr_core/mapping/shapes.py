@@ -1,0 +1,132 @@
+"""Outlines, lines and points of GeoJSON from one space of a brain to another.
+
+A straight edge bends where the deformation does. So edges are divided before they go through it,
+into pieces no longer than a pixel of the working grid, on which the deformation is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import shapely
+
+from sbr_core.errors import ManifestError
+from sbr_core.io.geojson import Shapes
+from sbr_core.mapping.brain import Section
+from sbr_core.mapping.points import Route
+
+
+def map_shapes(route: Route, shapes: Shapes, *, mend: bool = False) -> tuple[Shapes, int]:
+    """Shapes in the target of a route.
+
+    On a section or a plane coordinates are px from the upper left corner of its image; in the
+    stack and the MRI (x, y, z) mm, in RAS of the MRI.
+
+    Parameters
+    ----------
+    mend : make outlines valid that cross themselves, instead of refusing them.
+
+    Returns
+    -------
+    shapes : geometries None where a feature is too far from the plane of the target.
+    n_far : how many these are.
+
+    Raises
+    ------
+    ManifestError
+        An outline crosses itself; naming file and feature.
+    """
+    source, target = route.source, route.target
+    geometries = shapes.geometries
+    far = np.zeros(len(geometries), bool)
+    if source.n_axes == 2:
+        section = route.brain.section(source.section)
+        geometries = _valid(shapes, shapely.force_2d(geometries), mend)
+        geometries = _to_plane(route, section, geometries)
+        if target.n_axes == 3 or target.section != source.section:
+            stack = shapely.force_3d(geometries, section.position_mm)
+    else:
+        stack = shapely.transform(
+            geometries, lambda mm: route.brain.to_stack(source, mm), include_z=True
+        )
+    if target.n_axes == 3:
+        mapped = shapely.transform(
+            stack, lambda mm: route.brain.from_stack(target, mm)[0], include_z=True
+        )
+        return replace(shapes, geometries=mapped), 0
+    section = route.brain.section(target.section)
+    if source.n_axes == 3 or target.section != source.section:
+        far = _far(section, stack, route.within_mm)
+        geometries = shapely.force_2d(stack)
+        if source.n_axes == 3:
+            geometries[~far] = _valid(shapes, geometries, mend)[~far]
+    geometries = _from_plane(route, section, geometries)
+    geometries[far] = None
+    return replace(shapes, geometries=geometries), int(np.unique(shapes.owners[far]).size)
+
+
+def _to_plane(route: Route, section: Section, geometries: np.ndarray) -> np.ndarray:
+    """Valid geometries in px of the source, from its corner, as valid ones in plane mm."""
+    pixel_size_mm = route.pixel_size_mm(route.source)
+    is_section = route.source.kind == "section"
+
+    def mapped(corner_px: np.ndarray) -> np.ndarray:
+        points_mm = route.centre_px(corner_px, from_corner=True) * pixel_size_mm
+        return section.plane_from_section.map(points_mm) if is_section else points_mm
+
+    longest_px = section.grid.spacing_mm / pixel_size_mm / route.scale
+    return _through(mapped, geometries, longest_px if is_section else None)
+
+
+def _from_plane(route: Route, section: Section, geometries: np.ndarray) -> np.ndarray:
+    """Valid geometries in plane mm as valid ones in px of the target, from its corner."""
+    pixel_size_mm = route.pixel_size_mm(route.target)
+    is_section = route.target.kind == "section"
+
+    def mapped(plane_mm: np.ndarray) -> np.ndarray:
+        points_mm = section.section_from_plane.map(plane_mm) if is_section else plane_mm
+        return points_mm / pixel_size_mm + 0.5
+
+    return _through(mapped, geometries, section.grid.spacing_mm if is_section else None)
+
+
+def _through(mapped, geometries: np.ndarray, longest: float | None) -> np.ndarray:
+    """Geometries with their points mapped, edges divided before; valid where they were.
+
+    Where the outline of a shape thinner than the pieces crosses itself afterwards, it is mended.
+    """
+    if longest is not None:
+        geometries = shapely.segmentize(geometries, longest)
+    geometries = shapely.transform(geometries, mapped)
+    return _mended(geometries, ~shapely.is_valid(geometries))
+
+
+def _valid(shapes: Shapes, geometries: np.ndarray, mend: bool) -> np.ndarray:
+    """Geometries, mended where asked; ManifestError of the first that is not valid otherwise."""
+    bad = np.flatnonzero(~shapely.is_valid(geometries))
+    if bad.size and not mend:
+        reason = shapely.is_valid_reason(geometries[bad[0]])
+        more = f" ({bad.size} such outlines)" if bad.size > 1 else ""
+        raise ManifestError(
+            f"{shapes.where(bad[0])}: not a valid outline: {reason}{more}; mend it, or have it"
+            " mended by --mend"
+        )
+    return _mended(geometries, ~shapely.is_valid(geometries))
+
+
+def _mended(geometries: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Geometries, those of `which` made valid: without what collapsed to lines."""
+    geometries = geometries.copy()
+    if which.any():
+        geometries[which] = shapely.make_valid(
+            geometries[which], method="structure", keep_collapsed=False
+        )
+    return geometries
+
+
+def _far(section: Section, stack: np.ndarray, within_mm: float | None) -> np.ndarray:
+    """(n,) bool: which geometries, stack mm, have a point that is too far from a section."""
+    points_mm, owners = shapely.get_coordinates(stack, include_z=True, return_index=True)
+    is_far = np.isnan(section.dropped(points_mm, within_mm).points[:, 0])
+    return np.bincount(owners, weights=is_far, minlength=len(stack)) > 0
