@@ -81,7 +81,18 @@ class TrainOptions(Options):
     )
     compile: bool = Field(False, description="Compile the networks (graphics card).")
     seed: int = Field(
-        0, description="Random seed: equal seeds give equal weights on one kind of CPU."
+        0,
+        description=(
+            "Random seed: equal seeds give equal weights on one kind of CPU and number of threads."
+        ),
+    )
+    threads: Count | None = Field(
+        None,
+        description=(
+            "Threads of the processor; none has their number chosen by a few timed steps, of those"
+            " that the job has. An interrupted training keeps it."
+        ),
+        exclude_if=lambda value: value is None,
     )
     pixel_factor: Count = Field(
         1,

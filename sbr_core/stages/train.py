@@ -156,6 +156,7 @@ def _train(
     )
     with checkpoints.open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
         history = loop.train(task, options, folder, device)
+        header["threads"] = torch.get_num_threads()
         write_losses(history, out_dir)
         # what inference does not need is kept to go on training
         weights = {

@@ -129,6 +129,7 @@ def _train(
     with checkpoints.open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
         task = RegistrarTask(registrar, images.to(device), masks.to(device), positions_mm, options)
         write_losses(loop.train(task, options, folder, device), out_dir)
+        header["threads"] = torch.get_num_threads()
         save_weights(out_dir / names.WEIGHTS, registrar.state_dict(), header)
         write_provenance(
             out_dir / names.TRAINING,

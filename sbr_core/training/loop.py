@@ -8,6 +8,7 @@ up again ends with the same bits as one that was not.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import math
 import signal
@@ -20,6 +21,7 @@ import torch
 from torch import nn
 
 from sbr_core.errors import TERMINATED, TrainingError
+from sbr_core.training import threads
 from sbr_core.training.checkpoints import CheckpointFolder
 from sbr_core.training.devices import computes_bfloat16, pick_precision
 from sbr_core.training.tasks import Player, Task
@@ -77,6 +79,8 @@ class _State:
         )
         self.rng = torch.Generator().manual_seed(options.seed)
         self.step, self.seconds, self.rows = 0, 0.0, []
+        self.threads = options.threads
+        """Of the processor; None until they are chosen."""
 
     def load(self, saved: Mapping[str, Any]) -> None:
         """Go back to what `saved` returned."""
@@ -88,6 +92,8 @@ class _State:
         if self.device.type == "cuda" and saved["rng_cuda"] is not None:
             torch.cuda.set_rng_state(saved["rng_cuda"], self.device)
         self.step, self.seconds, self.rows = saved["step"], saved["seconds"], saved["rows"]
+        # checkpoints of before have none
+        self.threads = saved.get("threads") or self.threads
 
     def saved(self) -> dict[str, Any]:
         """A checkpoint."""
@@ -96,6 +102,7 @@ class _State:
             "step": self.step,
             "seconds": self.seconds,
             "rows": self.rows,
+            "threads": self.threads,
             "modules": {name: m.state_dict() for name, m in self.task.modules.items()},
             "optimiser": self.optimiser.state_dict(),
             "rng_data": self.rng.get_state(),
@@ -166,6 +173,7 @@ def train(
     precision = _set_up(task, options, device)
     for module in task.modules.values():
         module.train()
+    _set_threads(state, precision)
     report = _Progress(task.name, state.step, state.done)
     saved_at, saved_step = time.monotonic(), state.step
     began = saved_at - state.seconds
@@ -207,6 +215,22 @@ def _set_up(task: Task, options: TrainOptions, device: torch.device) -> str:
     if device.type == "cpu" and options.compile:
         logger.warning(f"{task.name}: compile is for CUDA only, ignored on the CPU")
     return precision
+
+
+def _set_threads(state: _State, precision: str) -> None:
+    """Let torch use as many threads as the training began with, or choose their number."""
+    if state.device.type != "cpu":
+        return
+    most = torch.get_num_threads()
+    if state.threads is None and most > 1 and state.options.steps >= threads.MEASURED_FROM_STEPS:
+        before = copy.deepcopy(state.saved())
+        number, seconds = threads.choose(lambda: state.advance(precision), most)
+        state.load(before)
+        state.threads = number
+        each = ", ".join(f"{s:.3g} s with {n}" for n, s in seconds.items())
+        logger.info(f"{state.task.name}: threads: {number}; a step takes {each}")
+    state.threads = state.threads or most
+    torch.set_num_threads(state.threads)
 
 
 def _watched(task: Task) -> str:

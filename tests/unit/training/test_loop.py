@@ -14,7 +14,7 @@ from torch import nn
 
 from sbr_core.config import TrainOptions
 from sbr_core.errors import TrainingError
-from sbr_core.training import loop
+from sbr_core.training import loop, threads
 from sbr_core.training.checkpoints import (
     KEPT_CHECKPOINTS,
     checkpoint_key,
@@ -81,15 +81,56 @@ def test_killed_and_resumed_ends_with_the_bits_of_uninterrupted(tmp_path, caplog
     assert not list((tmp_path / "a").iterdir())
 
 
-def test_the_history_of_a_resumed_training_has_every_step_once(tmp_path):
+def test_choosing_threads_leaves_no_trace_but_their_number(tmp_path, monkeypatch, caplog):
+    def two_steps(step, most):
+        step(), step()
+        return 1, {1: 0.2, most: 0.3}
+
+    caplog.set_level("INFO")
+    options = toy_options(steps=120, checkpoint_every_s=1e-9)
+    found = {}
+    for name, chosen in (("measured", two_steps), ("given", None)):
+        torch.set_num_threads(2 if chosen else 1)
+        monkeypatch.setattr(threads, "choose", chosen)
+        torch.manual_seed(0)
+        task = ToyTask()
+        with open_checkpoints(tmp_path, name) as folder:
+            rows = train(task, options, folder, CPU)
+            assert folder.load()["threads"] == torch.get_num_threads() == 1
+        found[name] = task.module.weight.item(), [row["loss"] for row in rows]
+    assert found["measured"] == found["given"]
+    assert "threads: 1; a step takes 0.2 s with 1, 0.3 s with 2" in caplog.text
+
+
+def test_a_training_keeps_its_threads_and_those_that_are_given_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(threads, "choose", None)  # would be called otherwise
+    torch.set_num_threads(1)
+    with pytest.raises(KeyboardInterrupt), open_checkpoints(tmp_path, "toy") as folder:
+        options = toy_options(steps=120, checkpoint_every_s=1e-9)
+        train(ToyTask(interrupted_at(12)), options, folder, CPU)
+    torch.set_num_threads(2)
+    with open_checkpoints(tmp_path, "toy") as folder:
+        train(ToyTask(), toy_options(steps=120), folder, CPU)
+    assert torch.get_num_threads() == 1
+    with open_checkpoints(tmp_path, "other") as folder:
+        train(ToyTask(), toy_options(steps=120, threads=2), folder, CPU)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+
+
+def interrupted_at(at):
     def interrupt(step):
-        if step == 12:
+        if step == at:
             raise KeyboardInterrupt
         return 1.0
 
+    return interrupt
+
+
+def test_the_history_of_a_resumed_training_has_every_step_once(tmp_path):
     options = toy_options(checkpoint_every_s=1e-9)
     with pytest.raises(KeyboardInterrupt), open_checkpoints(tmp_path, "toy") as folder:
-        train(ToyTask(interrupt), options, folder, CPU)
+        train(ToyTask(interrupted_at(12)), options, folder, CPU)
     assert len(list((tmp_path / "toy").glob("step-*.pt"))) == KEPT_CHECKPOINTS
     with open_checkpoints(tmp_path, "toy") as folder:
         rows = train(ToyTask(), options, folder, CPU)
