@@ -81,7 +81,7 @@ def read_geojson(path: Path, n_axes: int) -> Shapes:
     except (ValueError, OSError) as error:
         raise ManifestError(f"{path}: not readable as JSON: {error}") from None
     if isinstance(value, dict):
-        value = value["features"] if value.get("type") == "FeatureCollection" else [value]
+        value = value.get("features") if value.get("type") == "FeatureCollection" else [value]
     if not isinstance(value, list) or not value:
         raise ManifestError(f"{path}: expected features of GeoJSON, found none")
     found = []
@@ -104,7 +104,8 @@ def _geometry(value: Any, n_axes: int, here: str) -> shapely.Geometry:
             f"{here}: geometry: expected one of {', '.join(_KINDS)}, found {kind!r}"
         )
     try:
-        geometry = shape(value)
+        with np.errstate(invalid="ignore"):  # numbers are looked at below
+            geometry = shape(value)
     except Exception as error:  # as different as what stands there
         raise ManifestError(f"{here}: its coordinates are not those of a {kind}: {error}") from None
     points = shapely.get_coordinates(geometry, include_z=n_axes == 3)
