@@ -17,7 +17,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from sbr_core.errors import ImageError, ReceiptError
-from sbr_core.io.files import atomic_path, json_text, read_json, sha256_file, sum_file, write_json
+from sbr_core.io.files import (
+    SUMS,
+    atomic_path,
+    json_text,
+    read_json,
+    sha256_file,
+    sum_file,
+    write_json,
+)
 
 _BLOCK = 1 << 20
 _MOST_AFTER = 1 << 24
@@ -49,6 +57,12 @@ def recorded(path: Path) -> Sum | None:
             f"{error}; without this record {path} is taken as it is: remove both, and the workflow"
             " makes it anew, or the record alone if you know the file to be right"
         ) from None
+
+
+def recorded_in(folder: Path) -> Iterator[Path]:
+    """Files of a folder that have a record, whether they are still there or not."""
+    for record in sorted((folder / SUMS).glob("*.json")):
+        yield folder / record.name.removesuffix(".json")
 
 
 @contextmanager
@@ -86,7 +100,10 @@ def check_sum(path: Path) -> Sum | None:
         It is another file than was written.
     """
     record = recorded(path)
-    if record is not None and sha256_file(path) != record.sha256:
+    while record is not None and sha256_file(path) != record.sha256:
+        if (newer := recorded(path)) != record:  # it was written anew in between
+            record = newer
+            continue
         raise ReceiptError(
             f"{path}: is not the file that was written: its sha256 is not that in {sum_file(path)};"
             " remove it, and the workflow makes it anew (if it was changed on purpose, remove the"

@@ -21,6 +21,7 @@ from sbr_core.io.manifests import (
     read_landmarks,
     read_manifest,
 )
+from sbr_core.io.sums import check_sum, recorded_in
 from sbr_core.io.tables import read_tsv
 from sbr_core.methods import LABEL_METHODS
 from sbr_core.planning.chunks import chunks_of
@@ -28,6 +29,8 @@ from sbr_core.planning.chunks import chunks_of
 DEMO_DIR = Path("data/demo")
 """Where the rule `demo` writes; the sheet that ships names its files."""
 DEMO_MANIFEST = DEMO_DIR / names.TABLE
+_SMALL_BYTES = 1 << 20
+"""Files that planning compares with their sums: tables and facts, some twenty of a brain."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,11 +178,14 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
         faulty, a landmark is of no section, or a method learns from labels where there are none.
     StorageError
         A link among the brain's results.
+    ReceiptError
+        A small file among them that is not what was written.
     """
     row = sheet[name]
     where = f"{config.brains}: brain '{name}'"
     for folder in (name, name + SIMULATED, f".checkpoints/{name}"):
         refuse_links(Path(config.results, folder))
+        refuse_damaged(Path(config.results, folder))
     _check_plannable(row.sections, f"{where}: sections")
     for column in ("mri", "mri_mask", "mri_labels", "landmarks"):
         if path := getattr(row, column):
@@ -231,6 +237,18 @@ def refuse_links(folder: Path) -> None:
             f"{link}: is a link, and results may contain none: jobs write there; put what it leads"
             " to in its place, or remove it (the folder of all results itself may be a link)"
         )
+
+
+def refuse_damaged(folder: Path) -> None:
+    """ReceiptError where a small file that a stage of a brain hands on is not what was written.
+
+    Jobs compare what they read, but a brain that is finished by its files' times has none left.
+    What is larger, and what belongs to single sections, is for `sbr verify`.
+    """
+    for stage in sorted(path for path in folder.glob("*") if path.is_dir()):
+        for path in recorded_in(stage):
+            if path.is_file() and path.stat().st_size <= _SMALL_BYTES:
+                check_sum(path)
 
 
 def _check_plannable(path: str, where: str) -> None:

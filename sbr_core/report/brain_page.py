@@ -6,6 +6,7 @@ comparison of methods, is left out.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from sbr_core.artifacts.rows import Affine, Inferred, Plane, Row, read_rows
 from sbr_core.errors import some_of
 from sbr_core.io.files import read_json
 from sbr_core.io.manifests import SIMULATED
+from sbr_core.io.sums import recorded_in
 from sbr_core.io.tables import read_tsv
 from sbr_core.io.transforms import PlaneField, read_section_transform
 from sbr_core.io.volumes import Volume, read_cuts, read_plane, read_volume
@@ -28,6 +30,8 @@ from sbr_core.report.page import comparison_of, jpeg, number, png_uri, read_png,
 
 if TYPE_CHECKING:
     from sbr_core.config import ReportOptions
+
+logger = logging.getLogger(__name__)
 
 _GRID_LINES = 18
 """Lines of the deformed grid along a picture's longer side: enough to see a fold, few enough for
@@ -158,7 +162,8 @@ def _alarms(rows: Rows, results_dir: Path) -> list[str]:
         for row in all_rows:
             if not row.ok:
                 failed.setdefault(row.section, f"{maker}: {row.message}")
-    alarms = [f"section {section} was left out by {why}" for section, why in failed.items()]
+    alarms = _lost(results_dir)
+    alarms += [f"section {section} was left out by {why}" for section, why in failed.items()]
     prepared = [row.section for row in of_stages.get("prepare", ())]
     for maker, all_rows in of_methods.items():
         there = {row.section for row in all_rows}
@@ -197,6 +202,20 @@ def _alarms(rows: Rows, results_dir: Path) -> list[str]:
     return alarms
 
 
+def _lost(results_dir: Path) -> list[str]:
+    """Files that a stage wrote and that are gone, which the page would be without unseen."""
+    folders = sorted([*results_dir.glob("*"), *results_dir.glob(f"*/{names.VOLUME}")])
+    lost = [
+        f"{path.relative_to(results_dir)} was written and is missing; this page is without it"
+        for folder in folders
+        for path in recorded_in(folder)
+        if not path.is_file()
+    ]
+    for line in lost:
+        logger.warning(f"report: WARNING: {line}")
+    return lost
+
+
 def _doubts(facts: Path) -> list[str]:
     """What a stage found doubtful, by its facts; nothing where there are none."""
     return read_json(facts, _Doubts).doubts if facts.is_file() else []
@@ -224,7 +243,8 @@ def _alignment(folder: Path) -> dict[str, Any] | None:
     facts = [
         (name.replace("_", " "), value if isinstance(value, str) else number(value))
         for name, value in quality.items()
-        if name not in ("stage", "revision")
+        # seconds: a page is the same whenever it is made
+        if name not in ("stage", "revision", "seconds")
         if isinstance(value, int | float | str) and not isinstance(value, bool)
     ]
     picture = folder / names.OVERVIEW

@@ -13,6 +13,7 @@ from sbr_core.artifacts.global_fit import (
 )
 from sbr_core.errors import ReceiptError
 from sbr_core.geometry import PlaneGrid
+from sbr_core.io import sums
 from sbr_core.io.files import sum_file, write_text
 from sbr_core.io.sums import check_sum, recorded, remove_summed, summed_path
 from sbr_core.io.transforms import read_stack_from_world, write_stack_from_world
@@ -102,3 +103,19 @@ def test_a_flipped_bit_in_what_a_stage_hands_on_is_refused(tmp_path, name):
         sum_file(path).unlink()
         read(path)  # of before there were records
         writer(path)
+
+
+def test_a_record_that_a_job_replaces_meanwhile_is_read_again(tmp_path, monkeypatch):
+    """As when planning looks at results that jobs of a cluster are writing."""
+    file = tmp_path / "table.tsv"
+    write(file, "old")
+    read = []
+
+    def then_written_anew(path):
+        read.append(recorded(path))
+        if len(read) == 1:
+            write(file, "new")
+        return read[-1]
+
+    monkeypatch.setattr(sums, "recorded", then_written_anew)
+    assert check_sum(file) == read[1] != read[0]

@@ -10,6 +10,7 @@ import pytest
 from sbr_core.config import DemoOptions
 from sbr_core.errors import ManifestError, StorageError
 from sbr_core.io.manifests import BrainRow
+from sbr_core.io.sums import summed_path
 from sbr_core.planning.sheet import demo_of, weights_donor, weights_start
 
 
@@ -219,3 +220,19 @@ def test_a_link_where_all_brains_write_stops_and_one_to_all_results_does_not(
     (tmp_path / "disk" / "logs").symlink_to(tmp_path)
     with pytest.raises(StorageError, match="results/logs: is a link"):
         study_of(row)
+
+
+@pytest.mark.parametrize("name", ["align/plane_grid.json", "prepare/sections.tsv", "sbr/loss.tsv"])
+def test_a_small_result_that_rotted_leaves_its_brain_out(add_brain, study_of, name):
+    """Its time is kept, as a disk keeps it, so nothing would run and nobody would read it."""
+    rows = add_brain("one"), add_brain("two")
+    file = Path("results/one") / name
+    with summed_path(file) as temporary:
+        temporary.write_text("4.25\n")
+    assert study_of(*rows).of_sheet == ["one", "two"]
+    file.write_text("4.75\n")
+    study = study_of(*rows)
+    assert study.of_sheet == ["two"]
+    assert study.faults["one"].startswith(f"{file}: is not the file that was written")
+    file.unlink()  # as the message asks
+    assert study_of(*rows).of_sheet == ["one", "two"]

@@ -8,7 +8,8 @@ import pytest
 from sbr_core.artifacts.rows import Affine, Inferred, Row, write_rows
 from sbr_core.config import ReportOptions
 from sbr_core.geometry import PlaneGrid
-from sbr_core.io.files import write_json, write_text
+from sbr_core.io.files import sum_file, write_json, write_text
+from sbr_core.io.sums import summed_path
 from sbr_core.io.tables import write_tsv
 from sbr_core.report.brain_page import brain_page
 
@@ -116,3 +117,17 @@ def test_a_section_that_a_table_lost_is_missed(page, tmp_path):
     values = brain_page(ReportOptions(), "b", {"sbr": folder}, tmp_path / "b")
     assert "the table of sbr lacks sections of prepare: s3" in values["alarms"]
     assert values["tiles"][0]["value"] == "2 of 3"
+
+
+@pytest.mark.parametrize("name", ["evaluation/summary.tsv", "sbr/volume/b_histology.nii.gz"])
+def test_a_file_that_was_written_and_is_gone_is_missed(page, tmp_path, caplog, name):
+    methods = {"sbr": tmp_path / "b" / "sbr"}
+    file = tmp_path / "b" / name
+    with summed_path(file) as temporary:
+        temporary.write_text("")
+    file.unlink()
+    line = f"{name} was written and is missing; this page is without it"
+    assert line in brain_page(ReportOptions(), "b", methods, tmp_path / "b")["alarms"]
+    assert f"WARNING: {line}" in caplog.text
+    sum_file(file).unlink()
+    assert line not in brain_page(ReportOptions(), "b", methods, tmp_path / "b")["alarms"]
