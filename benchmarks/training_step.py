@@ -1,6 +1,8 @@
 """Iterations per second of the SbR training step against the naive step, side by side.
 
     python benchmarks/training_step.py [--device cuda] [--size 448 320] [--threads 2] [--repeats 5]
+    python benchmarks/training_step.py --preset cpu    # what each of our own kernels gives
+    python benchmarks/training_step.py --preset cpu --losses 5
 
 The naive step is written here as one would write the method down: whole images, batch 1, float32,
 every pass separately and with a graph, gradient through the registrar. The package's step starts
@@ -8,27 +10,38 @@ from the same networks and data; each row after the first changes one more optio
 synthetic, with an ellipse of tissue that covers 45 % of them. The contestants take turns, step by
 step, so that whatever else runs on the machine slows all of them; the CPU seconds of the process do
 not count it at all.
+
+With a preset, its step is compared with itself, one of the package's own kernels at a time
+exchanged for the plain way of torch. `--losses` prints the losses of its first steps instead, to
+the last digit, so that two versions of the package can be compared (PYTHONPATH says which one is
+imported).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
 
 import torch
+import torch.nn.functional as F
 from machine import heading
 from torch import Tensor, nn
 
-from sbr_core.config import RegistrarNetwork, SbrOptions
+from sbr_core.config import RegistrarNetwork, SbrOptions, resolve
 from sbr_core.functional.losses import l1, patch_nce
 from sbr_core.functional.warp import warp
 from sbr_core.nn.generator import Generator
 from sbr_core.nn.projection import Projection
 from sbr_core.nn.registrar import build_registrar
 from sbr_core.training import augment
-from sbr_core.training.loop import pick_precision
+from sbr_core.training.checkpoints import open_checkpoints
+from sbr_core.training.loop import pick_precision, train
 from sbr_core.training.pairs import Pairs
 from sbr_core.training.sbr import SbrTask, draw_places, features_at
 
@@ -40,6 +53,32 @@ DEPARTURES = (
     ("+ R's answer taken as given", {"registrar_gradient": False}),
     ("+ generator of half the width", {"generator_channels": 16}),
 )
+PRESETS = Path(__file__).resolve().parents[1] / "config" / "presets"
+
+Step = Callable[[], tuple[float, float]]
+
+
+def plain_correlation(a: Tensor, b: Tensor, radius_px: int) -> Tensor:
+    """`correlation` as torch differentiates it."""
+    a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
+    rows, columns = a.shape[-2:]
+    padded, side = F.pad(b, (radius_px,) * 4), range(2 * radius_px + 1)
+    shifted = [padded[..., dy : dy + rows, dx : dx + columns] for dy in side for dx in side]
+    return torch.cat([(a * other).sum(1, keepdim=True) for other in shifted], 1)
+
+
+def plain_reflected(x: Tensor, width_px: int) -> Tensor:
+    """`reflected` under autocast as it is."""
+    return F.pad(x, (width_px,) * 4, mode="reflect")
+
+
+PLAIN = {
+    "reflection pads under autocast": ("sbr_core.nn.generator.reflected", plain_reflected),
+    "correlation as torch differentiates it": (
+        "sbr_core.nn.registrar.correlation",
+        plain_correlation,
+    ),
+}
 
 
 def synthetic(shape: tuple[int, int], seed: int) -> tuple[Tensor, Tensor]:
@@ -94,12 +133,21 @@ def naive_losses(
     return loss
 
 
+def synthetic_pairs(shape: tuple[int, int], device: torch.device) -> dict[str, Tensor]:
+    """Sections, planes and the tissue of each, in the order that `Pairs` takes them."""
+    images = {}
+    for seed, name in enumerate(("section", "plane")):
+        image, mask = synthetic(shape, seed)
+        images |= {name: image.to(device), f"{name}_mask": mask.to(device)}
+    return images
+
+
 def stepper(
     modules: tuple[nn.Module, ...],
     losses: Callable[[], Tensor],
     options: SbrOptions,
     device: torch.device,
-) -> Callable[[], tuple[float, float]]:
+) -> Step:
     """A function that makes a step like the training loop's; its seconds by clock and CPU."""
     parameters = [p for module in modules for p in module.parameters()]
     optimiser = torch.optim.Adam(
@@ -124,14 +172,9 @@ def stepper(
     return step
 
 
-def contestants(
-    shape: tuple[int, int], network: str, device: torch.device
-) -> dict[str, Callable[[], tuple[float, float]]]:
+def contestants(shape: tuple[int, int], network: str, device: torch.device) -> dict[str, Step]:
     """Name -> one step of it; every one has networks and random numbers of its own."""
-    images = {}
-    for seed, name in enumerate(("section", "plane")):
-        image, mask = synthetic(shape, seed)
-        images |= {name: image.to(device), f"{name}_mask": mask.to(device)}
+    images = synthetic_pairs(shape, device)
     steppers = {}
     changed: dict[str, object] = {}
     for name, change in (("naive", {}), *DEPARTURES):
@@ -150,14 +193,7 @@ def contestants(
                 return naive_losses(g, p, r, images, o, rng)
 
         else:
-            pairs = Pairs(
-                images["section"],
-                images["section_mask"],
-                images["plane"],
-                images["plane_mask"],
-                options=options,
-            )
-            task = SbrTask(registrar, pairs, options)
+            task = SbrTask(registrar, Pairs(*images.values(), options=options), options)
             generator, projection = task.generator, task.projection
 
             def losses(task=task, rng=rng) -> Tensor:
@@ -165,6 +201,54 @@ def contestants(
 
         steppers[name] = stepper((generator, projection), losses, options, device)
     return steppers
+
+
+def preset_task(
+    preset: str, shape: tuple[int, int], network: str, device: torch.device
+) -> tuple[SbrTask, SbrOptions]:
+    """The task of a preset, after its warm-up, on synthetic pairs; the same whenever it is made."""
+    options = resolve({"preset": preset}, PRESETS).train_sbr
+    options = options.model_copy(update={"warmup_fraction": 0.0, "minutes": None})
+    torch.manual_seed(0)
+    registrar = build_registrar(network).to(device)
+    images = synthetic_pairs(shape, device)
+    return SbrTask(registrar, Pairs(*images.values(), options=options), options), options
+
+
+def exchanged(
+    preset: str, shape: tuple[int, int], network: str, device: torch.device
+) -> dict[str, Step]:
+    """Name -> one step of the preset, as it is and with one kernel at a time the plain one."""
+
+    def one(patches: list[tuple[str, Callable]]) -> Step:
+        task, options = preset_task(preset, shape, network, device)
+        rng = torch.Generator().manual_seed(0)
+        modules = (task.generator, task.projection)
+        step = stepper(modules, lambda: task.losses(rng)["loss"], options, device)
+
+        def patched() -> tuple[float, float]:
+            with contextlib.ExitStack() as stack:
+                for name, plain in patches:
+                    stack.enter_context(mock.patch(name, plain))
+                return step()
+
+        return patched
+
+    steps = {"as it is": one([]), "all of them": one(list(PLAIN.values()))}
+    return steps | {name: one([patch]) for name, patch in PLAIN.items()}
+
+
+def print_losses(
+    preset: str, shape: tuple[int, int], network: str, device: torch.device, steps: int
+) -> None:
+    """What the loop writes down of its first steps."""
+    task, options = preset_task(preset, shape, network, device)
+    options = options.model_copy(update={"steps": steps})
+    with tempfile.TemporaryDirectory() as folder, open_checkpoints(Path(folder), "it") as kept:
+        rows = train(task, options, kept, device)
+        kept.clear()
+    for row in rows:
+        print(*(f"{name} {value!r}" for name, value in row.items() if name != "seconds"))
 
 
 def main() -> None:
@@ -178,9 +262,18 @@ def main() -> None:
         default=RegistrarNetwork().network,
         help="registrar of our step: unet (as in the naive step) or pyramid",
     )
+    parser.add_argument("--preset", help="compare the step of this preset with itself")
+    parser.add_argument("--losses", type=int, metavar="N", help="print N steps' losses, no times")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    steppers = contestants(tuple(arguments.size), arguments.network, arguments.device)
+    shape, network, device = tuple(arguments.size), arguments.network, arguments.device
+    if arguments.losses:
+        print_losses(arguments.preset or "paper", shape, network, device, arguments.losses)
+        return
+    if arguments.preset:
+        steppers = exchanged(arguments.preset, shape, network, device)
+    else:
+        steppers = contestants(shape, network, device)
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in steppers}
     for repeat in range(arguments.repeats + 1):
         for name, step in steppers.items():
@@ -190,12 +283,13 @@ def main() -> None:
     rows, columns = arguments.size
     print(heading(f"Training step at {rows}x{columns}", arguments.device))
     print(f"Our registrar: {arguments.network}; {arguments.repeats} steps each, in turns.\n")
-    print("| step | s | CPU s | iterations/s | times naive | by CPU s |\n" + "|---" * 6 + "|")
+    first = next(iter(steppers))
+    print(f"| step | s | CPU s | iterations/s | times {first} | by CPU s |\n" + "|---" * 6 + "|")
     medians = {
         name: [statistics.median(one) for one in zip(*took, strict=True)]
         for name, took in seconds.items()
     }
-    clock, cpu = medians["naive"]
+    clock, cpu = medians[first]
     for name, (s, cpu_s) in medians.items():
         print(
             f"| {name} | {s:.3f} | {cpu_s:.3f} | {1 / s:.2f}"

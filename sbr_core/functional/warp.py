@@ -66,11 +66,16 @@ def sample(
     if mode not in ("bilinear", "nearest") or padding not in ("zeros", "border"):
         raise ValueError(f"unknown mode {mode!r} or padding {padding!r}")
     rows, columns = image.shape[-2:]
-    # grid_sample's own units: -1 and 1 at the centres of the first and last pixel
-    size = torch.tensor(
-        [max(columns - 1, 1), max(rows - 1, 1)], dtype=coords_px.dtype, device=coords_px.device
+    # grid_sample's own units: -1 and 1 at the centres of the first and last pixel. The two numbers
+    # are made where they are used: bringing them to a graphics card would wait for it
+    per_px = torch.linspace(
+        2.0 / max(columns - 1, 1),
+        2.0 / max(rows - 1, 1),
+        2,
+        dtype=coords_px.dtype,
+        device=coords_px.device,
     )
-    grid = coords_px.permute(0, 2, 3, 1) * (2.0 / size) - 1.0
+    grid = coords_px.permute(0, 2, 3, 1) * per_px - 1.0
     grid = grid.expand(image.shape[0], -1, -1, -1)
     return F.grid_sample(image, grid, mode=mode, padding_mode=padding, align_corners=True)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from sbr_core.functional.warp import exponentiate, upsample_velocity, warp
 
@@ -233,18 +234,83 @@ def correlation(a: Tensor, b: Tensor, radius_px: int) -> Tensor:
     (B, (2 r + 1)^2, H, W) in [-1, 1], offsets in row-major order, dy from -r then dx from -r; 0
     beyond the edge.
     """
-    a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
-    rows, columns = a.shape[-2:]
-    padded = F.pad(b, (radius_px,) * 4)
-    side = range(2 * radius_px + 1)
-    return torch.cat(
-        [
-            (a * padded[..., dy : dy + rows, dx : dx + columns]).sum(1, keepdim=True)
-            for dy in side
-            for dx in side
-        ],
-        1,
-    )
+    return _Products.apply(F.normalize(a, dim=1), F.normalize(b, dim=1), radius_px)
+
+
+class _Products(torch.autograd.Function):
+    """Scalar products of each pixel's channels with those of the other image's pixels around it.
+
+    A card is given all offsets at once, which is a few kernels instead of hundreds. A processor
+    takes them one by one, which keeps in its caches what it works on. Its gradient is written out
+    because torch's own way back makes a whole image of zeros for each offset; it is the same to the
+    last bit: added up from the last offset to the first, in the type of the features.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, a: Tensor, b: Tensor, radius_px: int) -> Tensor:
+        """As `correlation`, of features that are of unit length already."""
+        padded = F.pad(b, (radius_px,) * 4)
+        ctx.save_for_backward(a, padded)
+        ctx.radius_px = radius_px
+        if a.is_cuda:
+            return (a[:, :, None, None] * _windows(padded, a.shape)).sum(1).flatten(1, 2)
+        places = _offsets(a.shape, radius_px)
+        return torch.cat([(a * padded[place]).sum(1, keepdim=True) for place in places], 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """Gradients of the features, as far as they are wanted."""
+        a, padded = ctx.saved_tensors
+        wanted_a, wanted_b, _ = ctx.needs_input_grad
+        r, (rows, columns) = ctx.radius_px, a.shape[2:]
+        if a.is_cuda:
+            return *_gradient_at_once(a, padded, gradient, (wanted_a, wanted_b)), None
+        of_a = torch.zeros_like(a) if wanted_a else None
+        of_padded = torch.zeros_like(padded) if wanted_b else None
+        offsets = zip(gradient.split(1, 1), _offsets(a.shape, r), strict=True)
+        for of_offset, place in reversed(list(offsets)):
+            if of_a is not None:
+                of_a += of_offset * padded[place]
+            if of_padded is not None:
+                of_padded[place] += of_offset * a
+        of_b = None
+        if of_padded is not None:  # in torch's layout, in which the channels are then added up
+            of_b = of_padded[..., r : r + rows, r : r + columns].contiguous()
+        return of_a, of_b, None
+
+
+def _windows(padded: Tensor, shape: Sequence[int]) -> Tensor:
+    """Per offset (dy, dx), what lies there of an image with a rim: a view (B, C, n, n, H, W)."""
+    return padded.unfold(2, shape[2], 1).unfold(3, shape[3], 1)
+
+
+def _gradient_at_once(
+    a: Tensor, padded: Tensor, gradient: Tensor, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of both images of `_Products`, from few operations on large tensors."""
+    side = padded.shape[2] - a.shape[2] + 1
+    of_offsets = gradient.unflatten(1, (1, side, side))
+    of_a = of_b = None
+    if wanted[0]:
+        of_a = (of_offsets * _windows(padded, a.shape)).sum((2, 3)).to(a.dtype)
+    if wanted[1]:
+        columns = (of_offsets * a[:, :, None, None]).flatten(1, 3).flatten(2)
+        of_padded = F.fold(columns, padded.shape[2:], (side, side))
+        r = side // 2
+        of_b = of_padded[..., r:-r, r:-r].to(a.dtype)
+    return of_a, of_b
+
+
+def _offsets(shape: Sequence[int], radius_px: int) -> list[tuple[slice, ...]]:
+    """Per offset, where an image (B, C, H, W) lies within another with `radius_px` around it."""
+    side, (rows, columns) = range(2 * radius_px + 1), shape[-2:]
+    everything = slice(None)
+    return [
+        (everything, everything, slice(dy, dy + rows), slice(dx, dx + columns))
+        for dy in side
+        for dx in side
+    ]
 
 
 NETWORKS: dict[str, type[Registrar]] = {"unet": UNetRegistrar, "pyramid": PyramidRegistrar}

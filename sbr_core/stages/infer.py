@@ -6,20 +6,21 @@ where they are found in S, and exp(-v) maps them back. `refine_steps` then impro
 each section by itself. A registrar trained on pairs of S and T gives v = R(T, S), and so does, for
 `mind`, the registrar that ships; without a G only self-similarity refines it. `syn_mi` finds phi
 by ANTs.
+
+Torch is imported where something is deformed, which `linear` does without: it takes longer than the
+affines of a chunk.
 """
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sbr_core.algorithms import deformation as flow
 from sbr_core.artifacts import names
 from sbr_core.artifacts.joined import Joined, join
-from sbr_core.artifacts.predictors import NetworkPredictor, Predictor
 from sbr_core.artifacts.receipts import SectionResult, run_sections, unfinished
 from sbr_core.artifacts.rows import Inferred, fingerprint
 from sbr_core.artifacts.section_signal import registered
@@ -30,6 +31,10 @@ from sbr_core.io.transforms import PlaneField, SectionTransform, write_section_t
 from sbr_core.io.volumes import write_plane
 from sbr_core.methods import REGISTRY, imported
 from sbr_core.revisions import REVISION
+
+if TYPE_CHECKING:
+    from sbr_core.algorithms.deformation import Deformation
+    from sbr_core.artifacts.predictors import Predictor
 
 
 def run(
@@ -101,6 +106,8 @@ def run(
         if (path := REGISTRY[method].predictor) is not None:
             predictor = imported(path)(options, waiting)
         else:
+            from sbr_core.artifacts.predictors import NetworkPredictor
+
             predictor = NetworkPredictor(*networks, waiting=waiting, options=options)
     run_sections(
         sections,
@@ -175,15 +182,17 @@ _MEASURES = ("folding_percent", "disp_mean_mm", "disp_max_mm", "inverse_mean_px"
 
 
 def _measure(
-    deformation: flow.Deformation, fixed_mask: np.ndarray, moving_mask: np.ndarray
+    deformation: Deformation, fixed_mask: np.ndarray, moving_mask: np.ndarray
 ) -> dict[str, float]:
     """The receipt's measures of a deformation, over tissue; there and back, the worse way round."""
+    from sbr_core.algorithms.deformation import forward_folding_percent, there_and_back_px
+
     inside = fixed_mask > 0
     length_px = np.linalg.norm(deformation.canvas.crop(deformation.disp_px), axis=-1)[inside]
-    there_and_back = flow.there_and_back_px(deformation, fixed_mask, moving_mask)
+    there_and_back = there_and_back_px(deformation, fixed_mask, moving_mask)
     spacing_mm = deformation.canvas.grid.spacing_mm
     return {
-        "folding_percent": flow.forward_folding_percent(deformation, fixed_mask),
+        "folding_percent": forward_folding_percent(deformation, fixed_mask),
         "disp_mean_mm": float(length_px.mean()) * spacing_mm,
         "disp_max_mm": float(length_px.max()) * spacing_mm,
         "inverse_mean_px": max(float(way.mean()) for way in there_and_back),

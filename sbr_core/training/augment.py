@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sbr_core.functional.warp import identity_px, warp
+from sbr_core.training.devices import upload
 
 if TYPE_CHECKING:
     from sbr_core.config import AugmentOptions
@@ -39,6 +40,12 @@ class Augmentation:
     def repeated(self, times: int) -> Augmentation:
         """The same B deformations `times` over, (times B) of them."""
         return Augmentation(**{k: torch.cat([each] * times) for k, each in vars(self).items()})
+
+    def on(self, device: torch.device, *others: Tensor) -> tuple[Augmentation, *tuple[Tensor, ...]]:
+        """The same on a device, and other small tensors brought there with it."""
+        own = list(vars(self).values())
+        moved = upload([*own, *others], device)
+        return Augmentation(*moved[: len(own)]), *moved[len(own) :]
 
 
 def draw(batch: int, options: AugmentOptions, generator: torch.Generator) -> Augmentation:
@@ -76,9 +83,7 @@ def displacement_px(
     -------
     (B, 2, H, W), px.
     """
-    angle_rad, scale, translation_px, nodes_px = (
-        parameter.to(device) for parameter in vars(augmentation).values()
-    )
+    angle_rad, scale, translation_px, nodes_px = upload(list(vars(augmentation).values()), device)
     # cubic between the nodes, so the field bends without creases at the grid lines
     field = F.interpolate(nodes_px, size=shape, mode="bicubic", align_corners=True)
     here = identity_px(shape, device=device)

@@ -14,6 +14,7 @@ import math
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from torch import nn
 from sbr_core.errors import TERMINATED, TrainingError
 from sbr_core.training import threads
 from sbr_core.training.checkpoints import CheckpointFolder
-from sbr_core.training.devices import computes_bfloat16, pick_precision
+from sbr_core.training.devices import Reading, computes_bfloat16, pick_precision
 from sbr_core.training.tasks import Player, Task
 
 if TYPE_CHECKING:
@@ -81,6 +82,10 @@ class _State:
         self.step, self.seconds, self.rows = 0, 0.0, []
         self.threads = options.threads
         """Of the processor; None until they are chosen."""
+        # a graphics card is given the next step before the processor looks at what the last one
+        # measured; on the processor itself there is nothing to wait for
+        self.read_later = 1 if device.type == "cuda" else 0
+        self.unread: deque[tuple[dict[str, float], list[str], Reading]] = deque()
 
     def load(self, saved: Mapping[str, Any]) -> None:
         """Go back to what `saved` returned."""
@@ -96,7 +101,8 @@ class _State:
         self.threads = saved.get("threads") or self.threads
 
     def saved(self) -> dict[str, Any]:
-        """A checkpoint."""
+        """A checkpoint. Raises TrainingError where a step up to it went wrong."""
+        self.read()
         on_cuda = self.device.type == "cuda"
         return {
             "step": self.step,
@@ -115,8 +121,8 @@ class _State:
         """Share of the training that is done."""
         return progress(self.step, self.seconds, self.options)
 
-    def advance(self, precision: str) -> tuple[float, dict[str, float]]:
-        """One step of the optimiser: its learning rate, and the losses before it."""
+    def advance(self, precision: str) -> dict[str, float]:
+        """One step of the optimiser; its row, whose losses may still be on their way."""
         task, options, done = self.task, self.options, self.done
         task.done = done
         rate = learning_rate(done, options)
@@ -129,17 +135,40 @@ class _State:
             losses = task.losses(self.rng)
         self.optimiser.zero_grad(set_to_none=True)
         losses["loss"].backward()
-        norms = [nn.utils.clip_grad_norm_(own, options.max_grad_norm) for own in self.parameters]
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        _stop_if_runaway(task, self.step, self.rows, values)
-        if not all(math.isfinite(float(norm)) for norm in norms):
-            raise TrainingError(
-                f"{task.name}: the gradient is not finite at step {self.step + 1}; try a lower"
-                " learning_rate"
-            )
+        norms = [
+            nn.utils.clip_grad_norm_(own, options.max_grad_norm)
+            for own in self.parameters
+            if any(p.grad is not None for p in own)  # a player that does not learn yet has none
+        ]
+        row = {"step": self.step + 1, "learning_rate": rate, "seconds": self.seconds}
+        self.unread.append((row, list(losses), Reading([*losses.values(), *norms])))
+        self.read(but=self.read_later)
         self.optimiser.step()
         self.step += 1
-        return rate, values
+        return row
+
+    def read(self, but: int = 0) -> None:
+        """Put what the steps measured into the rows, all but the last `but` steps.
+
+        Raises
+        ------
+        TrainingError
+            A loss or a gradient is not finite, or the loss has run away. Nothing that was computed
+            after such a step is ever written.
+        """
+        while len(self.unread) > but:
+            row, names, reading = self.unread.popleft()
+            values = reading.values()
+            losses = dict(zip(names, values, strict=False))
+            step = int(row["step"])
+            _stop_if_runaway(self.task, step, self.rows, losses)
+            if not all(math.isfinite(norm) for norm in values[len(names) :]):
+                raise TrainingError(
+                    f"{self.task.name}: the gradient is not finite at step {step}; try a lower"
+                    " learning_rate"
+                )
+            row.update(losses)
+            self.rows.append(row)
 
 
 def train(
@@ -179,11 +208,10 @@ def train(
     began = saved_at - state.seconds
     with _stop_signals() as received:
         while not received and state.done < 1.0:
-            rate, losses = state.advance(precision)
-            state.seconds = time.monotonic() - began
-            facts = {"step": state.step, "learning_rate": rate, "seconds": state.seconds}
-            state.rows.append(facts | losses)
-            report.log(state.step, state.done, losses[_watched(task)])
+            row = state.advance(precision)
+            row["seconds"] = state.seconds = time.monotonic() - began
+            if state.rows:
+                report.log(state.step, state.done, state.rows[-1][_watched(task)])
             if time.monotonic() - saved_at > options.checkpoint_every_s:
                 folder.save(state.saved())
                 saved_at, saved_step = time.monotonic(), state.step
@@ -248,8 +276,7 @@ def _stop_if_runaway(
     """
     if not math.isfinite(values["loss"]):
         raise TrainingError(
-            f"{task.name}: the loss is {values['loss']} at step {step + 1}; try a lower"
-            " learning_rate"
+            f"{task.name}: the loss is {values['loss']} at step {step}; try a lower learning_rate"
         )
     if len(rows) < RUNAWAY_WINDOW:
         return
@@ -259,7 +286,7 @@ def _stop_if_runaway(
     now = (sum(last) + values[watched]) / RUNAWAY_WINDOW
     if now > start + max(RUNAWAY_RISE * abs(start), RUNAWAY_FLOOR):
         raise TrainingError(
-            f"{task.name}: the loss ran away: {now:.4g} on average up to step {step + 1},"
+            f"{task.name}: the loss ran away: {now:.4g} on average up to step {step},"
             f" {start:.4g} at the start; try a lower learning_rate"
         )
 

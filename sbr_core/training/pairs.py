@@ -99,15 +99,15 @@ class Pairs:
         """
         options, batch_size = self.options, self.options.batch_size
         chosen = torch.randint(self.images.shape[1], (batch_size,), generator=rng)
-        chosen = chosen.to(self.device)
-        masks = self.masks[:, chosen].flatten(0, 1)
-        if self.labels is not None:
-            labels = self.labels[:, chosen].flatten(0, 1) == self.class_numbers
-            masks = torch.cat((masks, labels.to(masks.dtype)), 1)
         if options.augment_together:
             deformation = augment.draw(batch_size, options.augment, rng).repeated(2)
         else:
             deformation = augment.draw(2 * batch_size, options.augment, rng)
+        deformation, chosen = deformation.on(self.device, chosen)
+        masks = self.masks[:, chosen].flatten(0, 1)
+        if self.labels is not None:
+            labels = self.labels[:, chosen].flatten(0, 1) == self.class_numbers
+            masks = torch.cat((masks, labels.to(masks.dtype)), 1)
         images, masks = augment.apply(self.images[:, chosen].flatten(0, 1), masks, deformation)
         # what lies outside costs time and teaches nothing
         rows, columns = tissue_box(masks[:, :2], Generator.multiple)

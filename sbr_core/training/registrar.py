@@ -67,12 +67,10 @@ class RegistrarTask:
         """-LNCC of both directions + smoothness of the velocity they share."""
         options = self.options
         chosen = torch.randint(len(self.pairs), (options.batch_size,), generator=rng)
-        both = self.pairs[chosen].T.flatten().to(self.planes.device)  # all fixed, then all moving
-        images, masks = augment.apply(
-            self.planes[both],
-            self.masks[both],
-            augment.draw(len(both), options.augment, rng),
-        )
+        both = self.pairs[chosen].T.flatten()  # all fixed, then all moving
+        deformation = augment.draw(len(both), options.augment, rng)
+        deformation, both = deformation.on(self.planes.device, both)
+        images, masks = augment.apply(self.planes[both], self.masks[both], deformation)
         fixed, moving = images.chunk(2)
         velocity_half_px = self.registrar(fixed, moving)
         disp_px = self.registrar.displacement(

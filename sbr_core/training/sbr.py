@@ -19,6 +19,7 @@ from sbr_core.nn.generator import Generator, generator_architecture
 from sbr_core.nn.projection import Projection
 from sbr_core.nn.registrar import Registrar
 from sbr_core.training.adversaries import judge_loss, maker_loss
+from sbr_core.training.devices import upload
 from sbr_core.training.pairs import Batch, Pairs
 from sbr_core.training.tasks import Player
 from sbr_core.training.through_registrar import ThroughRegistrar
@@ -121,14 +122,11 @@ class SbrTask(ThroughRegistrar):
             of_plane = generator.encode(plane, layers)
         losses["nce_section"] = losses["nce_plane"] = 0.0
         at = options.batch_size
-        for name, query, key, tissue in (
-            ("nce_section", [q[:at] for q in queries], of_section, batch.section_tissue),
-            ("nce_plane", [q[at:] for q in queries], of_plane, batch.plane_tissue),
+        places_of_section, places_of_plane = self._draw_places(batch, rng)
+        for name, query, key, places in (
+            ("nce_section", [q[:at] for q in queries], of_section, places_of_section),
+            ("nce_plane", [q[at:] for q in queries], of_plane, places_of_plane),
         ):
-            places = [
-                draw_places(tissue, stride, options.n_samples, rng)
-                for stride in generator.layer_strides
-            ]
             at_places = [features_at(f, p) for f, p in zip(query, places, strict=True)]
             described = self.projection(at_places)
             with torch.no_grad():
@@ -138,6 +136,15 @@ class SbrTask(ThroughRegistrar):
         contrast = losses["nce_section"] + losses["nce_plane"]
         losses["loss"] = losses["l1"] + options.contrastive_weight * contrast  # equation 7
         return losses, made
+
+    def _draw_places(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+        """Places of descriptors in the tissue of the section and of the plane, layer by layer."""
+        strides, n = self.generator.layer_strides, self.options.n_samples
+        # down and up again in one transfer each
+        tissue = (torch.cat((batch.section_tissue, batch.plane_tissue)) > 0).cpu()
+        places = [draw_places(one, s, n, rng) for one in tissue.chunk(2) for s in strides]
+        places = upload(places, batch.section.device)
+        return places[: len(strides)], places[len(strides) :]
 
 
 class SbrRTask(SbrTask):

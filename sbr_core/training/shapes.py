@@ -21,6 +21,7 @@ from sbr_core.functional.losses import masked_mean
 from sbr_core.functional.masks import dilate_octagon
 from sbr_core.functional.warp import compose, exponentiate, identity_px, upsample_velocity, warp
 from sbr_core.nn.registrar import Registrar
+from sbr_core.training.devices import upload
 
 if TYPE_CHECKING:
     from sbr_core.config import ShapesOptions
@@ -254,7 +255,7 @@ class ShapesTask:
         # as many pixels per batch whatever the size
         batch = max(1, self.options.batch_size * largest // (rows * columns))
         pairs = draw_pairs(batch, (rows, columns), rng)
-        fixed, moving, masks, true_half_px = (each.to(self.device) for each in vars(pairs).values())
+        fixed, moving, masks, true_half_px = upload(list(vars(pairs).values()), self.device)
         velocity_half_px = self.registrar(fixed, moving)
         wrong_px = self.registrar.displacement(
             velocity_half_px, fixed.shape[-2:]

@@ -6,6 +6,8 @@ import inspect
 
 import pytest
 
+from sbr_core.config import resolve
+
 
 def imported(tree):
     """Name in the script -> what of the package it is, or None where that is gone."""
@@ -65,6 +67,21 @@ def test_benchmarks_fit_the_package(repository):
     found = {s.name: list(misfits(s.read_text(encoding="utf-8"))) for s in scripts}
     assert {name: faults for name, faults in found.items() if faults} == {}
     assert sum(len(imported(ast.parse(s.read_text(encoding="utf-8")))) for s in scripts) > 50
+
+
+def test_on_card_has_the_options_of_the_presets(repository, monkeypatch):
+    """It runs where the configuration cannot be read."""
+    monkeypatch.syspath_prepend(repository / "benchmarks")
+    on_card = importlib.import_module("on_card")
+    for preset, values in on_card.PRESETS.items():
+        found = resolve({"preset": preset}, repository / "config/presets")
+        options = found.train_sbr.model_dump()
+        augment = {**options["augment"]}
+        expected = {key: options[key] for key in values} | {"augment": augment}
+        assert values == expected, preset
+        refining = found.infer.model_dump()
+        if preset == "cpu":
+            assert {key: refining[key] for key in on_card.REFINE} == on_card.REFINE
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,13 @@ def test_bilinear_agrees_with_scipy():
     np.testing.assert_allclose(warp(image, disp)[0, 0].numpy(), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(1, 7), (448, 320), (123, 457)])
+def test_a_whole_pixel_is_found_exactly_at_every_size(shape):
+    image = torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0))
+    found = sample(image, identity_px(shape), padding="border")
+    torch.testing.assert_close(found, image, atol=1e-4, rtol=0)
+
+
 def test_the_flow_of_a_linear_velocity_is_the_matrix_exponential():
     shape = (41, 41)
     rate = torch.tensor([[0.02, -0.3], [0.25, -0.01]], dtype=torch.float64)

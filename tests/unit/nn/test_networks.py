@@ -105,6 +105,39 @@ def test_correlation_peaks_at_the_offset_between_two_images():
     torch.testing.assert_close(found[at], torch.ones(4, 4))
 
 
+def correlation_by_torch(a, b, radius_px):
+    a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
+    padded, offsets = F.pad(b, (radius_px,) * 4), range(2 * radius_px + 1)
+    rows, columns = a.shape[-2:]
+    shifted = [padded[..., dy : dy + rows, dx : dx + columns] for dy in offsets for dx in offsets]
+    return torch.cat([(a * other).sum(1, keepdim=True) for other in shifted], 1)
+
+
+@pytest.mark.parametrize("radius_px", [1, 2])
+def test_the_gradient_of_the_correlation_is_that_of_its_values(radius_px):
+    rng = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 2, 3, 4, 5, dtype=torch.float64, generator=rng)
+    for fixed, moving in ((True, True), (True, False), (False, True)):
+        inputs = a.clone().requires_grad_(fixed), b.clone().requires_grad_(moving)
+        assert torch.autograd.gradcheck(lambda x, y: correlation(x, y, radius_px), inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_correlation_is_as_torch_would_compute_and_differentiate_it(dtype):
+    rng = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2, 2, 16, 12, 10, generator=rng).to(dtype)
+    inputs[:, :, :, 3, 4] = 0  # without any direction
+    weights = torch.randn(2, 25, 12, 10, generator=rng)
+    found = []
+    for function in (correlation, correlation_by_torch):
+        a, b = (t.clone().requires_grad_() for t in inputs)
+        out = function(a, b, 2)
+        (out * weights).sum().backward()
+        found.append((out, a.grad, b.grad))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.fixture(scope="module")
 def generator():
     torch.manual_seed(0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -77,6 +79,21 @@ def test_linear_composite_is_the_affine_of_the_file(fake_brain):
         np.testing.assert_allclose(there.map(points), geometry.apply(truth, points), atol=1e-9)
         np.testing.assert_allclose(back.map(there.map(points)), points, atol=1e-9)
         assert row.disp_max_mm == row.folding_percent == 0
+
+
+def test_linear_needs_no_torch(fake_brain):
+    tables = {n: str(fake_brain.table(n)) for n in ("prepare", "resample", "align_sections")}
+    out_dir = fake_brain.results / "linear_alone"
+    words = ["infer", "--method", "linear", "--prepared", tables["prepare"]]
+    words += ["--planes", tables["resample"], "--affines", tables["align_sections"]]
+    words += ["--out-dir", str(out_dir), "--receipt", str(out_dir / "chunks" / "all.tsv")]
+    script = (
+        "import sys; from sbr_core.cli import main; code = main(sys.argv[1:]);"
+        "sys.exit(code or 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(read_rows(out_dir / "chunks" / "all.tsv", Inferred)) == 12
 
 
 def test_linear_registered_section_is_the_brain_on_the_plane(fake_brain):

@@ -1,0 +1,207 @@
+"""What trainings and predictions ask of a graphics card, on one that only pretends to be there.
+
+Every method, precision and stage is run so by `benchmarks/card_counts.py`.
+"""
+
+import signal
+from contextlib import nullcontext
+
+import pytest
+import torch
+from card_trainings import (
+    count_a_step,
+    method_training,
+    predict_and_refine,
+    registrar_training,
+    train_and_resume,
+)
+from pretend_card import CARD, WrongDevice, card
+from torch import nn
+
+from sbr_core.config import TrainOptions
+from sbr_core.errors import TrainingError
+from sbr_core.nn.registrar import correlation
+from sbr_core.training.checkpoints import open_checkpoints
+from sbr_core.training.devices import Reading, upload
+from sbr_core.training.loop import train
+
+
+def test_what_a_card_refuses_is_refused():
+    with card():
+        on, off = torch.ones(3, device="cuda"), torch.ones(3)
+        for wrong in (
+            lambda: on + off,
+            lambda: on.numpy(),
+            lambda: off[torch.zeros(1, dtype=torch.long, device="cuda")],
+            lambda: torch.cat((on, off)),
+            lambda: torch.rand(3, device="cuda", generator=torch.Generator()),
+            lambda: on.to("cpu", non_blocking=True).tolist(),
+        ):
+            with pytest.raises(WrongDevice):
+                wrong()
+        assert (on + torch.tensor(1.0)).is_cuda  # a number may be anywhere
+        assert torch.equal((on * 2).cpu(), 2 * off)
+
+
+@pytest.mark.parametrize(
+    ("waits", "what"),
+    [
+        (1, lambda on, off: float(on.sum())),
+        (1, lambda on, off: off.to("cuda")),
+        (1, lambda on, off: off.to("cuda", non_blocking=True)),
+        (0, lambda on, off: off.pin_memory().to("cuda", non_blocking=True)),
+        (1, lambda on, off: on.nonzero()),
+        (1, lambda on, off: on[on > 0]),
+        (1, lambda on, off: torch.tensor([1.0], device="cuda")),
+        (0, lambda on, off: torch.linspace(0, 1, 2, device="cuda") * on[:2]),
+    ],
+)
+def test_what_makes_the_processor_wait_is_counted(waits, what):
+    with card() as seen:
+        on, off = torch.ones(3, device="cuda"), torch.ones(3)
+        seen.clear()
+        what(on, off)
+        assert seen.syncs.total() == waits
+
+
+def test_tensors_travel_together_and_arrive_as_they_were():
+    sent = [
+        torch.randn(2, 3),
+        torch.randint(9, (5,)),
+        torch.tensor(1.5, dtype=torch.float64),
+        torch.zeros(0, 4),
+        torch.rand(3, 2, 2) > 0.5,
+        torch.arange(6.0).view(2, 3).T,  # not as its memory lies
+    ]
+    assert upload(sent, "cpu") == sent
+    with card() as seen:
+        seen.clear()
+        arrived = upload(sent, CARD)
+        assert not seen.syncs
+        assert all(t.is_cuda for t in arrived)
+        back = [t.cpu() for t in arrived]
+        assert upload(arrived, CARD) == arrived
+    for one, other in zip(sent, back, strict=True):
+        assert one.dtype == other.dtype and torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_correlation_on_a_card_is_that_of_the_processor(dtype):
+    rng = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 2, 8, 9, 12, generator=rng).to(dtype)
+    weights = torch.randn(2, 25, 9, 12, generator=rng).to(dtype)
+    found = {}
+    for device in ("cpu", "cuda"):
+        with card() if device == "cuda" else nullcontext() as seen:
+            a, b = (t.to(device).requires_grad_() for t in features)
+            out = correlation(a, b, 2)
+            out.backward(weights.to(device))
+            found[device] = [t.detach().cpu() for t in (out, a.grad, b.grad)]
+    assert seen.launches.total() < 60  # two for each of 25 offsets would be 100 more
+    close = {torch.float64: 1e-12, torch.bfloat16: 0.05}[dtype]
+    for one, other in zip(*found.values(), strict=True):
+        assert one.dtype == other.dtype == dtype
+        torch.testing.assert_close(one, other, atol=close, rtol=close)
+
+
+def test_a_reading_waits_only_if_nothing_was_started_since():
+    numbers = [torch.tensor(0.1), torch.tensor(3.0, dtype=torch.float64)]
+    assert Reading(numbers).values() == [float(n) for n in numbers]
+    with card() as seen:
+        early = Reading([n.to("cuda") for n in numbers])
+        torch.ones(3, device="cuda") + 1
+        seen.clear()
+        assert early.values() == [float(n) for n in numbers]
+        assert not seen.syncs
+        late = Reading([n.to("cuda") for n in numbers])
+        seen.clear()
+        late.values()
+        assert seen.syncs.total() == 1
+
+
+TRAININGS = {
+    "sbr in bfloat16": method_training("sbr", precision="bfloat16"),
+    "nmiw": method_training("nmiw", precision="auto", registrar_start="shared"),
+    "cgan": method_training("cgan", warmup_fraction=0.6, warmup_start="section"),
+    "the registrar": registrar_training(),
+}
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_training_runs_on_a_card_and_goes_on_from_its_checkpoint(name, tmp_path):
+    with card() as seen:
+        train_and_resume(TRAININGS[name], tmp_path)
+    assert set(seen.autocasts) <= {"cuda"}
+
+
+def test_what_is_read_a_step_later_is_what_the_processor_reads(tmp_path):
+    """The pretended card computes what the processor does, so the histories must be the same."""
+    histories = {}
+    for device in ("cuda", "cpu"):
+        with (
+            card() if device == "cuda" else nullcontext(),
+            open_checkpoints(tmp_path, "it") as kept,
+        ):
+            task, options = method_training("nmiw", precision="float32")(torch.device(device))
+            rows = train(task, options, kept, torch.device(device))
+            kept.clear()
+        seconds = [row.pop("seconds") for row in rows]
+        assert seconds[0] > 0 and seconds == sorted(seconds)
+        histories[device] = rows
+    assert histories["cuda"] == histories["cpu"]
+
+
+class Line:
+    """Fits a line on the card; the loss of its third step is no number."""
+
+    name = "line"
+
+    def __init__(self, stopped):
+        self.modules = {"line": nn.Linear(1, 1, device=CARD)}
+        self.stopped, self.step = stopped, 0
+
+    def losses(self, rng):
+        self.step += 1
+        loss = (self.modules["line"](torch.ones(1, 1, device=CARD)) - 3).square().mean()
+        if self.step == 3:
+            if self.stopped:
+                signal.raise_signal(signal.SIGTERM)
+            loss = loss * float("nan")
+        return {"loss": loss}
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["on its own", "stopped in that step"])
+def test_a_step_that_goes_wrong_on_a_card_is_named_and_never_written(stopped, tmp_path):
+    options = TrainOptions(steps=9, batch_size=1, learning_rate=0.1)
+    with card():
+        task = Line(stopped)
+        with (
+            pytest.raises(TrainingError, match="line: the loss is nan at step 3"),
+            open_checkpoints(tmp_path, "it") as folder,
+        ):
+            train(task, options, folder, CARD)
+    assert task.step == (3 if stopped else 4)
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+@pytest.mark.parametrize("with_generator", [True, False])
+def test_prediction_and_refinement_run_on_a_card(with_generator):
+    with card():
+        velocity, image = predict_and_refine(with_generator=with_generator)
+    assert velocity.isfinite().all() and image.isfinite().all()
+
+
+BOUNDS = {
+    "sbr of preset paper": (method_training("sbr", "paper"), 4, 1420),
+    "sbr of preset cpu": (method_training("sbr", "cpu", warmup_fraction=0.0), 4, 2000),
+    "the registrar of preset paper": (registrar_training("paper"), 4, 430),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_step_waits_and_launches_no_more_than_this(name):
+    make, waits, launches = BOUNDS[name]
+    with card() as seen:
+        found = count_a_step(make, seen)
+    assert found[0] <= waits, dict(seen.syncs)
+    assert found[1] <= launches
