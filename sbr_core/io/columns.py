@@ -83,6 +83,8 @@ _OWN = (
 _LENGTH_UNITS = ("mm", "um", "nm", "cm", "px", "micron", "microns", "micrometer", "in", "inch")
 _LONG = 6
 """Names that both have so many letters may differ in two, shorter ones in one."""
+_SLIP = 2
+"""Letters that are wrong at most in what is taken for a slip of the pen."""
 
 
 def check_columns(
@@ -174,8 +176,11 @@ def _without_unit(name: str) -> str:
 def _wrong_letters(one: str, other: str) -> int:
     """Letters added, left out, exchanged or swapped with a neighbour between two words.
 
-    The distance of Damerau and Levenshtein (Damerau 1964), each letter swapped at most once.
+    The distance of Damerau and Levenshtein (Damerau 1964), each letter swapped at most once; of
+    words that differ more in length than a slip of the pen does, that difference alone.
     """
+    if abs(len(one) - len(other)) > _SLIP:
+        return abs(len(one) - len(other))
     before, last = [], list(range(len(other) + 1))
     for i, a in enumerate(one, 1):
         row = [i]

@@ -170,6 +170,8 @@ def _of_napari(
     for where, row in rows:
         name = row.get("name") or row.get("label") or _whole(row.get("index", ""))
         if "shape-type" in columns:
+            if "vertex-index" not in columns:
+                raise ManifestError(f"{path}: expected a column vertex-index beside shape-type")
             if row["shape-type"] not in _VERTEX_SHAPES:
                 raise ManifestError(
                     f"{where}: expected a point or a vertex of a path, found a {row['shape-type']}"

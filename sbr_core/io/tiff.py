@@ -416,6 +416,18 @@ def _pieces(path: Path, page: Any, skipped: int) -> Iterator[tuple[np.ndarray, i
             block = file.read_array(dtype, n * columns * samples)
             yield block.reshape(n, columns, samples), row, 0
         return
+    samples_in_part = 1 if _is_planar(key) else samples
+    densest = _DENSEST.get(int(key.compression))
+    if densest and part * samples_in_part * _bits(key) / 8 > densest * max(counts):
+        raise ImageError(
+            f"{path}: not readable as an image: claims {columns} x {rows} pixels, which its"
+            f" {sum(counts)} bytes of data cannot hold"
+        )
+    if len(offsets) != int(np.prod(key.chunked)):
+        raise ImageError(
+            f"{path}: not readable as an image: {columns} x {rows} pixels in"
+            f" {int(np.prod(key.chunked))} parts, of which it lists {len(offsets)}"
+        )
     if _is_planar(key):
         check_memory(path, rows * columns * samples * key.dtype.itemsize, _STORE_TILED)
         whole = np.moveaxis(page.asarray().reshape(samples, rows, columns), 0, -1)
@@ -423,19 +435,7 @@ def _pieces(path: Path, page: Any, skipped: int) -> Iterator[tuple[np.ndarray, i
         for row in range(0, rows, band):
             yield whole[row : row + band], row, 0
         return
-    part_bytes = part * samples * key.dtype.itemsize
-    densest = _DENSEST.get(int(key.compression))
-    if densest and part * samples * _bits(key) / 8 > densest * max(counts):
-        raise ImageError(
-            f"{path}: not readable as an image: claims {columns} x {rows} pixels, which its"
-            f" {sum(counts)} bytes of data cannot hold"
-        )
-    check_memory(path, 3 * part_bytes, _STORE_TILED)
-    if len(offsets) != int(np.prod(key.chunked)):
-        raise ImageError(
-            f"{path}: not readable as an image: {columns} x {rows} pixels in"
-            f" {int(np.prod(key.chunked))} parts, of which it lists {len(offsets)}"
-        )
+    check_memory(path, 3 * part * samples * key.dtype.itemsize, _STORE_TILED)
     # in the order of the file, without which tifffile misreads parts that follow a missing one
     for data, index, shape in page.segments(
         maxworkers=1, sort=True, buffersize=_ROWS_AT_ONCE_BYTES

@@ -243,11 +243,13 @@ def refuse_damaged(folder: Path) -> None:
     """ReceiptError where a small file that a stage of a brain hands on is not what was written.
 
     Jobs compare what they read, but a brain that is finished by its files' times has none left.
-    What is larger, and what belongs to single sections, is for `sbr verify`.
+    Collected tables are not looked at, since they are collected again (`upkeep`); what is larger,
+    and what belongs to single sections, is for `sbr verify`.
     """
     for stage in sorted(path for path in folder.glob("*") if path.is_dir()):
         for path in recorded_in(stage):
-            if path.is_file() and path.stat().st_size <= _SMALL_BYTES:
+            is_collected = path.name == names.TABLE and (stage / names.CHUNKS).is_dir()
+            if not is_collected and path.is_file() and path.stat().st_size <= _SMALL_BYTES:
                 check_sum(path)
 
 

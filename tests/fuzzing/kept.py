@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import struct
 from collections.abc import Mapping
 
 import nibabel as nib
 import numpy as np
+import tifffile
 from fuzzing import kinds
 from fuzzing.damage import DEEP, DIGITS, json_text
 
@@ -59,6 +61,20 @@ def _wide_gif() -> bytes:
     return bytes(data)
 
 
+def _tall_planes() -> bytes:
+    """A TIFF of three planes of 24 rows that claims 2**20 rows of each."""
+    stream = io.BytesIO()
+    planes = np.zeros((3, 24, 28), np.uint8)
+    tifffile.imwrite(stream, planes, photometric="rgb", planarconfig="separate", rowsperstrip=24)
+    data = bytearray(stream.getvalue())
+    (first,) = struct.unpack_from("<I", data, 4)
+    (n_tags,) = struct.unpack_from("<H", data, first)
+    tags = range(first + 2, first + 2 + 12 * n_tags, 12)
+    (length,) = (at for at in tags if struct.unpack_from("<H", data, at)[0] == 257)
+    struct.pack_into("<HI I", data, length + 2, 4, 1, 2**20)
+    return bytes(data)
+
+
 KEPT: Mapping[str, list[bytes]] = {
     "configuration": [
         *map(str.encode, kinds.YAML_BOMBS),
@@ -68,7 +84,10 @@ KEPT: Mapping[str, list[bytes]] = {
     ],
     "options": [b'{"a": ' + _NESTED + b"}", b'{"a": ' + b"9" * DIGITS + b"}", b"9" * DIGITS, b"\0"],
     "rows as JSON": [_NESTED, b"[1]", b"[null]", b'[{"section": {"a": [1]}}]', b"[[" * 20],
-    "manifest": [_WIDE.encode(), f"section\t{_WIDE}".encode(), b"section\timage\nx\t\0"],
+    "manifest": [
+        *(_WIDE.encode(), f"section\t{_WIDE}".encode(), b"section\timage\nx\t\0"),
+        f"section\timage\t{'a' * 70_000}\nx\ty\t1\n".encode(),
+    ],
     "manifest of a sheet": [_WIDE.encode()],
     "sheet of brains": [_WIDE.encode(), f"brain\tsections\t{_WIDE}".encode()],
     "MRI": [
@@ -87,7 +106,11 @@ KEPT: Mapping[str, list[bytes]] = {
     "picture": [_wide_gif()],
     "GeoJSON": [*_NO_OBJECTS, b'{"features": 3}', b'{"features": [[]]}'],
     "points of Slicer": [*_NO_OBJECTS, b'{"markups": 3}', b'{"markups": [3]}'],
-    "points of napari": [b",", b'""', b"axis-0,axis-1\n\0,1\n"],
+    "points of napari": [
+        *(b",", b'""', b"axis-0,axis-1\n\0,1\n"),
+        b"index,shape-type,axis-0,axis-1\n0,path,1,2\n",
+    ],
+    "TIFF": [_tall_planes()],
     "receipt": [
         b"section\tstatus\tfiles\na\tok\t3\n",
         b"section\tstatus\tfiles\na\tok\t[1]\n",

@@ -222,7 +222,9 @@ def test_a_link_where_all_brains_write_stops_and_one_to_all_results_does_not(
         study_of(row)
 
 
-@pytest.mark.parametrize("name", ["align/plane_grid.json", "prepare/sections.tsv", "sbr/loss.tsv"])
+@pytest.mark.parametrize(
+    "name", ["align/plane_grid.json", "evaluation/sections.tsv", "sbr/loss.tsv"]
+)
 def test_a_small_result_that_rotted_leaves_its_brain_out(add_brain, study_of, name):
     """Its time is kept, as a disk keeps it, so nothing would run and nobody would read it."""
     rows = add_brain("one"), add_brain("two")
@@ -236,3 +238,12 @@ def test_a_small_result_that_rotted_leaves_its_brain_out(add_brain, study_of, na
     assert study.faults["one"].startswith(f"{file}: is not the file that was written")
     file.unlink()  # as the message asks
     assert study_of(*rows).of_sheet == ["one", "two"]
+
+
+def test_a_collected_table_that_rotted_does_not_since_it_is_collected_again(add_brain, study_of):
+    row = add_brain("one")
+    for name in ("prepare/chunks/1of1.tsv", "prepare/sections.tsv"):
+        with summed_path(Path("results/one") / name) as temporary:
+            temporary.write_text("section\n")
+    Path("results/one/prepare/sections.tsv").write_text("section\nx\n")
+    assert study_of(row).of_sheet == ["one"]
