@@ -18,11 +18,15 @@ from sbr_core.artifacts.rows import Affine, Plane, Prepared, Row, read_rows
 from sbr_core.config import IntensityOptions
 from sbr_core.errors import TrainingError
 from sbr_core.functional.intensity import normalise
-from sbr_core.geometry import PlaneGrid
+from sbr_core.geometry import PlaneGrid, extent_px
 from sbr_core.io.volumes import read_plane
 from sbr_core.training.predict import as_batch
 
 R = TypeVar("R", bound=Row)
+
+_LEAST_PX = 16
+"""Pixels across tissue, of which networks make one or none in their coarsest layers: a rat's at the
+demo's pixel would have 13."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +96,28 @@ class SectionPairs:
     with_plane: list[Affine]
     tensors: tuple[Tensor, ...]
     left_out: list[str]
+
+
+def check_tissue_px(masks: Sequence[np.ndarray], pixel_factor: int, table: Path) -> None:
+    """Refuse a `pixel_factor` that leaves of sections too little to learn from.
+
+    Parameters
+    ----------
+    masks : n of (H, W), at the networks' pixel.
+    table : of the images, for the message.
+
+    Raises
+    ------
+    TrainingError
+        Half of the sections are smaller; a factor of 1 leaves them to `align`.
+    """
+    across_px = float(np.median([extent_px(mask > 0).max() for mask in masks])) if masks else 0.0
+    if pixel_factor > 1 and across_px < _LEAST_PX:
+        raise TrainingError(
+            f"{table}: tissue is {across_px:g} pixels across at pixel_factor {pixel_factor}, and"
+            f" networks need {_LEAST_PX}: choose a finer prepare.working_pixel_mm, or pixel_factor:"
+            " 1 for train_registrar and the methods"
+        )
 
 
 def coarser(grid: PlaneGrid, pixel_factor: int) -> PlaneGrid:

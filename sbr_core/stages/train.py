@@ -18,6 +18,7 @@ from sbr_core.artifacts.networks import load_registrar, start_from, weights_head
 from sbr_core.artifacts.rows import Plane, read_rows
 from sbr_core.artifacts.training_data import (
     SectionPairs,
+    check_tissue_px,
     coarser,
     read_label_maps,
     read_pairs,
@@ -211,6 +212,8 @@ def _read(
             f"{inputs['sections']}: {len(images.sections)} usable sections with an MRI plane,"
             " expected at least 2"
         )
+    masks = list(images.tensors[1][:, 0].numpy())
+    check_tissue_px(masks, options.pixel_factor, inputs["sections"])
     return images, pixel_mm
 
 

@@ -16,7 +16,7 @@ import torch
 from sbr_core.artifacts import names
 from sbr_core.artifacts.networks import load_registrar, weights_header
 from sbr_core.artifacts.rows import Plane, read_rows
-from sbr_core.artifacts.training_data import coarser, read_images, stacked
+from sbr_core.artifacts.training_data import check_tissue_px, coarser, read_images, stacked
 from sbr_core.config import RegistrarOptions, RegistrarSource, as_finetuning
 from sbr_core.errors import ConfigError, TrainingError
 from sbr_core.io.provenance import write_provenance
@@ -93,6 +93,7 @@ def _train(
         raise TrainingError(
             f"{planes}: {len(read.rows)} usable planes, expected at least 2 to train on"
         )
+    check_tissue_px(read.masks, options.pixel_factor, planes)
 
     device = devices.pick_device(options.device)
     torch.manual_seed(options.seed)

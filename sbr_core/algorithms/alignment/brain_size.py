@@ -25,9 +25,8 @@ _HUMAN_MM = 107.0
 """Edge of the cube that holds what a human brain does, 1.2 l."""
 _EDGE_PER_WIDTH = 0.75
 """Of this edge and the width of a section across the brain: 107 mm and 140, a mouse's 8 and 11."""
-_LEAST_PX = 40
-"""Pixels across a section, below which nothing is left to align: a rat's at the demo's pixel would
-have 26, and 13 for networks that see every other pixel."""
+_LEAST_PX = 25
+"""Pixels across a section, below which nothing is left to align."""
 _USUAL_PX = 300
 """Pixels across a section that are proposed: a human one's 140 mm at about 0.5 mm, between the
 demo's 0.625 and Allen's 0.25."""

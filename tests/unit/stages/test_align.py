@@ -46,7 +46,7 @@ from sbr_core.stages import align, align_sections, collect, prepare, prepare_mri
 
 MRI_CONTRAST = np.array([0.0, 0.55, 1.0, 0.75, 0.12])
 SECTION_CONTRAST = np.array([0.0, 0.85, 0.45, 0.95, 0.05])
-WORKING_MM = 1.25
+WORKING_MM = 2.0
 PIXEL_MM = 1.0
 N_SECTIONS = 22
 TORN = "s08"

@@ -36,9 +36,9 @@ SBR = SbrOptions(steps=2, generator_channels=4, residual_blocks=1, n_samples=16)
 SPACING_MM = 0.8
 
 
-def write_stage(folder, image, mask, n=4, empty=()):
+def write_stage(folder, image, mask, n=4, empty=(), size=30):
     """A stage's table and planes of n sections named a, b, …; some with an empty mask."""
-    planes, masks = (t[:, 0].numpy() for t in blobs(n, 30))
+    planes, masks = (t[:, 0].numpy() for t in blobs(n, size))
     rows = []
     for index in range(n):
         section = "abcdefgh"[index]
@@ -308,8 +308,10 @@ def test_a_registrar_of_another_pixel_size_is_refused(tmp_path, planes, sections
         run_sbr(tmp_path, planes, sections, registrar)
 
 
-def test_networks_have_a_pixel_of_their_own(tmp_path, planes, sections):
+def test_networks_have_a_pixel_of_their_own(tmp_path):
     """R and G are trained on coarser images alike, and R's pixel is checked."""
+    planes = write_stage(tmp_path / "resample", MRI, MRI_MASK, size=40)
+    sections = write_stage(tmp_path / "align_sections", LINEAR, LINEAR_MASK, size=40)
     out_dir = tmp_path / "coarse"
     options = REGISTRAR.model_copy(update={"pixel_factor": 2})
     train_registrar.run(options, planes=planes, out_dir=out_dir, checkpoint_root=tmp_path / "ck")
@@ -320,6 +322,15 @@ def test_networks_have_a_pixel_of_their_own(tmp_path, planes, sections):
     options = SBR.model_copy(update={"pixel_factor": 2})
     weights = run_sbr(tmp_path, planes, sections, coarse, options)
     assert pixel_of(weights) == pytest.approx(2 * SPACING_MM)
+
+
+def test_networks_whose_pixel_leaves_nothing_of_a_section_are_refused(tmp_path, planes):
+    options = REGISTRAR.model_copy(update={"pixel_factor": 2})
+    with pytest.raises(TrainingError, match="pixels across at pixel_factor 2.*working_pixel_mm"):
+        train_registrar.run(
+            options, planes=planes, out_dir=tmp_path / "out", checkpoint_root=tmp_path / "ck"
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def pixel_of(weights):
