@@ -43,11 +43,21 @@ _LYING = (5, 6, 7, 8)
 """Orientations in which rows and columns are exchanged."""
 
 
-def _read(path: Path, keep_palette: bool) -> np.ndarray:
-    """The samples of a file as they are stored, whole."""
+def read_samples(path: Path, keep_palette: bool) -> np.ndarray:
+    """The samples (rows, columns[, channels]) of a file as they are stored, whole.
+
+    Parameters
+    ----------
+    keep_palette : give the indices of a palette, not its colours.
+
+    Raises
+    ------
+    ImageError
+        No file, not an image, or more than one plane.
+    """
     path = Path(path)
     check_is_file(path)
-    with _decoding(path):
+    with decoding(path):
         if _is_nifti(path):
             array = _nifti_slice(path)
         else:
@@ -62,7 +72,7 @@ def _read(path: Path, keep_palette: bool) -> np.ndarray:
 
 
 @contextmanager
-def _decoding(path: Path) -> Iterator[None]:
+def decoding(path: Path) -> Iterator[None]:
     """Faults of decoders, which raise whatever they like on damaged bytes, as the file's fault."""
     try:
         yield
@@ -189,7 +199,7 @@ def read_reduced(path: Path, coarsest: float, channel: str | None = None) -> Pic
     """
     path, coarsest = Path(path), max(1.0, coarsest)
     check_is_file(path)
-    with _decoding(path):
+    with decoding(path):
         picture = None
         if not _is_nifti(path) and is_tiff(path):
             try:
@@ -292,7 +302,7 @@ def read_labels(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
     ImageError
         Not readable, not integers from 0 to 2^63 - 1, colour, or of another shape than `shape`.
     """
-    array = _read(path, keep_palette=True)
+    array = read_samples(path, keep_palette=True)
     if array.ndim != 2 or not (np.issubdtype(array.dtype, np.integer) or array.dtype == bool):
         raise ImageError(
             f"{path}: expected one plane of integer labels, found {array.dtype} {array.shape}"
@@ -320,7 +330,7 @@ def image_shape(path: Path, channel: str | None = None) -> tuple[int, int]:
     """
     path = Path(path)
     check_is_file(path)
-    with _decoding(path):
+    with decoding(path):
         if _is_nifti(path):
             image = open_nifti(path)
             columns, rows = _slice_shape(path, image.shape)
@@ -339,7 +349,7 @@ def image_shape(path: Path, channel: str | None = None) -> tuple[int, int]:
 
 def read_colours(path: Path) -> np.ndarray:
     """A colour image (rows, columns, 3), uint8, without its alpha; ImageError when it is none."""
-    array = _read(path, keep_palette=False)
+    array = read_samples(path, keep_palette=False)
     if array.ndim != 3 or array.shape[2] not in (3, 4) or array.dtype != np.uint8:
         raise ImageError(f"{path}: expected 8-bit colours, found {array.dtype} {array.shape}")
     return array[..., :3]

@@ -160,20 +160,20 @@ def find_plane(path: Path, tiff: Any, channel: str | None = None) -> Plane:
         raise ImageError(f"{path}: expected one 2D plane, found {len(series)} pictures")
     if along_axis == 1:
         return Plane(first, sample=_sample(path, tiff, page, channel))
-    index = Channels.of(along_axis, _channel_names(path, tiff, page)).index(path, channel)
+    index = Channels.of(along_axis, channel_names(path, tiff, page)).index(path, channel)
     if len(first.pages) == along_axis:
         _sample(path, tiff, page, None)  # only colours may be several samples now
         return Plane(first, page=index)
     if page.samplesperpixel == along_axis:
         return Plane(first, sample=index)
-    if len(first.pages) == 1 and page.samplesperpixel == 1 and _is_raw(page):
+    if len(first.pages) == 1 and page.samplesperpixel == 1 and is_raw(page):
         return Plane(first, skipped=index)  # ImageJ writes one page for more than 4 GB
     raise ImageError(
         f"{path}: not readable as an image: {along_axis} channels, pages of {len(first.pages)}"
     )
 
 
-def _channel_names(path: Path, tiff: Any, page: Any) -> list[str]:
+def channel_names(path: Path, tiff: Any, page: Any) -> list[str]:
     """The names of the channels in the file, "" for one without a name."""
     if tiff.is_imagej:
         return [str(name) for name in (tiff.imagej_metadata or {}).get("Labels") or ()]
@@ -206,7 +206,7 @@ def _sample(path: Path, tiff: Any, page: Any, channel: str | None) -> int | None
         return RGB.index(path, channel)
     if channel or (channel is not None and colours == 1):
         samples = [s for s in range(page.samplesperpixel) if s != alpha]
-        known = Channels.of(len(samples), _channel_names(path, tiff, page))
+        known = Channels.of(len(samples), channel_names(path, tiff, page))
         if not known.names and colours > 1:
             known = Channels.of(len(samples), (*RGB.names, *[""] * more))
         return samples[known.index(path, channel)]
@@ -373,7 +373,7 @@ def _is_planar(key: Any) -> bool:
     return key.samplesperpixel > 1 and int(key.planarconfig) == 2
 
 
-def _is_raw(page: Any) -> bool:
+def is_raw(page: Any) -> bool:
     """Whether a page's pixels lie in the file row by row, as they are."""
     key = page.keyframe
     return page.is_contiguous and key.predictor == 1 and not _is_planar(key) and not key.is_tiled
@@ -400,7 +400,7 @@ def _pieces(path: Path, page: Any, skipped: int) -> Iterator[tuple[np.ndarray, i
     # a tile or strip is decoded as one
     part = (key.tilelength or key.rowsperstrip) * (key.tilewidth or columns) * key.imagedepth
     part = min(part, rows * columns) if not key.is_tiled else part
-    if _is_raw(page):
+    if is_raw(page):
         band = max(1, _ROWS_AT_ONCE_BYTES // max(1, columns * samples * key.dtype.itemsize))
         dtype = np.dtype(key.dtype).newbyteorder(page.parent.byteorder)
         needed = rows * columns * samples * dtype.itemsize

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -109,6 +110,23 @@ def write_volume(path: Path, volume: Volume, *, summed: bool = False) -> None:
     image.header.set_xyzt_units("mm")
     with (summed_path if summed else atomic_path)(path) as temporary:
         nib.save(image, temporary)
+
+
+def mri_grid(mri: Volume, spacing_mm: float | None) -> tuple[tuple[int, int, int], np.ndarray]:
+    """(shape, world_from_voxel) of the MRI, or of its field of view at another spacing.
+
+    The outer edges are kept at the low ends and reached at least at the high ends; so are the
+    axes, in the MRI's own order.
+    """
+    if spacing_mm is None:
+        return mri.data.shape, mri.world_from_voxel
+    ratio = spacing_mm / mri.spacing_mm
+    shape = tuple(
+        max(1, math.ceil(n / r - 1e-6)) for n, r in zip(mri.data.shape, ratio, strict=True)
+    )
+    mri_from_voxel = np.diag([*ratio, 1.0])
+    mri_from_voxel[:3, 3] = (ratio - 1) / 2
+    return shape, mri.world_from_voxel @ mri_from_voxel
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,9 @@ a median gap apart from the first section on, as far as the last.
 from __future__ import annotations
 
 import logging
-import math
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -29,13 +26,14 @@ from sbr_core.artifacts import names
 from sbr_core.artifacts.rows import Inferred, Prepared, read_rows, sections_lost
 from sbr_core.artifacts.section_signal import read_signal
 from sbr_core.config import ReassembleOptions
-from sbr_core.errors import ConfigError, ImageError, ReceiptError, StorageError, storage_fault
+from sbr_core.errors import ConfigError, ImageError, ReceiptError
 from sbr_core.geometry import LPS_FROM_RAS, Box, PlaneGrid, in_box
 from sbr_core.io.images import read_labels
 from sbr_core.io.provenance import write_provenance
+from sbr_core.io.scratch import scratch_array
 from sbr_core.io.sums import remove_summed
 from sbr_core.io.transforms import read_section_transform, read_stack_from_world
-from sbr_core.io.volumes import Volume, read_plane, read_volume, write_volume
+from sbr_core.io.volumes import Volume, mri_grid, read_plane, read_volume, write_volume
 
 logger = logging.getLogger(__name__)
 
@@ -151,23 +149,6 @@ def _gains(options: ReassembleOptions, rows: Sequence[Inferred]) -> np.ndarray:
     return np.ones(len(rows))
 
 
-def mri_grid(mri: Volume, spacing_mm: float | None) -> tuple[tuple[int, int, int], np.ndarray]:
-    """(shape, world_from_voxel) of the MRI, or of its field of view at another spacing.
-
-    The outer edges are kept at the low ends and reached at least at the high ends; so are the
-    axes, in the MRI's own order.
-    """
-    if spacing_mm is None:
-        return mri.data.shape, mri.world_from_voxel
-    ratio = spacing_mm / mri.spacing_mm
-    shape = tuple(
-        max(1, math.ceil(n / r - 1e-6)) for n, r in zip(mri.data.shape, ratio, strict=True)
-    )
-    mri_from_voxel = np.diag([*ratio, 1.0])
-    mri_from_voxel[:3, 3] = (ratio - 1) / 2
-    return shape, mri.world_from_voxel @ mri_from_voxel
-
-
 def stack_grid(
     rows: Sequence[Inferred], spacing_mm: float | None
 ) -> tuple[tuple[int, int, int], np.ndarray]:
@@ -251,27 +232,7 @@ def scratch_arrays(
     kinds: dict[str, Any] = {"histology": np.float32, "coverage": np.float32}
     if with_labels:
         kinds["labels"] = np.uint16
-    return {name: _on_disk(folder, dtype, shape) for name, dtype in kinds.items()}
-
-
-def _on_disk(folder: Path, dtype: Any, shape: tuple[int, int, int]) -> np.ndarray:
-    """An array of zeros in a file that has no name, so that it goes however the process ends.
-
-    Its room is taken at once: where the disk is full, writing into a mapped page would end the
-    process by a signal, without a word.
-    """
-    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    with TemporaryFile(prefix=".tmp-", dir=folder) as stream:
-        if hasattr(os, "posix_fallocate"):  # macOS has none
-            try:
-                os.posix_fallocate(stream.fileno(), 0, n_bytes)
-            except OSError as error:
-                if reason := storage_fault(error):
-                    room = f"room for {n_bytes / 2**20:.0f} MiB of scratch"
-                    raise StorageError(f"{folder}: {room} cannot be had: {reason}") from error
-                raise
-        # first index fastest, as NIfTI is written
-        return np.memmap(stream, dtype, "w+", shape=shape, order="F")
+    return {name: scratch_array(folder, dtype, shape) for name, dtype in kinds.items()}
 
 
 def _fill(
@@ -321,7 +282,7 @@ def _as_type(
     folder: Path, array: np.ndarray, parts: Sequence[tuple[slice, ...]], dtype: type[np.integer]
 ) -> np.ndarray:
     """A copy on disk of those parts of an array that are filled."""
-    copy = _on_disk(folder, dtype, array.shape)
+    copy = scratch_array(folder, dtype, array.shape)
     for part in parts:
         copy[part] = array[part]
     return copy

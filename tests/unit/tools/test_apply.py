@@ -303,7 +303,7 @@ def test_outputs_that_are_there_or_cannot_be_are_refused(truth, tmp_path, capfd)
     other = tmp_path / "other.csv"
     other.write_text(GOOD)
     assert "is a file, expected a folder for 2 results" in said(given, other, "--out", out)
-    assert "two inputs have this name" in said(given, given, "--out", tmp_path / "o")
+    assert "two inputs would have this name" in said(given, given, "--out", tmp_path / "o")
     assert "no such file" in said(tmp_path / "none.csv", "--out", tmp_path / "o.csv")
     assert "expected points (.csv" in said(tmp_path / "a.doc", "--out", tmp_path / "o.csv")
     assert "a number above 0" in said(given, "--out", tmp_path / "o.csv", "--within-mm", "-1")

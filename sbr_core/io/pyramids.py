@@ -1,0 +1,130 @@
+"""Images of any size written as tiled TIFF with a pyramid, or whole as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sbr_core.errors import ConfigError
+from sbr_core.io.files import atomic_path
+from sbr_core.io.images import write_png
+from sbr_core.io.scratch import scratch_array
+
+_TILE = 512
+_SMALLEST = 1024
+"""Longest side of the coarsest level, at most."""
+_ROWS_AT_ONCE = 1024
+ENDINGS = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".png")
+"""Of names of images."""
+
+
+def is_picture(path: Path) -> bool:
+    """Whether `write_picture` writes files of such a name."""
+    return path.name.lower().endswith(ENDINGS)
+
+
+def write_picture(
+    path: Path,
+    array: np.ndarray,
+    *,
+    photometric: str,
+    pixel_mm: float,
+    names: Sequence[str] = (),
+    labels: bool = False,
+) -> None:
+    """Write an image, whole or not at all.
+
+    Parameters
+    ----------
+    path : ``.tif``, tiled and with a pyramid; ``.ome.tif``, with OME-XML too; ``.png``.
+    array : (rows, columns, channels); it may lie on disk.
+    photometric : of its samples, in the words of TIFF.
+    pixel_mm : side of a pixel, which the file states.
+    names : of the channels.
+    labels : of a coarser level every second pixel is taken, not the mean.
+
+    Raises
+    ------
+    ConfigError
+        A PNG of what a PNG cannot hold.
+    """
+    channels, dtype = array.shape[2], array.dtype
+    is_colour = photometric == "rgb" and channels in (3, 4)
+    if path.name.lower().endswith(".png"):
+        if not (channels == 1 and dtype in (np.uint8, np.uint16)) and not (
+            is_colour and dtype == np.uint8
+        ):
+            raise ConfigError(
+                f"{path}: a PNG holds 8 or 16 bits of grey or 8 of colour, not {channels} channels"
+                f" of {dtype}: write a .tif"
+            )
+        write_png(path, array[..., 0] if channels == 1 else array)
+        return
+    import tifffile
+
+    levels = [_as_stored(array, is_colour)]
+    while max(_size(levels[-1], is_colour)) > _SMALLEST:
+        levels.append(_halved(path.parent, levels[-1], is_colour, labels))
+    options = {"photometric": photometric, "tile": (_TILE, _TILE), "compression": "zlib"}
+    options["predictor"] = dtype.kind in "ui" and dtype.itemsize <= 4
+    if is_colour and channels == 4:
+        options["extrasamples"] = ["unassalpha"]
+    is_ome = path.name.lower().endswith((".ome.tif", ".ome.tiff"))
+    if not is_ome and not is_colour and channels > 1:
+        options["planarconfig"] = "separate"  # without OME-XML pages would be no channels
+    metadata: dict[str, Any] = {"axes": "YXS" if is_colour else "CYX" if channels > 1 else "YX"}
+    if is_ome:
+        for axis in "XY":
+            metadata |= {f"PhysicalSize{axis}": pixel_mm * 1000, f"PhysicalSize{axis}Unit": "µm"}
+        if len(names) == channels and not is_colour:
+            metadata["Channel"] = {"Name": list(names)}
+    with (
+        atomic_path(path) as temporary,
+        tifffile.TiffWriter(temporary, bigtiff=array.nbytes > 1 << 31, ome=is_ome) as tiff,
+    ):
+        for number, level in enumerate(levels):
+            per_cm = 10 / (pixel_mm * 2**number)
+            tiff.write(
+                level,
+                resolution=(per_cm, per_cm),
+                resolutionunit="CENTIMETER",
+                subifds=0 if number else len(levels) - 1,
+                subfiletype=bool(number),
+                metadata=None if number else metadata,
+                **options,
+            )
+
+
+def _as_stored(array: np.ndarray, is_colour: bool) -> np.ndarray:
+    """(rows, columns, colours), (channels, rows, columns) or (rows, columns)."""
+    if is_colour:
+        return array
+    return array[..., 0] if array.shape[2] == 1 else np.moveaxis(array, -1, 0)
+
+
+def _size(stored: np.ndarray, is_colour: bool) -> tuple[int, int]:
+    return stored.shape[:2] if is_colour else stored.shape[-2:]
+
+
+def _halved(folder: Path, stored: np.ndarray, is_colour: bool, labels: bool) -> np.ndarray:
+    """Every second pixel, or the means of 2 x 2; what is left over at the far edge is kept."""
+    rows, columns = _size(stored, is_colour)
+    half = -(-rows // 2), -(-columns // 2)
+    shape = (*half, stored.shape[2]) if is_colour else (*stored.shape[:-2], *half)
+    out = scratch_array(folder, stored.dtype, shape, "C")
+    planes = [(stored, out)] if is_colour or stored.ndim == 2 else zip(stored, out, strict=True)
+    for source, target in planes:
+        for row in range(0, rows, _ROWS_AT_ONCE):
+            part = source[row : row + _ROWS_AT_ONCE]
+            here = target[row // 2 : (row + len(part) + 1) // 2]
+            if labels:
+                here[:] = part[::2, ::2]
+                continue
+            odd = [(0, n % 2) for n in part.shape[:2]] + [(0, 0)] * (part.ndim - 2)
+            even = np.pad(part, odd, mode="edge").astype(np.float64)
+            mean = (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / 4
+            here[:] = mean if stored.dtype.kind == "f" else np.rint(mean)
+    return out

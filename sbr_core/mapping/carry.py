@@ -1,0 +1,303 @@
+"""Files from one space of a brain to another: what `sbr apply` does with each."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from sbr_core.artifacts import names
+from sbr_core.artifacts.label_pairs import read_label_volume
+from sbr_core.errors import ConfigError, ImageError
+from sbr_core.io.folders import SUFFIXES
+from sbr_core.io.geojson import is_geojson, read_geojson, write_geojson
+from sbr_core.io.pixel_size import stated_pixel_size
+from sbr_core.io.point_tables import ENDINGS as POINT_ENDINGS
+from sbr_core.io.point_tables import (
+    MARKUPS,
+    check_point_output,
+    is_points,
+    read_point_table,
+    write_point_table,
+)
+from sbr_core.io.pyramids import is_picture, write_picture
+from sbr_core.io.scratch import scratch_array
+from sbr_core.io.volumes import Volume, mri_grid, read_volume, write_plane, write_volume
+from sbr_core.io.windows import Windows, open_windows
+from sbr_core.mapping.points import SECTION, Route, map_points
+from sbr_core.mapping.rasters import (
+    MriVolume,
+    PlaneTarget,
+    SectionImage,
+    fill_image,
+    fill_volume,
+    step_on_section,
+)
+from sbr_core.mapping.shapes import map_shapes
+
+logger = logging.getLogger(__name__)
+
+_NIFTI = (".nii", ".nii.gz")
+_IMAGES = (*SUFFIXES, ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd")
+_SAY_EVERY_S = 15.0
+_RGB24 = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+
+
+@dataclass(frozen=True)
+class How:
+    """What is asked for beside the way.
+
+    Attributes
+    ----------
+    labels : images are of labels.
+    pixel_mm : side of a pixel or voxel of images that are written; None for that of the target.
+    mend : make outlines valid that cross themselves.
+    """
+
+    labels: bool = False
+    pixel_mm: float | None = None
+    mend: bool = False
+
+
+def can_be_carried(path: Path) -> bool:
+    """Whether a file is named like something that `carry_file` reads."""
+    return is_points(path) or is_geojson(path) or path.name.lower().endswith((*_IMAGES, ".nii.gz"))
+
+
+def name_of_result(source: Path, route: Route) -> str:
+    """What a file is called in the target's space: its own name, with an ending that fits."""
+    name = source.name
+    if is_geojson(source):
+        return name
+    if is_points(source):
+        ending = next(e for e in POINT_ENDINGS if name.lower().endswith(e))
+        stem = name[: -len(ending)]
+        if ending in MARKUPS:
+            ending = ".mrk.json" if route.target.n_axes == 3 else ".tsv"
+        return stem + (".tsv" if ending == ".txt" else ending)
+    stem = re.sub(r"(\.ome)?\.\w+(\.gz)?$", "", name)
+    if route.target.kind == "mri":
+        return f"{stem}.nii.gz"
+    return name if is_picture(source) else f"{stem}.tif"
+
+
+def carry_file(route: Route, source: Path, target: Path, how: How) -> str:
+    """Write one file in the target's space; what is to be said of it.
+
+    Raises
+    ------
+    SbrError
+        What the file is, or the target cannot hold; nothing is written then.
+    """
+    if is_points(source):
+        return _points(route, source, target)
+    route = of_file(route, source)
+    for flag, space in (("--from", route.source), ("--to", route.target)):
+        if space.is_open:
+            raise ConfigError(f"{source}: of which section? Expected {flag} {space}:ID")
+    if is_geojson(source):
+        return _shapes(route, source, target, how.mend)
+    if route.source.kind == "mri":
+        return _volume_to_plane(route, source, target, how)
+    with open_windows(source, palette_is_labels=how.labels) as windows:
+        image = _image(route, source, windows, how.labels)
+        if route.target.kind == "mri":
+            return _plane_to_volume(route, image, target, how)
+        return _plane_to_plane(route, image, target, how)
+
+
+def check_target(source: Path, target: Path, route: Route, how: How) -> None:
+    """Refuse a target that files like the source cannot be written to; ConfigError."""
+    name, space = target.name.lower(), route.target
+    if is_points(source):
+        check_point_output(target, space.n_axes)
+    elif is_geojson(source):
+        if not is_geojson(target):
+            raise ConfigError(f"{target}: expected .geojson for shapes")
+    elif space.kind == "stack" or route.source.kind == "stack" or route.source == space:
+        raise ConfigError(
+            f"{source}: images go from section:ID, plane:ID or mri to another of these, not from"
+            f" {route.source} to {space}"
+        )
+    elif space.kind == "mri":
+        if not name.endswith(_NIFTI):
+            raise ConfigError(f"{target}: expected .nii.gz for an image in the MRI")
+    elif not (is_picture(target) or (space.kind == "plane" and name.endswith(_NIFTI))):
+        more = " or .nii.gz" if space.kind == "plane" else ""
+        raise ConfigError(f"{target}: expected .tif, .ome.tif or .png{more} for an image")
+
+
+def of_file(route: Route, path: Path) -> Route:
+    """The route from the section that a file is named after, where the source is open."""
+    named = [section for section in route.brain.section_ids if path.name.startswith(f"{section}.")]
+    return route.at(max(named, key=len)) if named else route
+
+
+def _points(route: Route, source: Path, target: Path) -> str:
+    table = read_point_table(source)
+    if SECTION not in table.columns:
+        route = of_file(route, source)
+    counts = {"points": 0, "outside the tissue": 0, "too far from the section": 0}
+
+    def counted() -> Iterator:
+        for part in map_points(route, table):
+            if "in_tissue" in part:
+                counts["outside the tissue"] += int((~part["in_tissue"]).sum())
+            if route.target.n_axes == 2:
+                counts["too far from the section"] += int(part["x_px"].isna().sum())
+            counts["points"] += len(part)
+            if counts["points"] % 1_000_000 == 0:
+                logger.info(f"apply: {source}: {counts['points']} points so far")
+            yield part
+
+    write_point_table(target, counted())
+    return ", ".join(f"{n} {what}" for what, n in counts.items() if n or what == "points")
+
+
+def _shapes(route: Route, source: Path, target: Path, mend: bool) -> str:
+    shapes, n_far = map_shapes(route, read_geojson(source, route.source.n_axes), mend=mend)
+    n_features = len(shapes.features)
+    if n_far == n_features:
+        raise ConfigError(
+            f"{source}: all its features are too far from {route.target}; --within-mm takes more in"
+        )
+    facts = {"space": str(route.target), "units": "mm"} if route.target.n_axes == 3 else {}
+    write_geojson(target, shapes, **facts)
+    far = f", {n_far} left out, too far from the section" if n_far else ""
+    return f"{n_features - n_far} features{far}"
+
+
+# --------------------------------------------------------------------------------------------
+# Images
+# --------------------------------------------------------------------------------------------
+
+
+def _image(route: Route, path: Path, windows: Windows, labels: bool) -> SectionImage:
+    """An image of the source's section or plane; ImageError where it can be none."""
+    space = route.source
+    if labels and (windows.channels > 1 or windows.is_colour or windows.dtype.kind not in "uib"):
+        what = "colours" if windows.is_colour else f"{windows.channels} of {windows.dtype}"
+        raise ImageError(f"{path}: expected one plane of integer labels, found {what}")
+    if space.kind == "section":
+        step = step_on_section(route, windows.shape, str(path))
+    else:
+        step = (_plane_step(route, path, windows),) * 2
+    fill = np.zeros(windows.channels, windows.dtype)
+    polarity = route.brain.section(space.section).prepared.polarity
+    is_photograph = windows.is_colour or windows.channels == 1
+    if not labels and is_photograph and polarity == "bright_background":
+        fill[:3] = np.iinfo(windows.dtype).max if windows.dtype.kind in "ui" else 0
+        if windows.photometric == "miniswhite":
+            fill[:] = 0
+    return SectionImage(route, space, windows, step, fill, labels)
+
+
+def _plane_step(route: Route, path: Path, windows: Windows) -> float:
+    """Px of the plane's grid per pixel of an image of it, as the file states its pixel."""
+    section = route.brain.section(route.source.section)
+    if windows.shape == section.grid.shape:
+        return 1.0
+    stated = stated_pixel_size(path)
+    if stated is not None:
+        step = stated.x_mm / section.grid.spacing_mm
+        expected = section.grid.at_spacing(stated.x_mm).shape
+        if max(abs(a - b) for a, b in zip(expected, windows.shape, strict=True)) <= 1:
+            return step
+    rows, columns = section.grid.shape
+    raise ImageError(
+        f"{path}: {windows.shape[1]} x {windows.shape[0]} pixels, expected {columns} x {rows} of"
+        f" {section.grid.spacing_mm:g} mm, as {route.source} has, or a pixel size in the file"
+    )
+
+
+def _plane_to_plane(route: Route, image: SectionImage, target: Path, how: How) -> str:
+    grid = PlaneTarget.of(route, how.pixel_mm)
+    windows = image.windows
+    out = _scratch_picture(target, (*grid.shape, image.channels), image.dtype, windows.is_colour)
+    _watch(target, fill_image(grid, image, out))
+    return _write_plane(route, grid, target, out, windows.photometric, how, windows.names)
+
+
+def _volume_to_plane(route: Route, source: Path, target: Path, how: How) -> str:
+    if how.labels:
+        volume, stored = read_label_volume(source), read_volume(source).data.dtype
+        if stored.kind in "iu":
+            volume = replace(volume, data=volume.data.astype(stored))
+    else:
+        volume = read_volume(source)
+    grid = PlaneTarget.of(route, how.pixel_mm)
+    out = _scratch_picture(target, (*grid.shape, 1), volume.data.dtype, False)
+    _watch(target, fill_image(grid, MriVolume(route, volume, how.labels), out))
+    return _write_plane(route, grid, target, out, "minisblack", how, ())
+
+
+def _write_plane(
+    route: Route,
+    grid: PlaneTarget,
+    target: Path,
+    out: np.ndarray,
+    photometric: str,
+    how: How,
+    channel_names: tuple[str, ...],
+) -> str:
+    if target.name.lower().endswith(_NIFTI):
+        if out.shape[2] > 1:
+            raise ConfigError(f"{target}: a NIfTI plane has one channel: write a .tif")
+        write_plane(target, out[..., 0], grid.pixel_mm)
+    else:
+        write_picture(
+            target,
+            out,
+            photometric=photometric,
+            pixel_mm=grid.pixel_mm,
+            names=channel_names,
+            labels=how.labels,
+        )
+    channels = f", {out.shape[2]} channels" if out.shape[2] > 1 else ""
+    return f"{out.shape[1]} x {out.shape[0]} pixels of {grid.pixel_mm:.6g} mm{channels}"
+
+
+def _plane_to_volume(route: Route, image: SectionImage, target: Path, how: How) -> str:
+    mri = read_volume(route.brain.results / "prepare" / names.MRI_VOLUME)
+    shape, world_from_voxel = mri_grid(mri, how.pixel_mm)
+    windows, channels = image.windows, image.channels
+    if windows.is_colour and windows.dtype == np.uint8:
+        channels = 3  # NIfTI's colours have no opacity
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # outside the section is nothing, not its background
+    image = replace(image, fill=np.zeros_like(image.fill))
+    out = scratch_array(target.parent, image.dtype, (*shape, image.channels))
+    _watch(target, fill_volume(route, image, world_from_voxel, out))
+    data: np.ndarray = out[..., 0] if image.channels == 1 else out
+    if windows.is_colour and windows.dtype == np.uint8:
+        data = np.ascontiguousarray(out[..., :channels]).view(_RGB24)[..., 0]
+    if data.dtype == bool:
+        data = data.astype(np.uint8)
+    write_volume(target, Volume(data, world_from_voxel))
+    return f"{' x '.join(map(str, shape))} voxels"
+
+
+def _scratch_picture(
+    target: Path, shape: tuple[int, int, int], dtype: np.dtype, is_colour: bool
+) -> np.ndarray:
+    """(rows, columns, channels) on disk beside the target, in the order it is written in."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
+    if is_colour or shape[2] == 1:
+        return scratch_array(target.parent, dtype, shape, "C")
+    rows, columns, channels = shape
+    return np.moveaxis(scratch_array(target.parent, dtype, (channels, rows, columns), "C"), 0, -1)
+
+
+def _watch(target: Path, shares: Iterator[float]) -> None:
+    """Go through the blocks of an image, and say from time to time how many are done."""
+    said = time.monotonic()
+    for share in shares:
+        if time.monotonic() - said > _SAY_EVERY_S:
+            said = time.monotonic()
+            logger.info(f"apply: {target}: {share:.0%}")
