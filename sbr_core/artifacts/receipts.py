@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from sbr_core.artifacts.names import SECTION_ENDINGS, SECTIONS
-from sbr_core.artifacts.rows import Row, columns_of, write_columns
+from sbr_core.artifacts.rows import Row, check_ids, columns_of, write_columns
 from sbr_core.errors import ReceiptError, SbrError, StorageError
 from sbr_core.io.files import inside, read_json, sha256_file, sha256_of, write_json
 from sbr_core.io.provenance import versions
@@ -70,7 +70,13 @@ def run_sections(
     Returns
     -------
     The receipt's rows.
+
+    Raises
+    ------
+    ReceiptError
+        Before anything is written: an id is no name of a file.
     """
+    check_ids(sections, out_dir)
     rows = []
     for number, (section, item) in enumerate(sections.items(), 1):
         sidecar = out_dir / SECTIONS / f"{section}.json"

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 import numpy as np
 
 from sbr_core.artifacts.names import CHUNKS, IMAGE, MASK
-from sbr_core.errors import ReceiptError, some_of
+from sbr_core.errors import ManifestError, ReceiptError, some_of
 from sbr_core.geometry import Box, PlaneGrid
 from sbr_core.io.files import inside, parse_json, sha256_file, sha256_of, sum_file
+from sbr_core.io.manifests import check_id
 from sbr_core.io.sums import check_sum
 from sbr_core.io.tables import read_tsv, write_tsv
 
@@ -265,12 +266,14 @@ def read_cells(table: Path) -> tuple[list[str], list[dict[str, str]]]:
     Raises
     ------
     ReceiptError
-        It is not the table that was written, or lacks sections that it must have.
+        It is not the table that was written, lacks sections that it must have, or has one whose id
+        is no name of a file, which no manifest could have.
     """
     record = check_sum(table)
     header, rows = read_tsv(table)
     if missing := [name for name in ("section", "status") if name not in header]:
         raise ReceiptError(f"{table}: has no column {', '.join(missing)}")
+    check_ids((row["section"] for row in rows), table)
     if record is not None and record.sections is not None:
         there = [row["section"] for row in rows]
         if there != record.sections:
@@ -280,6 +283,15 @@ def read_cells(table: Path) -> tuple[list[str], list[dict[str, str]]]:
                 f" {sum_file(table)} names it lacks {some_of(lost)}"
             )
     return header, rows
+
+
+def check_ids(sections: Iterable[str], where: Path) -> None:
+    """ReceiptError where an id is none that a manifest may have: files are named by them."""
+    for section in sections:
+        try:
+            check_id(section, str(where))
+        except ManifestError as error:
+            raise ReceiptError(str(error)) from None
 
 
 def sections_lost(table: Path, prepared: Path) -> str:

@@ -209,3 +209,18 @@ def test_an_old_receipt_that_lacks_a_section_does_not_agree_with_the_sidecars(to
     with pytest.raises(ReceiptError, match="000.tsv: lacks section '002', which .*002.json says"):
         check_chunks({toy.receipt: {"001", "003"}})
     check_chunks({toy.out / "chunks" / "001.tsv": set()})
+
+
+@pytest.mark.parametrize("section", ["../../victim", "/tmp/victim", "a/b", "", ".."])
+def test_a_section_whose_id_is_a_path_stops_the_stage_before_it_writes_or_removes(
+    toy, tmp_path, section
+):
+    toy.run(WORDS)
+    victim = tmp_path / "victim.json"
+    victim.write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    for word in ("one", "bad"):
+        with pytest.raises(ReceiptError, match="letters, digits"):
+            toy.run({**WORDS, section: word})
+        assert toy.done == []
+    assert sorted(tmp_path.rglob("*")) == before and victim.read_text() == "{}"

@@ -250,3 +250,11 @@ def test_sections_that_a_later_table_lost_are_named(tmp_path):
     write_rows(later, [Row(section="1"), Row(section="2", status="failed")])
     assert sections_lost(later, prepared) == f"{later}: lacks 1 sections that {prepared} has: 3"
     assert sections_lost(prepared, prepared) == sections_lost(prepared, later) == ""
+
+
+@pytest.mark.parametrize("section", ["../../victim", "/tmp/victim", "a/b", ""])
+@pytest.mark.parametrize("status", ["ok", "failed"])
+def test_a_table_names_no_section_by_a_path(tmp_path, section, status):
+    write_rows(tmp_path / "sections.tsv", [Row(section="1"), Row(section=section, status=status)])
+    with pytest.raises(ReceiptError, match=r"sections.tsv: id .*letters, digits"):
+        read_rows(tmp_path / "sections.tsv", Row)
