@@ -8,11 +8,13 @@ The naive step is written here as one would write the method down: whole images,
 every pass separately and with a graph, gradient through the registrar. The package's step starts
 from the same networks and data; each row after the first changes one more option. Images are
 synthetic, with an ellipse of tissue that covers 45 % of them. The contestants take turns, step by
-step, so that whatever else runs on the machine slows all of them; the CPU seconds of the process do
-not count it at all.
+step, so that whatever else runs on the machine slows all of them. Of the clock's seconds the median
+stands in the table, of the process's CPU seconds the least: other jobs are not in them, but make
+them longer by what they take of caches and of the core's other thread.
 
 With a preset, its step is compared with itself, one of the package's own kernels at a time
-exchanged for the plain way of torch. `--losses` prints the losses of its first steps instead, to
+exchanged for the plain way of torch; then each kernel alone is timed, on what a step gives it, by
+the least of many short calls, which a busy machine disturbs less. `--losses` prints the losses of its first steps instead, to
 the last digit, so that two versions of the package can be compared (PYTHONPATH says which one is
 imported).
 """
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import pkgutil
 import statistics
 import tempfile
 import time
@@ -53,6 +56,7 @@ DEPARTURES = (
     ("+ R's answer taken as given", {"registrar_gradient": False}),
     ("+ generator of half the width", {"generator_channels": 16}),
 )
+CPU = torch.device("cpu")
 PRESETS = Path(__file__).resolve().parents[1] / "config" / "presets"
 
 Step = Callable[[], tuple[float, float]]
@@ -68,8 +72,8 @@ def plain_correlation(a: Tensor, b: Tensor, radius_px: int) -> Tensor:
 
 
 def plain_reflected(x: Tensor, width_px: int) -> Tensor:
-    """`reflected` under autocast as it is."""
-    return F.pad(x, (width_px,) * 4, mode="reflect")
+    """`reflected` under autocast as it is, and the conversion that the convolution after it makes."""
+    return F.pad(x, (width_px,) * 4, mode="reflect").to(x.dtype)
 
 
 PLAIN = {
@@ -238,6 +242,52 @@ def exchanged(
     return steps | {name: one([patch]) for name, patch in PLAIN.items()}
 
 
+def kernel_table(preset: str, shape: tuple[int, int], network: str, repeats: int) -> None:
+    """Least CPU seconds of each kernel of our own, both ways, on all that a step of the CPU gives it."""
+    precision = pick_precision(resolve({"preset": preset}, PRESETS).train_sbr.precision, CPU)
+    print("\n| kernel | calls a step | CPU ms, plain | own | times |\n" + "|---" * 5 + "|")
+    for name, (path, plain) in PLAIN.items():
+        own = pkgutil.resolve_name(path)
+        calls: list[tuple[Tensor, ...]] = []
+
+        def noted(*given, own=own, calls=calls):
+            calls.append(given)
+            return own(*given)
+
+        task, _ = preset_task(preset, shape, network, CPU)
+        bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
+        with mock.patch(path, noted), bfloat16:
+            task.losses(torch.Generator().manual_seed(0))
+            ms = [
+                1e3 * sum(least_seconds(function, given, repeats) for given in calls)
+                for function in (plain, own)
+            ]
+        print(f"| {name} | {len(calls)} | {ms[0]:.1f} | {ms[1]:.1f} | {ms[0] / ms[1]:.2f} |")
+
+
+def least_seconds(function: Callable[..., Tensor], given: tuple, repeats: int) -> float:
+    """CPU seconds of a call and, where one of its tensors wants a gradient, of its way back."""
+    wants = any(isinstance(t, Tensor) and t.requires_grad for t in given)
+    least = float("inf")
+    for _ in range(repeats):
+        fresh = [
+            t.detach().requires_grad_(t.requires_grad) if isinstance(t, Tensor) else t
+            for t in given
+        ]
+        with torch.set_grad_enabled(wants):
+            began = time.process_time()
+            out = function(*fresh)
+            took = time.process_time() - began
+        if wants:
+            gradient = torch.ones_like(out)
+            with torch.autocast("cpu", enabled=False):
+                began = time.process_time()
+                out.backward(gradient)
+                took += time.process_time() - began
+        least = min(least, took)
+    return least
+
+
 def print_losses(
     preset: str, shape: tuple[int, int], network: str, device: torch.device, steps: int
 ) -> None:
@@ -285,16 +335,18 @@ def main() -> None:
     print(f"Our registrar: {arguments.network}; {arguments.repeats} steps each, in turns.\n")
     first = next(iter(steppers))
     print(f"| step | s | CPU s | iterations/s | times {first} | by CPU s |\n" + "|---" * 6 + "|")
-    medians = {
-        name: [statistics.median(one) for one in zip(*took, strict=True)]
-        for name, took in seconds.items()
-    }
-    clock, cpu = medians[first]
-    for name, (s, cpu_s) in medians.items():
+    found = {}
+    for name, took in seconds.items():
+        by_clock, by_cpu = zip(*took, strict=True)
+        found[name] = statistics.median(by_clock), min(by_cpu)
+    clock, cpu = found[first]
+    for name, (s, cpu_s) in found.items():
         print(
             f"| {name} | {s:.3f} | {cpu_s:.3f} | {1 / s:.2f}"
-            f" | {clock / s:.1f} | {cpu / cpu_s:.1f} |"
+            f" | {clock / s:.2f} | {cpu / cpu_s:.2f} |"
         )
+    if arguments.preset and device.type == "cpu":
+        kernel_table(arguments.preset, shape, network, 4 * arguments.repeats)
 
 
 if __name__ == "__main__":

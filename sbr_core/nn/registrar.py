@@ -249,7 +249,8 @@ class _Products(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, a: Tensor, b: Tensor, radius_px: int) -> Tensor:
         """As `correlation`, of features that are of unit length already."""
-        padded = F.pad(b, (radius_px,) * 4)
+        # in one layout with `a`: what is warped comes in another, and reading both is slow
+        padded = F.pad(b, (radius_px,) * 4).contiguous(memory_format=torch.channels_last)
         ctx.save_for_backward(a, padded)
         ctx.radius_px = radius_px
         if a.is_cuda:
