@@ -302,7 +302,8 @@ def main() -> int:
                 line = f"| {preset} | {precision} | {way} |"
                 try:
                     found = training_speed(preset, precision, way, shape, device, arguments.steps)
-                    print(f"{line} {found[0]:.2f} | {found[1]:.2f} | {found[2]:.0%} |", flush=True)
+                    memory = f"{found[1]:.2f} | {found[2]:.0%}" if device.type == "cuda" else "|"
+                    print(f"{line} {found[0]:.2f} | {memory} |", flush=True)
                 except Exception as error:
                     print(f"{line} {type(error).__name__}: {str(error)[:200]!r} | | |", flush=True)
 

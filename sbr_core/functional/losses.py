@@ -217,14 +217,18 @@ def patch_nce(
     ):
         raise ValueError("queries and keys differ in their number of layers or their shapes")
     total, layers = queries[0].new_zeros(()) if queries else torch.zeros(()), 0
+    same_place: dict[tuple[int, int], Tensor] = {}
     for query, key in zip(queries, keys, strict=True):
         if query.shape[1] == 0:
             continue
         # divided by t, the rounding of half precision would be as large as the differences
         with torch.autocast(query.device.type, enabled=False):
             logits = query @ key.detach().transpose(1, 2) / temperature
-        same_place = torch.arange(query.shape[1], device=query.device).expand(len(query), -1)
-        total = total + F.cross_entropy(logits.flatten(0, 1), same_place.flatten())
+        shape = tuple(query.shape[:2])
+        if shape not in same_place:
+            at = torch.arange(shape[1], device=query.device)
+            same_place[shape] = at.expand(shape).flatten()
+        total = total + F.cross_entropy(logits.flatten(0, 1), same_place[shape])
         layers += 1
     return total / max(layers, 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -42,5 +43,9 @@ class Projection(nn.Module):
         if len(features) != len(self.mlps):
             raise ValueError(f"expected {len(self.mlps)} layers, found {len(features)}")
         described = [mlp(f) for mlp, f in zip(self.mlps, features, strict=True)]
-        # neither unit lengths nor what is multiplied afterwards is to be rounded to half precision
-        return [F.normalize(d.float(), dim=-1) for d in described]
+        # neither unit lengths nor what is multiplied afterwards is to be rounded to half precision.
+        # All layers at once: many small operations take longer than a few large ones
+        together = torch.cat([d.flatten(0, -2) for d in described])
+        rows = [d.shape[:-1].numel() for d in described]
+        parts = F.normalize(together.float(), dim=-1).split(rows)
+        return [part.view(d.shape) for part, d in zip(parts, described, strict=True)]

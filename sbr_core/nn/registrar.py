@@ -205,10 +205,14 @@ class PyramidRegistrar(Registrar):
         for convolutions in self.encoder:
             x = convolutions(x)
             pyramid.append(x.chunk(2))
+        # where only the moving image is learnt from, the way back through the other leads nowhere
+        learnt_from = fixed.requires_grad or any(p.requires_grad for p in self.encoder.parameters())
         coarsest = pyramid[-1][0]
         velocity = coarsest.new_zeros(len(fixed), 2, *coarsest.shape[-2:], dtype=torch.float32)
         for level in reversed(range(self.levels)):
             of_fixed, of_moving = pyramid[level]
+            if not learnt_from:
+                of_fixed = of_fixed.detach()
             if level < self.levels - 1:
                 velocity = upsample_velocity(velocity, of_fixed.shape[-2:])
                 # four squarings are enough to look features up

@@ -3,6 +3,8 @@
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
 
 import pytest
 
@@ -67,6 +69,16 @@ def test_benchmarks_fit_the_package(repository):
     found = {s.name: list(misfits(s.read_text(encoding="utf-8"))) for s in scripts}
     assert {name: faults for name, faults in found.items() if faults} == {}
     assert sum(len(imported(ast.parse(s.read_text(encoding="utf-8")))) for s in scripts) > 50
+
+
+def test_on_card_needs_torch_and_numpy_alone(repository):
+    script = (
+        f"import sys; sys.path.insert(0, {str(repository / 'benchmarks')!r}); import on_card;"
+        "print({'pydantic', 'yaml', 'scipy', 'pandas', 'nibabel', 'sbr_core.config'}"
+        " & set(sys.modules))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert loaded.stdout == "set()\n", loaded.stderr
 
 
 def test_on_card_has_the_options_of_the_presets(repository, monkeypatch):
