@@ -14,9 +14,9 @@ them longer by what they take of caches and of the core's other thread.
 
 With a preset, its step is compared with itself, one of the package's own kernels at a time
 exchanged for the plain way of torch; then each kernel alone is timed, on what a step gives it, by
-the least of many short calls, which a busy machine disturbs less. `--losses` prints the losses of its first steps instead, to
-the last digit, so that two versions of the package can be compared (PYTHONPATH says which one is
-imported).
+the least of many short calls, which a busy machine disturbs less. `--losses` prints the losses of
+its first steps instead, to the last digit, so that two versions of the package can be compared
+(PYTHONPATH says which one is imported).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def plain_correlation(a: Tensor, b: Tensor, radius_px: int) -> Tensor:
 
 
 def plain_reflected(x: Tensor, width_px: int) -> Tensor:
-    """`reflected` under autocast as it is, and the conversion that the convolution after it makes."""
+    """`reflected` under autocast, with the conversion that the convolution after it makes."""
     return F.pad(x, (width_px,) * 4, mode="reflect").to(x.dtype)
 
 
@@ -243,7 +243,7 @@ def exchanged(
 
 
 def kernel_table(preset: str, shape: tuple[int, int], network: str, repeats: int) -> None:
-    """Least CPU seconds of each kernel of our own, both ways, on all that a step of the CPU gives it."""
+    """Least CPU seconds of each kernel of our own, both ways, on all that a step gives it."""
     precision = pick_precision(resolve({"preset": preset}, PRESETS).train_sbr.precision, CPU)
     print("\n| kernel | calls a step | CPU ms, plain | own | times |\n" + "|---" * 5 + "|")
     for name, (path, plain) in PLAIN.items():
