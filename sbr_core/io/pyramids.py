@@ -12,6 +12,7 @@ from sbr_core.errors import ConfigError
 from sbr_core.io.files import atomic_path
 from sbr_core.io.images import write_png
 from sbr_core.io.scratch import scratch_array
+from sbr_core.io.windows import is_colour
 
 _TILE = 512
 _SMALLEST = 1024
@@ -52,10 +53,10 @@ def write_picture(
         A PNG of what a PNG cannot hold.
     """
     channels, dtype = array.shape[2], array.dtype
-    is_colour = photometric == "rgb" and channels in (3, 4)
+    colours = is_colour(photometric, channels)
     if path.name.lower().endswith(".png"):
         if not (channels == 1 and dtype in (np.uint8, np.uint16)) and not (
-            is_colour and dtype == np.uint8
+            colours and photometric == "rgb" and dtype == np.uint8
         ):
             raise ConfigError(
                 f"{path}: a PNG holds 8 or 16 bits of grey or 8 of colour, not {channels} channels"
@@ -65,21 +66,21 @@ def write_picture(
         return
     import tifffile
 
-    levels = [_as_stored(array, is_colour)]
-    while max(_size(levels[-1], is_colour)) > _SMALLEST:
-        levels.append(_halved(path.parent, levels[-1], is_colour, labels))
+    levels = [_as_stored(array, colours)]
+    while max(_size(levels[-1], colours)) > _SMALLEST:
+        levels.append(_halved(path.parent, levels[-1], colours, labels))
     options = {"photometric": photometric, "tile": (_TILE, _TILE), "compression": "zlib"}
     options["predictor"] = dtype.kind in "ui" and dtype.itemsize <= 4
-    if is_colour and channels == 4:
+    if photometric == "rgb" and channels == 4:
         options["extrasamples"] = ["unassalpha"]
     is_ome = path.name.lower().endswith((".ome.tif", ".ome.tiff"))
-    if not is_ome and not is_colour and channels > 1:
+    if not is_ome and not colours and channels > 1:
         options["planarconfig"] = "separate"  # without OME-XML pages would be no channels
-    metadata: dict[str, Any] = {"axes": "YXS" if is_colour else "CYX" if channels > 1 else "YX"}
+    metadata: dict[str, Any] = {"axes": "YXS" if colours else "CYX" if channels > 1 else "YX"}
     if is_ome:
         for axis in "XY":
             metadata |= {f"PhysicalSize{axis}": pixel_mm * 1000, f"PhysicalSize{axis}Unit": "µm"}
-        if len(names) == channels and not is_colour:
+        if len(names) == channels and not colours:
             metadata["Channel"] = {"Name": list(names)}
     with (
         atomic_path(path) as temporary,
@@ -98,24 +99,24 @@ def write_picture(
             )
 
 
-def _as_stored(array: np.ndarray, is_colour: bool) -> np.ndarray:
+def _as_stored(array: np.ndarray, colours: bool) -> np.ndarray:
     """(rows, columns, colours), (channels, rows, columns) or (rows, columns)."""
-    if is_colour:
+    if colours:
         return array
     return array[..., 0] if array.shape[2] == 1 else np.moveaxis(array, -1, 0)
 
 
-def _size(stored: np.ndarray, is_colour: bool) -> tuple[int, int]:
-    return stored.shape[:2] if is_colour else stored.shape[-2:]
+def _size(stored: np.ndarray, colours: bool) -> tuple[int, int]:
+    return stored.shape[:2] if colours else stored.shape[-2:]
 
 
-def _halved(folder: Path, stored: np.ndarray, is_colour: bool, labels: bool) -> np.ndarray:
+def _halved(folder: Path, stored: np.ndarray, colours: bool, labels: bool) -> np.ndarray:
     """Every second pixel, or the means of 2 x 2; what is left over at the far edge is kept."""
-    rows, columns = _size(stored, is_colour)
+    rows, columns = _size(stored, colours)
     half = -(-rows // 2), -(-columns // 2)
-    shape = (*half, stored.shape[2]) if is_colour else (*stored.shape[:-2], *half)
+    shape = (*half, stored.shape[2]) if colours else (*stored.shape[:-2], *half)
     out = scratch_array(folder, stored.dtype, shape, "C")
-    planes = [(stored, out)] if is_colour or stored.ndim == 2 else zip(stored, out, strict=True)
+    planes = [(stored, out)] if colours or stored.ndim == 2 else zip(stored, out, strict=True)
     for source, target in planes:
         for row in range(0, rows, _ROWS_AT_ONCE):
             part = source[row : row + _ROWS_AT_ONCE]

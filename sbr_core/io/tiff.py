@@ -315,6 +315,11 @@ class _Light:
         return np.concatenate([light.astype(np.float32), cover], axis=-1)
 
 
+def check_samples(path: Path, page: Any) -> None:
+    """Refuse samples that are neither grey levels nor colours; ImageError."""
+    _Light.of(path, page, None)
+
+
 def _read_page(path: Path, page: Any, step: int, plane: Plane) -> np.ndarray:
     """(rows, columns[, 3]) float32, averaged over blocks of `step` pixels.
 

@@ -20,7 +20,7 @@ from sbr_core.errors import ImageError
 from sbr_core.io.blocks import check_memory, grid_step
 from sbr_core.io.files import check_is_file
 from sbr_core.io.images import decoding, read_samples
-from sbr_core.io.tiff import channel_names, find_plane, is_raw, is_tiff
+from sbr_core.io.tiff import channel_names, check_samples, find_plane, is_raw, is_tiff
 
 _KEPT_BYTES = 1 << 28
 """Of decoded parts of a TIFF: 256 MiB, a few rows of tiles of a gigapixel."""
@@ -68,8 +68,13 @@ class Windows:
 
     @property
     def is_colour(self) -> bool:
-        """Whether its first three channels are red, green and blue, perhaps with opacity after."""
-        return self.photometric == "rgb" and self.channels in (3, 4)
+        """Whether its channels are red, green and blue, perhaps with opacity after, or inks."""
+        return is_colour(self.photometric, self.channels)
+
+
+def is_colour(photometric: str, channels: int) -> bool:
+    """Whether samples are the colours of a pixel, and not those of channels."""
+    return (photometric, channels) in (("rgb", 3), ("rgb", 4), ("separated", 4))
 
 
 @contextmanager
@@ -124,6 +129,7 @@ def _of_tiff(path: Path, tiff: Any, palette_is_labels: bool) -> Windows:
     # any channel: those of several are read all
     series = find_plane(path, tiff, "1").series
     key = series.keyframe
+    check_samples(path, key)
     photometric = getattr(key.photometric, "name", "").lower()
     table = None
     if photometric == "palette" and not palette_is_labels:

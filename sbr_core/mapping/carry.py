@@ -190,10 +190,10 @@ def _image(route: Route, path: Path, windows: Windows, labels: bool) -> SectionI
     fill = np.zeros(windows.channels, windows.dtype)
     polarity = route.brain.section(space.section).prepared.polarity
     is_photograph = windows.is_colour or windows.channels == 1
-    if not labels and is_photograph and polarity == "bright_background":
-        fill[:3] = np.iinfo(windows.dtype).max if windows.dtype.kind in "ui" else 0
-        if windows.photometric == "miniswhite":
-            fill[:] = 0
+    # of inks and where 0 is white, white is 0 already
+    is_light = windows.photometric in ("rgb", "minisblack") and windows.dtype.kind in "ui"
+    if not labels and is_photograph and is_light and polarity == "bright_background":
+        fill[:3] = np.iinfo(windows.dtype).max
     return SectionImage(route, space, windows, step, fill, labels)
 
 
@@ -266,7 +266,8 @@ def _plane_to_volume(route: Route, image: SectionImage, target: Path, how: How) 
     mri = read_volume(route.brain.results / "prepare" / names.MRI_VOLUME)
     shape, world_from_voxel = mri_grid(mri, how.pixel_mm)
     windows, channels = image.windows, image.channels
-    if windows.is_colour and windows.dtype == np.uint8:
+    is_rgb = windows.is_colour and windows.photometric == "rgb" and windows.dtype == np.uint8
+    if is_rgb:
         channels = 3  # NIfTI's colours have no opacity
     target.parent.mkdir(parents=True, exist_ok=True)
     # outside the section is nothing, not its background
@@ -274,7 +275,7 @@ def _plane_to_volume(route: Route, image: SectionImage, target: Path, how: How) 
     out = scratch_array(target.parent, image.dtype, (*shape, image.channels))
     _watch(target, fill_volume(route, image, world_from_voxel, out))
     data: np.ndarray = out[..., 0] if image.channels == 1 else out
-    if windows.is_colour and windows.dtype == np.uint8:
+    if is_rgb:
         data = np.ascontiguousarray(out[..., :channels]).view(_RGB24)[..., 0]
     if data.dtype == bool:
         data = data.astype(np.uint8)

@@ -130,6 +130,27 @@ GEOJSON = {
         },
     ],
 }
+CELLS = b"x_px,y_px,n\n3.0,4.0,a\n5.5,6.5,b\n"
+_RING = [[10, 10], [60, 12], [55, 70], [10, 10]]
+_OUTLINE = {"type": "Polygon", "coordinates": [_RING, [[30, 20], [40, 20], [40, 30], [30, 20]]]}
+SHAPES = {
+    "type": "FeatureCollection",
+    "features": [
+        {
+            "type": "Feature",
+            "geometry": _OUTLINE | {"plane": {"c": -1, "z": 0, "t": 0}},
+            "nucleusGeometry": {"type": "MultiPolygon", "coordinates": [[_RING]]},
+            "properties": {"name": "a", "classification": {"name": "x", "color": [1, 2, 3]}},
+        },
+        {"type": "Feature", "geometry": {"type": "LineString", "coordinates": _RING}},
+    ],
+}
+CARRIED = [
+    _tiff(np.zeros((52, 62), np.uint8)),  # of the proportions of the section
+    _tiff(np.zeros((52, 62, 3), np.uint8), photometric="rgb", tile=(16, 16)),
+    _tiff(np.zeros((2, 52, 62), np.uint16), imagej=True, metadata={"axes": "CYX"}),
+    _tiff(np.zeros((52, 62), np.float32), compression="zlib", rowsperstrip=8),
+]
 MARKUPS = {
     "markups": [
         {
@@ -499,6 +520,25 @@ def _load_weights(path: Path) -> None:
             load(path)
 
 
+@cache
+def _mapped_brain() -> Path:
+    """A finished brain to carry things with; it goes with the process."""
+    import atexit
+    import shutil
+    import tempfile
+
+    from mapped_brain import make_mapped_brain
+
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return make_mapped_brain(Path(folder, "b")).results
+
+
+def _carry(path: Path, out: str, *more: str) -> None:
+    results = ("--results", _mapped_brain(), "--from", "section:plain", "--to", "plane:plain")
+    sbr("apply", path, *results, "--pixel-mm", "4", "--out", out, *more)
+
+
 def _similarity(path: Path) -> None:
     for read in (transforms.read_stack_from_world, transforms.read_section_transform):
         with suppress(SbrError):
@@ -631,6 +671,28 @@ KINDS = {
         damage.mutated([FCSV]),
         lambda path: _import("s1.csv", path.name),
         lambda folder: (_sections_around(folder), (folder / "s1.csv").write_bytes(NAPARI)),
+    ),
+    "cells": Kind(
+        "cells.csv",
+        st.one_of(
+            damage.mutated([QUPATH.encode(), NAPARI, CELLS]),
+            damage.tables(
+                ("x_px", "y_px", "x_mm", "y_mm", "section", "n"),
+                [{"x_px": "3", "y_px": "4", "section": "plain", "n": n} for n in "ab"],
+                ",",
+            ),
+        ),
+        lambda path: _carry(path, "out/cells.csv"),
+    ),
+    "shapes": Kind(
+        "shapes.geojson",
+        damage.damaged_json([GEOJSON, SHAPES]),
+        lambda path: _carry(path, "out/shapes.geojson", "--mend"),
+    ),
+    "TIFF to carry": Kind(
+        "a.tif",
+        st.one_of(damage.mutated(CARRIED, 400), damage.retagged_tiffs(CARRIED)),
+        lambda path: _carry(path, "out/a.tif"),
     ),
     "findings": Kind(
         "findings.tsv", damage.tables(FINDING_COLUMNS, FINDINGS), _apply, _sections_around

@@ -29,6 +29,7 @@ KINDS = {
     "big-endian": (samples(1, "u2")[..., 0], {"byteorder": ">", "tile": (64, 64)}),
     "float": (samples(1, "f4")[..., 0], {"tile": (64, 64)}),
     "opacity": (samples(4, "u1"), {"extrasamples": ["unassalpha"], "photometric": "rgb"}),
+    "inks": (samples(4, "u1"), {"photometric": "separated"}),
     "channels": (np.moveaxis(samples(5, "u2"), -1, 0), {"photometric": "minisblack", "ome": True}),
     "imagej": (np.moveaxis(samples(3, "u2"), -1, 0), {"imagej": True, "metadata": {"axes": "CYX"}}),
     "bilevel": (samples(1, "u1")[..., 0] > 99, {}),
@@ -49,7 +50,7 @@ def test_rectangles_are_those_of_the_whole(kind, tmp_path):
     with open_windows(path) as windows:
         assert windows.shape == SHAPE and windows.channels == whole.shape[2]
         assert windows.dtype == whole.dtype
-        assert windows.is_colour == (kind in ("deflated", "planes", "opacity"))
+        assert windows.is_colour == (kind in ("deflated", "planes", "opacity", "inks"))
         assert windows.names == (tuple("abcde") if kind == "channels" else ())
         for top, left, bottom, right in ((0, 0, *SHAPE), (31, 40, 97, 41), (149, 209, *SHAPE)):
             read = windows.levels[0].read(top, left, bottom, right)
@@ -88,7 +89,7 @@ def test_a_palette_is_colours_or_labels(tmp_path):
 @pytest.mark.parametrize(
     ("channels", "dtype", "photometric"),
     [(1, "u1", "minisblack"), (3, "u1", "rgb"), (4, "u2", "rgb"), (5, "u2", "minisblack"),
-     (1, "f4", "minisblack"), (1, "i4", "minisblack")],
+     (1, "f4", "minisblack"), (1, "i4", "minisblack"), (4, "u1", "separated")],
 )  # fmt: skip
 @pytest.mark.parametrize("ending", [".tif", ".ome.tif"])
 def test_a_pyramid_is_read_as_it_was_written(tmp_path, channels, dtype, photometric, ending):
@@ -99,7 +100,7 @@ def test_a_pyramid_is_read_as_it_was_written(tmp_path, channels, dtype, photomet
     with open_windows(path) as windows:
         assert [level.shape for level in windows.levels] == [(1101, 2203), (551, 1102), (276, 551)]
         assert np.array_equal(windows.levels[0].read(0, 0, 1101, 2203), array)
-        assert windows.is_colour == (photometric == "rgb")
+        assert windows.is_colour == (photometric != "minisblack")
         if ending == ".ome.tif" and channels == 5:
             assert windows.names == tuple(names)
         half = windows.levels[1].read(0, 0, 550, 1101).astype(float)
@@ -131,6 +132,9 @@ def test_what_a_file_cannot_hold_or_is_not_is_named(tmp_path):
     ):
         pass
     with pytest.raises(ImageError, match="no such file"), open_windows(tmp_path / "b.tif"):
+        pass
+    tifffile.imwrite(tmp_path / "lab.tif", samples(3, "u1"), photometric="cielab")
+    with pytest.raises(ImageError, match="colours as CIELAB"), open_windows(tmp_path / "lab.tif"):
         pass
     tifffile.imwrite(tmp_path / "z.tif", np.zeros((5, 50, 50), "u1"), metadata={"axes": "ZYX"})
     with pytest.raises(ImageError, match="expected one 2D plane"), open_windows(tmp_path / "z.tif"):
