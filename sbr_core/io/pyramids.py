@@ -76,8 +76,9 @@ def write_picture(
     is_ome = path.name.lower().endswith((".ome.tif", ".ome.tiff"))
     if not is_ome and not colours and channels > 1:
         options["planarconfig"] = "separate"  # without OME-XML pages would be no channels
-    metadata: dict[str, Any] = {"axes": "YXS" if colours else "CYX" if channels > 1 else "YX"}
+    metadata: dict[str, Any] | None = None
     if is_ome:
+        metadata = {"axes": "YXS" if colours else "CYX" if channels > 1 else "YX"}
         for axis in "XY":
             metadata |= {f"PhysicalSize{axis}": pixel_mm * 1000, f"PhysicalSize{axis}Unit": "µm"}
         if len(names) == channels and not colours:
