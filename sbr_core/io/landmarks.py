@@ -244,7 +244,9 @@ def _of_markups(path: Path, value: Any) -> Iterator[Mark]:
             if point.get("positionStatus", "defined") != "defined":
                 continue
             where = f"{path}: control point {number}"
-            yield Mark(point.get("label", ""), _ras(point.get("position"), system, where), where)
+            if not isinstance(label := point.get("label", ""), str):
+                raise ManifestError(f"{where}: label: expected text, found {label!r}")
+            yield Mark(label, _ras(point.get("position"), system, where), where)
 
 
 def _each(value: str | list[str]) -> list[str]:

@@ -75,6 +75,12 @@ def _tall_planes() -> bytes:
     return bytes(data)
 
 
+def _long_jp2() -> bytes:
+    """A JPEG 2000 whose second box claims 4 GB."""
+    signature = b"\0\0\0\x0cjP  \r\n\x87\n"
+    return signature + b"\0\0\0\x14ftypjp2 \0\0\0\0jp2 " + b"\xff\0\0-jp2h" + bytes(100)
+
+
 KEPT: Mapping[str, list[bytes]] = {
     "configuration": [
         *map(str.encode, kinds.YAML_BOMBS),
@@ -103,9 +109,12 @@ KEPT: Mapping[str, list[bytes]] = {
     "MRI mask": [_nifti(**_HUGE), _nifti(vox_offset=2e9)],
     "section as NIfTI": [_nifti(**_HUGE), _nifti(dim=[2, 30000, 30000, 1, 1, 1, 1, 1])],
     "plane": [_nifti(**_HUGE)],
-    "picture": [_wide_gif()],
+    "picture": [_wide_gif(), _long_jp2()],
     "GeoJSON": [*_NO_OBJECTS, b'{"features": 3}', b'{"features": [[]]}'],
-    "points of Slicer": [*_NO_OBJECTS, b'{"markups": 3}', b'{"markups": [3]}'],
+    "points of Slicer": [
+        *(*_NO_OBJECTS, b'{"markups": 3}', b'{"markups": [3]}'),
+        b'{"markups": [{"controlPoints": [{"label": [], "position": [1, 2, 3]}]}]}',
+    ],
     "points of napari": [
         *(b",", b'""', b"axis-0,axis-1\n\0,1\n"),
         b"index,shape-type,axis-0,axis-1\n0,path,1,2\n",
