@@ -34,7 +34,7 @@ _COLOURS = {_MINISWHITE: 1, _MINISBLACK: 1, _PALETTE: 1, _RGB: 3, _YCBCR: 3, _SE
 """How many samples of a pixel are its colour; what follows is opacity, or more channels."""
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 """ExtraSamples that are opacity (TIFF 6.0): colours are multiplied by it already, or not."""
-_DESCRIBED = "ome", "imagej", "shaped", "stk", "mmstack", "nih", "fluoview"
+_DESCRIBED = "ome", "imagej", "shaped", "stk", "nih", "fluoview"
 """Kinds of TIFF, in tifffile's words, whose series follow from a description."""
 _EXPORT_ONE = "export the one to be registered as a file of its own"
 _DENSEST = {1: 2, 5: 3000, 7: 600 * 4, 8: 1100, 32773: 70, 32946: 1100}
@@ -119,8 +119,10 @@ def series_of(tiff: Any) -> tuple[Any, str]:
     """The series of a TIFF, and why its metadata do not tell them; "" where they do.
 
     OME-XML, ImageJ's and other descriptions say which pages belong together. Where one is not what
-    it should be, as with a size that is no number, pages are taken as they are.
+    it should be, as with a size that is no number, pages are taken as they are. Micro-Manager's
+    are not asked: of those, tifffile takes pages from other files, whatever `_multifile` says.
     """
+    tiff.is_ndtiff = tiff.is_mmstack = False
     try:
         return tiff.series, ""
     except Exception as error:  # as different as what somebody wrote there

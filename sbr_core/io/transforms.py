@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -175,11 +176,45 @@ def read_stack_from_world(path: Path) -> np.ndarray:
     return matrix
 
 
+def _refuse_other_files(path: Path) -> None:
+    """ImageError where a transform file names another one, from which ITK would read numbers.
+
+    In HDF5 those are links that are not of the file itself, and data sets that lie elsewhere; in
+    text, parts of a composite. What this package writes has neither.
+    """
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        is_composite = path.suffix != ".h5" and b"ComponentTransformFile" in path.read_bytes()
+        outside = "ComponentTransformFile" if is_composite else None
+    else:
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                # links first: an object is opened only when all of them are of the file
+                outside = file.visititems_links(
+                    lambda name, link: None if isinstance(link, h5py.HardLink) else name
+                ) or file.visititems(lambda name, item: name if _is_elsewhere(item) else None)
+        except Exception as error:  # damaged bytes; h5py raises whatever it likes
+            raise ImageError(f"{path}: not readable as an ITK transform: {error}") from None
+    if outside is not None:
+        raise ImageError(
+            f"{path}: {outside}: lies in another file, and a transform must be whole in its own"
+        )
+
+
+def _is_elsewhere(item: Any) -> bool:
+    """Whether an object of an HDF5 file is a data set with its numbers in other files."""
+    import h5py
+
+    return isinstance(item, h5py.Dataset) and (item.external is not None or item.is_virtual)
+
+
 def _read(path: Path, dimension: int):
     import SimpleITK as sitk
 
     if not Path(path).is_file():
         raise ImageError(f"{path}: no such file")
+    _refuse_other_files(Path(path))
     try:
         transform = sitk.ReadTransform(str(path))
     except (RuntimeError, UnicodeDecodeError) as error:  # SimpleITK quotes what it found
