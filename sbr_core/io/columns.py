@@ -47,6 +47,7 @@ SHEET_SYNONYMS = {
     "mri_mask": "mask brain_mask brainmask mri_brain_mask",
     "mri_labels": "labels label label_map labelmap segmentation parcellation atlas",
     "landmarks": "landmark landmark_file points fiducials",
+    "atlas_xfm": "atlas_transform atlas_xfms atlas_warp template_xfm template_transform mni_xfm",
     "orientation": "orient orientations direction axes stack_orientation",
     "weights_from": "weights weight networks_from donor",
     "weights_use": "use_weights weights_mode",

@@ -83,6 +83,8 @@ class BrainRow:
     sections : its manifest.
     mri, mri_mask, mri_labels : NIfTI files on one grid; the last two may be empty.
     landmarks : table of landmarks.
+    atlas_xfm : files between the MRI and a template, separated by semicolons, for `sbr apply`; see
+        `atlas_transforms`.
     orientation : anatomical direction of increasing column, row and position: three of the
         letters R, L, A, P, S and I, or ``auto``.
     weights_from : brain of the sheet whose networks it uses, in the way of `WEIGHTS_USES`.
@@ -95,6 +97,7 @@ class BrainRow:
     mri_mask: str = ""
     mri_labels: str = ""
     landmarks: str = ""
+    atlas_xfm: str = ""
     orientation: str = ""
     weights_from: str = ""
     weights_use: str = "reuse"

@@ -11,7 +11,7 @@ each is read when it is first needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from sbr_core.artifacts.accuracy import nearest_elements
 from sbr_core.artifacts.rows import Inferred, Prepared, Row, read_rows
 from sbr_core.errors import ConfigError, ReceiptError, some_of
 from sbr_core.geometry import PlaneGrid, apply
+from sbr_core.io.atlas_transforms import AtlasTransform, read_atlas_transform
 from sbr_core.io.transforms import (
     SectionTransform,
     read_section_transform,
@@ -127,6 +128,16 @@ class Section:
         """
         return apply(self.brain.mri_from_stack, self.to_stack(points_px))
 
+    def to_atlas(self, points_px: ArrayLike) -> np.ndarray:
+        """Points (..., 2), px of the file, to the template: (..., 3) RAS mm.
+
+        Raises
+        ------
+        ConfigError
+            As of `to_mri`, or the brain was made without its `atlas_xfm`.
+        """
+        return self.brain.atlas.from_mri(self.to_mri(points_px))
+
     def from_stack(self, points_mm: ArrayLike, within_mm: float | None = None) -> OnPlane:
         """Points (..., 3), stack mm, to px of the file, along the normal of the section.
 
@@ -177,6 +188,7 @@ class Brain:
     ----------
     results : folder of the brain, ``results/BRAIN``.
     method : folder of a method in it.
+    atlas_xfm : files of the transform between its MRI and a template, see `read_atlas_transform`.
 
     Raises
     ------
@@ -189,8 +201,11 @@ class Brain:
     >>> brain.section("s012").to_mri([[120.0, 85.5], [121.0, 85.5]])  # doctest: +SKIP
     """
 
-    def __init__(self, results: Path | str, method: str = "sbr") -> None:
+    def __init__(
+        self, results: Path | str, method: str = "sbr", atlas_xfm: Sequence[Path | str] = ()
+    ) -> None:
         self.results, self.method = Path(results), method
+        self._atlas_xfm = tuple(Path(path) for path in atlas_xfm)
         if not self.results.is_dir():
             raise ReceiptError(f"{results}: no such folder; expected results of a brain")
         if not self._table.is_file():
@@ -252,6 +267,16 @@ class Brain:
         """(4, 4), stack mm to RAS mm of the MRI; ConfigError of a prealigned brain."""
         return np.linalg.inv(self.stack_from_mri)
 
+    @cached_property
+    def atlas(self) -> AtlasTransform:
+        """The way between the MRI and a template; ConfigError where none was given."""
+        if not self._atlas_xfm:
+            raise ConfigError(
+                f"{self.results}: the way to the atlas is not known: --atlas-xfm, or the column"
+                " atlas_xfm of the sheet of brains, names the transform between MRI and template"
+            )
+        return read_atlas_transform(self._atlas_xfm)
+
     def to_stack(self, space: Space, points_mm: ArrayLike) -> np.ndarray:
         """Points of a space, mm, to stack mm (..., 3).
 
@@ -263,7 +288,9 @@ class Brain:
         points_mm = as_points(points_mm, space.n_axes)
         if space.kind == "stack":
             return points_mm
-        if space.kind == "mri":
+        if space.kind == "atlas":
+            points_mm = self.atlas.to_mri(points_mm)
+        if space.n_axes == 3:
             return apply(self.stack_from_mri, points_mm)
         section = self.section(space.section)
         if space.kind == "section":
@@ -281,13 +308,15 @@ class Brain:
 
         Returns
         -------
-        points : (..., 2) or (..., 3), as the space has it.
+        points : (..., 2) or (..., 3), as the space has it; NaN in the atlas where its field of
+            displacements has no inverse.
         distance_to_plane_mm : as of `OnPlane`; None of a space of three axes.
         """
         if space.kind == "stack":
             return as_points(stack_mm, 3), None
-        if space.kind == "mri":
-            return apply(self.mri_from_stack, as_points(stack_mm, 3)), None
+        if space.n_axes == 3:
+            points_mm = apply(self.mri_from_stack, as_points(stack_mm, 3))
+            return (self.atlas.from_mri(points_mm) if space.kind == "atlas" else points_mm), None
         section = self.section(space.section)
         points_mm, distance_mm = section.dropped(stack_mm, within_mm)
         if space.kind == "section":

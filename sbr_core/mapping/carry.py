@@ -102,7 +102,7 @@ def carry_file(route: Route, source: Path, target: Path, how: How) -> str:
             raise ConfigError(f"{source}: of which section? Expected {flag} {space}:ID")
     if is_geojson(source):
         return _shapes(route, source, target, how.mend)
-    if route.source.kind == "mri":
+    if route.source.n_axes == 3:
         return _volume_to_plane(route, source, target, how)
     with open_windows(source, palette_is_labels=how.labels) as windows:
         image = _image(route, source, windows, how.labels)
@@ -119,10 +119,14 @@ def check_target(source: Path, target: Path, route: Route, how: How) -> None:
     elif is_geojson(source):
         if not is_geojson(target):
             raise ConfigError(f"{target}: expected .geojson for shapes")
-    elif space.kind == "stack" or route.source.kind == "stack" or route.source == space:
+    elif (
+        (space.n_axes == 3 and (space.kind != "mri" or route.source.n_axes == 3))
+        or route.source.kind == "stack"
+        or route.source == space
+    ):
         raise ConfigError(
-            f"{source}: images go from section:ID, plane:ID or mri to another of these, not from"
-            f" {route.source} to {space}"
+            f"{source}: images go from section:ID, plane:ID, mri or atlas to section:ID or"
+            f" plane:ID, or from these to mri, not from {route.source} to {space}"
         )
     elif space.kind == "mri":
         if not name.endswith(_NIFTI):
@@ -232,7 +236,7 @@ def _volume_to_plane(route: Route, source: Path, target: Path, how: How) -> str:
         volume = read_volume(source)
     grid = PlaneTarget.of(route, how.pixel_mm)
     out = _scratch_picture(target, (*grid.shape, 1), volume.data.dtype, False)
-    _watch(target, fill_image(grid, MriVolume(route, volume, how.labels), out))
+    _watch(target, fill_image(grid, MriVolume(route, route.source, volume, how.labels), out))
     return _write_plane(route, grid, target, out, "minisblack", how, ())
 
 

@@ -157,9 +157,10 @@ class SectionImage:
 
 @dataclass(frozen=True)
 class MriVolume:
-    """A volume on a grid of its own in the world of the MRI."""
+    """A volume on a grid of its own in the world of the MRI, or of the atlas."""
 
     route: Route
+    space: Space
     volume: Volume
     labels: bool = False
     channels: int = 1
@@ -169,8 +170,8 @@ class MriVolume:
         return self.volume.data.dtype
 
     def place(self, stack_mm: np.ndarray) -> np.ndarray:
-        voxel_from_world = np.linalg.inv(self.volume.world_from_voxel)
-        return apply(voxel_from_world @ self.route.brain.mri_from_stack, stack_mm)
+        world_mm, _ = self.route.brain.from_stack(self.space, stack_mm)
+        return apply(np.linalg.inv(self.volume.world_from_voxel), world_mm)
 
     def sample(self, places: np.ndarray, sides: np.ndarray) -> np.ndarray:
         samples = []
@@ -178,7 +179,7 @@ class MriVolume:
         for shift in _shifts(sides, _length(sides)):
             voxels = places + shift
             inside = np.all((voxels >= -0.5) & (voxels <= last + 0.5), axis=1)
-            voxels = np.clip(voxels, 0, last)
+            voxels = np.where(inside[:, None], np.clip(voxels, 0, last), 0.0)
             if self.labels:
                 values = self.volume.data[tuple(np.floor(voxels + 0.5).astype(int).T)]
             else:

@@ -7,6 +7,7 @@
 ``plane:ID``    the MRI plane of a section: px of the working grid, or mm
 ``stack``       (x, y) of the planes and ``position_mm``, all in mm
 ``mri``         the MRI's RAS+ mm
+``atlas``       the RAS+ mm of a template that the MRI is registered to
 ==============  ===================================================================================
 
 ``section`` or ``plane`` without an id stand for whichever section a row or a file belongs to, or,
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 
 from sbr_core.errors import ConfigError
 
-IN_PLANE, IN_SPACE = ("section", "plane"), ("stack", "mri")
+IN_PLANE, IN_SPACE = ("section", "plane"), ("stack", "mri", "atlas")
 """Kinds of spaces with points (x, y), and with points (x, y, z)."""
 
 
@@ -49,7 +50,9 @@ class Space:
             return cls(kind, section or None)
         if kind in IN_SPACE and not colon:
             return cls(kind)
-        raise ConfigError(f"{flag}: expected section:ID, plane:ID, stack or mri, found {text!r}")
+        raise ConfigError(
+            f"{flag}: expected section:ID, plane:ID, stack, mri or atlas, found {text!r}"
+        )
 
     @property
     def n_axes(self) -> int:

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Annotated
 
 from sbr_core.errors import ConfigError
+from sbr_core.io.manifests import read_brains
 from sbr_core.mapping.brain import Brain
 from sbr_core.mapping.carry import How, can_be_carried, carry_file, check_target, name_of_result
 from sbr_core.mapping.points import Route
 from sbr_core.mapping.spaces import Space
 
 logger = logging.getLogger(__name__)
+
+_SHEET = Path("config", "brains.tsv")
 
 
 def run(
@@ -29,14 +32,16 @@ def run(
     pixel_mm: float | None = None,
     within_mm: float | None = None,
     scale: float | None = None,
+    atlas_xfm: Sequence[Path] | None = None,
+    brains: Path | None = None,
     mend: bool = False,
     force: bool = False,
 ) -> None:
     """Carry points, shapes, labels and images from a section to the MRI, or the other way.
 
-    Spaces are section:ID, plane:ID, stack and mri; section or plane alone stand for the section
-    that a column section or the name of a file tells, and, as a target of points, for the nearest
-    one.
+    Spaces are section:ID, plane:ID, stack, mri and atlas; section or plane alone stand for the
+    section that a column section or the name of a file tells, and, as a target of points, for the
+    nearest one.
 
     Parameters
     ----------
@@ -54,6 +59,10 @@ def run(
         (default: as far as reassemble fills the volume from it, half the way to its neighbours).
     scale : pixels of the section's file per pixel of the image that points and shapes in pixels
         are of, along each side (default: 1).
+    atlas_xfm : transforms that resample the MRI onto the template of the space atlas, as
+        antsApplyTransforms takes them after -t, or an LTA from the MRI to it (default: what the
+        column atlas_xfm of the sheet of brains names).
+    brains : that sheet (default: config/brains.tsv).
     mend : make outlines valid that cross themselves, instead of refusing them.
     force : write over what is there.
 
@@ -71,14 +80,19 @@ def run(
     for flag, value in numbers.items():
         if value is not None and not value > 0:
             raise ConfigError(f"{flag}: expected a number above 0, found {value:g}")
-    brain = Brain(results, method or "sbr")
-    route = Route(brain, Space.of(from_, "--from"), Space.of(to, "--to"), within_mm, scale or 1.0)
+    spaces = Space.of(from_, "--from"), Space.of(to, "--to")
+    if not atlas_xfm and any(space.kind == "atlas" for space in spaces):
+        atlas_xfm = _atlas_of_sheet(brains, results)
+    brain = Brain(results, method or "sbr", atlas_xfm or ())
+    route = Route(brain, *spaces, within_mm, scale or 1.0)
     how = How(labels, pixel_mm, mend)
     for space in (route.source, route.target):
         if space.section is not None:
             brain.section(space.section)
-        if space.kind == "mri":
+        if space.kind in ("mri", "atlas"):
             _ = brain.stack_from_mri
+        if space.kind == "atlas":
+            _ = brain.atlas
     jobs = list(_jobs(inputs, out, route))
     for source, target in jobs:
         check_target(source, target, route, how)
@@ -90,6 +104,15 @@ def run(
     for number, (source, target) in enumerate(jobs, 1):
         done = carry_file(route, source, target, how)
         logger.info(f"apply: {number}/{len(jobs)} {target}: {done}")
+
+
+def _atlas_of_sheet(sheet: Path | None, results: Path) -> Sequence[Path]:
+    """What the sheet names for the brain that a folder of results is called after."""
+    if sheet is None and not _SHEET.is_file():
+        return ()
+    row = read_brains(sheet or _SHEET).get(results.resolve().name)
+    names = row.atlas_xfm.split(";") if row is not None else []
+    return [Path(name.strip()) for name in names if name.strip()]
 
 
 def _jobs(inputs: Sequence[Path], out: Path, route: Route) -> Iterator[tuple[Path, Path]]:

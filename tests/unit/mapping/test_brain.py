@@ -140,7 +140,7 @@ def test_what_is_not_there_is_named(truth, brain, tmp_path):
     with pytest.raises(ReceiptError, match="method 'nmi'; there are: sbr"):
         Brain(truth.results, "nmi")
     for text in ("sections", "section:", "mri:3", "stack:plain", "MRI", ""):
-        with pytest.raises(ConfigError, match="expected section:ID, plane:ID, stack or mri"):
+        with pytest.raises(ConfigError, match="expected section:ID, plane:ID, stack, mri or atlas"):
             Space.of(text)
 
 

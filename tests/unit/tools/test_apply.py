@@ -244,8 +244,9 @@ GOOD = "x_px,y_px\n50,50\n"
     ("text", "from_", "to", "said"),
     [
         (GOOD, "section:nine", "mri", "no section 'nine' in"),
-        (GOOD, "slide:plain", "mri", "--from: expected section:ID, plane:ID, stack or mri"),
-        (GOOD, "section:plain", "atlas", "--to: expected section:ID, plane:ID, stack or mri"),
+        (GOOD, "slide:plain", "mri", "--from: expected section:ID, plane:ID"),
+        (GOOD, "section:plain", "MNI", "--to: expected section:ID, plane:ID, stack, mri or atlas"),
+        (GOOD, "section:plain", "atlas", "the way to the atlas is not known: --atlas-xfm, or"),
         (GOOD, "section", "mri", "of which section? Expected --from section:ID, a column section"),
         (GOOD, "mri", "stack", "expected columns x_mm, y_mm, z_mm, found x_px, y_px"),
         ("x,y\n1,2\n", "section:plain", "mri", "columns x, y have no unit: name them x_px, y_px"),

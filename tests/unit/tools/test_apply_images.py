@@ -277,7 +277,7 @@ def test_an_image_of_the_mri_on_a_plane_is_a_nifti_that_itk_reads_in_place(truth
         (np.zeros((104, 124, 3), np.uint8), ["--labels"], "integer labels, found colours"),
         (np.zeros((124, 104), np.uint8), [], "have not the proportions of section:plain"),
         (np.zeros((104, 124), np.uint8), ["--pixel-mm", "0"], "expected a number above 0"),
-        (np.zeros((104, 124), np.uint8), ["--to", "stack"], "images go from section:ID, plane:ID"),
+        (np.zeros((104, 124), np.uint8), ["--to", "stack"], "images go from section:ID"),
         (np.zeros((104, 124), np.uint8), ["--out", "o.jpg"], "expected .tif, .ome.tif or .png"),
         (np.zeros((104, 124), np.uint8), ["--to", "mri"], "expected .nii.gz for an image in the"),
         (np.zeros((104, 124), np.float32), ["--out", "o.png"], "a PNG holds 8 or 16 bits"),

@@ -1,0 +1,95 @@
+"""The space `atlas` of `sbr apply`: on to a template, and its labels onto the sections."""
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+import tifffile
+from mapped_brain import GRID, MIDDLE_MM, make_mapped_brain, tissue_points
+
+from sbr_core import Brain
+from sbr_core.cli import main
+from sbr_core.geometry import apply as through
+from sbr_core.io.tables import write_tsv
+
+XYZ = ["x_mm", "y_mm", "z_mm"]
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory):
+    return make_mapped_brain(tmp_path_factory.mktemp("mapped") / "results" / "b")
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """Files of the transform, and the truth: template = to_template(MRI), RAS mm."""
+    folder = tmp_path_factory.mktemp("xfm")
+    matrix = np.eye(4)
+    matrix[:3] = [[0.9, 0.1, 0, 30], [-0.1, 0.8, 0.1, -20], [0, 0.05, 1.1, 10]]
+    back = np.linalg.inv(matrix)  # template -> MRI, as ITK has it, in LPS
+    lps = np.diag([-1, -1, 1, 1]) @ back @ np.diag([-1, -1, 1, 1])
+    affine = sitk.AffineTransform(3)
+    affine.SetMatrix(lps[:3, :3].ravel().tolist())
+    affine.SetTranslation(lps[:3, 3].tolist())
+    sitk.WriteTransform(affine, str(folder / "0GenericAffine.mat"))
+    field = sitk.Image([4, 4, 4], sitk.sitkVectorFloat64, 3)
+    field.SetSpacing([100.0] * 3)
+    field.SetOrigin([-150.0] * 3)
+    moved = sitk.GetArrayFromImage(field) + np.array([-2.0, 0.0, 0.0])  # 2 mm to the right, in LPS
+    warp = sitk.GetImageFromArray(moved, isVector=True)
+    warp.CopyInformation(field)
+    sitk.WriteImage(warp, str(folder / "1Warp.nii.gz"))
+    files = [folder / "1Warp.nii.gz", folder / "0GenericAffine.mat"]
+    return files, lambda mri: through(matrix, mri) - [2.0, 0.0, 0.0]
+
+
+def test_cells_go_to_the_template_and_back(truth, template, tmp_path, monkeypatch):
+    """By the flag, by the sheet, and in Python."""
+    files, to_template = template
+    plane_mm = tissue_points(25)
+    px, world = truth.px("both", plane_mm), truth.world("both", plane_mm)
+    pd.DataFrame({"x_px": px[:, 0], "y_px": px[:, 1]}).to_csv(tmp_path / "a.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    of = ["--results", str(truth.results)]
+    way = [*of, "--from", "section:both", "--to", "atlas"]
+    given = ["--atlas-xfm", *map(str, files)]
+    assert main(["apply", "a.csv", *way, "--out", "b.csv", *given]) == 0
+    done = pd.read_csv("b.csv")
+    assert np.abs(done[XYZ].to_numpy() - to_template(world)).max() < 0.1 * GRID.spacing_mm
+    brain = Brain(truth.results, atlas_xfm=files)
+    assert np.allclose(brain.section("both").to_atlas(px), done[XYZ].to_numpy(), atol=1e-4)
+    xfm = "; ".join(map(str, files))
+    row = {"brain": "b", "sections": "s.tsv", "mri": "m.nii", "orientation": "LIA"}
+    write_tsv(tmp_path / "config" / "brains.tsv", [row | {"atlas_xfm": xfm}])
+    back = [*of, "--from", "atlas", "--to", "section:both", "--out", "c.csv"]
+    assert main(["apply", "b.csv", *back]) == 0
+    returned = pd.read_csv("c.csv")[["x_px", "y_px"]].to_numpy()
+    assert np.abs(returned - px).max() / 6 < 0.1 * GRID.spacing_mm
+
+
+def test_labels_of_the_template_on_a_section(truth, template, tmp_path):
+    files, to_template = template
+    affine = np.diag([0.8, 0.8, 0.8, 1.0])
+    affine[:3, 3] = 0.0, -55.0, -22.0
+    centres = through(affine, np.stack(np.indices((80, 90, 80)), axis=-1))
+    labels = (41 + (centres[..., 0] > 29.0)).astype(np.uint16)
+    nib.save(nib.Nifti1Image(labels, affine), tmp_path / "atlas.nii.gz")
+    way = ["--results", str(truth.results), "--from", "atlas", "--to", "plane:turned", "--labels"]
+    given = ["--atlas-xfm", *map(str, files), "--out", str(tmp_path / "o.tif")]
+    assert main(["apply", str(tmp_path / "atlas.nii.gz"), *way, *given]) == 0
+    done = tifffile.imread(tmp_path / "o.tif")
+    plane_mm = np.stack(np.indices(GRID.shape)[::-1], axis=-1) * GRID.spacing_mm
+    world = truth.world("turned", plane_mm.reshape(-1, 2)).reshape(*GRID.shape, 3)
+    expected = 41 + (to_template(world)[..., 0] > 29.0)
+    inside = np.linalg.norm(plane_mm - MIDDLE_MM, axis=-1) < 15
+    assert done.dtype == np.uint16 and set(np.unique(done[inside])) == {41, 42}
+    assert np.mean(done[inside] == expected[inside]) > 0.98
+
+
+def test_images_do_not_go_into_the_template(truth, template, tmp_path, capfd):
+    tifffile.imwrite(tmp_path / "in.tif", np.zeros((104, 124), np.uint8))
+    way = ["--results", str(truth.results), "--from", "section:plain", "--to", "atlas"]
+    given = ["--atlas-xfm", *map(str, template[0]), "--out", str(tmp_path / "o.nii.gz")]
+    assert main(["apply", str(tmp_path / "in.tif"), *way, *given]) == 2
+    assert "images go from section:ID" in capfd.readouterr().err
