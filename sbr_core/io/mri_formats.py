@@ -16,6 +16,7 @@ import numpy as np
 
 from sbr_core.errors import ImageError
 from sbr_core.geometry import LPS_FROM_RAS
+from sbr_core.io.detached import detached_files
 from sbr_core.io.nifti import check_claim, open_nifti
 from sbr_core.io.sums import check_gzip, check_sum
 
@@ -39,6 +40,7 @@ _NRRD_UNITS = {
     **dict.fromkeys(("micrometer", "micrometers", "micrometre", "micrometres"), "micron"),
     **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), "meter"),
 }
+_DICOM_READER = "GDCMImageIO"
 _UNEVEN = 0.02
 """Slices of a series are evenly spaced if their distances differ by less, as a share."""
 
@@ -62,8 +64,8 @@ def load_mri(path: Path) -> tuple[nib.spatialimages.SpatialImage, np.ndarray]:
     try:
         with open(path, "rb") as stream:
             head = stream.read(1 << 12)
-        if head[:4] == b"NRRD" or head[128:132] == b"DICM" or b"NDims" in head[:512]:
-            return _of_itk(path, head)
+        if reader := _reader_of(path, head):
+            return _of_itk(path, head, reader)
         image = open_nifti(path)
         data = np.asarray(image.dataobj)  # a truncated file shows only here
         if not intact and path.suffix in (".gz", ".mgz"):
@@ -118,16 +120,29 @@ def _from_itk(
     return nifti, data
 
 
-def _of_itk(path: Path, head: bytes) -> tuple[nib.Nifti1Image, np.ndarray]:
+def _reader_of(path: Path, head: bytes) -> str:
+    """The reader of SimpleITK for a file, by its first bytes and its ending; "" for none."""
+    ending = path.suffix.lower()
+    if head[:4] == b"NRRD":
+        return "NrrdImageIO" if ending in (".nrrd", ".nhdr") else ""
+    if b"NDims" in head[:512] and ending in (".mha", ".mhd"):
+        return "MetaImageIO"
+    is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
+    return _DICOM_READER if head[128:132] == b"DICM" and not is_nifti else ""
+
+
+def _of_itk(path: Path, head: bytes, reader_name: str) -> tuple[nib.Nifti1Image, np.ndarray]:
     """An NRRD, a MetaImage or one file of DICOM."""
     import SimpleITK as sitk
 
+    files = [] if reader_name == _DICOM_READER else detached_files(path)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
+    # left to choose, ITK may take it for HDF5, which reads numbers from other files
+    reader.SetImageIO(reader_name)
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    if not re.search(rb"^(data ?file:|ElementDataFile *=(?! *LOCAL))", head, re.M | re.I):
-        check_claim(path, reader.GetSize(), reader.GetNumberOfComponents())
+    check_claim(path, reader.GetSize(), reader.GetNumberOfComponents(), files=files)
     image = reader.Execute()
     if head[128:132] == b"DICM" and image.GetDimension() == 3 and image.GetSize()[2] == 1:
         raise ImageError(f"{path}: is one slice of a DICOM series: expected its folder")
@@ -156,6 +171,7 @@ def _of_dicom(folder: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
 
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageSeriesReader()
+    reader.SetImageIO(_DICOM_READER)
     series = reader.GetGDCMSeriesIDs(str(folder))
     if len(series) != 1:
         what = (
@@ -169,7 +185,8 @@ def _of_dicom(folder: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
     reader.SetFileNames(names)
     reader.MetaDataDictionaryArrayUpdateOn()
     try:
-        image = sitk.ReadImage(names[0]) if len(names) == 1 else reader.Execute()
+        alone = len(names) == 1
+        image = sitk.ReadImage(names[0], imageIO=_DICOM_READER) if alone else reader.Execute()
         places = [
             np.array(reader.GetMetaData(i, "0020|0032").split("\\"), float)
             for i in range(len(names) if len(names) > 1 else 0)

@@ -52,13 +52,16 @@ def open_nifti(path: Path) -> SpatialImage:
     return image
 
 
-def check_claim(path: Path, shape: Sequence[int], itemsize: int, more: int = 0) -> None:
+def check_claim(
+    path: Path, shape: Sequence[int], itemsize: int, more: int = 0, files: Sequence[Path] = ()
+) -> None:
     """Refuse more voxels than a file can stand for, or than memory holds.
 
     Parameters
     ----------
     itemsize : bytes of a voxel, as it is stored.
     more : bytes of a voxel, as it is scaled; 0 where it is not.
+    files : those that the voxels are in, where that is not `path`.
 
     Raises
     ------
@@ -67,9 +70,10 @@ def check_claim(path: Path, shape: Sequence[int], itemsize: int, more: int = 0) 
     if min(shape, default=0) < 1:
         raise ImageError(f"{path}: expected a volume, its header claims the shape {tuple(shape)}")
     n_voxels = math.prod(map(int, shape))
-    n_bytes = path.stat().st_size
+    sizes = {file: file.stat().st_size for file in files or [path]}
+    n_bytes = sum(sizes.values())
     # what is not called .nii may be compressed
-    densest = _DENSITIES.get(path.suffix.lower(), _DENSEST)
+    densest = max(_DENSITIES.get(file.suffix.lower(), _DENSEST) for file in sizes)
     if n_voxels * itemsize > n_bytes * densest:
         raise ImageError(
             f"{path}: claims {' x '.join(map(str, shape))} voxels, which {n_bytes} bytes cannot"

@@ -14,6 +14,7 @@ from sbr_core.errors import ImageError
 from sbr_core.io import transforms
 from sbr_core.io.images import read_labels, read_reduced
 from sbr_core.io.pixel_size import stated_pixel_size
+from sbr_core.io.volumes import read_volume
 
 
 @pytest.fixture
@@ -127,8 +128,94 @@ def test_a_micro_manager_tiff_is_its_own_pixels_whatever_its_index_names(tmp_pat
         struct.pack(f"<I{len(axes)}sI{len(name)}s", len(axes), axes, len(name), name)
         + struct.pack("<8I", offset, 30, 20, 0, 0, 0, 0, 0)
     )
-    with tifffile.TiffFile(folder / "a.tif", _multifile=False) as tiff:
+    with tifffile.TiffFile(folder / "a.tif", _multifile=False) as tiff, pytest.warns(UserWarning):
         assert tiff.is_ndtiff and tiff.series[0].pages[0].asarray()[0, 0] == 77  # so it would be
     np.testing.assert_array_equal(read_labels(folder / "a.tif"), own)
     assert read_reduced(folder / "a.tif", 1.0).pixels.max() < 77 / 255
     stated_pixel_size(folder / "a.tif")
+
+
+SECRET = b"secret" * 4
+
+
+@pytest.mark.parametrize("head", [b"NRRD0004\n", b"NDims = 3\n", b"\0" * 128 + b"DICM"])
+@pytest.mark.parametrize("name", ["mri.nii.gz", "m.nii", "m.nrrd", "m.mha", "m.dcm"])
+def test_hdf5_under_the_head_of_another_format_is_not_read(tmp_path, head, name):
+    outside = tmp_path / "outside.raw"
+    outside.write_bytes(SECRET)
+    path = tmp_path / name
+    image = sitk.GetImageFromArray(np.zeros((2, 3, 4), np.uint8))
+    sitk.WriteImage(image, str(tmp_path / "m.h5"), imageIO="HDF5ImageIO")
+    with h5py.File(tmp_path / "m.h5") as old, h5py.File(path, "w", userblock_size=512) as new:
+        for key in old:
+            old.copy(key, new)
+        data = "ITKImage/0/VoxelData"
+        attributes = dict(new[data].attrs)
+        _external(new, data, outside)
+        new[data].attrs.update(attributes)
+    with path.open("r+b") as stream:
+        stream.write(head.ljust(512))
+    if name == "mri.nii.gz":  # so it would be
+        assert bytes(sitk.GetArrayFromImage(sitk.ReadImage(str(path)))) == SECRET
+    with pytest.raises(ImageError, match=f"{name}: "):
+        read_volume(path)
+
+
+def _nrrd(stated):
+    return (
+        "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 3 2\nencoding: raw\nendian: little\n"
+        f"space dimension: 3\nspace directions: (1,0,0) (0,1,0) (0,0,1)\n{stated}\n"
+    )
+
+
+def _metaimage(stated):
+    return f"ObjectType = Image\nNDims = 3\nDimSize = 4 3 2\nElementType = MET_UCHAR\n{stated}\n"
+
+
+DETACHED = {
+    "m.nhdr": (_nrrd, "data file: "),
+    "n.nrrd": (_nrrd, "DataFile: "),
+    "m.mhd": (_metaimage, "ElementDataFile = "),
+    "n.mha": (_metaimage, "ElementDataFile="),
+}
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("name", DETACHED)
+@pytest.mark.parametrize(
+    "stated",
+    [
+        *("../out.raw", "{out}", "sub/../../out.raw", "-", "gone.raw", "x\r/"),
+        *("LIST\n../out.raw", "LIST\nx1.raw\n{out}", "LIST 2\nx1.raw\nsub/../../x"),
+        *("../o%dt.raw 1 2 1", "../out%1$s.raw 1 2 1"),
+    ],
+)
+def test_voxels_are_not_looked_for_outside_the_folder_of_their_header(tmp_path, name, stated, ends):
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    for path in (tmp_path / "out.raw", folder / "x.raw", folder / "x1.raw", folder / "x2.raw"):
+        path.write_bytes(SECRET)
+    header, field = DETACHED[name]
+    text = header(field + stated.format(out=tmp_path / "out.raw"))
+    (folder / name).write_bytes(text.replace("\n", ends).encode())
+    with pytest.raises(ImageError, match=f"{name}: (its voxels are in|damaged: its header is no)"):
+        read_volume(folder / name)
+
+
+@pytest.mark.parametrize("name", DETACHED)
+@pytest.mark.parametrize(
+    "stated", ["x.raw", "./x.raw", "sub/x.raw", "LIST\nx1.raw\nx2.raw", "x%d.raw 1 2 1"]
+)
+def test_voxels_beside_their_header_are_read_up_to_what_they_can_hold(tmp_path, name, stated):
+    (tmp_path / "sub").mkdir()
+    for path in (tmp_path / "x.raw", tmp_path / "sub" / "x.raw"):
+        path.write_bytes(bytes(range(24)))
+    for number, path in enumerate((tmp_path / "x1.raw", tmp_path / "x2.raw")):
+        path.write_bytes(bytes(range(12 * number, 12 * number + 12)))
+    header, field = DETACHED[name]
+    (tmp_path / name).write_text(header(field + stated))
+    np.testing.assert_array_equal(read_volume(tmp_path / name).data.T.ravel(), range(24))
+    text = header(field + stated).replace("4 3 2", "4000 3000 2")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ImageError, match="claims 4000 x 3000 x 2 voxels"):
+        read_volume(tmp_path / name)
