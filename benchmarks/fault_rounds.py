@@ -10,6 +10,8 @@ fault, as decay of a disk leaves them. What comes of it:
 - *noticed*: an exit code and one line that begins with ``sbr``, or a line in log and report about
   the sections that are left out for it;
 - *mended*: exit code 0, and every result as it was without the fault;
+- *for verify*: of the whole workflow: a finished result that nothing in the run reads, so that it
+  ends with exit code 0, and `sbr verify`, run after it, names the file;
 - *missed*: another result with exit code 0 and without a word;
 - *crashed*: a traceback, or a process that ended by a signal nobody sent.
 
@@ -453,9 +455,22 @@ def whole_workflow(
     said = re.sub(r"(?s)LockException.*?(?=\n\S*sbr|\Z)", "", said)
     others = differing(case, finished, [f"{B}/**/*"])
     others = [o for o in others if not re.search(r"/(logs|benchmarks|plan)/|rows.json", o)]
-    return Round(
-        "workflow", fault, kind, file, *outcome(code, said, others), time.monotonic() - began
+    what, line = outcome(code, said, others)
+    if what == "missed" and (named := _named_by_verify(case, others)):
+        what, line = "for verify", named
+    return Round("workflow", fault, kind, file, what, line, time.monotonic() - began)
+
+
+def _named_by_verify(case: Path, others: list[str]) -> str:
+    """What `sbr verify` says of the results that are other than they were; "" unless of each."""
+    command = [sys.executable, "-m", "sbr_core", "verify", "results"]
+    done = subprocess.run(
+        command, cwd=case, env=environment(), capture_output=True, text=True, check=False
     )
+    files = [other.partition(" (")[0] for other in others]
+    if done.returncode != 2 or not all(file in done.stderr for file in files):
+        return ""
+    return next(line for line in done.stderr.splitlines() if files[0] in line)
 
 
 # --------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from sbr_core.artifacts import names
 from sbr_core.artifacts.rows import files_of_cell, read_cells
 from sbr_core.errors import ReceiptError, SbrError
 from sbr_core.io.files import inside, parse_json, read_json, write_text
-from sbr_core.io.sums import recorded, remove_summed
+from sbr_core.io.sums import recorded, recorded_in, remove_summed
 from sbr_core.planning.lock import LOCKS, remove_lock_of_killed_run
 from sbr_core.planning.parameters import chunk_json, rows_file
 from sbr_core.planning.plan import plan_text
@@ -56,6 +56,7 @@ def tidy_up(study: Study, *, dry_run: bool = False) -> None:
     if not any(LOCKS.glob("*")):
         remove_receipts_of_missing_files(study)
         for brain in study.brains:
+            notice_what_is_gone(study, brain, dry_run=dry_run)
             outdate_what_was_asked_otherwise(study, brain, dry_run=dry_run)
 
 
@@ -105,6 +106,21 @@ def _fault_of_table(table: Path) -> str:
     except SbrError:
         return f"{table}: damaged"
     return ""
+
+
+def notice_what_is_gone(study: Study, brain: str, *, dry_run: bool = False) -> None:
+    """Log which results of a brain were written and are gone, and have its page made anew.
+
+    Snakemake misses none of them while what follows is there: neither what a user removed nor what
+    a killed run had removed to make it again. With the page its tables are made again too.
+    """
+    for stage in ("prepare", "align", "registrar", "evaluation", *study.config.methods):
+        for path in recorded_in(Path(study.path(brain, stage))):
+            if path.is_file():
+                continue
+            logger.warning(f"{path}: was written and is missing; made anew where it is needed")
+            if stage == "evaluation" and not dry_run:
+                Path(study.path(brain, "report", "index.html")).unlink(missing_ok=True)
 
 
 def outdate_what_was_asked_otherwise(study: Study, brain: str, *, dry_run: bool = False) -> None:

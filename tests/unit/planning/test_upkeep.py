@@ -219,3 +219,25 @@ def test_what_is_left_out_is_logged(study, caplog):
     upkeep.log_faults(study)
     (line,) = caplog.messages
     assert line.startswith("brain 'two' is left out: config/brains.tsv: brain 'two': mri: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_of_the_page"),
+    [("evaluation/summary.json", True), ("align/quality.json", False), ("sbr/loss.json", False)],
+)
+def test_what_was_written_and_is_gone_is_noticed(study, caplog, name, is_of_the_page):
+    """As a run leaves it that is killed while it makes a table again; Snakemake misses it not."""
+    page = Path("results/one/report/index.html")
+    write_text(page, "")
+    file = Path("results/one") / name
+    write_summed_json(file, 3)
+    upkeep.tidy_up(study)
+    assert caplog.messages == [] and page.is_file()
+    file.unlink()
+    upkeep.tidy_up(study, dry_run=True)
+    assert page.is_file()
+    upkeep.tidy_up(study)
+    assert (
+        caplog.messages[-1] == f"{file}: was written and is missing; made anew where it is needed"
+    )
+    assert page.is_file() != is_of_the_page
