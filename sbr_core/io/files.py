@@ -190,6 +190,8 @@ def sha256_file(path: Path) -> str:
         raise ReceiptError(f"{path}: no such file") from None
     except PermissionError:
         raise ReceiptError(f"{path}: may not be read (permission denied)") from None
+    except OSError as error:
+        raise ReceiptError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def sha256_of(value: Any) -> str:

@@ -91,6 +91,7 @@ KEPT: Mapping[str, list[bytes]] = {
     "options": [b'{"a": ' + _NESTED + b"}", b'{"a": ' + b"9" * DIGITS + b"}", b"9" * DIGITS, b"\0"],
     "rows as JSON": [_NESTED, b"[1]", b"[null]", b'[{"section": {"a": [1]}}]', b"[[" * 20],
     "manifest": [
+        b"section\timage\tposition_mm\tpixel_size_mm\tmask\ns1\tg.png\t1\t0.5\t/proc/self/mem\n",
         *(_WIDE.encode(), f"section\t{_WIDE}".encode(), b"section\timage\nx\t\0"),
         f"section\timage\t{'a' * 70_000}\nx\ty\t1\n".encode(),
     ],
