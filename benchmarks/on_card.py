@@ -38,7 +38,7 @@ from sbr_core.nn.discriminator import Discriminator
 from sbr_core.nn.generator import Generator, generator_architecture
 from sbr_core.nn.registrar import build_registrar, correlation
 from sbr_core.training.checkpoints import open_checkpoints
-from sbr_core.training.loop import train
+from sbr_core.training.loop import networks_of, train
 from sbr_core.training.pairs import Pairs
 from sbr_core.training.predict import predict
 from sbr_core.training.refine import Views, refine
@@ -246,7 +246,7 @@ def training_speed(
     """(steps per second, most memory in GB, share of the time that the device waits)."""
     task = sbr_task(preset, shape, device, steps=WARM_UP + steps, precision=precision)
     if (compiling := WAYS[way]) is not None:
-        for module in task.modules.values():
+        for module in networks_of(task):
             module.compile(**compiling)
     on_cuda = device.type == "cuda"
     if on_cuda:

@@ -59,6 +59,11 @@ class Registrar(nn.Module, ABC):
         )
         return velocity[..., top // 2 :, left // 2 :][..., : rows // 2, : columns // 2].contiguous()
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile in place what trainings call: the network, and the integration of its answer."""
+        super().compile(*args, **kwargs)
+        self.displacement = torch.compile(self.displacement, *args, **kwargs)
+
     @abstractmethod
     def _velocity(self, fixed: Tensor, moving: Tensor) -> Tensor:
         """`forward` of a pair whose sides are multiples of 2^levels."""

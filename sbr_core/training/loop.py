@@ -231,7 +231,7 @@ def train(
 def _set_up(task: Task, options: TrainOptions, device: torch.device) -> str:
     """Compile the networks where that is asked for and possible; the precision to compute in."""
     if device.type == "cuda" and options.compile:
-        for module in task.modules.values():
+        for module in networks_of(task):
             module.compile()
     precision = pick_precision(options.precision, device)
     logger.info(f"{task.name}: on {device} in {precision}")
@@ -259,6 +259,13 @@ def _set_threads(state: _State, precision: str) -> None:
         logger.info(f"{state.task.name}: threads: {number}; a step takes {each}")
     state.threads = state.threads or most
     torch.set_num_threads(state.threads)
+
+
+def networks_of(task: Task) -> list[nn.Module]:
+    """All that a step calls: what is trained, and a registrar that is not."""
+    own = list(task.modules.values())
+    registrar = getattr(task, "registrar", None)
+    return own if registrar is None or registrar in own else [*own, registrar]
 
 
 def _watched(task: Task) -> str:

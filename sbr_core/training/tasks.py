@@ -43,6 +43,7 @@ class Task(Protocol):
     name : for messages.
     modules : the networks that are trained, by name; all of their parameters.
     players : how they learn; may be left out where all of them learn as one.
+    registrar : one that it calls whether it is trained or not; may be left out.
     watched : name of the loss that shows whether training works; may be left out: ``loss``.
         With adversaries the sum shows nothing, since what one wins the other loses.
     done : share of the training that is done, in [0, 1): set by the loop before each step.

@@ -184,6 +184,19 @@ def test_a_step_that_goes_wrong_on_a_card_is_named_and_never_written(stopped, tm
     assert not list(tmp_path.rglob("*.pt"))
 
 
+def test_everything_that_a_step_calls_is_compiled_where_that_is_asked_for(tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda call: compiled.append(call) or call)
+    with card(), open_checkpoints(tmp_path, "it") as folder:
+        task, options = method_training("sbr", compile=True)(CARD)
+        train(task, options.model_copy(update={"steps": 1}), folder, CARD)
+        folder.clear()
+    found = {(type(call.__self__).__name__, call.__name__) for call in compiled}
+    assert found >= {("PyramidRegistrar", "displacement"), ("PyramidRegistrar", "_call_impl")}
+    assert found >= {("Generator", "synthesise"), ("Generator", "encode")}
+    assert ("Projection", "_call_impl") in found
+
+
 @pytest.mark.parametrize("with_generator", [True, False])
 def test_prediction_and_refinement_run_on_a_card(with_generator):
     with card():
