@@ -49,6 +49,20 @@ class Shapes:
         return where(self.path, int(self.owners[index]), self.features[self.owners[index]])
 
 
+def region_of(feature: dict[str, Any]) -> tuple[str, tuple[int, int, int] | None]:
+    """What region a feature is of: the name of its class, else its own; and its colour."""
+    properties = feature.get("properties")
+    properties = properties if isinstance(properties, dict) else {}
+    given = properties.get("classification")
+    given = given if isinstance(given, dict) else {}
+    names = given.get("names")
+    name = given.get("name") or (": ".join(map(str, names)) if isinstance(names, list) else "")
+    colour = given.get("color", properties.get("color"))
+    is_colour = isinstance(colour, list) and len(colour) == 3
+    is_colour = is_colour and all(isinstance(c, int) and 0 <= c < 256 for c in colour)
+    return str(name or properties.get("name") or ""), tuple(colour) if is_colour else None
+
+
 def where(path: Path, number: int, feature: Any) -> str:
     """File, number and name of a feature, for messages."""
     properties = feature.get("properties") if isinstance(feature, dict) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ import numpy as np
 from sbr_core.errors import ConfigError
 from sbr_core.io.files import atomic_path
 from sbr_core.io.images import write_png
-from sbr_core.io.scratch import scratch_array
+from sbr_core.io.scratch import let_go, scratch_array
 from sbr_core.io.windows import is_colour
 
 _TILE = 512
 _SMALLEST = 1024
 """Longest side of the coarsest level, at most."""
 _ROWS_AT_ONCE = 1024
+_BUFFER_BYTES = 1 << 26
+"""Of tiles that are compressed at once: 64 MiB."""
 ENDINGS = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".png")
 """Of names of images."""
 
@@ -90,7 +92,10 @@ def write_picture(
         for number, level in enumerate(levels):
             per_cm = 10 / (pixel_mm * 2**number)
             tiff.write(
-                level,
+                _tiles(level, colours),
+                shape=level.shape,
+                dtype=level.dtype,
+                buffersize=_BUFFER_BYTES,
                 resolution=(per_cm, per_cm),
                 resolutionunit="CENTIMETER",
                 subifds=0 if number else len(levels) - 1,
@@ -111,6 +116,17 @@ def _size(stored: np.ndarray, colours: bool) -> tuple[int, int]:
     return stored.shape[:2] if colours else stored.shape[-2:]
 
 
+def _tiles(stored: np.ndarray, colours: bool) -> Iterator[np.ndarray]:
+    """The tiles of an image in the order of a file, those at its far edges filled up with 0."""
+    for plane in [stored] if colours or stored.ndim == 2 else stored:
+        for row in range(0, plane.shape[0], _TILE):
+            for column in range(0, plane.shape[1], _TILE):
+                part = plane[row : row + _TILE, column : column + _TILE]
+                missing = [(0, _TILE - n) for n in part.shape[:2]] + [(0, 0)] * (part.ndim - 2)
+                yield np.pad(part, missing)
+            let_go(stored)
+
+
 def _halved(folder: Path, stored: np.ndarray, colours: bool, labels: bool) -> np.ndarray:
     """Every second pixel, or the means of 2 x 2; what is left over at the far edge is kept."""
     rows, columns = _size(stored, colours)
@@ -129,4 +145,6 @@ def _halved(folder: Path, stored: np.ndarray, colours: bool, labels: bool) -> np
             even = np.pad(part, odd, mode="edge").astype(np.float64)
             mean = (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / 4
             here[:] = mean if stored.dtype.kind == "f" else np.rint(mean)
+            let_go(stored)
+            let_go(out)
     return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -41,3 +42,16 @@ def scratch_array(
                     raise StorageError(f"{folder}: {room} cannot be had: {reason}") from error
                 raise
         return np.memmap(stream, dtype, "w+", shape=shape, order=order)
+
+
+def let_go(array: np.ndarray) -> None:
+    """Keep what was written to an array on disk there alone, where it is one.
+
+    Otherwise all that was ever touched counts as the memory of the process, until the system needs
+    some; what is touched again is read again.
+    """
+    while array is not None and not isinstance(array, np.memmap):
+        array = array.base
+    # of views, the last memmap on the way to the file has it
+    if array is not None and hasattr(mmap, "MADV_DONTNEED"):
+        array._mmap.madvise(mmap.MADV_DONTNEED)

@@ -22,8 +22,8 @@ from sbr_core.io.files import check_is_file
 from sbr_core.io.images import decoding, read_samples
 from sbr_core.io.tiff import channel_names, check_samples, find_plane, is_raw, is_tiff
 
-_KEPT_BYTES = 1 << 28
-"""Of decoded parts of a TIFF: 256 MiB, a few rows of tiles of a gigapixel."""
+_KEPT_BYTES = 1 << 27
+"""Of decoded parts of a TIFF: 128 MiB, a few rows of tiles of a gigapixel."""
 
 
 class Level(Protocol):

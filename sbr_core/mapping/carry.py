@@ -15,7 +15,7 @@ from sbr_core.artifacts import names
 from sbr_core.artifacts.label_pairs import read_label_volume
 from sbr_core.errors import ConfigError, ImageError
 from sbr_core.io.folders import SUFFIXES
-from sbr_core.io.geojson import is_geojson, read_geojson, write_geojson
+from sbr_core.io.geojson import is_geojson, read_geojson, region_of, write_geojson
 from sbr_core.io.pixel_size import stated_pixel_size
 from sbr_core.io.point_tables import ENDINGS as POINT_ENDINGS
 from sbr_core.io.point_tables import (
@@ -27,6 +27,7 @@ from sbr_core.io.point_tables import (
 )
 from sbr_core.io.pyramids import is_picture, write_picture
 from sbr_core.io.scratch import scratch_array
+from sbr_core.io.tables import write_tsv
 from sbr_core.io.volumes import Volume, mri_grid, read_volume, write_plane, write_volume
 from sbr_core.io.windows import Windows, open_windows
 from sbr_core.mapping.points import SECTION, Route, map_points
@@ -38,11 +39,11 @@ from sbr_core.mapping.rasters import (
     fill_volume,
     step_on_section,
 )
-from sbr_core.mapping.shapes import map_shapes
+from sbr_core.mapping.shapes import label_voxels, map_shapes, shapes_on_plane
 
 logger = logging.getLogger(__name__)
 
-_NIFTI = (".nii", ".nii.gz")
+_NIFTI, _NIFTI_ENDING = (".nii", ".nii.gz"), r"\.nii(\.gz)?$"
 _IMAGES = (*SUFFIXES, ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd")
 _SAY_EVERY_S = 15.0
 _RGB24 = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
@@ -100,6 +101,8 @@ def carry_file(route: Route, source: Path, target: Path, how: How) -> str:
     for flag, space in (("--from", route.source), ("--to", route.target)):
         if space.is_open:
             raise ConfigError(f"{source}: of which section? Expected {flag} {space}:ID")
+    if is_geojson(source) and target.name.lower().endswith(_NIFTI):
+        return _shapes_to_volume(route, source, target, how)
     if is_geojson(source):
         return _shapes(route, source, target, how.mend)
     if route.source.n_axes == 3:
@@ -117,8 +120,11 @@ def check_target(source: Path, target: Path, route: Route, how: How) -> None:
     if is_points(source):
         check_point_output(target, space.n_axes)
     elif is_geojson(source):
-        if not is_geojson(target):
-            raise ConfigError(f"{target}: expected .geojson for shapes")
+        as_labels = name.endswith(_NIFTI) and space.kind == "mri" and route.source.n_axes == 2
+        if not (is_geojson(target) or as_labels):
+            raise ConfigError(
+                f"{target}: expected .geojson for shapes, or, from a section to mri, .nii.gz"
+            )
     elif (
         (space.n_axes == 3 and (space.kind != "mri" or route.source.n_axes == 3))
         or route.source.kind == "stack"
@@ -134,6 +140,14 @@ def check_target(source: Path, target: Path, route: Route, how: How) -> None:
     elif not (is_picture(target) or (space.kind == "plane" and name.endswith(_NIFTI))):
         more = " or .nii.gz" if space.kind == "plane" else ""
         raise ConfigError(f"{target}: expected .tif, .ome.tif or .png{more} for an image")
+
+
+def files_written(source: Path, target: Path) -> list[Path]:
+    """The target, and, where outlines become labels, the table of these beside it."""
+    name = target.name
+    if is_geojson(source) and name.lower().endswith(_NIFTI):
+        return [target, target.with_name(re.sub(_NIFTI_ENDING, "_labels.tsv", name, flags=re.I))]
+    return [target]
 
 
 def of_file(route: Route, path: Path) -> Route:
@@ -174,6 +188,39 @@ def _shapes(route: Route, source: Path, target: Path, mend: bool) -> str:
     write_geojson(target, shapes, **facts)
     far = f", {n_far} left out, too far from the section" if n_far else ""
     return f"{n_features - n_far} features{far}"
+
+
+def _shapes_to_volume(route: Route, source: Path, target: Path, how: How) -> str:
+    """Outlines as labels of the MRI, and a table of what they are beside it."""
+    shapes = read_geojson(source, 2)
+    regions = [region_of(feature) for feature in shapes.features]
+    known = sorted({name or "unnamed" for name, _ in regions})
+    id_of = {name: number for number, name in enumerate(known, 1)}
+    colour_of = {name or "unnamed": colour for name, colour in regions if colour is not None}
+    outlines = np.array([member == "geometry" for member in shapes.members])
+    geometries = shapes_on_plane(route, shapes, mend=how.mend)[outlines]
+    ids = np.array([id_of[regions[owner][0] or "unnamed"] for owner in shapes.owners[outlines]])
+    shape, world_from_voxel = _mri_grid(route, how)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    out = scratch_array(target.parent, np.uint8 if len(known) < 256 else np.uint16, shape)
+    _watch(target, label_voxels(route, geometries, ids, world_from_voxel, out))
+    if not out.any():
+        raise ConfigError(
+            f"{source}: no outline contains the centre of a voxel; --pixel-mm makes smaller ones"
+        )
+    write_volume(target, Volume(out, world_from_voxel))
+    table = [
+        {"id": number, "name": name, **dict(zip("rgb", colour_of.get(name, ()), strict=False))}
+        for name, number in id_of.items()
+    ]
+    write_tsv(files_written(source, target)[1], table)
+    return f"{len(known)} labels, {np.count_nonzero(out)} voxels"
+
+
+def _mri_grid(route: Route, how: How) -> tuple[tuple[int, int, int], np.ndarray]:
+    """(shape, world_from_voxel) of the MRI's grid, or of one with another spacing."""
+    mri = read_volume(route.brain.results / "prepare" / names.MRI_VOLUME)
+    return mri_grid(mri, how.pixel_mm)
 
 
 # --------------------------------------------------------------------------------------------
@@ -267,8 +314,7 @@ def _write_plane(
 
 
 def _plane_to_volume(route: Route, image: SectionImage, target: Path, how: How) -> str:
-    mri = read_volume(route.brain.results / "prepare" / names.MRI_VOLUME)
-    shape, world_from_voxel = mri_grid(mri, how.pixel_mm)
+    shape, world_from_voxel = _mri_grid(route, how)
     windows, channels = image.windows, image.channels
     is_rgb = windows.is_colour and windows.photometric == "rgb" and windows.dtype == np.uint8
     if is_rgb:

@@ -19,6 +19,7 @@ from scipy import ndimage
 from sbr_core.errors import ImageError
 from sbr_core.geometry import apply, similarity_scale
 from sbr_core.io.blocks import grid_step
+from sbr_core.io.scratch import let_go
 from sbr_core.io.volumes import Volume
 from sbr_core.io.windows import Level, Windows
 from sbr_core.mapping.points import Route
@@ -238,6 +239,7 @@ def fill_image(target: PlaneTarget, source: Source, out: np.ndarray) -> Iterator
             block = min(side, rows - row), min(side, columns - column)
             samples = source.sample(*_places(target, source, (row, column), block))
             out[row : row + block[0], column : column + block[1]] = samples.reshape(*block, -1)
+        let_go(out)
         yield min(1.0, (row + side) / rows)
 
 

@@ -6,12 +6,14 @@ into pieces no longer than a pixel of the working grid, on which the deformation
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import shapely
 
 from sbr_core.errors import ManifestError
+from sbr_core.geometry import apply
 from sbr_core.io.geojson import Shapes
 from sbr_core.mapping.brain import Section
 from sbr_core.mapping.points import Route
@@ -42,8 +44,7 @@ def map_shapes(route: Route, shapes: Shapes, *, mend: bool = False) -> tuple[Sha
     far = np.zeros(len(geometries), bool)
     if source.n_axes == 2:
         section = route.brain.section(source.section)
-        geometries = _valid(shapes, shapely.force_2d(geometries), mend)
-        geometries = _to_plane(route, section, geometries)
+        geometries = shapes_on_plane(route, shapes, mend=mend)
         if target.n_axes == 3 or target.section != source.section:
             stack = shapely.force_3d(geometries, section.position_mm)
     else:
@@ -64,6 +65,47 @@ def map_shapes(route: Route, shapes: Shapes, *, mend: bool = False) -> tuple[Sha
     geometries = _from_plane(route, section, geometries)
     geometries[far] = None
     return replace(shapes, geometries=geometries), int(np.unique(shapes.owners[far]).size)
+
+
+def shapes_on_plane(route: Route, shapes: Shapes, *, mend: bool = False) -> np.ndarray:
+    """Geometries (n,) of a section or a plane, in plane mm; otherwise as `map_shapes`."""
+    section = route.brain.section(route.source.section)
+    geometries = _valid(shapes, shapely.force_2d(shapes.geometries), mend)
+    return _to_plane(route, section, geometries)
+
+
+def label_voxels(
+    route: Route,
+    geometries: np.ndarray,
+    ids: np.ndarray,
+    world_from_voxel: np.ndarray,
+    out: np.ndarray,
+) -> Iterator[float]:
+    """Give the voxels around a section the ids of the outlines that they lie in.
+
+    Where several do, the later one counts, as it is drawn over the others. Yields the share done.
+
+    Parameters
+    ----------
+    geometries : (n,) in plane mm, of `shapes_on_plane`.
+    ids : (n,) of their regions.
+    out : [i, j, k] volume.
+    """
+    section = route.brain.section(route.source.section)
+    stack_from_voxel = route.brain.stack_from_mri @ world_from_voxel
+    tree = shapely.STRtree(geometries)
+    plane_of_voxels = np.stack(np.indices(out.shape[1:]), axis=-1).reshape(-1, 2)
+    for layer in range(out.shape[0]):
+        voxels = np.column_stack([np.full(len(plane_of_voxels), layer), plane_of_voxels])
+        plane_mm, _ = section.dropped(apply(stack_from_voxel, voxels), route.within_mm)
+        near = np.flatnonzero(np.isfinite(plane_mm[:, 0]))
+        if near.size:
+            point, outline = tree.query(shapely.points(plane_mm[near]), predicate="within")
+            last = np.full(len(near), -1)
+            np.maximum.at(last, point, outline)
+            hit = near[last >= 0]
+            out[layer, voxels[hit, 1], voxels[hit, 2]] = ids[last[last >= 0]]
+        yield (layer + 1) / out.shape[0]
 
 
 def _to_plane(route: Route, section: Section, geometries: np.ndarray) -> np.ndarray:

@@ -10,7 +10,14 @@ from typing import Annotated
 from sbr_core.errors import ConfigError
 from sbr_core.io.manifests import read_brains
 from sbr_core.mapping.brain import Brain
-from sbr_core.mapping.carry import How, can_be_carried, carry_file, check_target, name_of_result
+from sbr_core.mapping.carry import (
+    How,
+    can_be_carried,
+    carry_file,
+    check_target,
+    files_written,
+    name_of_result,
+)
 from sbr_core.mapping.points import Route
 from sbr_core.mapping.spaces import Space
 
@@ -96,11 +103,13 @@ def run(
     jobs = list(_jobs(inputs, out, route))
     for source, target in jobs:
         check_target(source, target, route, how)
-        if target.exists():
-            if target.is_dir() or not force:
-                raise ConfigError(f"{target}: is there already; --force writes over it")
-            if target.samefile(source):
-                raise ConfigError(f"{target}: is the input itself; give another --out")
+        for path in files_written(source, target):
+            if not path.exists():
+                continue
+            if path.is_dir() or not force:
+                raise ConfigError(f"{path}: is there already; --force writes over it")
+            if path.samefile(source):
+                raise ConfigError(f"{path}: is the input itself; give another --out")
     for number, (source, target) in enumerate(jobs, 1):
         done = carry_file(route, source, target, how)
         logger.info(f"apply: {number}/{len(jobs)} {target}: {done}")

@@ -2,6 +2,7 @@
 
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 import shapely
@@ -139,6 +140,34 @@ def test_what_is_too_far_from_the_section_is_left_out(truth, carry):
     far = carry([feature(drawn(truth, "boxed", region()))], "section:boxed", "mri")["features"][0]
     assert len(carry([near, far], "mri", "section:plain")["features"]) == 1
     assert len(carry([near, far], "mri", "section:plain", within_mm=20.0)["features"]) == 2
+
+
+def test_outlines_become_labels_of_the_mri(truth, tmp_path):
+    """An id for each class, in the voxels of its outline around the section; a table of these."""
+    regions = [
+        feature(drawn(truth, "both", region()), classification={"name": "B", "color": [9, 8, 7]}),
+        feature(drawn(truth, "both", shapely.Point(MIDDLE_MM + 8).buffer(4)), name="A"),
+    ]
+    (tmp_path / "in.geojson").write_text(json.dumps(regions))
+    out = tmp_path / "o.nii.gz"
+    way = {"results": truth.results, "from_": "section:both", "to": "mri", "out": out}
+    apply.run(None, [tmp_path / "in.geojson"], **way, pixel_mm=0.5)
+    image = nib.load(out)
+    data = np.asarray(image.dataobj)
+    world = image.affine[:3, :3] @ np.indices(data.shape).reshape(3, -1) + image.affine[:3, 3:]
+    stack = truth.stack_from_world[:3, :3] @ world + truth.stack_from_world[:3, 3:]
+    near = np.abs(stack[2] - SECTIONS.index("both") * SPACING_MM) < 0.99 * SPACING_MM / 2
+    a, b = (
+        shapely.contains_xy(shape, *stack[:2]) & near
+        for shape in (shapely.Point(MIDDLE_MM + 8).buffer(4), region())
+    )
+    found = data.reshape(-1) * near
+    assert np.count_nonzero((found == 1) & a) / np.count_nonzero((found == 1) | a) > 0.95
+    only_b = b & ~a
+    assert np.count_nonzero((found == 2) & only_b) / np.count_nonzero((found == 2) | only_b) > 0.95
+    assert (
+        tmp_path / "o_labels.tsv"
+    ).read_text() == "id\tname\tr\tg\tb\n1\tA\t\t\t\n2\tB\t9\t8\t7\n"
 
 
 def test_an_older_list_of_features_and_a_single_one_are_read(truth, tmp_path):
