@@ -121,6 +121,7 @@ def options_of(preset: str, **changes: Any) -> SimpleNamespace:
         "precision": "float32",
         "compile": False,
         "threads": None,
+        "box_step_px": 8,
         "warmup_fraction": 0.0,
         "warmup_start": "affine",
     }

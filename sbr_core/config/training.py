@@ -233,6 +233,16 @@ class PairOptions(TrainOptions):
             " them only what their alignment left."
         ),
     )
+    box_step_px: Literal[8, 16, 32, 64] = Field(
+        8,
+        description=(
+            "A step computes the box that contains all tissue of its pair; its sides are multiples"
+            " of this, pixels. 32 or 64 computes more background, in fewer different shapes, of"
+            " which a compiled network (`compile`) has to be made for each."
+        ),
+        # trainings of before this option keep their plans and checkpoints
+        exclude_if=lambda value: value == 8,
+    )
     medium_share: Fraction = Field(
         1.0,
         description=(

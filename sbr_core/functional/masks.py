@@ -56,12 +56,12 @@ def tissue_box(
 
     Parameters
     ----------
-    masks : (B, M, H, W), tissue where nonzero in any of B and M; H, W multiples of `multiple`.
+    masks : (B, M, H, W), tissue where nonzero in any of B and M.
 
     Returns
     -------
-    (rows, columns), lengths multiples of `multiple`, at least twice that; everything if there is
-    no tissue.
+    (rows, columns), lengths multiples of `multiple`, at least twice that, or a whole side that has
+    no room for so much; everything if there is no tissue.
     """
     tissue = (masks > 0).flatten(0, 1).any(0)
     shape = tuple(masks.shape[-2:])

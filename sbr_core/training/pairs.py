@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from sbr_core.functional.masks import dilate, tissue_box, without_medium
-from sbr_core.nn.generator import Generator
 from sbr_core.training import augment
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ class Pairs:
             masks = torch.cat((masks, labels.to(masks.dtype)), 1)
         images, masks = augment.apply(self.images[:, chosen].flatten(0, 1), masks, deformation)
         # what lies outside costs time and teaches nothing
-        rows, columns = tissue_box(masks[:, :2], Generator.multiple)
+        rows, columns = tissue_box(masks[:, :2], options.box_step_px)
         section, plane = images[..., rows, columns].chunk(2)
         of_section, of_plane = masks[..., rows, columns].chunk(2)
         return Batch(

@@ -60,6 +60,16 @@ def test_the_box_holds_all_tissue_and_a_margin():
     assert tissue_box(torch.zeros(1, 1, 64, 96)) == (slice(0, 64), slice(0, 96))
 
 
+def test_a_box_in_large_steps_ends_at_the_image():
+    masks = torch.zeros(1, 1, 104, 240)
+    masks[..., 40:70, 100:130] = 1
+    rows, columns = tissue_box(masks, 32)
+    assert (rows.stop - rows.start, columns.stop - columns.start) == (64, 64)
+    assert rows.start <= 32 and rows.stop >= 78 and columns.start <= 92 and columns.stop >= 138
+    masks[..., 4:100, 100:130] = 1
+    assert tissue_box(masks, 64) == (slice(0, 104), slice(92, 220))
+
+
 def test_an_octagon_lies_between_a_diamond_and_a_square():
     mask = torch.zeros(1, 1, 21, 21)
     mask[..., 10, 10] = 1

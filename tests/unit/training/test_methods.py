@@ -173,6 +173,20 @@ def test_without_contrast_only_the_l1_is_left_and_the_encoder_is_not_run_again()
     assert len(calls) == 1
 
 
+def test_boxes_have_sides_of_the_step_that_is_asked_for():
+    planes, masks = (F.pad(t, (60,) * 4) for t in blobs(3))
+    shapes = {}
+    for step in (8, 32, 64):
+        pairs = Pairs(planes, masks, planes, masks, options=SbrOptions(box_step_px=step))
+        drawn = [pairs.draw(rng(seed)) for seed in range(6)]
+        shapes[step] = {tuple(batch.section.shape[-2:]) for batch in drawn}
+        assert all(n % step == 0 for shape in shapes[step] for n in shape)
+        # the tissue that is seen does not depend on it
+        shapes[step, "tissue"] = [int(batch.plane_tissue.sum()) for batch in drawn]
+    assert len(shapes[64]) <= len(shapes[32]) <= len(shapes[8])
+    assert shapes[8, "tissue"] == shapes[32, "tissue"] == shapes[64, "tissue"]
+
+
 def test_the_encoder_runs_three_times_a_step_once_of_them_without_a_graph():
     task = small_sbr()
     graphs = []
