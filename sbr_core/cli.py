@@ -15,7 +15,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,30 @@ def _dispatch(command: Command, arguments: dict[str, Any]) -> None:
     for flag in command.flags:
         if flag.kind in _CONVERTERS and arguments[flag.keyword] is not None:
             arguments[flag.keyword] = _CONVERTERS[flag.kind](arguments[flag.keyword])
+    _refuse_links(command, arguments)
     importlib.import_module(command.module).run(options, **arguments)
+
+
+def _refuse_links(command: Command, arguments: Mapping[str, Any]) -> None:
+    """StorageError where a folder of results that a command reads or writes has a link in it.
+
+    Planning looks at whole brains; this is for commands that are given by hand. No folder is gone
+    through twice. Folders of a user's own, which `demo` and most tools have, may contain links.
+    """
+    if command.name == "demo" or (".tools." in command.module and command.name != "apply"):
+        return
+    from sbr_core.artifacts.rows import stage_dir
+    from sbr_core.io.files import refuse_links
+
+    folders: set[Path] = set()
+    for name in arguments.keys() & (_FOLDERS | _TABLES):
+        given = arguments[name] or ()
+        several = given.values() if isinstance(given, dict) else given
+        paths = [given] if isinstance(given, Path) else several
+        folders.update(stage_dir(path) if name in _TABLES else path for path in paths)
+    for folder in sorted(folders):
+        if not folders.intersection(folder.parents):
+            refuse_links(folder)
 
 
 def options_of(name: str, arguments: dict[str, Any]) -> Any:
@@ -239,3 +262,7 @@ def _methods(items: list[str]) -> dict[str, Path]:
 
 _CONVERTERS = {"Sequence[SectionRow]": _rows, "Mapping[str, Path]": _methods}
 """Kinds of flags -> what makes their values of words of the command line."""
+
+_FOLDERS = {"out_dir", "results", "results_dir", "align_dir", "checkpoint_root", "methods"}
+_TABLES = {"prepared", "planes", "affines", "sections", "measured", "receipt", "receipts"}
+"""Flags that name folders of results, and receipts and tables in them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -17,7 +18,7 @@ from sbr_core.config import canonical_json
 from sbr_core.errors import ImageError, ReceiptError, SbrError, StorageError, storage_fault
 
 _DEEPEST = 64
-"""Levels of a JSON artefact; what this package writes has fewer than ten."""
+"""Levels of a JSON artefact, and of folders; what this package writes has fewer than ten."""
 
 SUMS = ".sums"
 """Name of the folder of recorded sums, beside the files."""
@@ -26,38 +27,85 @@ T = TypeVar("T")
 
 
 def inside(root: Path, name: str) -> Path:
-    """The file below `root` that a table, a sidecar or a page names.
+    """The file below `root` that a table, a sidecar or a page names, whether it is there or not.
 
     Such names come with results, which may be somebody else's.
 
     Raises
     ------
     ReceiptError
-        A name that is absolute, goes up by ``..``, or goes through a link out of the folder.
+        A name that is absolute, goes up by ``..``, goes through a link out of the folder, or is
+        that of a folder, a pipe or a device, or of nothing that a disk can have.
     """
     parts = PurePosixPath(name)
     if not name or parts.is_absolute() or ".." in parts.parts:
         raise ReceiptError(f"{root}: lists the file {name!r}, which is not inside this folder")
     path = root / name
     steps = [path, *path.parents[: len(parts.parts) - 1]]
-    if any(step.is_symlink() for step in steps) and not path.resolve().is_relative_to(
-        root.resolve()
-    ):
+    try:
+        is_outside = any(step.is_symlink() for step in steps) and not (
+            path.resolve().is_relative_to(root.resolve())
+        )
+        is_odd = not is_outside and not stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except (ValueError, RuntimeError, OSError) as error:  # no name of a file; links in a circle
+        raise ReceiptError(f"{root}: lists the file {name!r}, which is none: {error}") from None
+    if is_outside:
         raise ReceiptError(f"{path}: is a link that leads out of {root}")
+    if is_odd:
+        raise ReceiptError(f"{path}: is listed as a file, and is none")
     return path
 
 
-def links_in(folder: Path) -> Iterator[Path]:
-    """Symbolic links below a folder, which itself may be one."""
-    try:
-        entries = list(os.scandir(folder))
-    except OSError:  # not there, or not to be looked into: nothing is read or written there either
-        return
-    for entry in entries:
-        if entry.is_symlink():
-            yield Path(entry.path)
-        elif entry.is_dir(follow_symlinks=False):
-            yield from links_in(Path(entry.path))
+def walk(folder: Path) -> Iterator[tuple[str, str]]:
+    """What is below a folder of results, which itself may be a link.
+
+    Yields
+    ------
+    The path of each entry that is no folder, or of a folder that cannot be gone through; and what
+    is wrong with it, in words: "" for a file.
+    """
+    waiting = [(os.fspath(folder), 0)]
+    while waiting:
+        folder, depth = waiting.pop()
+        try:
+            entries = list(os.scandir(folder))
+        except (FileNotFoundError, NotADirectoryError):  # of a job that runs, or not there at all
+            continue
+        except OSError as error:
+            # what may be read by name alone is read by jobs; into the rest nobody gets
+            if os.access(folder, os.X_OK) or not isinstance(error, PermissionError):
+                yield folder, f"its files cannot be listed: {error.strerror}"
+            continue
+        for entry in entries:
+            if entry.is_symlink():
+                yield entry.path, "is a link, and results may contain none"
+            elif entry.is_file(follow_symlinks=False):
+                yield entry.path, ""
+            elif not entry.is_dir(follow_symlinks=False):
+                if os.path.lexists(entry):  # not of a job that runs
+                    yield entry.path, "is a pipe or a device, and results may contain none"
+            elif depth < _DEEPEST:
+                waiting.append((entry.path, depth + 1))
+            else:
+                yield entry.path, f"lies {_DEEPEST} folders deep, and results never do"
+
+
+def refuse_links(folder: Path) -> None:
+    """StorageError where a folder of results is a link or contains one, or what is no file.
+
+    A job would write through a link, to wherever whoever made these results wants, and wait for a
+    pipe forever.
+    """
+    odd = ((path, why) for path, why in walk(folder) if why)
+    if Path(folder).is_symlink():
+        odd = iter([(folder, "is a link, and results may contain none")])
+    for path, why in odd:
+        raise StorageError(
+            f"{path}: {why}: jobs write there; put a file or a folder in its place, or remove it"
+            " (the folder of all results itself may be a link)"
+        )
 
 
 def sum_file(path: Path) -> Path:
@@ -138,6 +186,8 @@ def read_json(path: Path, kind: type[T] = dict[str, Any]) -> T:
         No such file; not JSON, nested too deeply, or not of that kind.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            raise ReceiptError(f"{path}: is no file")
         value = parse_json(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ReceiptError(f"{path}: no such file") from None
@@ -196,4 +246,4 @@ def sha256_file(path: Path) -> str:
 
 def sha256_of(value: Any) -> str:
     """Hex digest of a JSON-able value, independent of the order of keys."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()

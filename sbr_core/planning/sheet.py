@@ -11,9 +11,10 @@ from typing import Any
 
 from sbr_core.artifacts import names
 from sbr_core.config import PLACEHOLDER, Config, DemoOptions
-from sbr_core.errors import ManifestError, ReceiptError, SbrError, StorageError
-from sbr_core.io.files import check_is_file, links_in, read_json
+from sbr_core.errors import ManifestError, ReceiptError, SbrError
+from sbr_core.io.files import check_is_file, inside, read_json, refuse_links
 from sbr_core.io.manifests import (
+    PATH_COLUMNS,
     SIMULATED,
     BrainRow,
     SectionRow,
@@ -26,6 +27,8 @@ from sbr_core.io.tables import read_tsv
 from sbr_core.methods import LABEL_METHODS
 from sbr_core.planning.chunks import chunks_of
 
+CHECKPOINTS = ".checkpoints"
+"""Where trainings of all brains keep their checkpoints, in the folder of results."""
 DEMO_DIR = Path("data/demo")
 """Where the rule `demo` writes; the sheet that ships names its files."""
 DEMO_MANIFEST = DEMO_DIR / names.TABLE
@@ -177,15 +180,18 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
         A file that the sheet or the manifest names is missing or cannot be planned, a row is
         faulty, a landmark is of no section, or a method learns from labels where there are none.
     StorageError
-        A link among the brain's results.
+        A link among the brain's results, or what is no file.
     ReceiptError
-        A small file among them that is not what was written.
+        A small file among them that is not what was written, or a simulated brain's manifest that
+        names files elsewhere.
     """
     row = sheet[name]
     where = f"{config.brains}: brain '{name}'"
-    for folder in (name, name + SIMULATED, f".checkpoints/{name}"):
+    for folder in (name, name + SIMULATED):
         refuse_links(Path(config.results, folder))
+        refuse_links(Path(config.results, CHECKPOINTS, folder))
         refuse_damaged(Path(config.results, folder))
+    _refuse_files_elsewhere(Path(config.results, name + SIMULATED, "data", names.TABLE))
     _check_plannable(row.sections, f"{where}: sections")
     for column in ("mri", "mri_mask", "mri_labels", "landmarks"):
         if path := getattr(row, column):
@@ -226,19 +232,6 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
     return brain
 
 
-def refuse_links(folder: Path) -> None:
-    """StorageError where a folder of results is a link or contains one.
-
-    A job would write through it, to wherever whoever made these results wants.
-    """
-    link = folder if folder.is_symlink() else next(links_in(folder), None)
-    if link is not None:
-        raise StorageError(
-            f"{link}: is a link, and results may contain none: jobs write there; put what it leads"
-            " to in its place, or remove it (the folder of all results itself may be a link)"
-        )
-
-
 def refuse_damaged(folder: Path) -> None:
     """ReceiptError where a small file that a stage of a brain hands on is not what was written.
 
@@ -251,6 +244,17 @@ def refuse_damaged(folder: Path) -> None:
             is_collected = path.name == names.TABLE and (stage / names.CHUNKS).is_dir()
             if not is_collected and path.is_file() and path.stat().st_size <= _SMALL_BYTES:
                 check_sum(path)
+
+
+def _refuse_files_elsewhere(manifest: Path) -> None:
+    """ReceiptError where the manifest of a simulated brain names files outside its own folder.
+
+    It is a result, which may be somebody else's, while other manifests are a user's own.
+    """
+    for values in read_tsv(manifest)[1] if manifest.is_file() else ():
+        for column in PATH_COLUMNS:
+            if name := values.get(column):
+                inside(manifest.parent, name)
 
 
 def _check_plannable(path: str, where: str) -> None:

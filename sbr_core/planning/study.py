@@ -13,9 +13,10 @@ from typing import Any
 from sbr_core.artifacts import names
 from sbr_core.config import Config, resolve
 from sbr_core.errors import SbrError
+from sbr_core.io.files import refuse_links
 from sbr_core.io.manifests import read_brains
 from sbr_core.methods import LABEL_METHODS, METHODS, TRAINED_METHODS
-from sbr_core.planning.sheet import Brain, Demo, brains_of, demo_of, refuse_links, simulated_brain
+from sbr_core.planning.sheet import CHECKPOINTS, Brain, Demo, brains_of, demo_of, simulated_brain
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +75,11 @@ class Study:
 
     @property
     def refusals(self) -> list[str]:
-        """What a target asks for beside its results: each brain left out is a job that fails."""
-        return [self.path(brain, "refused") for brain in self.faults]
+        """What a target asks for beside its results: each brain left out is a job that fails.
+
+        Not in its own folder, of which nothing is known: it may be a link, or have such a file.
+        """
+        return [f".snakemake/sbr_refused/{brain}" for brain in self.faults]
 
     def receipts(self, brain: str, stage: str) -> list[str]:
         """Receipts of one per-section stage, or of one method's inference."""
@@ -93,7 +97,7 @@ class Study:
 
     def checkpoints(self, brain: str, network: str) -> str:
         """Where a training keeps its checkpoints: outside of any rule's output."""
-        return str(Path(self.config.results, ".checkpoints", brain, network))
+        return str(Path(self.config.results, CHECKPOINTS, brain, network))
 
     def similarity(self, brain: str) -> str:
         """The 3D similarity of a brain that is not prealigned."""
@@ -226,6 +230,8 @@ def read_study(values: dict[str, Any], presets: Path) -> Study:
     config = resolve(values, presets)
     for shared in ("logs", "benchmarks"):
         refuse_links(Path(config.results, shared))
+    if (checkpoints := Path(config.results, CHECKPOINTS)).is_symlink():
+        refuse_links(checkpoints)  # those of each brain, with that brain
     sheet = read_brains(Path(config.brains))
     demo = demo_of(sheet, config.demo)
     brains, faults = brains_of(sheet, config, demo)

@@ -21,7 +21,7 @@ from typing import Any
 from sbr_core.artifacts import names
 from sbr_core.artifacts.rows import files_of_cell, read_cells
 from sbr_core.errors import ReceiptError, SbrError
-from sbr_core.io.files import inside, parse_json, read_json, write_text
+from sbr_core.io.files import atomic_path, inside, parse_json, read_json, walk, write_text
 from sbr_core.io.sums import recorded, recorded_in, remove_summed
 from sbr_core.planning.lock import LOCKS, remove_lock_of_killed_run
 from sbr_core.planning.parameters import chunk_json, rows_file
@@ -54,10 +54,26 @@ def tidy_up(study: Study, *, dry_run: bool = False) -> None:
     remove_lock_of_killed_run()
     # a run that holds the lock is writing these files just now
     if not any(LOCKS.glob("*")):
+        part_hard_links(study)
         remove_receipts_of_missing_files(study)
         for brain in study.brains:
             notice_what_is_gone(study, brain, dry_run=dry_run)
             outdate_what_was_asked_otherwise(study, brain, dry_run=dry_run)
+
+
+def part_hard_links(study: Study) -> None:
+    """Make files of their own of logs and benchmarks that a run would write into.
+
+    Of such a file with a second name, as a copy by `cp -l` has it, the other would change too. What
+    the package writes is renamed into place, and what Snakemake knows as an output removed before.
+    """
+    folders = [study.path(brain) for brain in study.brains] + [study.config.results]
+    for folder in folders:
+        for kept in ("logs", "benchmarks"):
+            for path, _ in walk(Path(folder, kept)):
+                if os.stat(path).st_nlink > 1:
+                    with atomic_path(Path(path)) as temporary:
+                        shutil.copy2(path, temporary)
 
 
 def remove_receipts_of_missing_files(study: Study) -> None:
@@ -134,7 +150,9 @@ def outdate_what_was_asked_otherwise(study: Study, brain: str, *, dry_run: bool 
     for plan in sorted(Path(study.path(brain, "plan")).glob("*.json")):
         try:
             asked = plan_text(study, brain, plan.stem)
-        except (LookupError, AttributeError):  # of a chunk or a stage that there is no more
+        except Exception:  # of a chunk or a stage that there is no more, or anything else's name
+            continue
+        if not plan.is_file():
             continue
         if _states_other(_plan_of(plan), json.loads(asked)):
             logger.info(f"{plan}: something else is asked for now; what follows will be made anew")

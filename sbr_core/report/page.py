@@ -30,6 +30,11 @@ _SCREEN_DPI = 165
 """Figures are drawn for print; at these pixels an inch their letters are as large as a page's."""
 
 
+_MOST_PIXELS = 1 << 28
+"""Of a picture on a page: 16384 x 16384, many times a contact sheet. A file of 0.5 MB may have 3.6
+thousand million."""
+
+
 def write_page(out: Path, template: str, **values: Any) -> None:
     """Fill in a template of ``report/templates/`` and write the page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -67,6 +72,8 @@ def read_png(root: Path, name: str) -> PngImageFile:
     check_is_file(path, ReceiptError)
     try:
         with open_picture(path, ("PNG",)) as picture:
+            if picture.width * picture.height > _MOST_PIXELS:
+                raise ValueError(f"{picture.width} x {picture.height} pixels, too many for a page")
             picture.verify()  # every checksum; nothing can be read after it
         with open_picture(path, ("PNG",)) as picture:
             picture.load()

@@ -15,7 +15,7 @@ from sbr_core.artifacts.names import CHUNKS, SECTIONS, TABLE
 from sbr_core.artifacts.receipts import check_chunks, read_sidecar
 from sbr_core.artifacts.rows import files_of_cell, read_cells, stage_dir
 from sbr_core.errors import ReceiptError, SbrError
-from sbr_core.io.files import SUMS, inside, links_in, parse_json, read_json, sha256_file
+from sbr_core.io.files import SUMS, inside, parse_json, read_json, sha256_file, walk
 from sbr_core.io.sums import check_gzip, check_sum
 from sbr_core.io.weights import read_header
 from sbr_core.report.page import read_png
@@ -66,11 +66,13 @@ class _Check:
 
     def of_folder(self, folder: Path) -> Iterator[str]:
         """A line for each fault below a folder."""
-        for link in links_in(folder):
-            yield f"{link}: is a link, and results may contain none"
-        files = sorted(
-            path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()
-        )
+        files = []
+        for path, why in walk(folder):
+            if why:
+                yield f"{path}: {why}"
+            else:
+                files.append(Path(path))
+        files.sort()
         lists = [path for path in files if _is_list(path)]
         for path in lists:
             yield from self._of_list(path)

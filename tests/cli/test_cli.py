@@ -262,3 +262,52 @@ def test_an_interrupted_training_on_shapes_goes_on_with_the_same_command(tmp_pat
     )
     for name, tensor in whole.items():
         assert torch.equal(tensor, again[name]), name
+
+
+LINKED = {
+    "collect": ["--receipts", "b/sbr/chunks/1of1.tsv", "--table", "b/sbr/sections.tsv"],
+    "doctor": ["--prepared", "b/sbr/sections.tsv", "--out-dir", "b/doctor"],
+    "prepare-mri": ["--mri", "m.nii.gz", "--out-dir", "b/sbr"],
+    "report": [*("--brain", "b", "--methods", "sbr=b/sbr"), *("--results-dir", "b", "--out", "p")],
+    "apply": [*("x.png", "--results", "b", "--from", "a", "--to", "mri", "-o", "out")],
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        *((command, "quality.json") for command in LINKED),
+        *(("collect", name) for name in ("sections", "chunks/.sums", "chunks/1of1.tsv")),
+    ],
+)
+def test_a_link_in_results_stops_a_command_given_by_hand(
+    tmp_path, monkeypatch, capsys, command, name
+):
+    monkeypatch.chdir(tmp_path)
+    Path("outside").mkdir()
+    link = Path("b/sbr") / name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(tmp_path / "outside")
+    assert cli.main([command, *LINKED[command]]) == 2
+    assert (
+        f"sbr {command}: {link}: is a link, and results may contain none" in capsys.readouterr().err
+    )
+    assert not any(Path("outside").iterdir()) and sorted(os.listdir()) == ["b", "outside"]
+
+
+def test_a_folder_of_results_is_gone_through_once(tmp_path, monkeypatch):
+    gone_through = []
+    monkeypatch.setattr("sbr_core.io.files.refuse_links", gone_through.append)
+    arguments = {
+        "methods": {"sbr": Path("r/b/sbr"), "linear": Path("r/b/linear")},
+        "results_dir": Path("r/b"),
+        "receipts": [Path(f"r/c/prepare/chunks/{i}of2.tsv") for i in (1, 2)],
+        "prepared": Path("r/c/prepare/sections.tsv"),
+        "align_dir": None,
+        "out": Path("page.html"),
+    }
+    cli._refuse_links(command_of("report"), arguments)
+    assert gone_through == [Path("r/b"), Path("r/c/prepare")]
+    cli._refuse_links(command_of("demo"), {"out_dir": Path("d")})  # a user's own may be a link
+    cli._refuse_links(command_of("train-shapes"), {"out_dir": Path("d")})
+    assert len(gone_through) == 2

@@ -38,7 +38,7 @@ rule check_sections:
         rows_file=lambda wildcards, output: rows_file(output.receipt),
         out_dir=lambda wildcards, output: folder_of(output.receipt, 2),
     shell:
-        "printf '%s\\n' {params.rows:q} > {params.rows_file:q};"
+        "rm -f {params.rows_file:q}; printf '%s\\n' {params.rows:q} > {params.rows_file:q};"
         " sbr check-sections --options {params.options:q} --rows {params.rows_file:q}"
         " --out-dir {params.out_dir:q} --receipt {output.receipt:q} > {log:q} 2>&1"
 

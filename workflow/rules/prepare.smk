@@ -31,7 +31,7 @@ rule prepare:
         out_dir=lambda wildcards, output: folder_of(output.receipt, 2),
         flags=lambda wildcards, input: flags(strict=CONFIG.strict),
     shell:
-        "printf '%s\\n' {params.rows:q} > {params.rows_file:q};"
+        "rm -f {params.rows_file:q}; printf '%s\\n' {params.rows:q} > {params.rows_file:q};"
         " sbr prepare --options {params.options:q} --rows {params.rows_file:q}"
         " --out-dir {params.out_dir:q} --receipt {output.receipt:q} {params.flags:q}"
         " > {log:q} 2>&1"

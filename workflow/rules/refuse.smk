@@ -1,6 +1,6 @@
 # refuse: a brain that cannot be used, seen at planning, as a job that fails: with `--keep-going` the
 # other brains run, and the run ends as failed; without, it ends before anything else is begun
-#   out  nothing
+#   out  nothing; its log is not in the brain's folder, which may lead elsewhere by a link
 
 
 localrules:
@@ -9,9 +9,9 @@ localrules:
 
 rule refuse:
     output:
-        never="<results>/{brain}/refused",
+        never=".snakemake/sbr_refused/{brain}",
     log:
-        "<results>/{brain}/logs/refuse.log",
+        ".snakemake/sbr_refused/{brain}.log",
     wildcard_constraints:
         brain=one_of(STUDY.faults),
     priority: 100

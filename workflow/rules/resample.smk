@@ -38,6 +38,6 @@ rule resample:
             strict=CONFIG.strict,
         ),
     shell:
-        "printf '%s\\n' {params.rows:q} > {params.rows_file:q};"
+        "rm -f {params.rows_file:q}; printf '%s\\n' {params.rows:q} > {params.rows_file:q};"
         " sbr resample --options {params.options:q} --rows {params.rows_file:q} {params.flags:q}"
         " --out-dir {params.out_dir:q} --receipt {output.receipt:q} > {log:q} 2>&1"

@@ -1,6 +1,7 @@
 """Chunks of sections: what is kept, done again, swept, refused; checked on a toy stage."""
 
 import json
+import os
 from dataclasses import dataclass
 
 import pytest
@@ -170,6 +171,20 @@ def test_a_section_with_a_damaged_sidecar_is_done_again(toy, text):
     assert toy.done == ["002"]
     (toy.out / "sections" / "002.json").write_text(text)
     toy.run({"001": "one"})  # swept, where it can be read
+
+
+@pytest.mark.parametrize("name", ["sections", "pipe", "a\0b", "\ud800", "x" * 300])
+@pytest.mark.parametrize("key", ["row_sha256", "versions"])
+def test_a_section_whose_sidecar_lists_what_is_no_file_is_done_again(toy, name, key):
+    toy.run(WORDS)
+    os.mkfifo(toy.out / "pipe")
+    sidecar = toy.out / "sections" / "002.json"
+    content = json.loads(sidecar.read_text())
+    content["row"]["files"] = {name: "0"}
+    del content[key]
+    sidecar.write_text(json.dumps(content))
+    toy.run(WORDS)
+    assert toy.done == ["002"]
 
 
 def test_a_changed_digit_in_a_sidecar_computes_its_section_again(toy):

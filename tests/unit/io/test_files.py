@@ -5,8 +5,8 @@ import os
 import pytest
 from pydantic import BaseModel
 
-from sbr_core.errors import ReceiptError
-from sbr_core.io.files import atomic_path, inside, links_in, read_json, write_text
+from sbr_core.errors import ReceiptError, StorageError
+from sbr_core.io.files import atomic_path, inside, read_json, refuse_links, walk, write_text
 
 
 @pytest.mark.parametrize("linked", ["result.txt", f".tmp-{os.getpid()}-result.txt"])
@@ -17,7 +17,7 @@ def test_a_link_under_a_result_s_name_is_replaced_and_not_followed(tmp_path, lin
     write_text(tmp_path / "out" / "result.txt", "result")
     assert (tmp_path / "elsewhere.txt").read_text() == "mine"
     assert (tmp_path / "out" / "result.txt").read_text() == "result"
-    assert list(links_in(tmp_path)) == []
+    refuse_links(tmp_path)
 
 
 def test_what_fails_leaves_what_was_there(tmp_path):
@@ -42,6 +42,58 @@ def test_names_are_of_files_inside_a_folder(tmp_path):
     for name in ("", "/etc/passwd", "../secret", "a/../../secret", "out/secret", str(root / "a")):
         with pytest.raises(ReceiptError):
             inside(root, name)
+
+
+@pytest.mark.parametrize("name", ["a", "pipe", "a\0b", "\ud800", "x" * 300, "round/b"])
+def test_what_cannot_be_a_file_is_none_of_a_folder(tmp_path, name):
+    (tmp_path / "a").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "round").symlink_to("round")
+    with pytest.raises(ReceiptError, match="(is listed as a file, and is none|, which is none: )"):
+        inside(tmp_path, name)
+
+
+ODD = {
+    "a/link": (lambda path: path.symlink_to("/etc"), "a/link: is a link"),
+    "a/dead": (lambda path: path.symlink_to("gone"), "a/dead: is a link"),
+    "a/pipe": (os.mkfifo, "a/pipe: is a pipe or a device"),
+    "a/deep": (
+        lambda path: (path / "/".join("d" * 70)).mkdir(parents=True),
+        "lies 64 folders deep",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_results_are_files_and_folders(tmp_path, name):
+    write_text(tmp_path / "a" / "b" / "c.txt", "")
+    assert list(walk(tmp_path)) == [(str(tmp_path / "a" / "b" / "c.txt"), "")]
+    refuse_links(tmp_path)
+    refuse_links(tmp_path / "gone")
+    make, words = ODD[name]
+    make(tmp_path / name)
+    with pytest.raises(StorageError, match=words):
+        refuse_links(tmp_path)
+    assert [why for _, why in walk(tmp_path)].count("") == 1
+
+
+def test_a_folder_that_may_be_entered_and_not_be_listed_is_told(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+
+    def scandir(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(StorageError, match="its files cannot be listed: Permission denied"):
+        refuse_links(tmp_path / "a")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # and nobody gets into it
+    refuse_links(tmp_path / "a")
+
+
+def test_a_pipe_is_no_json(tmp_path):
+    os.mkfifo(tmp_path / "p.json")
+    with pytest.raises(ReceiptError, match="p.json: is no file"):
+        read_json(tmp_path / "p.json")
 
 
 class Point(BaseModel):

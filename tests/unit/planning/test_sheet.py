@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,7 @@ def test_one_brain_that_cannot_be_used_leaves_the_others(add_brain, study_of):
     assert study.faults == {
         "two": "config/brains.tsv: brain 'two': mri: raw/two/mri.nii.gz: no such file"
     }
-    assert study.refusals == ["results/two/refused"]
+    assert study.refusals == [".snakemake/sbr_refused/two"]
     with pytest.raises(ManifestError, match="raw/two/mri.nii.gz: no such file"):
         study_of(two)
 
@@ -193,12 +194,8 @@ def test_the_demo_is_planned_before_it_is_made(study_of, tmp_path, monkeypatch):
     "link",
     [
         *("results/one/logs/prepare/1of1.log", "results/one/prepare/chunks/1of1.rows.json"),
-        *(
-            "results/one/sbr",
-            "results/one",
-            "results/.checkpoints/one/sbr",
-            "results/one-simulated",
-        ),
+        *("results/one/sbr", "results/one", "results/one-simulated"),
+        *("results/.checkpoints/one/sbr", "results/.checkpoints/one-simulated"),
     ],
 )
 def test_a_link_among_a_brain_s_results_leaves_that_brain_out(add_brain, study_of, tmp_path, link):
@@ -220,6 +217,35 @@ def test_a_link_where_all_brains_write_stops_and_one_to_all_results_does_not(
     (tmp_path / "disk" / "logs").symlink_to(tmp_path)
     with pytest.raises(StorageError, match="results/logs: is a link"):
         study_of(row)
+    (tmp_path / "disk" / "logs").unlink()
+    (tmp_path / "disk" / ".checkpoints").symlink_to(tmp_path)
+    with pytest.raises(StorageError, match="results/.checkpoints: is a link"):
+        study_of(row)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("x")])
+def test_what_is_wrong_with_one_brain_s_results_leaves_that_brain_out(add_brain, study_of, make):
+    rows = add_brain("one"), add_brain("two")
+    Path("results/one/plan").mkdir(parents=True)
+    make(Path("results/one/plan/align.json"))
+    study = study_of(*rows)
+    assert study.of_sheet == ["two"] and list(study.faults) == ["one"]
+    # where its refusal is told is not in its folder, which may lead elsewhere
+    assert study.refusals == [".snakemake/sbr_refused/one"]
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../../../raw/x.png", "mri_labels/../../x.png"])
+@pytest.mark.parametrize("column", ["mri_labels", "image"])
+def test_a_simulated_brain_names_no_file_outside_its_folder(add_brain, study_of, column, name):
+    row = add_brain("one")
+    values = {"section": "a", "image": "images/a.png", "position_mm": "1", "pixel_size_mm": "1"}
+    manifest = Path("results/one-simulated/data/sections.tsv")
+    manifest.parent.mkdir(parents=True)
+    two = add_brain("two")
+    for named, usable in (("mri_labels/a.png", ["one", "two"]), (name, ["two"])):
+        lines = values | {column: named}
+        manifest.write_text("\t".join(lines) + "\n" + "\t".join(lines.values()) + "\n")
+        assert study_of(row, two).of_sheet == usable
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -241,3 +242,25 @@ def test_what_was_written_and_is_gone_is_noticed(study, caplog, name, is_of_the_
         caplog.messages[-1] == f"{file}: was written and is missing; made anew where it is needed"
     )
     assert page.is_file() != is_of_the_page
+
+
+@pytest.mark.parametrize("name", ["__class__.json", "nothing.json", "model_dump.json"])
+def test_plans_of_nothing_that_can_be_planned_are_left_alone(study, name):
+    plan = Path("results/one/plan") / name
+    write_text(plan, "{}")
+    (plan.parent / "align.json").mkdir()  # a folder where a plan should be
+    upkeep.outdate_what_was_asked_otherwise(study, "one")
+    assert plan.read_text() == "{}" and (plan.parent / "align.json").is_dir()
+
+
+@pytest.mark.parametrize("name", ["one/benchmarks/prepare/1of1.tsv", "one/logs/x.log", "logs/demo"])
+def test_a_run_writes_into_no_file_that_has_another_name(study, tmp_path, name):
+    kept, other = Path("results") / name, tmp_path / "copy"
+    write_text(kept, "before")
+    upkeep.tidy_up(study)
+    os.link(kept, other)
+    upkeep.tidy_up(study)
+    assert kept.read_text() == "before"
+    with kept.open("a") as stream:
+        stream.write(", after")
+    assert other.read_text() == "before"

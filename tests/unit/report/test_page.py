@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from PIL import Image
 from sbr_core.errors import ReceiptError
 from sbr_core.io.files import write_json
 from sbr_core.io.images import write_png
-from sbr_core.report.page import comparison_of, jpeg, number, simulated_from
+from sbr_core.report.page import comparison_of, jpeg, number, read_png, simulated_from
 
 COMPARISON = {"methods": [], "lines": [], "tests": [], "notes": [], "alpha": 0.05}
 
@@ -57,6 +59,16 @@ def test_a_comparison_shows_nothing_but_pngs_of_its_own_folder(tmp_path, file):
     write_json(folder / "comparison.json", COMPARISON | {"figures": [figure]})
     with pytest.raises(ReceiptError, match="not inside this folder|not readable as PNG|a link"):
         comparison_of(folder)
+
+
+def test_a_picture_that_takes_all_memory_is_not_shown(tmp_path):
+    write_png(tmp_path / "box.png", np.zeros((10, 250), np.uint8))
+    png = bytearray((tmp_path / "box.png").read_bytes())
+    png[16:24] = struct.pack(">2I", 60_000, 60_000)
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    (tmp_path / "box.png").write_bytes(png)
+    with pytest.raises(ReceiptError, match="60000 x 60000 pixels, too many for a page"):
+        read_png(tmp_path, "box.png")
 
 
 @pytest.mark.parametrize("text", ["5", "[" * 9999, '{"figures": 1}', '{"methods": {}}', "{"])

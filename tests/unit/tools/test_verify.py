@@ -1,6 +1,7 @@
 """`sbr verify` on small made-up results: it names what was changed, and nothing else."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -63,6 +64,23 @@ def link(path):
     path.symlink_to("elsewhere")
 
 
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def lists(name):
+    """A sidecar that lists what no disk can have."""
+
+    def change(path):
+        content = json.loads(path.read_text())
+        content["row"]["files"] = {name: "0"}
+        del content["row_sha256"]
+        path.write_text(json.dumps(content))
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("fault", "name"),
     [
@@ -77,11 +95,17 @@ def link(path):
         (lambda path: path.unlink(), "align/plane_grid.json"),
         (cut_with_its_sum, "prepare/chunks/1of1.tsv"),
         (link, "align/overview.png"),
+        (pipe, "align/plane_grid.json"),
+        (pipe, "prepare/sections/2_image.nii.gz"),
+        (pipe, "prepare/sections/2.json"),
+        (lists("a\0b"), "prepare/sections/2.json"),
+        (lists("\ud800"), "prepare/sections/2.json"),
+        (lists("x" * 300), "prepare/sections/2.json"),
     ],
 )
 def test_what_was_changed_is_named(results, caplog, fault, name):
     fault(results / "b" / name)
-    with pytest.raises(ReceiptError, match="[12] faults, named above"):
+    with pytest.raises(ReceiptError, match=r"[1-5] faults, named above"):
         verify.run(None, results / "b" if "align" in name else results)
     assert name.removesuffix(".json").replace("/.sums", "") in "\n".join(caplog.messages)
 
