@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from sbr_core.errors import ImageError
 from sbr_core.geometry import apply, similarity_scale
-from sbr_core.io.blocks import grid_step
+from sbr_core.io.blocks import BlockMeans, grid_step
 from sbr_core.io.scratch import let_go
 from sbr_core.io.volumes import Volume
 from sbr_core.io.windows import Level, Windows
@@ -27,12 +27,13 @@ from sbr_core.mapping.spaces import Space
 
 _BLOCK = 512
 """Side of a block of the result, in pixels."""
-_MOST_READ = 4096
+_MOST_READ = 2048
 """Side of what is read for a block, at most about, in pixels of the level it is read from."""
 _NODES = 8
 """Per working pixel, along a side: between these, places are linear."""
 _MOST_POINTS = 16
-"""Along a side of a pixel of the result, however large it is."""
+"""Along a side of a pixel of the result, however large it is: of labels, whose blocks have no
+mean."""
 
 
 class Source(Protocol):
@@ -91,13 +92,16 @@ class SectionImage:
         ratio = _length(sides)
         level = self.windows.levels[0] if self.labels else self._level(ratio)
         step = np.array(level.step)
-        shifts = _shifts(sides, ratio / max(level.step))
+        per_pixel = ratio / max(level.step)
+        # of what is much finer, blocks are averaged once, and points spread over these
+        side = 1 if self.labels else max(1, int(per_pixel / 2))
+        shifts = np.stack(_shifts(sides, per_pixel / side)) / step
         out = np.empty((len(places), self.channels), self.dtype)
         out[:] = self.fill
         for some in self._squares(places, ratio + 1.0, step * _MOST_READ):
-            samples = [
-                self._read(level, (places[some] + shift + 0.5) / step - 0.5) for shift in shifts
-            ]
+            px = (places[some] + 0.5) / step - 0.5
+            window = _Window.of(level, px, shifts, side)
+            samples = [self._read(level, window, px + shift) for shift in shifts]
             out[some] = _most_common(samples) if self.labels else _mean(samples, self.dtype)
         return out
 
@@ -131,29 +135,64 @@ class SectionImage:
         serves = [level for level in self.windows.levels if max(level.step) <= ratio * 1.001]
         return serves[-1] if serves else self.windows.levels[0]
 
-    def _read(self, level: Level, px: np.ndarray) -> np.ndarray:
+    def _read(self, level: Level, window: _Window, px: np.ndarray) -> np.ndarray:
         """(n, channels) at places (n, 2) of a level; `fill` beyond its pixels' outer edges."""
         last = np.array(level.shape[::-1]) - 1
         inside = np.all((px >= -0.5 - 1e-6) & (px <= last + 0.5 + 1e-6), axis=1)
         values = np.empty((len(px), self.channels), self.dtype if self.labels else np.float32)
         values[:] = self.fill
-        if not inside.any():
-            return values
-        px = np.clip(px[inside], 0, last)
-        low = np.floor(px.min(axis=0)).astype(int)
-        high = np.minimum(np.ceil(px.max(axis=0)).astype(int), last) + 1
-        window = level.read(low[1], low[0], high[1], high[0])
-        rows_columns = (px - low).T[::-1]
-        if self.labels:
-            row, column = np.floor(rows_columns + 0.5).astype(int)
-            values[inside] = window[row, column]
-            return values
-        for channel in range(self.channels):
-            plane = window[..., channel].astype(np.float32)
-            values[inside, channel] = ndimage.map_coordinates(
-                plane, rows_columns, order=1, mode="nearest"
-            )
+        if inside.any():
+            px = np.clip(px[inside], 0, last)
+            values[inside] = window.nearest(px) if self.labels else window.linear(px)
         return values
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A part of a level, perhaps of means over blocks.
+
+    Attributes
+    ----------
+    samples : (rows, columns, channels).
+    low : (column, row) of its first pixel in the level.
+    side : pixels of the level per block, along a side.
+    """
+
+    samples: np.ndarray
+    low: np.ndarray
+    side: int
+
+    @classmethod
+    def of(cls, level: Level, px: np.ndarray, shifts: np.ndarray, side: int) -> _Window:
+        """What is needed for places (n, 2) of a level and points shifted from them."""
+        size = np.array(level.shape[::-1])
+        first = np.clip(np.floor(px.min(axis=0) + shifts.min(axis=0)) - side, 0, size - 1)
+        low = first.astype(int) // side * side  # so that blocks are the same in every window
+        high = np.ceil(px.max(axis=0) + shifts.max(axis=0)).astype(int) + 2 * side
+        high = np.minimum(np.maximum(high, low + 1), size)
+        samples = level.read(low[1], low[0], high[1], high[0])
+        if side > 1:
+            means = BlockMeans(samples.shape[:2], samples.shape[2], side)
+            means.add(samples, 0, 0)
+            samples = means.means()
+        return cls(samples, low, side)
+
+    def nearest(self, px: np.ndarray) -> np.ndarray:
+        """(n, channels) of the pixels that places (n, 2) of the level lie in."""
+        column, row = (np.floor(px + 0.5).astype(int) - self.low).T
+        return self.samples[row, column]
+
+    def linear(self, px: np.ndarray) -> np.ndarray:
+        """(n, channels) float32 at places (n, 2) of the level."""
+        here = ((px - self.low + 0.5) / self.side - 0.5).T[::-1]
+        planes = np.moveaxis(self.samples, -1, 0)
+        return np.stack(
+            [
+                ndimage.map_coordinates(plane, here, np.float32, order=1, mode="nearest")
+                for plane in planes
+            ],
+            axis=-1,
+        )
 
 
 @dataclass(frozen=True)

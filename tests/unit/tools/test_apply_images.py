@@ -114,7 +114,7 @@ def test_an_image_on_the_plane_is_what_itk_makes_of_it(truth, carry, section):
     inside = np.linalg.norm(grid_mm(ours.shape, pixel_mm) - MIDDLE_MM, axis=-1) < 16
     assert ours.dtype == np.uint16
     # pixels that are a little larger than those of the file are means of four points
-    assert np.abs(ours.astype(float) - theirs)[inside].max() < 150
+    assert np.abs(ours.astype(float) - theirs)[inside].max() < 2
     expected = picture(grid_mm(ours.shape, pixel_mm)) * 60000
     assert np.abs(ours - expected)[inside].max() < 900
 

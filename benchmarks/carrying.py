@@ -1,0 +1,181 @@
+"""Time and memory of `sbr apply` on much, and how far points end from where they started.
+
+    python benchmarks/carrying.py RESULTS WORK [--cells N] [--polygons N] [--side PIXELS]
+
+RESULTS is the folder of a finished brain. Of its middle section come a table of cells as QuPath
+writes it, polygons with measurements, and an RGB image of about `--side` squared pixels in tiles of
+JPEG; each goes to the MRI (the image to the plane) in a process of its own, whose processor time
+and peak of resident memory are measured. Beside the image stands a plain read and write of its own
+tiles. There and back is measured over the tissue of all sections, in working px.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import machine
+import numpy as np
+import pandas as pd
+import tifffile
+
+from sbr_core import Brain
+from sbr_core.mapping.brain import Section
+
+TILE = 512
+
+
+def cells(path: Path, section: Section, n: int) -> None:
+    """A table of measurements with centroids all over the section."""
+    rng = np.random.default_rng(0)
+    um = section.pixel_size_mm * 1000 * np.array(section.shape[::-1])
+    table = pd.DataFrame({"Object ID": [f"{i:032x}" for i in range(n)]})
+    table["Classification"] = np.where(rng.random(n) < 0.5, "Positive", "Negative")
+    table["Centroid X µm"] = rng.uniform(0, um[0], n).round(3)
+    table["Centroid Y µm"] = rng.uniform(0, um[1], n).round(3)
+    for i in range(6):
+        table[f"Nucleus: {i}"] = rng.random(n).round(4)
+    table.to_csv(path, sep="\t", index=False)
+
+
+def polygons(path: Path, section: Section, n: int) -> None:
+    """Outlines of 32 points, up to a twentieth of the section wide, with 20 measurements."""
+    rng = np.random.default_rng(0)
+    angle = np.linspace(0, 2 * np.pi, 33)[:-1]
+    size = np.array(section.shape[::-1])
+    features = []
+    for i in range(n):
+        radius = size.min() * rng.uniform(0.0005, 0.025) * (1 + 0.2 * np.sin(3 * angle))
+        circle = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+        ring = (rng.uniform(0.1, 0.9, 2) * size + circle).round(3).tolist()
+        properties = {"objectType": "annotation", "name": str(i)}
+        properties["measurements"] = {f"m{j}": float(rng.random()) for j in range(20)}
+        geometry = {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+
+
+def image(path: Path, shape: tuple[int, int]) -> None:
+    """Coarse colours, so that tiles of JPEG are as long as those of tissue."""
+    tile = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+    tile = tile.repeat(TILE // 32, 0).repeat(TILE // 32, 1)
+
+    def tiles() -> Iterator[np.ndarray]:
+        for _ in range(-(-shape[0] // TILE) * -(-shape[1] // TILE)):
+            yield tile
+
+    how = {"tile": (TILE, TILE), "photometric": "rgb", "compression": "jpeg"}
+    tifffile.imwrite(path, tiles(), shape=(*shape, 3), dtype=np.uint8, **how)
+
+
+_LAUNCHER = """
+import json, os, subprocess, sys, time
+began = time.monotonic()
+process = subprocess.Popen([sys.executable, "-m", "sbr_core", *sys.argv[1:]])
+_, status, usage = os.wait4(process.pid, 0)
+print(json.dumps([status, time.monotonic() - began, usage.ru_utime + usage.ru_stime,
+                  usage.ru_maxrss]))
+"""
+"""A process begins with the peak of the one that starts it, so this one is small."""
+
+
+def measured(*words: object) -> dict[str, float]:
+    """Seconds, processor seconds and MB at most of `sbr`."""
+    launcher = [sys.executable, "-c", _LAUNCHER, *map(str, words)]
+    done = subprocess.run(launcher, stdout=subprocess.PIPE, text=True, check=True)
+    status, seconds, processor_s, peak_kib = json.loads(done.stdout.splitlines()[-1])
+    if status:
+        raise SystemExit(f"sbr {words[0]} ended with {os.waitstatus_to_exitcode(status)}")
+    return {
+        "seconds": round(seconds, 1),
+        "processor_s": round(processor_s, 1),
+        "peak_mb": round(peak_kib / 1024),
+    }
+
+
+def plain_copy(source: Path, target: Path) -> float:
+    """Processor seconds of reading all tiles and writing them deflated, as `sbr apply` does."""
+    began = time.process_time()
+    with tifffile.TiffFile(source) as tiff:
+        page = tiff.pages[0]
+        tiles = (
+            np.pad(data[0], [(0, TILE - n) for n in data.shape[1:3]] + [(0, 0)])
+            for data, _, _ in page.segments(maxworkers=1)
+        )
+        how = {"tile": (TILE, TILE), "compression": "zlib", "predictor": True, "maxworkers": 1}
+        tifffile.imwrite(
+            target, tiles, shape=page.shape, dtype=page.dtype, photometric="rgb", **how
+        )
+    return time.process_time() - began
+
+
+def there_and_back(brain: Brain) -> dict[str, float]:
+    """Of points of the tissue of all sections to the MRI and back, working px."""
+    apart = []
+    for section in brain:
+        rows, columns = np.mgrid[: section.shape[0] : 4, : section.shape[1] : 4]
+        px = np.column_stack([columns.ravel(), rows.ravel()]).astype(float)
+        px = px[section.in_tissue(px)]
+        off = np.linalg.norm(section.from_mri(section.to_mri(px)).points - px, axis=1)
+        apart.append(off * section.pixel_size_mm / section.grid.spacing_mm)
+    all_px = np.concatenate(apart)
+    return {
+        "points": len(all_px),
+        "mean_px": round(float(all_px.mean()), 4),
+        "p99_px": round(float(np.quantile(all_px, 0.99)), 4),
+        "max_px": round(float(all_px.max()), 4),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--cells", type=int, default=1_000_000)
+    parser.add_argument("--polygons", type=int, default=10_000)
+    parser.add_argument("--side", type=int, default=8000)
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    brain = Brain(given.results)
+    section = list(brain)[len(brain) // 2]
+    print(machine.heading("Carried by sbr apply"))
+    print(json.dumps({"there_and_back": there_and_back(brain)}), flush=True)
+    way = ["--results", given.results, "--force", "--from", f"section:{section.id}"]
+    for name, make, n in (
+        ("cells.tsv", cells, given.cells),
+        ("polygons.geojson", polygons, given.polygons),
+    ):
+        path = given.work / name
+        make(path, section, n)
+        done = measured("apply", path, *way, "--to", "mri", "--out", given.work / f"mri_{name}")
+        print(json.dumps({name: n} | done), flush=True)
+    times = max(1, round(given.side / max(section.shape)))
+    shape = section.shape[0] * times, section.shape[1] * times
+    path, pixel_mm = given.work / "image.tif", section.pixel_size_mm / times
+    image(path, shape)
+    out = ["--to", f"plane:{section.id}", "--pixel-mm", pixel_mm, "--out", given.work / "plane.tif"]
+    done = measured("apply", path, *way, *out)
+    with tifffile.TiffFile(given.work / "plane.tif") as tiff:
+        written = tiff.pages[0].shape
+    copied_s = plain_copy(path, given.work / "copy.tif")
+    megapixels = written[0] * written[1] / 1e6
+    print(
+        json.dumps(
+            {"read": shape, "written": written[:2]}
+            | done
+            | {
+                "mpixel_per_processor_s": round(megapixels / done["processor_s"], 2),
+                "mpixel_per_processor_s_of_a_copy": round(shape[0] * shape[1] / 1e6 / copied_s, 2),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
