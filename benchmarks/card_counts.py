@@ -90,11 +90,11 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="trainings whose name begins so; all by default")
     parser.add_argument("--waits", action="store_true", help="list the lines that wait")
     arguments = parser.parse_args()
-    chosen = {
-        name: make
-        for name, make in trainings().items()
-        if not arguments.names or any(name.startswith(word) for word in arguments.names)
-    }
+
+    def wanted(name: str) -> bool:
+        return not arguments.names or any(name.startswith(word) for word in arguments.names)
+
+    chosen = {name: make for name, make in trainings().items() if wanted(name)}
     print(heading("What a step asks of a graphics card, counted"))
     print("| training | waits per step | launches per step |\n|---|---|---|")
     failed, waits = [], {}
@@ -108,9 +108,11 @@ def main() -> int:
             failed.append(name)
             continue
         print(f"| {name} | {found[0]} | {found[1]} |", flush=True)
-    for preset in () if arguments.names else ("paper", "cpu"):
+    for preset in ("paper", "cpu"):
         for steps in (0, 20):
-            name = f"four sections, {preset}, {steps} refinement steps a level"
+            name = f"prediction of four sections, {preset}, {steps} refinement steps a level"
+            if not wanted(name):
+                continue
             (syncs, launches), waits[name] = counted(predicted(preset, steps))
             print(f"| {name} | {syncs} | {launches} |")
     if arguments.waits:

@@ -199,8 +199,10 @@ def test_everything_that_a_step_calls_is_compiled_where_that_is_asked_for(tmp_pa
 
 @pytest.mark.parametrize("with_generator", [True, False])
 def test_prediction_and_refinement_run_on_a_card(with_generator):
-    with card():
+    with card() as seen:
         velocity, image = predict_and_refine(with_generator=with_generator)
+    # the box of each of four sections, for the synthesis and at two levels, and the results
+    assert sum(n for line, n in seen.syncs.items() if "upload" not in line) <= 3 * 4 + 4
     assert velocity.isfinite().all() and image.isfinite().all()
 
 
