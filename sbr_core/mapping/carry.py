@@ -178,16 +178,16 @@ def _points(route: Route, source: Path, target: Path) -> str:
 
 
 def _shapes(route: Route, source: Path, target: Path, mend: bool) -> str:
-    shapes, n_far = map_shapes(route, read_geojson(source, route.source.n_axes), mend=mend)
+    shapes, n_lost = map_shapes(route, read_geojson(source, route.source.n_axes), mend=mend)
     n_features = len(shapes.features)
-    if n_far == n_features:
+    if n_lost == n_features:
         raise ConfigError(
             f"{source}: all its features are too far from {route.target}; --within-mm takes more in"
         )
     facts = {"space": str(route.target), "units": "mm"} if route.target.n_axes == 3 else {}
     write_geojson(target, shapes, **facts)
-    far = f", {n_far} left out, too far from the section" if n_far else ""
-    return f"{n_features - n_far} features{far}"
+    lost = f", {n_lost} left out, too far from {route.target}" if n_lost else ""
+    return f"{n_features - n_lost} features{lost}"
 
 
 def _shapes_to_volume(route: Route, source: Path, target: Path, how: How) -> str:

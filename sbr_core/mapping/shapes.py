@@ -31,8 +31,9 @@ def map_shapes(route: Route, shapes: Shapes, *, mend: bool = False) -> tuple[Sha
 
     Returns
     -------
-    shapes : geometries None where a feature is too far from the plane of the target.
-    n_far : how many these are.
+    shapes : geometries None where a feature is too far from the plane of the target, or where
+        there is no way to the atlas.
+    n_lost : how many features these are.
 
     Raises
     ------
@@ -55,16 +56,24 @@ def map_shapes(route: Route, shapes: Shapes, *, mend: bool = False) -> tuple[Sha
         mapped = shapely.transform(
             stack, lambda mm: route.brain.from_stack(target, mm)[0], include_z=True
         )
-        return replace(shapes, geometries=mapped), 0
+        points_mm, owners = shapely.get_coordinates(mapped, include_z=True, return_index=True)
+        lost = np.bincount(owners, np.isnan(points_mm).any(axis=1), len(mapped)) > 0
+        mapped[lost] = None  # where the way to the atlas has no inverse
+        return replace(shapes, geometries=mapped), _n_features(shapes, lost)
     section = route.brain.section(target.section)
     if source.n_axes == 3 or target.section != source.section:
         far = _far(section, stack, route.within_mm)
         geometries = shapely.force_2d(stack)
         if source.n_axes == 3:
-            geometries[~far] = _valid(shapes, geometries, mend)[~far]
+            geometries = _valid(shapes, geometries, mend, ~far)
     geometries = _from_plane(route, section, geometries)
     geometries[far] = None
-    return replace(shapes, geometries=geometries), int(np.unique(shapes.owners[far]).size)
+    return replace(shapes, geometries=geometries), _n_features(shapes, far)
+
+
+def _n_features(shapes: Shapes, which: np.ndarray) -> int:
+    """How many features these geometries (n,) are of."""
+    return int(np.unique(shapes.owners[which]).size)
 
 
 def shapes_on_plane(route: Route, shapes: Shapes, *, mend: bool = False) -> np.ndarray:
@@ -144,17 +153,25 @@ def _through(mapped, geometries: np.ndarray, longest: float | None) -> np.ndarra
     return _mended(geometries, ~shapely.is_valid(geometries))
 
 
-def _valid(shapes: Shapes, geometries: np.ndarray, mend: bool) -> np.ndarray:
-    """Geometries, mended where asked; ManifestError of the first that is not valid otherwise."""
-    bad = np.flatnonzero(~shapely.is_valid(geometries))
-    if bad.size and not mend:
-        reason = shapely.is_valid_reason(geometries[bad[0]])
-        more = f" ({bad.size} such outlines)" if bad.size > 1 else ""
+def _valid(
+    shapes: Shapes, geometries: np.ndarray, mend: bool, which: np.ndarray | None = None
+) -> np.ndarray:
+    """Geometries, mended where asked; ManifestError of the first that is not valid otherwise.
+
+    Parameters
+    ----------
+    which : (n,) bool, those that are looked at; None for all.
+    """
+    bad = ~shapely.is_valid(geometries) & (True if which is None else which)
+    if bad.any() and not mend:
+        first = int(np.flatnonzero(bad)[0])
+        more = f" ({bad.sum()} such outlines)" if bad.sum() > 1 else ""
         raise ManifestError(
-            f"{shapes.where(bad[0])}: not a valid outline: {reason}{more}; mend it, or have it"
-            " mended by --mend"
+            f"{shapes.where(first)}: not a valid outline:"
+            f" {shapely.is_valid_reason(geometries[first])}{more}; mend it, or have it mended by"
+            " --mend"
         )
-    return _mended(geometries, ~shapely.is_valid(geometries))
+    return _mended(geometries, bad)
 
 
 def _mended(geometries: np.ndarray, which: np.ndarray) -> np.ndarray:

@@ -140,6 +140,15 @@ def test_what_is_too_far_from_the_section_is_left_out(truth, carry):
     far = carry([feature(drawn(truth, "boxed", region()))], "section:boxed", "mri")["features"][0]
     assert len(carry([near, far], "mri", "section:plain")["features"]) == 1
     assert len(carry([near, far], "mri", "section:plain", within_mm=20.0)["features"]) == 2
+    # one that is drawn across the stack, and has no area on a section, is none of this section's
+    edge = np.linalg.inv(truth.stack_from_world) @ [
+        [20, 25, 30, 20],
+        [20, 20, 20, 20],
+        [0, 50, 0, 0],
+        [1, 1, 1, 1],
+    ]
+    across = feature(shapely.Polygon(edge[:3].T))
+    assert len(carry([near, across], "mri", "section:plain")["features"]) == 1
 
 
 def test_outlines_become_labels_of_the_mri(truth, tmp_path):
