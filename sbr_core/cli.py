@@ -189,7 +189,11 @@ def _refuse_links(command: Command, arguments: Mapping[str, Any]) -> None:
         given = arguments[name] or ()
         several = given.values() if isinstance(given, dict) else given
         paths = [given] if isinstance(given, Path) else several
-        folders.update(stage_dir(path) if name in _TABLES else path for path in paths)
+        if name in _TABLES:
+            # the folder that the user works in, or one above it, is no stage's
+            here = Path.cwd()
+            paths = [d for d in map(stage_dir, paths) if not here.is_relative_to(d.resolve())]
+        folders.update(paths)
     for folder in sorted(folders):
         if not folders.intersection(folder.parents):
             refuse_links(folder)
