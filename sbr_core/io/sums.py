@@ -62,7 +62,8 @@ def recorded(path: Path) -> Sum | None:
 def recorded_in(folder: Path) -> Iterator[Path]:
     """Files of a folder that have a record, whether they are still there or not."""
     for record in sorted((folder / SUMS).glob("*.json")):
-        yield folder / record.name.removesuffix(".json")
+        if not record.name.startswith("."):  # what a killed job had begun to write
+            yield folder / record.name.removesuffix(".json")
 
 
 @contextmanager

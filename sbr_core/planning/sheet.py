@@ -4,6 +4,7 @@ networks each uses, and the simulated brain of each."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -135,11 +136,11 @@ def weights_start(sheet: Mapping[str, BrainRow], brain: str) -> str | None:
 
 
 def brains_of(
-    sheet: Mapping[str, BrainRow], config: Config, demo: Demo
+    sheet: Mapping[str, BrainRow], config: Config, demo: Demo, *, compare_sums: bool = True
 ) -> tuple[dict[str, Brain], dict[str, str]]:
     """(brains that can be used, what is wrong with each other one or with those it depends on).
 
-    Both are in the order of the sheet.
+    Both are in the order of the sheet. `compare_sums` as of `read_study`.
 
     Raises
     ------
@@ -151,6 +152,9 @@ def brains_of(
     for name in sheet:
         try:
             brains[name] = read_brain(sheet, name, config, demo)
+            if compare_sums:
+                for folder in (name, name + SIMULATED):
+                    refuse_damaged(Path(config.results, folder))
         except SbrError as error:
             faults[name] = str(error)
 
@@ -182,15 +186,13 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
     StorageError
         A link among the brain's results, or what is no file.
     ReceiptError
-        A small file among them that is not what was written, or a simulated brain's manifest that
-        names files elsewhere.
+        A simulated brain's manifest that names files elsewhere.
     """
     row = sheet[name]
     where = f"{config.brains}: brain '{name}'"
     for folder in (name, name + SIMULATED):
         refuse_links(Path(config.results, folder))
         refuse_links(Path(config.results, CHECKPOINTS, folder))
-        refuse_damaged(Path(config.results, folder))
     _refuse_files_elsewhere(Path(config.results, name + SIMULATED, "data", names.TABLE))
     _check_plannable(row.sections, f"{where}: sections")
     for column in ("mri", "mri_mask", "mri_labels", "landmarks"):
@@ -241,9 +243,11 @@ def refuse_damaged(folder: Path) -> None:
     """
     for stage in sorted(path for path in folder.glob("*") if path.is_dir()):
         for path in recorded_in(stage):
-            is_collected = path.name == names.TABLE and (stage / names.CHUNKS).is_dir()
-            if not is_collected and path.is_file() and path.stat().st_size <= _SMALL_BYTES:
-                check_sum(path)
+            if path.name == names.TABLE and (stage / names.CHUNKS).is_dir():
+                continue
+            with suppress(FileNotFoundError):  # gone, or just being made again
+                if path.stat().st_size <= _SMALL_BYTES:
+                    check_sum(path)
 
 
 def _refuse_files_elsewhere(manifest: Path) -> None:

@@ -214,13 +214,15 @@ def _lacks_labels(study: Study, brain: str, method: str, target: str) -> bool:
     return lacking
 
 
-def read_study(values: dict[str, Any], presets: Path) -> Study:
+def read_study(values: dict[str, Any], presets: Path, *, compare_sums: bool = True) -> Study:
     """The study that a configuration describes.
 
     Parameters
     ----------
     values : what the user wrote in ``config/config.yaml`` and on the command line.
     presets : folder of the presets.
+    compare_sums : whether small results are compared with their sums: once for a run, not by each
+        of its jobs, while others write them.
 
     Raises
     ------
@@ -234,15 +236,15 @@ def read_study(values: dict[str, Any], presets: Path) -> Study:
         refuse_links(checkpoints)  # those of each brain, with that brain
     sheet = read_brains(Path(config.brains))
     demo = demo_of(sheet, config.demo)
-    brains, faults = brains_of(sheet, config, demo)
+    brains, faults = brains_of(sheet, config, demo, compare_sums=compare_sums)
     simulated = [simulated_brain(brain, config) for brain in brains.values()]
     return Study(config, brains | {brain.row.brain: brain for brain in simulated}, faults, demo)
 
 
-def study_or_exit(values: dict[str, Any], presets: Path) -> Study:
+def study_or_exit(values: dict[str, Any], presets: Path, *, compare_sums: bool = True) -> Study:
     """`read_study`; a fault of the user's becomes one line and an exit, as on the command line."""
     try:
-        return read_study(values, presets)
+        return read_study(values, presets, compare_sums=compare_sums)
     except SbrError as error:
         print(f"sbr workflow: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

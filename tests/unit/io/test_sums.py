@@ -119,3 +119,9 @@ def test_a_record_that_a_job_replaces_meanwhile_is_read_again(tmp_path, monkeypa
 
     monkeypatch.setattr(sums, "recorded", then_written_anew)
     assert check_sum(file) == read[1] != read[0]
+
+
+def test_what_a_killed_job_had_begun_to_record_counts_as_nothing(tmp_path):
+    write(tmp_path / "a.tsv", "x")
+    (tmp_path / ".sums" / ".tmp-12-b.tsv.json").write_text("{")
+    assert list(sums.recorded_in(tmp_path)) == [tmp_path / "a.tsv"]
