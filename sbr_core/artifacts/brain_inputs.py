@@ -104,8 +104,11 @@ def _of_sections(inputs: BrainInputs) -> Iterator[Finding]:
     yield from sizes.judge_sections(inputs.looked)
     said: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     refused: dict[str, int] = defaultdict(int)
+    poles = sizes.through_poles(inputs.looked)
     for row in inputs.looked:
         for subject, words in (*row.refusals.items(), *row.doubts.items()):
+            if subject == "pictures" and row.section in poles:
+                continue
             # figures differ from section to section
             said[subject, re.sub(r"[\d.]+", "#", words)].append((row.section, words))
         for subject in row.refusals:

@@ -34,6 +34,10 @@ _TOO_SMALL = 3.0
 another unit or is another animal's; a half or a block of a brain is not that small."""
 _GAP = 20.0
 """Times the usual step between positions that a gap is mentioned from."""
+_MANY = 0.2
+"""Share of pictures that show several pieces, from which on they are taken for sections."""
+_MORE = 1.4
+"""Times the tissue of its neighbours that a picture of two sections has at least."""
 _FEW = 4
 """Sections up to which positions may be the numbers in their names by chance."""
 _ASPECT = 0.02
@@ -140,6 +144,26 @@ def judge_sections(looked: Sequence[Looked]) -> list[Finding]:
         words = f"{of} mm; tissue {widths.min():.3g} to {widths.max():.3g} mm wide"
         findings.append(Finding("pixel sizes", "fine", words))
     return findings
+
+
+def through_poles(looked: Sequence[Looked]) -> set[str]:
+    """Sections that show several pieces and no more tissue than those beside them.
+
+    A cut through both frontal or occipital poles does; a picture of two sections has twice the
+    tissue of its neighbours, unless most pictures of the stack have several.
+    """
+    several = [index for index, row in enumerate(looked) if "pictures" in row.doubts]
+    if len(several) > _MANY * len(looked):
+        return set()
+    areas = np.array([row.tissue_mm2 for row in looked])
+    found = set()
+    for index in several:
+        beside = np.r_[
+            areas[max(0, index - _NEIGHBOURS) : index], areas[index + 1 : index + 1 + _NEIGHBOURS]
+        ]
+        if beside.size and areas[index] < _MORE * np.median(beside):
+            found.add(looked[index].section)
+    return found
 
 
 def judge_positions(looked: Sequence[Looked], brain: Brain | None, *, in_order: bool) -> Finding:

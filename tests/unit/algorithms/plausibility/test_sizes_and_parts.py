@@ -79,6 +79,18 @@ def test_positions_are_compared_with_the_brain(factor, verdict):
 
 
 @pytest.mark.parametrize(
+    ("n_several", "times", "poles"),
+    [(1, 1.0, True), (2, 0.6, True), (1, 2.0, False), (4, 1, False)],
+)
+def test_pieces_at_poles_have_no_more_tissue_than_the_sections_beside(n_several, times, poles):
+    rows, several = stack(), range(6, 6 + n_several)
+    for index in several:
+        area = rows[index].tissue_mm2 * times
+        rows[index] = replace(rows[index], tissue_mm2=area, doubts={"pictures": "shows 2 pieces"})
+    assert sizes.through_poles(rows) == ({f"s{i}" for i in several} if poles else set())
+
+
+@pytest.mark.parametrize(
     ("name", "doubtful"),
     [
         ("slice_{:03g}", True),
