@@ -22,6 +22,9 @@ from sbr_core.io.files import atomic_path, check_is_file, parse_json
 
 _GEOMETRIES = "geometry", "nucleusGeometry"
 _KINDS = ("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon")
+_OF_COORDINATES = ("type", "coordinates", "bbox", "isEllipse")
+"""Members of a geometry that hold of the coordinates it had: QuPath reads a polygon with
+``isEllipse`` as the ellipse in its bounding box, along the axes of the image."""
 _DECIMALS = 6
 """Of written coordinates: a nanometre, or a millionth of a pixel."""
 
@@ -156,9 +159,7 @@ def _features(shapes: Shapes) -> Iterator[dict[str, Any]]:
             before = shapes.features[owner][member]
             value = mapping(geometry)
             value["coordinates"] = _rounded(value["coordinates"])
-            more = {
-                key: v for key, v in before.items() if key not in ("type", "coordinates", "bbox")
-            }
+            more = {key: v for key, v in before.items() if key not in _OF_COORDINATES}
             changed.setdefault(owner, {})[member] = {**value, **more}
     for owner, members in changed.items():
         if "geometry" in members:

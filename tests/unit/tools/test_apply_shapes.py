@@ -111,11 +111,13 @@ def test_what_qupath_writes_of_an_object_stays(truth, carry):
     }
     given = feature(drawn(truth, "boxed", cell), **kept)
     given["geometry"]["plane"] = {"c": -1, "z": 0, "t": 0}
+    given["geometry"]["isEllipse"] = True  # of its bounding box, which it is no longer
     given["nucleusGeometry"] = mapping(drawn(truth, "boxed", nucleus))
     points = feature(shapely.MultiPoint([(50, 50), (60, 70)]), objectType="annotation")
     done = carry([given, points], "section:boxed", "plane:boxed")["features"]
     assert done[0]["properties"] == kept and done[0]["id"] == "a-b"
     assert done[0]["geometry"]["plane"] == {"c": -1, "z": 0, "t": 0}
+    assert "isEllipse" not in done[0]["geometry"]
     px = MIDDLE_MM / GRID.spacing_mm + CORNER
     for member, radius_mm in (("geometry", 0.02), ("nucleusGeometry", 0.01)):
         outline = shape(done[0][member])
