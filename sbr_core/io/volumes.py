@@ -199,7 +199,7 @@ def write_plane(
         data = data[:, :, None, None, :]
     affine = nifti_affine_of_plane(spacing_mm)
     affine[:2, 3] = -np.asarray(origin_mm)
-    image = nib.Nifti1Image(np.ascontiguousarray(data), affine)
+    image = nib.Nifti1Image(np.ascontiguousarray(data), affine, dtype=data.dtype)
     if data.ndim == 5:
         image.header.set_intent("vector")
     image.header.set_xyzt_units("mm")

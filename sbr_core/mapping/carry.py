@@ -46,6 +46,9 @@ logger = logging.getLogger(__name__)
 _NIFTI, _NIFTI_ENDING = (".nii", ".nii.gz"), r"\.nii(\.gz)?$"
 _IMAGES = (*SUFFIXES, ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd")
 _SAY_EVERY_S = 15.0
+_SMALLER_VOXELS = (
+    "--pixel-mm makes smaller voxels, --within-mm says how far from the section one may be"
+)
 _RGB24 = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 
 
@@ -110,8 +113,8 @@ def carry_file(route: Route, source: Path, target: Path, how: How) -> str:
     with open_windows(source, palette_is_labels=how.labels) as windows:
         image = _image(route, source, windows, how.labels)
         if route.target.kind == "mri":
-            return _plane_to_volume(route, image, target, how)
-        return _plane_to_plane(route, image, target, how)
+            return _plane_to_volume(route, image, source, target, how)
+        return _plane_to_plane(route, image, source, target, how)
 
 
 def check_target(source: Path, target: Path, route: Route, how: How) -> None:
@@ -160,7 +163,8 @@ def _points(route: Route, source: Path, target: Path) -> str:
     table = read_point_table(source)
     if SECTION not in table.columns:
         route = of_file(route, source)
-    counts = {"points": 0, "outside the tissue": 0, "too far from the section": 0}
+    lost = "too far from the section", "without a way to the atlas"
+    counts = dict.fromkeys(("points", "outside the tissue", *lost), 0)
 
     def counted() -> Iterator:
         for part in map_points(route, table):
@@ -168,6 +172,8 @@ def _points(route: Route, source: Path, target: Path) -> str:
                 counts["outside the tissue"] += int((~part["in_tissue"]).sum())
             if route.target.n_axes == 2:
                 counts["too far from the section"] += int(part["x_px"].isna().sum())
+            else:
+                counts["without a way to the atlas"] += int(part["x_mm"].isna().sum())
             counts["points"] += len(part)
             if counts["points"] % 1_000_000 == 0:
                 logger.info(f"apply: {source}: {counts['points']} points so far")
@@ -203,11 +209,8 @@ def _shapes_to_volume(route: Route, source: Path, target: Path, how: How) -> str
     shape, world_from_voxel = _mri_grid(route, how)
     target.parent.mkdir(parents=True, exist_ok=True)
     out = scratch_array(target.parent, np.uint8 if len(known) < 256 else np.uint16, shape)
-    _watch(target, label_voxels(route, geometries, ids, world_from_voxel, out))
-    if not out.any():
-        raise ConfigError(
-            f"{source}: no outline contains the centre of a voxel; --pixel-mm makes smaller ones"
-        )
+    nothing = f"{source}: no outline contains the centre of a voxel; {_SMALLER_VOXELS}"
+    _watch(target, label_voxels(route, geometries, ids, world_from_voxel, out), nothing)
     write_volume(target, Volume(out, world_from_voxel))
     table = [
         {"id": number, "name": name, **dict(zip("rgb", colour_of.get(name, ()), strict=False))}
@@ -266,11 +269,14 @@ def _plane_step(route: Route, path: Path, windows: Windows) -> float:
     )
 
 
-def _plane_to_plane(route: Route, image: SectionImage, target: Path, how: How) -> str:
+def _plane_to_plane(route: Route, image: SectionImage, source: Path, target: Path, how: How) -> str:
     grid = PlaneTarget.of(route, how.pixel_mm)
     windows = image.windows
     out = _scratch_picture(target, (*grid.shape, image.channels), image.dtype, windows.is_colour)
-    _watch(target, fill_image(grid, image, out))
+    nothing = f"{source}: no pixel of {route.target} lies on {route.source}"
+    if route.source.section != route.target.section:
+        nothing += " or near enough to it; --within-mm says how far from it a section may be"
+    _watch(target, fill_image(grid, image, out), nothing)
     return _write_plane(route, grid, target, out, windows.photometric, how, windows.names)
 
 
@@ -283,7 +289,12 @@ def _volume_to_plane(route: Route, source: Path, target: Path, how: How) -> str:
         volume = read_volume(source)
     grid = PlaneTarget.of(route, how.pixel_mm)
     out = _scratch_picture(target, (*grid.shape, 1), volume.data.dtype, False)
-    _watch(target, fill_image(grid, MriVolume(route, route.source, volume, how.labels), out))
+    nothing = (
+        f"{source}: no pixel of {route.target} lies in it; expected a volume in the world of the"
+        f" space {route.source}"
+    )
+    shares = fill_image(grid, MriVolume(route, route.source, volume, how.labels), out)
+    _watch(target, shares, nothing)
     return _write_plane(route, grid, target, out, "minisblack", how, ())
 
 
@@ -313,7 +324,9 @@ def _write_plane(
     return f"{out.shape[1]} x {out.shape[0]} pixels of {grid.pixel_mm:.6g} mm{channels}"
 
 
-def _plane_to_volume(route: Route, image: SectionImage, target: Path, how: How) -> str:
+def _plane_to_volume(
+    route: Route, image: SectionImage, source: Path, target: Path, how: How
+) -> str:
     shape, world_from_voxel = _mri_grid(route, how)
     windows, channels = image.windows, image.channels
     is_rgb = windows.is_colour and windows.photometric == "rgb" and windows.dtype == np.uint8
@@ -323,7 +336,8 @@ def _plane_to_volume(route: Route, image: SectionImage, target: Path, how: How) 
     # outside the section is nothing, not its background
     image = replace(image, fill=np.zeros_like(image.fill))
     out = scratch_array(target.parent, image.dtype, (*shape, image.channels))
-    _watch(target, fill_volume(route, image, world_from_voxel, out))
+    nothing = f"{source}: the centre of no voxel lies on {route.source}; {_SMALLER_VOXELS}"
+    _watch(target, fill_volume(route, image, world_from_voxel, out), nothing)
     data: np.ndarray = out[..., 0] if image.channels == 1 else out
     if is_rgb:
         data = np.ascontiguousarray(out[..., :channels]).view(_RGB24)[..., 0]
@@ -345,10 +359,19 @@ def _scratch_picture(
     return np.moveaxis(scratch_array(target.parent, dtype, (channels, rows, columns), "C"), 0, -1)
 
 
-def _watch(target: Path, shares: Iterator[float]) -> None:
-    """Go through the blocks of an image, and say from time to time how many are done."""
-    said = time.monotonic()
-    for share in shares:
+def _watch(target: Path, blocks: Iterator[tuple[float, int]], nothing: str) -> None:
+    """Go through the blocks of an image, and say from time to time how many are done.
+
+    Parameters
+    ----------
+    blocks : of each the share that is done, and how many pixels or voxels of it were hit.
+    nothing : message of the ConfigError where none was, for the result would be empty.
+    """
+    said, n_hit = time.monotonic(), 0
+    for share, n_hit_here in blocks:
+        n_hit += n_hit_here
         if time.monotonic() - said > _SAY_EVERY_S:
             said = time.monotonic()
             logger.info(f"apply: {target}: {share:.0%}")
+    if not n_hit:
+        raise ConfigError(nothing)

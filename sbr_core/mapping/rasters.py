@@ -50,6 +50,9 @@ class Source(Protocol):
     def place(self, stack_mm: np.ndarray) -> np.ndarray:
         """(n, d) px or voxels, at full resolution, of points (n, 3), stack mm; NaN for none."""
 
+    def holds(self, places: np.ndarray, sides: np.ndarray) -> np.ndarray:
+        """(n,) bool: which pixels of the result, as of `sample`, it may have something of."""
+
     def sample(self, places: np.ndarray, sides: np.ndarray) -> np.ndarray:
         """(n, channels) at places (n, d), of pixels of the result with sides (2, d) there."""
 
@@ -88,6 +91,10 @@ class SectionImage:
             return px / step
         return (px + 0.5) / step - 0.5
 
+    def holds(self, places: np.ndarray, sides: np.ndarray) -> np.ndarray:
+        low, high = self._limits(0.5 + _length(sides) / 2)
+        return np.all((places >= low) & (places <= high), axis=1)
+
     def sample(self, places: np.ndarray, sides: np.ndarray) -> np.ndarray:
         ratio = _length(sides)
         level = self.windows.levels[0] if self.labels else self._level(ratio)
@@ -110,16 +117,10 @@ class SectionImage:
 
         Parameters
         ----------
-        reach : how far outside a place may be, px.
+        reach : as of `_limits`.
         side : (x, y) of a square, px.
         """
-        low, high = np.array([-reach, -reach]), np.array(self.windows.shape[::-1]) - 1 + reach
-        section = self.route.brain.section(self.space.section)
-        if self.space.kind == "section" and (box := section.prepared.box) is not None:
-            # beyond it may be another section
-            first, step = np.array([box.left, box.top]), np.array(self.step)
-            low = np.maximum(low, first / step - 0.5)
-            high = np.minimum(high, (first + np.array([box.columns, box.rows])) / step - 0.5)
+        low, high = self._limits(reach)
         near = np.flatnonzero(np.all((places >= low) & (places <= high), axis=1))
         if not near.size:
             return
@@ -129,6 +130,22 @@ class SectionImage:
                 here = near[(column == c) & (row == r)]
                 if here.size:
                     yield here
+
+    def _limits(self, reach: float) -> tuple[np.ndarray, np.ndarray]:
+        """The lowest and the highest (x, y) px of a place on the image.
+
+        Parameters
+        ----------
+        reach : how far outside the first and last centres a place may be, px; but not of the box.
+        """
+        low, high = np.array([-reach, -reach]), np.array(self.windows.shape[::-1]) - 1 + reach
+        section = self.route.brain.section(self.space.section)
+        if self.space.kind == "section" and (box := section.prepared.box) is not None:
+            # beyond it may be another section
+            first, step = np.array([box.left, box.top]), np.array(self.step)
+            low = np.maximum(low, first / step - 0.5)
+            high = np.minimum(high, (first + np.array([box.columns, box.rows])) / step - 0.5)
+        return low, high
 
     def _level(self, ratio: float) -> Level:
         """The coarsest level with pixels no larger than those of the result."""
@@ -213,6 +230,11 @@ class MriVolume:
         world_mm, _ = self.route.brain.from_stack(self.space, stack_mm)
         return apply(np.linalg.inv(self.volume.world_from_voxel), world_mm)
 
+    def holds(self, places: np.ndarray, sides: np.ndarray) -> np.ndarray:
+        reach = 0.5 + _length(sides) / 2
+        last = np.array(self.volume.data.shape) - 1
+        return np.all((places >= -reach) & (places <= last + reach), axis=1)
+
     def sample(self, places: np.ndarray, sides: np.ndarray) -> np.ndarray:
         samples = []
         last = np.array(self.volume.data.shape) - 1
@@ -268,18 +290,24 @@ class PlaneTarget:
         return self.route.brain.to_stack(self.route.target, points_mm)
 
 
-def fill_image(target: PlaneTarget, source: Source, out: np.ndarray) -> Iterator[float]:
-    """Fill an image (rows, columns, channels) block by block; yields the share that is done."""
+def fill_image(target: PlaneTarget, source: Source, out: np.ndarray) -> Iterator[tuple[float, int]]:
+    """Fill an image (rows, columns, channels) block by block.
+
+    Yields the share that is done, and how many pixels of the block the source has something of.
+    """
     rows, columns = target.shape
     middle = _places(target, source, (rows // 2, columns // 2), (1, 1))
     side = int(np.clip(_MOST_READ / max(_length(middle[1]), 1.0), 32, _BLOCK))
     for row in range(0, rows, side):
+        n_held = 0
         for column in range(0, columns, side):
             block = min(side, rows - row), min(side, columns - column)
-            samples = source.sample(*_places(target, source, (row, column), block))
+            places, sides = _places(target, source, (row, column), block)
+            n_held += int(source.holds(places, sides).sum())
+            samples = source.sample(places, sides)
             out[row : row + block[0], column : column + block[1]] = samples.reshape(*block, -1)
         let_go(out)
-        yield min(1.0, (row + side) / rows)
+        yield min(1.0, (row + side) / rows), n_held
 
 
 def _places(
@@ -317,8 +345,8 @@ def _places(
 
 def fill_volume(
     route: Route, source: SectionImage, world_from_voxel: np.ndarray, out: np.ndarray
-) -> Iterator[float]:
-    """Fill the voxels of (i, j, k, channels) that are near a section; yields the share done."""
+) -> Iterator[tuple[float, int]]:
+    """Fill the voxels of (i, j, k, channels) that are near a section; yields as `fill_image`."""
     section = route.brain.section(source.space.section)
     stack_from_voxel = route.brain.stack_from_mri @ world_from_voxel
     side_mm = float(np.linalg.norm(world_from_voxel[:3, :3], axis=0).min())
@@ -332,11 +360,13 @@ def fill_volume(
         stack_mm = apply(stack_from_voxel, voxels)
         plane_mm, _ = section.dropped(stack_mm, route.within_mm)
         near = np.flatnonzero(np.isfinite(plane_mm[:, 0]))
+        n_held = 0
         if near.size:
-            places = source.place(stack_mm[near])
-            samples = source.sample(places, np.eye(2) * ratio)
+            places, sides = source.place(stack_mm[near]), np.eye(2) * ratio
+            n_held = int(source.holds(places, sides).sum())
+            samples = source.sample(places, sides)
             out[layer, voxels[near, 1], voxels[near, 2]] = samples
-        yield (layer + 1) / out.shape[0]
+        yield (layer + 1) / out.shape[0], n_held
 
 
 def step_on_section(route: Route, shape: tuple[int, int], name: str) -> tuple[float, float]:

@@ -89,10 +89,11 @@ def label_voxels(
     ids: np.ndarray,
     world_from_voxel: np.ndarray,
     out: np.ndarray,
-) -> Iterator[float]:
+) -> Iterator[tuple[float, int]]:
     """Give the voxels around a section the ids of the outlines that they lie in.
 
-    Where several do, the later one counts, as it is drawn over the others. Yields the share done.
+    Where several do, the later one counts, as it is drawn over the others. Yields the share
+    that is done, and how many voxels of the layer got an id.
 
     Parameters
     ----------
@@ -108,13 +109,14 @@ def label_voxels(
         voxels = np.column_stack([np.full(len(plane_of_voxels), layer), plane_of_voxels])
         plane_mm, _ = section.dropped(apply(stack_from_voxel, voxels), route.within_mm)
         near = np.flatnonzero(np.isfinite(plane_mm[:, 0]))
+        hit = near[:0]
         if near.size:
             point, outline = tree.query(shapely.points(plane_mm[near]), predicate="within")
             last = np.full(len(near), -1)
             np.maximum.at(last, point, outline)
             hit = near[last >= 0]
             out[layer, voxels[hit, 1], voxels[hit, 2]] = ids[last[last >= 0]]
-        yield (layer + 1) / out.shape[0]
+        yield (layer + 1) / out.shape[0], hit.size
 
 
 def _to_plane(route: Route, section: Section, geometries: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from PIL import Image
 from sbr_core import Brain
 from sbr_core.artifacts import names
 from sbr_core.cli import main
+from sbr_core.errors import ConfigError
 from sbr_core.geometry import apply as through
 from sbr_core.tools import apply
 
@@ -268,6 +269,39 @@ def test_an_image_of_the_mri_on_a_plane_is_a_nifti_that_itk_reads_in_place(truth
     radius = np.linalg.norm(grid_mm(GRID.shape, GRID.spacing_mm) - MIDDLE_MM, axis=-1)
     inside = (radius < 14) & (radius > 3)
     assert np.abs(value - (18 - radius) * 10)[inside].max() < 3
+
+
+def test_labels_of_64_bits_on_a_plane_as_a_nifti(truth, carry, tmp_path):
+    mri = nib.load(truth.results / "prepare" / "mri.nii.gz")
+    labels = (np.asarray(mri.dataobj) > 90).astype(np.int64) * 2**40
+    path = tmp_path / "labels.nii.gz"
+    nib.save(nib.Nifti1Image(labels, mri.affine, dtype=np.int64), path)
+    done = nib.load(carry(path, "mri", "plane:plain", "o.nii.gz", labels=True))
+    assert done.get_data_dtype() == np.int64
+    assert set(np.unique(np.asarray(done.dataobj))) == {0, 2**40}
+
+
+def test_a_result_that_would_be_empty_is_none(truth, carry, tmp_path):
+    """What is too far, or elsewhere, is told and not written; what says how far is followed."""
+    value = np.full((104, 124), 9, np.uint8)
+
+    def refused(said, *given, **flags):
+        with pytest.raises(ConfigError, match=said):
+            carry(*given, **flags)
+
+    for labels in (True, False):
+        refused("--within-mm", value, "section:plain", "section:flipped", labels=labels)
+        refused(
+            "--pixel-mm", value, "section:plain", "mri", "o.nii.gz", labels=labels, within_mm=1e-7
+        )
+    far = np.eye(4)
+    far[:3, 3] = 500.0
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), far), tmp_path / "far.nii.gz")
+    refused("far.nii.gz: no pixel of plane:plain lies in it", tmp_path / "far.nii.gz", "mri",
+            "plane:plain")  # fmt: skip
+    assert {p.name for p in tmp_path.iterdir()} == {"in.tif", "far.nii.gz"}
+    near = carry(value, "section:plain", "section:flipped", labels=True, within_mm=2.5)
+    assert (tifffile.imread(near) == 9).mean() > 0.5
 
 
 @pytest.mark.parametrize(
