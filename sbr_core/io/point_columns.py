@@ -84,11 +84,19 @@ def on_image(path: Path, header: Sequence[str], *, of_qupath: bool) -> tuple[Poi
     Raises
     ------
     ManifestError
-        None, coordinates without a unit, or in two units of which it is not plain which counts.
+        None, coordinates without a unit, in two units of which it is not plain which counts, or
+        of three axes.
     """
     own = _there(_OWN, header)
     if any("axis-2" in column for column in header):
         raise ManifestError(f"{path}: expected points of one 2D image, found three axes")
+    spelt = {plain(column) for column in header}
+    for unit in _MM_OF_UNIT:
+        if {f"{axis}_{unit}" for axis in "xyz"} <= spelt:
+            raise ManifestError(
+                f"{path}: x_{unit}, y_{unit}, z_{unit} are points in space, expected those of one"
+                f" image: --from stack or --from mri, or rename z_{unit}"
+            )
     units = [columns.unit for columns in own]
     if "um" in units and len(units) > 1:
         names = ", ".join(name for columns in own for name in columns.names)

@@ -190,7 +190,8 @@ def _of_parquet(path: Path) -> PointTable:
         n_read = 0
         try:
             for batch in file.iter_batches(ROWS_AT_ONCE):
-                part = batch.to_pandas(types_mapper=pd.ArrowDtype)  # as they are in the file
+                # as they are in the file: an index of pandas is a column too
+                part = batch.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
                 part.index = range(n_read + 1, n_read + len(part) + 1)
                 n_read += len(part)
                 yield part
@@ -274,20 +275,21 @@ def _write_parquet(path: Path, parts: Iterable[pd.DataFrame]) -> int:
 
 
 def _write_markups(path: Path, parts: Iterable[pd.DataFrame]) -> int:
-    """A list of points of 3D Slicer; its schema 1.0.3 (Slicer, *Markups*, file format)."""
+    """A list of points of 3D Slicer; its schema 1.0.3 (Slicer, *Markups*, file format).
+
+    Points that have no position stay in the list, as undefined.
+    """
     points: list[dict[str, Any]] = []
     for part in parts:
         labels = part["label"] if "label" in part else [""] * len(part)
         for label, position in zip(labels, part[["x_mm", "y_mm", "z_mm"]].to_numpy(), strict=True):
             number = str(len(points) + 1)
-            points.append(
-                {
-                    "id": number,
-                    "label": str(label) or number,
-                    "position": [float(value) for value in position],
-                    "positionStatus": "defined",
-                }
-            )
+            point: dict[str, Any] = {"id": number, "label": str(label) or number}
+            if np.isfinite(position).all():
+                point |= {"position": [float(value) for value in position]}
+                points.append(point | {"positionStatus": "defined"})
+            else:
+                points.append(point | {"positionStatus": "undefined"})
     markup = {"type": "Fiducial", "coordinateSystem": "RAS", "coordinateUnits": "mm"}
     schema = (
         "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/"

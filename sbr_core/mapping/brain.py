@@ -64,7 +64,8 @@ class Section:
     ----------
     id : of the manifest.
     reach_mm : how far it stands for the tissue around it, towards lower and towards higher
-        positions, stack mm: as far as `reassemble` fills the volume from it.
+        positions, stack mm: half the way to its neighbours, as far as `reassemble` fills the
+        volume from it where ``max_gap_mm`` is 0.
     """
 
     brain: Brain
@@ -230,6 +231,12 @@ class Brain:
     def section_ids(self) -> tuple[str, ...]:
         """Ids of the sections that were registered, sorted by position."""
         return tuple(self._sections)
+
+    @cached_property
+    def known_ids(self) -> frozenset[str]:
+        """Ids of all sections, those that failed too."""
+        rows = read_rows(self._table, Row, only_ok=False, verify=False)
+        return frozenset(row.section for row in rows)
 
     def section(self, section: str) -> Section:
         """A section by its id.

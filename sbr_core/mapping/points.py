@@ -65,13 +65,14 @@ def map_points(route: Route, table: PointTable) -> Iterator[pd.DataFrame]:
     They have ``x_mm, y_mm, z_mm`` in space, and ``x_px, y_px, x_mm, y_mm`` and
     ``distance_to_plane_mm`` on a section or a plane, where those that are too far from it are
     empty; ``in_tissue``; and ``section``, where the target leaves it open (the nearest one; empty
-    where that is too far), or is in space. Coordinates they came with become ``from_…``, other
-    columns stay.
+    where that is too far), or is in space. Coordinates they came with, and columns with these
+    names, become ``from_…``, other columns stay.
 
     Raises
     ------
     ManifestError
-        Naming the file and the row: no coordinates, or those of another section than there are.
+        Naming the file and the row: no coordinates, or those of another section than there are,
+        or than the source is.
     """
     source = route.source
     if source.n_axes == 3:
@@ -137,10 +138,11 @@ def _mapped(
 def _with(
     part: pd.DataFrame, columns: Sequence[PointColumns], result: dict[str, np.ndarray | str]
 ) -> pd.DataFrame:
-    """A part with further columns; coordinates with names of ours get others first."""
+    """A part with further columns; those of it with the same names get others first."""
     own = [n for c in columns for n in c.names if n[0] in "xyz" and n[1:] in ("_px", "_um", "_mm")]
-    renamed = {name: f"from_{name}" for name in own}
-    replaced = [name for name in (*result, *renamed.values()) if name in part and name not in own]
+    taken = [name for name in result if name in part and name not in own]
+    renamed = {name: f"from_{name}" for name in (*own, *taken)}
+    replaced = [name for name in renamed.values() if name in part]  # of the way before
     return part.drop(columns=replaced).rename(columns=renamed).assign(**result)
 
 
@@ -149,6 +151,7 @@ def _sources(
 ) -> Iterator[tuple[Space, np.ndarray]]:
     """Each space that a part's points lie in, and the numbers of their rows."""
     if not route.source.is_open:
+        _check_sections(route, table, part)
         yield route.source, np.arange(len(part))
         return
     cells = part[SECTION].astype(str)
@@ -159,6 +162,19 @@ def _sources(
             where = f"{table.path}: row {part.index[rows[0]]}"
             raise ManifestError(f"{where}: {error}") from None
         yield route.source.at(section), rows
+
+
+def _check_sections(route: Route, table: PointTable, part: pd.DataFrame) -> None:
+    """Refuse rows that name another section of the brain than the source; ManifestError."""
+    if route.source.n_axes == 3 or SECTION not in part:
+        return
+    cells = part[SECTION].astype(str)
+    others = set(route.brain.known_ids) - {route.source.section}
+    if (bad := np.flatnonzero(cells.isin(others))).size:
+        raise ManifestError(
+            f"{table.path}: row {part.index[bad[0]]}: is of section {cells.iloc[bad[0]]!r}, not of"
+            f" {route.source}; --from {route.source.kind} takes each row's own"
+        )
 
 
 def _targets(route: Route, stack_mm: np.ndarray) -> Iterator[tuple[Space, np.ndarray]]:

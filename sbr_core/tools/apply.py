@@ -63,7 +63,8 @@ def run(
     pixel_mm : side of a pixel of images that are written, mm (default: that of the section's file,
         of the plane's grid or of the MRI).
     within_mm : how far from a section what comes from the stack or the MRI may be, stack mm
-        (default: as far as reassemble fills the volume from it, half the way to its neighbours).
+        (default: half the way to its neighbours, as reassemble fills the volume from it with
+        max_gap_mm 0).
     scale : pixels of the section's file per pixel of the image that points and shapes in pixels
         are of, along each side (default: 1).
     atlas_xfm : transforms that resample the MRI onto the template of the space atlas, as
@@ -129,7 +130,8 @@ def _jobs(inputs: Sequence[Path], out: Path, route: Route) -> Iterator[tuple[Pat
     files: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if can_be_carried(file))
+            shown = (file for file in path.iterdir() if not file.name.startswith("."))
+            inside = sorted(file for file in shown if file.is_file() and can_be_carried(file))
             if not inside:
                 raise ConfigError(f"{path}: has no points, shapes or images")
             files += inside

@@ -11,6 +11,7 @@ from sbr_core.artifacts import names
 from sbr_core.cli import main
 from sbr_core.geometry import apply as through
 from sbr_core.io.landmarks import read_world_marks
+from sbr_core.io.point_tables import write_point_table
 from sbr_core.tools import apply
 
 N = 30
@@ -208,6 +209,8 @@ def test_many_files_and_folders(truth, tmp_path):
         table = pd.DataFrame({"x_px": px[:, 0], "y_px": px[:, 1]})
         table.to_csv(folder / f"{section}.csv", index=False)
     (folder / "notes.docx").write_text("no table")
+    (folder / "._plain.csv").write_bytes(b"\0\5")  # as macOS leaves it
+    (folder / "old.csv").mkdir()
     out = tmp_path / "out"
     apply.run(None, [folder], results=truth.results, from_="section", to="mri", out=out)
     assert sorted(p.name for p in out.iterdir()) == ["both.csv", "plain.csv"]
@@ -226,6 +229,40 @@ def test_parquet_keeps_the_types_of_its_columns(truth, carry, tmp_path):
     assert np.abs(xyz(there) - world).max() < CLOSE_MM
     assert there.dtypes[["n", "in_tissue"]].tolist() == ["int16[pyarrow]", "bool"]
     assert there["kind"].tolist() == cells["kind"].tolist()
+
+
+def test_an_index_of_pandas_is_a_column_of_parquet(truth, carry, tmp_path):
+    pytest.importorskip("pyarrow")
+    px, world = on_section(truth, "plain")
+    cells = pd.DataFrame({"cell": [f"c{i}" for i in range(N)], "x_px": px[:, 0], "y_px": px[:, 1]})
+    cells.set_index("cell").to_parquet(tmp_path / "cells.parquet")
+    there = carry(tmp_path / "cells.parquet", "section:plain", "mri", "out.parquet")
+    assert there["cell"].tolist() == cells["cell"].tolist()
+    assert np.abs(xyz(there) - world).max() < CLOSE_MM
+
+
+def test_columns_with_names_of_ours_are_kept(truth, carry):
+    """The user's own z_mm beside x_px, y_px is no coordinate, and in_tissue is what he found."""
+    px, world = on_section(truth, "plain")
+    cells = pd.DataFrame({"x_px": px[:, 0], "y_px": px[:, 1], "z_mm": 7, "in_tissue": "perhaps"})
+    cells["section"] = ["plain", "12"] * (N // 2)  # a number of his, of no section of the brain
+    there = carry(cells, "section:plain", "mri")
+    assert np.abs(xyz(there) - world).max() < CLOSE_MM
+    assert set(there["from_z_mm"]) == {"7"} and set(there["from_in_tissue"]) == {"perhaps"}
+    assert there["section"].tolist() == cells["section"].tolist()
+    nearest = carry(cells, "section:plain", "section", force=True)
+    assert set(nearest["section"]) == {"plain"}
+    assert nearest["from_section"].tolist() == cells["section"].tolist()
+
+
+def test_points_without_a_position_are_undefined_markups(tmp_path):
+    table = pd.DataFrame({"label": ["a", "b"], "x_mm": [1.0, np.nan], "y_mm": [2.0, np.nan]})
+    path = tmp_path / "a.mrk.json"
+    write_point_table(path, [table.assign(z_mm=[3.0, np.nan])])
+    assert "NaN" not in path.read_text()
+    points = json.loads(path.read_text())["markups"][0]["controlPoints"]
+    assert [p["positionStatus"] for p in points] == ["defined", "undefined"]
+    assert [(mark.name, mark.point) for mark in read_world_marks(path)] == [("a", (1.0, 2.0, 3.0))]
 
 
 def test_a_long_table_is_mapped_in_parts(truth, carry, monkeypatch):
@@ -274,6 +311,14 @@ GOOD = "x_px,y_px\n50,50\n"
         ("", "section:plain", "mri", "is empty"),
         ("axis-0,axis-1,axis-2\n1,2,3\n", "section:plain", "mri", "found three axes"),
         ("section,x_px,y_px\nplain,1,2\nnone,1,2\n", "section", "mri", "row 2: no section 'none'"),
+        (
+            "section,x_px,y_px\nplain,1,2\nboth,1,2\n",
+            "section:plain",
+            "mri",
+            "row 2: is of section 'both', not of section:plain; --from section",
+        ),
+        ("x_mm,y_mm,z_mm\n1,2,3\n", "section:plain", "mri", "z_mm are points in space"),
+        ("x_um,y_um,z_um\n1,2,3\n", "plane:plain", "mri", "z_um are points in space"),
     ],
 )
 def test_what_cannot_be_mapped_is_told_in_one_line(truth, tmp_path, capfd, text, from_, to, said):
