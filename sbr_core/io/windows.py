@@ -155,6 +155,8 @@ def _of_tiff(path: Path, tiff: Any, palette_is_labels: bool) -> Windows:
     names = tuple(channel_names(path, tiff, key))
     if table is not None or photometric == "ycbcr":
         photometric = "rgb"
+    elif photometric == "palette":
+        photometric = "minisblack"  # the indices themselves
     dtype = np.dtype("u1") if table is not None else np.dtype(key.dtype)
     return Windows(
         tuple(levels), channels, dtype, photometric, names if len(names) == channels else ()

@@ -84,6 +84,10 @@ def test_a_palette_is_colours_or_labels(tmp_path):
         with open_windows(tmp_path / name, palette_is_labels=True) as windows:
             read = windows.levels[0].read(10, 20, 60, 90)
             assert np.array_equal(read[..., 0], index[10:60, 20:90])
+            # written again, they have no palette
+            write_picture(tmp_path / "b.tif", windows.levels[0].read(0, 0, *SHAPE), labels=True,
+                          photometric=windows.photometric, pixel_mm=0.01, names=())  # fmt: skip
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "b.tif")), index)
 
 
 @pytest.mark.parametrize(
