@@ -22,7 +22,9 @@ import numpy as np
 
 from sbr_core.errors import ImageError
 from sbr_core.geometry import LPS_FROM_RAS, apply
+from sbr_core.io.detached import detached_files
 from sbr_core.io.files import check_is_file
+from sbr_core.io.transforms import refuse_other_files
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +120,8 @@ def read_atlas_transform(paths: Sequence[Path]) -> AtlasTransform:
     Raises
     ------
     ImageError
-        A file that is missing, not readable, or of a kind that is not known.
+        A file that is missing, not readable, or of a kind that is not known, or that takes numbers
+        from others elsewhere.
     """
     steps: list[np.ndarray | _Field] = []
     for path in map(Path, paths):
@@ -133,14 +136,20 @@ def read_atlas_transform(paths: Sequence[Path]) -> AtlasTransform:
 def _of_itk(path: Path) -> list[np.ndarray | _Field]:
     import SimpleITK as sitk
 
+    name = path.name.lower()
+    if not name.endswith(_FIELDS):
+        refuse_other_files(path)
+    elif not name.endswith((".nii", ".nii.gz")):
+        detached_files(path)  # refuses voxels that are not beside it
     try:
-        if path.name.lower().endswith(_FIELDS):
+        if name.endswith(_FIELDS):
             image = sitk.ReadImage(str(path), sitk.sitkVectorFloat64)
             if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 3:
                 raise ImageError(f"{path}: expected a 3D field of displacements, found an image")
-            return [_field(image)]
-        steps = _steps(sitk.ReadTransform(str(path)), path)
-    except RuntimeError as error:
+            steps = [_field(image)]
+        else:
+            steps = _steps(sitk.ReadTransform(str(path)), path)
+    except (RuntimeError, UnicodeDecodeError) as error:  # SimpleITK quotes what it found
         raise ImageError(f"{path}: not readable as a transform of ITK: {error}") from None
     for step in steps:
         numbers = step.disp_mm if isinstance(step, _Field) else step

@@ -176,7 +176,7 @@ def read_stack_from_world(path: Path) -> np.ndarray:
     return matrix
 
 
-def _refuse_other_files(path: Path) -> None:
+def refuse_other_files(path: Path) -> None:
     """ImageError where a transform file names another one, from which ITK would read numbers.
 
     In HDF5 those are links that are not of the file itself, and data sets that lie elsewhere; in
@@ -214,7 +214,7 @@ def _read(path: Path, dimension: int):
 
     if not Path(path).is_file():
         raise ImageError(f"{path}: no such file")
-    _refuse_other_files(Path(path))
+    refuse_other_files(Path(path))
     try:
         transform = sitk.ReadTransform(str(path))
     except (RuntimeError, UnicodeDecodeError) as error:  # SimpleITK quotes what it found

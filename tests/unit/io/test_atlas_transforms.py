@@ -1,5 +1,6 @@
 """The way between MRI and template, against SimpleITK and against itself."""
 
+import h5py
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -123,3 +124,40 @@ def test_an_image_or_a_2d_transform_is_none(tmp_path):
     sitk.WriteTransform(sitk.AffineTransform(2), str(tmp_path / "a.txt"))
     with pytest.raises(ImageError, match="expected a 3D transform"):
         read_atlas_transform([tmp_path / "a.txt"])
+
+
+def test_numbers_that_are_not_finite_or_in_another_file_are_refused(tmp_path):
+    image = field_image()
+    inside = tmp_path / "warp.mhd"
+    sitk.WriteImage(image, str(inside))
+    there = read_atlas_transform([inside]).to_mri(POINTS)
+    assert np.allclose(there, by_itk(sitk.DisplacementFieldTransform(image), POINTS), atol=1e-4)
+    folder = tmp_path / "other"
+    folder.mkdir()
+    moved = inside.read_text().replace("= warp.", "= ../warp.")
+    (folder / "warp.mhd").write_text(moved)
+    linked = tmp_path / "a.h5"
+    sitk.WriteTransform(affine(), str(linked))
+    with h5py.File(linked, "a") as file:
+        numbers = next(n for n in file["TransformGroup/0"] if "Parameters" in n)
+        name = f"TransformGroup/0/{numbers}"
+        with h5py.File(tmp_path / "b.h5", "w") as other:
+            other["x"] = file[name][:]
+        del file[name]
+        file[name] = h5py.ExternalLink("b.h5", "/x")
+    array = sitk.GetArrayFromImage(field_image())
+    array[3, 3, 3] = np.nan
+    holed = sitk.GetImageFromArray(array, isVector=True)
+    sitk.WriteImage(holed, str(tmp_path / "nan.mha"))
+    (tmp_path / "latin.txt").write_bytes(
+        b"#Insight Transform File V1.0\n#Transform 0\nTransform: \xe9_double_3_3\n"
+        b"Parameters: 1\nFixedParameters: 0 0 0\n"
+    )
+    for path, said in (
+        (folder / "warp.mhd", "only names of files in its own folder"),
+        (linked, "lies in another file"),
+        (tmp_path / "nan.mha", "not finite"),
+        (tmp_path / "latin.txt", "not readable as a transform of ITK"),
+    ):
+        with pytest.raises(ImageError, match=said):
+            read_atlas_transform([path])
