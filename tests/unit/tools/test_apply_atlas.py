@@ -68,6 +68,26 @@ def test_cells_go_to_the_template_and_back(truth, template, tmp_path, monkeypatc
     assert np.abs(returned - px).max() / 6 < 0.1 * GRID.spacing_mm
 
 
+def test_points_without_a_way_are_counted(truth, tmp_path, monkeypatch, capfd):
+    """Where a field folds: empty in a table, undefined in markups, and said."""
+    monkeypatch.chdir(tmp_path)
+    x = np.indices((30, 30, 30))[2] * 2.0 - 29.0
+    disp = np.stack([np.where(np.abs(x) < 12, -3 * x, 0.0), 0 * x, 0 * x], axis=-1)
+    field = sitk.GetImageFromArray(disp, isVector=True)
+    field.SetSpacing([2.0] * 3)
+    field.SetOrigin([-29.0] * 3)
+    sitk.WriteImage(field, "folded.mha")
+    px = truth.px("both", tissue_points(40))
+    pd.DataFrame({"x_px": px[:, 0], "y_px": px[:, 1]}).to_csv("a.csv", index=False)
+    way = ["--results", str(truth.results), "--from", "section:both", "--to", "atlas"]
+    way += ["--atlas-xfm", "folded.mha"]
+    assert main(["apply", "a.csv", *way, "--out", "b.csv"]) == 0
+    n_lost = int(pd.read_csv("b.csv")["x_mm"].isna().sum())
+    assert n_lost and f"{n_lost} without a way to the atlas" in capfd.readouterr().err
+    assert main(["apply", "a.csv", *way, "--out", "b.mrk.json"]) == 0
+    assert (tmp_path / "b.mrk.json").read_text().count('"undefined"') == n_lost
+
+
 def test_labels_of_the_template_on_a_section(truth, template, tmp_path):
     files, to_template = template
     affine = np.diag([0.8, 0.8, 0.8, 1.0])
