@@ -111,8 +111,10 @@ def check_tissue_px(masks: Sequence[np.ndarray], pixel_factor: int, table: Path)
     TrainingError
         Half of the sections are smaller; a factor of 1 leaves them to `align`.
     """
-    across_px = float(np.median([extent_px(mask > 0).max() for mask in masks])) if masks else 0.0
-    if pixel_factor > 1 and across_px < _LEAST_PX:
+    if pixel_factor == 1:
+        return
+    across_px = float(np.median([extent_px(mask > 0).max() for mask in masks]))
+    if across_px < _LEAST_PX:
         raise TrainingError(
             f"{table}: tissue is {across_px:g} pixels across at pixel_factor {pixel_factor}, and"
             f" networks need {_LEAST_PX}: choose a finer prepare.working_pixel_mm, or pixel_factor:"

@@ -66,6 +66,11 @@ def recorded_in(folder: Path) -> Iterator[Path]:
             yield folder / record.name.removesuffix(".json")
 
 
+def lost_from(folder: Path) -> Iterator[Path]:
+    """Files of a folder that were written, as their records tell, and are gone."""
+    return (path for path in recorded_in(folder) if not path.is_file())
+
+
 @contextmanager
 def summed_path(path: Path, **facts: Any) -> Iterator[Path]:
     """As `atomic_path`, and the sum is recorded.

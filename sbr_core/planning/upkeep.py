@@ -22,7 +22,7 @@ from sbr_core.artifacts import names
 from sbr_core.artifacts.rows import files_of_cell, read_cells
 from sbr_core.errors import ReceiptError, SbrError
 from sbr_core.io.files import atomic_path, inside, parse_json, read_json, walk, write_text
-from sbr_core.io.sums import recorded, recorded_in, remove_summed
+from sbr_core.io.sums import lost_from, recorded, remove_summed
 from sbr_core.planning.lock import LOCKS, remove_lock_of_killed_run
 from sbr_core.planning.parameters import chunk_json, rows_file
 from sbr_core.planning.plan import plan_text
@@ -131,9 +131,7 @@ def notice_what_is_gone(study: Study, brain: str, *, dry_run: bool = False) -> N
     a killed run had removed to make it again. With the page its tables are made again too.
     """
     for stage in ("prepare", "align", "registrar", "evaluation", *study.config.methods):
-        for path in recorded_in(Path(study.path(brain, stage))):
-            if path.is_file():
-                continue
+        for path in lost_from(Path(study.path(brain, stage))):
             logger.warning(f"{path}: was written and is missing; made anew where it is needed")
             if stage == "evaluation" and not dry_run:
                 Path(study.path(brain, "report", "index.html")).unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from sbr_core.artifacts.rows import Affine, Inferred, Plane, Row, read_rows
 from sbr_core.errors import some_of
 from sbr_core.io.files import read_json
 from sbr_core.io.manifests import SIMULATED
-from sbr_core.io.sums import recorded_in
+from sbr_core.io.sums import lost_from
 from sbr_core.io.tables import read_tsv
 from sbr_core.io.transforms import PlaneField, read_section_transform
 from sbr_core.io.volumes import Volume, read_cuts, read_plane, read_volume
@@ -208,8 +208,7 @@ def _lost(results_dir: Path) -> list[str]:
     lost = [
         f"{path.relative_to(results_dir)} was written and is missing; this page is without it"
         for folder in folders
-        for path in recorded_in(folder)
-        if not path.is_file()
+        for path in lost_from(folder)
     ]
     for line in lost:
         logger.warning(f"report: WARNING: {line}")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from mapped_brain import GRID, SECTIONS, make_mapped_brain, tissue_points
+from mapped_brain import GRID, SECTIONS, tissue_points
 
 from sbr_core.artifacts import names
 from sbr_core.cli import main
@@ -16,11 +16,6 @@ from sbr_core.tools import apply
 
 N = 30
 CLOSE_MM = 0.1 * GRID.spacing_mm
-
-
-@pytest.fixture(scope="module")
-def truth(tmp_path_factory):
-    return make_mapped_brain(tmp_path_factory.mktemp("mapped") / "results" / "b")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 import tifffile
-from mapped_brain import GRID, MIDDLE_MM, make_mapped_brain, tissue_points
+from mapped_brain import GRID, MIDDLE_MM, tissue_points
 
 from sbr_core import Brain
 from sbr_core.cli import main
@@ -14,11 +14,6 @@ from sbr_core.geometry import apply as through
 from sbr_core.io.tables import write_tsv
 
 XYZ = ["x_mm", "y_mm", "z_mm"]
-
-
-@pytest.fixture(scope="module")
-def truth(tmp_path_factory):
-    return make_mapped_brain(tmp_path_factory.mktemp("mapped") / "results" / "b")
 
 
 @pytest.fixture(scope="module")

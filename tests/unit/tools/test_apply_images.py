@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import tifffile
-from mapped_brain import GRID, MIDDLE_MM, SECTIONS, SPACING_MM, make_mapped_brain
+from mapped_brain import GRID, MIDDLE_MM, SECTIONS, SPACING_MM
 from PIL import Image
 
 from sbr_core import Brain
@@ -14,11 +14,6 @@ from sbr_core.cli import main
 from sbr_core.errors import ConfigError
 from sbr_core.geometry import apply as through
 from sbr_core.tools import apply
-
-
-@pytest.fixture(scope="module")
-def truth(tmp_path_factory):
-    return make_mapped_brain(tmp_path_factory.mktemp("mapped") / "results" / "b")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import shapely
-from mapped_brain import GRID, MIDDLE_MM, SECTIONS, SPACING_MM, make_mapped_brain
+from mapped_brain import GRID, MIDDLE_MM, SECTIONS, SPACING_MM
 from shapely.geometry import mapping, shape
 
 from sbr_core.cli import main
@@ -14,11 +14,6 @@ from sbr_core.tools import apply
 
 CORNER = 0.5
 """QuPath counts from the corner of the first pixel."""
-
-
-@pytest.fixture(scope="module")
-def truth(tmp_path_factory):
-    return make_mapped_brain(tmp_path_factory.mktemp("mapped") / "results" / "b")
 
 
 @pytest.fixture
