@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -102,6 +103,40 @@ class BlockMeans:
         )
         self._sums /= (rows[:, None] * columns)[..., None]
         return self._sums
+
+
+def halved(array: np.ndarray, axes: Sequence[int], *, labels: bool = False) -> np.ndarray:
+    """An array with half as many samples along some axes; what is left over at their ends is kept.
+
+    Parameters
+    ----------
+    labels : take every second sample, not the mean; which is rounded, to even where it is half way.
+    """
+    if labels or not axes:
+        steps = (2 if axis in axes else 1 for axis in range(array.ndim))
+        return array[tuple(slice(None, None, step) for step in steps)]
+    odd = [(0, n % 2 if axis in axes else 0) for axis, n in enumerate(array.shape)]
+    if any(more for _, more in odd):
+        array = np.pad(array, odd, mode="edge")
+    is_whole = array.dtype.kind in "ui" and array.dtype.itemsize < 8
+    wide = np.dtype(f"{array.dtype.kind}{2 * array.dtype.itemsize}" if is_whole else np.float64)
+    total: np.ndarray | None = None
+    for corner in np.ndindex(*(2,) * len(axes)):
+        index = [slice(None)] * array.ndim
+        for axis, first in zip(axes, corner, strict=True):
+            index[axis] = slice(first, None, 2)
+        part = array[tuple(index)]
+        if total is None:
+            total = part.astype(wide)
+        else:
+            total += part
+    if not is_whole:
+        mean = total / 2 ** len(axes)
+        return (mean if array.dtype.kind == "f" else np.rint(mean)).astype(array.dtype)
+    bits = len(axes)
+    total += ((total >> bits) & 1) + 2**bits // 2 - 1
+    total >>= bits
+    return total.astype(array.dtype)
 
 
 def over_background(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sbr_core.errors import ConfigError
+from sbr_core.io.blocks import halved
 from sbr_core.io.files import atomic_path
 from sbr_core.io.images import write_png
 from sbr_core.io.scratch import let_go, scratch_array
@@ -138,13 +139,7 @@ def _halved(folder: Path, stored: np.ndarray, colours: bool, labels: bool) -> np
         for row in range(0, rows, _ROWS_AT_ONCE):
             part = source[row : row + _ROWS_AT_ONCE]
             here = target[row // 2 : (row + len(part) + 1) // 2]
-            if labels:
-                here[:] = part[::2, ::2]
-                continue
-            odd = [(0, n % 2) for n in part.shape[:2]] + [(0, 0)] * (part.ndim - 2)
-            even = np.pad(part, odd, mode="edge").astype(np.float64)
-            mean = (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / 4
-            here[:] = mean if stored.dtype.kind == "f" else np.rint(mean)
+            here[:] = halved(part, (0, 1), labels=labels)
             let_go(stored)
             let_go(out)
     return out

@@ -1,39 +1,35 @@
 """Images and labels from one space of a brain to another, block by block.
 
 Every pixel of the result is looked up once, through the whole chain, in the image that is given:
-linear, or of labels the nearest. Where a pixel of the result is larger than one of the image, it
-is the mean of points spread over it, or of labels the one that most of them have, from the
-coarsest level of the pyramid that serves.
+see `lookup`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from scipy import ndimage
 
 from sbr_core.errors import ImageError
-from sbr_core.geometry import apply, similarity_scale
-from sbr_core.io.blocks import BlockMeans, grid_step
+from sbr_core.geometry import Box, apply, similarity_scale
+from sbr_core.io.blocks import grid_step
 from sbr_core.io.scratch import let_go
+from sbr_core.io.transforms import PlaneField
 from sbr_core.io.volumes import Volume
-from sbr_core.io.windows import Level, Windows
+from sbr_core.io.windows import Windows
+from sbr_core.mapping.lookup import MOST_READ, Lookup, Places, length, mean, most_common, spread
 from sbr_core.mapping.points import Route
 from sbr_core.mapping.spaces import Space
 
 _BLOCK = 512
 """Side of a block of the result, in pixels."""
-_MOST_READ = 2048
-"""Side of what is read for a block, at most about, in pixels of the level it is read from."""
 _NODES = 8
-"""Per working pixel, along a side: between these, places are linear."""
-_MOST_POINTS = 16
-"""Along a side of a pixel of the result, however large it is: of labels, whose blocks have no
-mean."""
+"""Per working pixel, along a side, where working pixels do not bound what is linear."""
 
 
 class Source(Protocol):
@@ -42,22 +38,24 @@ class Source(Protocol):
     Attributes
     ----------
     channels, dtype : of its samples.
+    labels : whether these are ids.
     """
 
+    labels: bool
     channels: int
     dtype: np.dtype
 
     def place(self, stack_mm: np.ndarray) -> np.ndarray:
         """(n, d) px or voxels, at full resolution, of points (n, 3), stack mm; NaN for none."""
 
-    def holds(self, places: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    def holds(self, places: Places, sides: np.ndarray) -> np.ndarray:
         """(n,) bool: which pixels of the result, as of `sample`, it may have something of."""
 
-    def sample(self, places: np.ndarray, sides: np.ndarray) -> np.ndarray:
-        """(n, channels) at places (n, d), of pixels of the result with sides (2, d) there."""
+    def sample(self, places: Places, sides: np.ndarray) -> np.ndarray:
+        """(n, channels) at places, of pixels of the result with sides (2, d) there."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SectionImage:
     """An image of a section or of a plane.
 
@@ -91,125 +89,30 @@ class SectionImage:
             return px / step
         return (px + 0.5) / step - 0.5
 
-    def holds(self, places: np.ndarray, sides: np.ndarray) -> np.ndarray:
-        low, high = self._limits(0.5 + _length(sides) / 2)
-        return np.all((places >= low) & (places <= high), axis=1)
+    def holds(self, places: Places, sides: np.ndarray) -> np.ndarray:
+        return self._lookup.holds(places, sides)
 
-    def sample(self, places: np.ndarray, sides: np.ndarray) -> np.ndarray:
-        ratio = _length(sides)
-        level = self.windows.levels[0] if self.labels else self._level(ratio)
-        step = np.array(level.step)
-        per_pixel = ratio / max(level.step)
-        # of what is much finer, blocks are averaged once, and points spread over these
-        side = 1 if self.labels else max(1, int(per_pixel / 2))
-        shifts = np.stack(_shifts(sides, per_pixel / side)) / step
-        out = np.empty((len(places), self.channels), self.dtype)
-        out[:] = self.fill
-        for some in self._squares(places, ratio + 1.0, step * _MOST_READ):
-            px = (places[some] + 0.5) / step - 0.5
-            window = _Window.of(level, px, shifts, side)
-            samples = [self._read(level, window, px + shift) for shift in shifts]
-            out[some] = _most_common(samples) if self.labels else _mean(samples, self.dtype)
-        return out
+    def sample(self, places: Places, sides: np.ndarray) -> np.ndarray:
+        return self._lookup.sample(places, sides)
 
-    def _squares(self, places: np.ndarray, reach: float, side: np.ndarray) -> Iterator[np.ndarray]:
-        """Indices of places on the image, by squares of it: not all of it is needed at once.
-
-        Parameters
-        ----------
-        reach : as of `_limits`.
-        side : (x, y) of a square, px.
-        """
-        low, high = self._limits(reach)
-        near = np.flatnonzero(np.all((places >= low) & (places <= high), axis=1))
-        if not near.size:
-            return
-        column, row = np.floor(places[near] / side).astype(int).T
-        for c in range(column.min(), column.max() + 1):
-            for r in range(row.min(), row.max() + 1):
-                here = near[(column == c) & (row == r)]
-                if here.size:
-                    yield here
-
-    def _limits(self, reach: float) -> tuple[np.ndarray, np.ndarray]:
-        """The lowest and the highest (x, y) px of a place on the image.
-
-        Parameters
-        ----------
-        reach : how far outside the first and last centres a place may be, px; but not of the box.
-        """
-        low, high = np.array([-reach, -reach]), np.array(self.windows.shape[::-1]) - 1 + reach
+    @cached_property
+    def _lookup(self) -> Lookup:
+        first, last = None, None
         section = self.route.brain.section(self.space.section)
-        if self.space.kind == "section" and (box := section.prepared.box) is not None:
-            # beyond it may be another section
-            first, step = np.array([box.left, box.top]), np.array(self.step)
-            low = np.maximum(low, first / step - 0.5)
-            high = np.minimum(high, (first + np.array([box.columns, box.rows])) / step - 0.5)
-        return low, high
-
-    def _level(self, ratio: float) -> Level:
-        """The coarsest level with pixels no larger than those of the result."""
-        serves = [level for level in self.windows.levels if max(level.step) <= ratio * 1.001]
-        return serves[-1] if serves else self.windows.levels[0]
-
-    def _read(self, level: Level, window: _Window, px: np.ndarray) -> np.ndarray:
-        """(n, channels) at places (n, 2) of a level; `fill` beyond its pixels' outer edges."""
-        last = np.array(level.shape[::-1]) - 1
-        inside = np.all((px >= -0.5 - 1e-6) & (px <= last + 0.5 + 1e-6), axis=1)
-        values = np.empty((len(px), self.channels), self.dtype if self.labels else np.float32)
-        values[:] = self.fill
-        if inside.any():
-            px = np.clip(px[inside], 0, last)
-            values[inside] = window.nearest(px) if self.labels else window.linear(px)
-        return values
+        if self.space.kind == "section" and section.prepared.box is not None:
+            first, last = edges_of_box(section.prepared.box, self.step)
+        return Lookup(self.windows, self.fill, self.labels, first, last)
 
 
-@dataclass(frozen=True)
-class _Window:
-    """A part of a level, perhaps of means over blocks.
+def edges_of_box(box: Box, step: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """(x, y) px of the outer edges of a part of a file, beyond which may be another section.
 
-    Attributes
+    Parameters
     ----------
-    samples : (rows, columns, channels).
-    low : (column, row) of its first pixel in the level.
-    side : pixels of the level per block, along a side.
+    step : (x, y) px of the file per px of the image.
     """
-
-    samples: np.ndarray
-    low: np.ndarray
-    side: int
-
-    @classmethod
-    def of(cls, level: Level, px: np.ndarray, shifts: np.ndarray, side: int) -> _Window:
-        """What is needed for places (n, 2) of a level and points shifted from them."""
-        size = np.array(level.shape[::-1])
-        first = np.clip(np.floor(px.min(axis=0) + shifts.min(axis=0)) - side, 0, size - 1)
-        low = first.astype(int) // side * side  # so that blocks are the same in every window
-        high = np.ceil(px.max(axis=0) + shifts.max(axis=0)).astype(int) + 2 * side
-        high = np.minimum(np.maximum(high, low + 1), size)
-        samples = level.read(low[1], low[0], high[1], high[0])
-        if side > 1:
-            means = BlockMeans(samples.shape[:2], samples.shape[2], side)
-            means.add(samples, 0, 0)
-            samples = means.means()
-        return cls(samples, low, side)
-
-    def nearest(self, px: np.ndarray) -> np.ndarray:
-        """(n, channels) of the pixels that places (n, 2) of the level lie in."""
-        column, row = (np.floor(px + 0.5).astype(int) - self.low).T
-        return self.samples[row, column]
-
-    def linear(self, px: np.ndarray) -> np.ndarray:
-        """(n, channels) float32 at places (n, 2) of the level."""
-        here = ((px - self.low + 0.5) / self.side - 0.5).T[::-1]
-        planes = np.moveaxis(self.samples, -1, 0)
-        return np.stack(
-            [
-                ndimage.map_coordinates(plane, here, np.float32, order=1, mode="nearest")
-                for plane in planes
-            ],
-            axis=-1,
-        )
+    first, size = np.array([box.left, box.top]), np.array([box.columns, box.rows])
+    return first / np.array(step) - 0.5, (first + size) / np.array(step) - 0.5
 
 
 @dataclass(frozen=True)
@@ -230,16 +133,16 @@ class MriVolume:
         world_mm, _ = self.route.brain.from_stack(self.space, stack_mm)
         return apply(np.linalg.inv(self.volume.world_from_voxel), world_mm)
 
-    def holds(self, places: np.ndarray, sides: np.ndarray) -> np.ndarray:
-        reach = 0.5 + _length(sides) / 2
+    def holds(self, places: Places, sides: np.ndarray) -> np.ndarray:
+        reach = 0.5 + length(sides) / 2
         last = np.array(self.volume.data.shape) - 1
-        return np.all((places >= -reach) & (places <= last + reach), axis=1)
+        return places.between(-reach * np.ones(3), last + reach)
 
-    def sample(self, places: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    def sample(self, places: Places, sides: np.ndarray) -> np.ndarray:
         samples = []
         last = np.array(self.volume.data.shape) - 1
-        for shift in _shifts(sides, _length(sides)):
-            voxels = places + shift
+        for shift in spread(sides, length(sides)):
+            voxels = places.all() + shift
             inside = np.all((voxels >= -0.5) & (voxels <= last + 0.5), axis=1)
             voxels = np.where(inside[:, None], np.clip(voxels, 0, last), 0.0)
             if self.labels:
@@ -248,7 +151,7 @@ class MriVolume:
                 data = self.volume.data
                 values = ndimage.map_coordinates(data, voxels.T, np.float32, order=1)
             samples.append(np.where(inside, values, np.zeros((), values.dtype))[:, None])
-        return _most_common(samples) if self.labels else _mean(samples, self.dtype)
+        return most_common(samples) if self.labels else mean(samples, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -297,7 +200,7 @@ def fill_image(target: PlaneTarget, source: Source, out: np.ndarray) -> Iterator
     """
     rows, columns = target.shape
     middle = _places(target, source, (rows // 2, columns // 2), (1, 1))
-    side = int(np.clip(_MOST_READ / max(_length(middle[1]), 1.0), 32, _BLOCK))
+    side = int(np.clip(MOST_READ / max(length(middle[1]), 1.0), 32, _BLOCK))
     for row in range(0, rows, side):
         n_held = 0
         for column in range(0, columns, side):
@@ -312,35 +215,65 @@ def fill_image(target: PlaneTarget, source: Source, out: np.ndarray) -> Iterator
 
 def _places(
     target: PlaneTarget, source: Source, first: tuple[int, int], block: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Places (n, d) of the pixels of a block, row by row, and the sides (2, d) of one about there.
+) -> tuple[Places, np.ndarray]:
+    """Places of the pixels of a block, row by row, and the sides (2, d) of one about there.
 
-    They are mapped at nodes some pixels apart and linear between, as the deformation itself is
-    between pixels of the working grid, which are longer by far (`_NODES`).
+    They are mapped at nodes and linear between. From a section to a plane the nodes are those of
+    the published field of displacements, which is linear between them, so that nothing is lost; on
+    other ways there are several for each working pixel (`_NODES`).
 
     Parameters
     ----------
     first : row and column.
     block : rows and columns.
     """
-    section = target.route.brain.section(target.route.target.section)
-    apart = max(1, int(section.grid.spacing_mm / _NODES / target.pixel_mm))
-    counts = [-(-n // apart) + 1 for n in block]
-    nodes = [a + apart * np.arange(n) for a, n in zip(first, counts, strict=True)]
-    places = source.place(target.stack_mm(*nodes).reshape(-1, 3)).reshape(*counts, -1)
-    sides = np.zeros((2, places.shape[2]))
-    if np.isfinite(places).all():
-        across, down = np.diff(places, axis=1), np.diff(places, axis=0)
-        sides = np.stack([across.mean(axis=(0, 1)), down.mean(axis=(0, 1))]) / apart
-    if apart == 1:
-        places = places[:-1, :-1]
-    else:
-        for axis, n in enumerate(block):
-            low, share = np.divmod(np.arange(n), apart)
-            share = (share / apart).reshape(-1, 1, 1) if axis == 0 else (share / apart)[:, None]
-            before, behind = (np.take(places, low + i, axis=axis) for i in (0, 1))
-            places = before + share * (behind - before)
-    return places.reshape(-1, places.shape[2]), sides
+    apart, start = _lattice(target)
+    lines = [_nodes(*line, apart) for line in zip(first, block, start[::-1], strict=True)]
+    nodes = source.place(target.stack_mm(*lines).reshape(-1, 3))
+    at_nodes = Places.of(nodes, exact=source.labels)
+    px = at_nodes.px.reshape(*map(len, lines), -1)
+    sides = np.zeros((2, px.shape[2]))
+    if np.isfinite(at_nodes.low).all():
+        across, down = px[:, -1] - px[:, 0], px[-1] - px[0]
+        sides = np.stack([across.mean(axis=0) / block[1], down.mean(axis=0) / block[0]])
+    for axis, (line, a, n) in enumerate(zip(lines, first, block, strict=True)):
+        pixels = a + np.arange(n)
+        low = np.searchsorted(line, pixels, side="right") - 1
+        share = ((pixels - line[low]) / (line[low + 1] - line[low])).astype(px.dtype)
+        before, behind = (np.take(px, low + i, axis=axis) for i in (0, 1))
+        behind -= before
+        if axis == 0:
+            behind *= share[:, None, None]
+        else:  # long rows, which NumPy is fast with
+            behind.reshape(block[0], -1)[:] *= np.repeat(share, px.shape[2])
+        before += behind
+        px = before
+    return replace(at_nodes, px=px.reshape(-1, px.shape[2])), sides
+
+
+def _lattice(target: PlaneTarget) -> tuple[float, tuple[float, float]]:
+    """How far apart nodes are, and the (x, y) of one, in pixels of the result."""
+    route = target.route
+    if (route.source.kind, route.target.kind) == ("section", "plane"):
+        field = route.brain.section(route.source.section).section_from_plane.steps[0]
+        if isinstance(field, PlaneField):
+            x, y = (origin_mm / target.pixel_mm for origin_mm in field.origin_mm)
+            return field.spacing_mm / target.pixel_mm, (x, y)
+    spacing_mm = route.brain.section(route.target.section).grid.spacing_mm
+    return spacing_mm / _NODES / target.pixel_mm, (0.0, 0.0)
+
+
+def _nodes(first: int, n: int, start: float, apart: float) -> np.ndarray:
+    """Pixels, perhaps with fractions, at which a row or column is mapped: of n from `first` on.
+
+    They are those of a lattice, the first and the last pixel, and the one behind that; or, of a
+    lattice as fine as pixels, these.
+    """
+    last = first + n - 1
+    if apart <= 1:
+        return np.arange(first, last + 2)
+    lattice = np.arange(math.ceil((first - start) / apart), (last - start) / apart)
+    return np.unique([first, *(start + lattice * apart), last, last + 1])
 
 
 def fill_volume(
@@ -362,7 +295,8 @@ def fill_volume(
         near = np.flatnonzero(np.isfinite(plane_mm[:, 0]))
         n_held = 0
         if near.size:
-            places, sides = source.place(stack_mm[near]), np.eye(2) * ratio
+            places = Places.of(source.place(stack_mm[near]), exact=source.labels)
+            sides = np.eye(2) * ratio
             n_held = int(source.holds(places, sides).sum())
             samples = source.sample(places, sides)
             out[layer, voxels[near, 1], voxels[near, 2]] = samples
@@ -386,39 +320,3 @@ def step_on_section(route: Route, shape: tuple[int, int], name: str) -> tuple[fl
             f" {whole[1]} x {whole[0]}: expected an image of all of it, as its file is stored"
         )
     return grid_step(whole[1], shape[1]), grid_step(whole[0], shape[0])
-
-
-def _length(sides: np.ndarray) -> float:
-    """How long the sides (2, d) of a pixel of the result are, in px of the source."""
-    return float(np.linalg.norm(sides, axis=1).mean())
-
-
-def _shifts(sides: np.ndarray, length: float) -> list[np.ndarray]:
-    """(d,) from the middle of a pixel to points spread over it, one for each px of its length."""
-    n_points = int(np.clip(math.ceil(length - 0.25), 1, _MOST_POINTS))
-    offsets = (np.arange(n_points) + 0.5) / n_points - 0.5
-    return [across * sides[0] + down * sides[1] for across in offsets for down in offsets]
-
-
-def _mean(samples: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
-    mean = samples[0] if len(samples) == 1 else np.mean(samples, axis=0, dtype=np.float32)
-    if dtype.kind == "f":
-        return mean
-    if dtype.kind == "b":
-        return mean >= 0.5
-    limits = np.iinfo(dtype)
-    return np.clip(np.rint(mean), limits.min, limits.max)
-
-
-def _most_common(samples: list[np.ndarray]) -> np.ndarray:
-    """The id that most of the samples (n, 1) have; of several the lowest."""
-    if len(samples) == 1:
-        return samples[0]
-    stacked = np.sort(np.concatenate(samples, axis=1), axis=1)
-    # runs of equal ids: how many samples back the first of its run is
-    n = stacked.shape[1]
-    starts = np.ones_like(stacked, bool)
-    starts[:, 1:] = stacked[:, 1:] != stacked[:, :-1]
-    first = np.maximum.accumulate(np.where(starts, np.arange(n), 0), axis=1)
-    longest = np.argmax(np.arange(n) - first, axis=1)
-    return np.take_along_axis(stacked, longest[:, None], axis=1)
