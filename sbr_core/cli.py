@@ -55,6 +55,8 @@ def _add_flag(parser: argparse.ArgumentParser, flag: Flag) -> None:
     how: dict[str, Any] = {"help": flag.help.replace("%", "%%")}
     how |= KINDS.get(flag.kind, {"metavar": "TEXT"})
     if flag.by_place:
+        if not flag.required:
+            how["nargs"] = "*"
         parser.add_argument(flag.keyword, **how | {"metavar": None})
         return
     if flag.kind != "bool":  # not given is False

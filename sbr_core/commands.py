@@ -11,7 +11,8 @@ for torch:
   (`from_` is ``--from``). The help is the entry in the docstring's Parameters section; a flag is
   required unless the parameter has a default;
 - the annotation is what the flag takes (`KINDS`); ``Annotated[Path, "-o"]`` adds a short name;
-- parameters before the ``*`` are given by their place instead of by a flag.
+- parameters before the ``*`` are given by their place instead of by a flag; one with a default may
+  be left out.
 """
 
 from __future__ import annotations
@@ -136,8 +137,9 @@ def command_of(name: str) -> Command:
     }
     signature = run.args
     options, *by_place = signature.args
-    # every parameter by its place is required, every other one unless it has a default
-    defaults = [None] * len(by_place) + signature.kw_defaults
+    # what has no default is required
+    missing = len(by_place) - len(signature.defaults)
+    defaults = [None] * missing + signature.defaults + signature.kw_defaults
     flags = []
     for i, parameter in enumerate([*by_place, *signature.kwonlyargs]):
         kind, short = _annotation(parameter.annotation)

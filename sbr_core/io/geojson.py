@@ -8,7 +8,7 @@ and a ``plane`` in the geometry. All that is no coordinate stays as it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from shapely.geometry import mapping, shape
 
 from sbr_core.errors import ManifestError
 from sbr_core.io.files import atomic_path, check_is_file, parse_json
+from sbr_core.io.label_tables import LabelTable
 
 _GEOMETRIES = "geometry", "nucleusGeometry"
 _KINDS = ("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon")
@@ -146,6 +147,34 @@ def write_geojson(path: Path, shapes: Shapes, **facts: Any) -> None:
     facts : further members of the collection.
     """
     content = {"type": "FeatureCollection", **facts, "features": list(_features(shapes))}
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def write_regions(
+    path: Path, regions: Mapping[int, shapely.Geometry], table: LabelTable, **facts: Any
+) -> None:
+    """Write outlines of labels as annotations of QuPath, whole or not at all.
+
+    Parameters
+    ----------
+    regions : label -> its outline, in px from the upper left corner of the image.
+    table : names and colours, which become those of the class, too.
+    facts : further members of the collection.
+    """
+    features = []
+    for number, geometry in regions.items():
+        label = table.of(number)
+        of_class: dict[str, Any] = {"name": label.name}
+        if label.rgb is not None:
+            of_class["color"] = list(label.rgb)
+        parts = shapely.get_parts(geometry)
+        value = mapping(parts[0] if len(parts) == 1 else geometry)
+        value["coordinates"] = _rounded(value["coordinates"])
+        properties = {"objectType": "annotation", "name": label.name, "classification": of_class}
+        properties |= {"label": number, "isLocked": True}
+        features.append({"type": "Feature", "geometry": value, "properties": properties})
+    content = {"type": "FeatureCollection", **facts, "features": features}
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 

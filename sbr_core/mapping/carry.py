@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ import numpy as np
 from sbr_core.artifacts import names
 from sbr_core.artifacts.label_pairs import read_label_volume
 from sbr_core.errors import ConfigError, ImageError
+from sbr_core.io.files import check_is_file
 from sbr_core.io.folders import SUFFIXES
 from sbr_core.io.geojson import is_geojson, read_geojson, region_of, write_geojson
+from sbr_core.io.label_tables import NO_NAMES, LabelTable
 from sbr_core.io.pixel_size import stated_pixel_size
 from sbr_core.io.point_tables import ENDINGS as POINT_ENDINGS
 from sbr_core.io.point_tables import (
@@ -30,6 +33,7 @@ from sbr_core.io.scratch import scratch_array
 from sbr_core.io.tables import write_tsv
 from sbr_core.io.volumes import Volume, mri_grid, read_volume, write_plane, write_volume
 from sbr_core.io.windows import Windows, open_windows
+from sbr_core.mapping.outlines import write_outlines
 from sbr_core.mapping.points import SECTION, Route, map_points
 from sbr_core.mapping.rasters import (
     MriVolume,
@@ -52,6 +56,10 @@ _SMALLER_VOXELS = (
 _RGB24 = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 
 
+class NothingThereError(ConfigError):
+    """Of what was given nothing lies in the target, so that the result would be empty."""
+
+
 @dataclass(frozen=True)
 class How:
     """What is asked for beside the way.
@@ -61,11 +69,15 @@ class How:
     labels : images are of labels.
     pixel_mm : side of a pixel or voxel of images that are written; None for that of the target.
     mend : make outlines valid that cross themselves.
+    names : of labels that are written as outlines.
+    simplify_mm : how far these may lie from the edges of the pixels, for fewer points.
     """
 
     labels: bool = False
     pixel_mm: float | None = None
     mend: bool = False
+    names: LabelTable = NO_NAMES
+    simplify_mm: float = 0.0
 
 
 def can_be_carried(path: Path) -> bool:
@@ -101,6 +113,9 @@ def carry_file(route: Route, source: Path, target: Path, how: How) -> str:
     if is_points(source):
         return _points(route, source, target)
     route = of_file(route, source)
+    if route.source.section is not None and route.source.kind != route.target.kind:
+        # its own plane, or from the plane its own file
+        route = replace(route, target=route.target.at(route.source.section))
     for flag, space in (("--from", route.source), ("--to", route.target)):
         if space.is_open:
             raise ConfigError(f"{source}: of which section? Expected {flag} {space}:ID")
@@ -140,9 +155,17 @@ def check_target(source: Path, target: Path, route: Route, how: How) -> None:
     elif space.kind == "mri":
         if not name.endswith(_NIFTI):
             raise ConfigError(f"{target}: expected .nii.gz for an image in the MRI")
-    elif not (is_picture(target) or (space.kind == "plane" and name.endswith(_NIFTI))):
+    elif is_geojson(target) and not how.labels:
+        raise ConfigError(f"{target}: shapes are made of labels: is {source} of labels? --labels")
+    elif not (
+        is_picture(target)
+        or is_geojson(target)
+        or (space.kind == "plane" and name.endswith(_NIFTI))
+    ):
         more = " or .nii.gz" if space.kind == "plane" else ""
-        raise ConfigError(f"{target}: expected .tif, .ome.tif or .png{more} for an image")
+        raise ConfigError(
+            f"{target}: expected .tif, .ome.tif or .png{more} for an image, or, of labels, .geojson"
+        )
 
 
 def files_written(source: Path, target: Path) -> list[Path]:
@@ -281,12 +304,9 @@ def _plane_to_plane(route: Route, image: SectionImage, source: Path, target: Pat
 
 
 def _volume_to_plane(route: Route, source: Path, target: Path, how: How) -> str:
-    if how.labels:
-        volume, stored = read_label_volume(source), read_volume(source).data.dtype
-        if stored.kind in "iu":
-            volume = replace(volume, data=volume.data.astype(stored))
-    else:
-        volume = read_volume(source)
+    check_is_file(source)
+    state = source.stat()
+    volume = _volume(source, how.labels, (state.st_mtime_ns, state.st_size))
     grid = PlaneTarget.of(route, how.pixel_mm)
     out = _scratch_picture(target, (*grid.shape, 1), volume.data.dtype, False)
     nothing = (
@@ -298,6 +318,15 @@ def _volume_to_plane(route: Route, source: Path, target: Path, how: How) -> str:
     return _write_plane(route, grid, target, out, "minisblack", how, ())
 
 
+@lru_cache(maxsize=1)  # the same for every section
+def _volume(path: Path, labels: bool, state: tuple[int, int]) -> Volume:
+    """A volume, of labels in the type that they are stored in; `state` is the file's."""
+    if not labels:
+        return read_volume(path)
+    volume, stored = read_label_volume(path), read_volume(path).data.dtype
+    return replace(volume, data=volume.data.astype(stored)) if stored.kind in "iu" else volume
+
+
 def _write_plane(
     route: Route,
     grid: PlaneTarget,
@@ -307,6 +336,8 @@ def _write_plane(
     how: How,
     channel_names: tuple[str, ...],
 ) -> str:
+    if is_geojson(target):
+        return write_outlines(grid, target, out[..., 0], how.names, how.simplify_mm)
     if target.name.lower().endswith(_NIFTI):
         if out.shape[2] > 1:
             raise ConfigError(f"{target}: a NIfTI plane has one channel: write a .tif")
@@ -365,7 +396,7 @@ def _watch(target: Path, blocks: Iterator[tuple[float, int]], nothing: str) -> N
     Parameters
     ----------
     blocks : of each the share that is done, and how many pixels or voxels of it were hit.
-    nothing : message of the ConfigError where none was, for the result would be empty.
+    nothing : message of the NothingThereError where none was.
     """
     said, n_hit = time.monotonic(), 0
     for share, n_hit_here in blocks:
@@ -374,4 +405,4 @@ def _watch(target: Path, blocks: Iterator[tuple[float, int]], nothing: str) -> N
             said = time.monotonic()
             logger.info(f"apply: {target}: {share:.0%}")
     if not n_hit:
-        raise ConfigError(nothing)
+        raise NothingThereError(nothing)

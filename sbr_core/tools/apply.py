@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from sbr_core.errors import ConfigError
+from sbr_core.io.label_tables import NO_NAMES, read_label_table
 from sbr_core.io.manifests import read_brains
 from sbr_core.mapping.brain import Brain
-from sbr_core.mapping.carry import (
-    How,
-    can_be_carried,
-    carry_file,
-    check_target,
-    files_written,
-    name_of_result,
-)
+from sbr_core.mapping.carry import How, NothingThereError, carry_file
+from sbr_core.mapping.jobs import check_jobs, jobs_of, read_jobs
 from sbr_core.mapping.points import Route
 from sbr_core.mapping.spaces import Space
 
 logger = logging.getLogger(__name__)
 
 _SHEET = Path("config", "brains.tsv")
+_YES, _NO = ("true", "yes", "1"), ("false", "no", "0")
 
 
 def run(
     options: None,
-    inputs: Sequence[Path],
+    inputs: Sequence[Path] | None = None,
     *,
     results: Path,
-    from_: str,
-    to: str,
-    out: Annotated[Path, "-o"],
+    from_: str | None = None,
+    to: str | None = None,
+    out: Annotated[Path | None, "-o"] = None,
+    table: Path | None = None,
     method: str | None = None,
     labels: bool = False,
+    names: Path | None = None,
     pixel_mm: float | None = None,
+    simplify_mm: float | None = None,
     within_mm: float | None = None,
     scale: float | None = None,
     atlas_xfm: Sequence[Path] | None = None,
@@ -48,7 +48,7 @@ def run(
 
     Spaces are section:ID, plane:ID, stack, mri and atlas; section or plane alone stand for the
     section that a column section or the name of a file tells, and, as a target of points, for the
-    nearest one.
+    nearest one, of a volume for every one.
 
     Parameters
     ----------
@@ -57,11 +57,18 @@ def run(
     results : folder of the brain, results/BRAIN.
     from_ : space of the inputs.
     to : space of the results.
-    out : file to write, or, of several inputs, a folder, where each keeps its name.
+    out : file to write, or, of several inputs, a folder, where each keeps its name; of a volume
+        that goes to every section, a folder or a name with {section} in it.
+    table : a table of jobs instead, with a column input and, for what the flags do not say of
+        all, from, to, out, labels, names, pixel_mm, simplify_mm, within_mm, scale and mend.
     method : whose transforms, a folder in the results (default: sbr).
     labels : images are of labels: the nearest one counts, or that of most of a larger pixel.
+    names : names and colours of labels that become shapes, out of .geojson: a colour table of
+        FreeSurfer, label descriptions of ITK-SNAP or a table with columns index and name.
     pixel_mm : side of a pixel of images that are written, mm (default: that of the section's file,
         of the plane's grid or of the MRI).
+    simplify_mm : how far outlines of labels may lie from the edges of pixels, mm, for fewer points
+        (default: 0).
     within_mm : how far from a section what comes from the stack or the MRI may be, stack mm
         (default: half the way to its neighbours, as reassemble fills the volume from it with
         max_gap_mm 0).
@@ -79,41 +86,84 @@ def run(
     ConfigError
         No such space or section, an output that exists or of a kind that cannot be written.
     ManifestError
-        Points without coordinates or without a unit, shapes without a valid geometry; naming file
-        and row.
+        Points without coordinates or without a unit, shapes without a valid geometry, a colour
+        table or a table of jobs that is none; naming file and row.
     ImageError
         An image that is not one of the section, or labels that are none.
     """
-    numbers = {"--within-mm": within_mm, "--scale": scale, "--pixel-mm": pixel_mm}
-    for flag, value in numbers.items():
-        if value is not None and not value > 0:
-            raise ConfigError(f"{flag}: expected a number above 0, found {value:g}")
-    spaces = Space.of(from_, "--from"), Space.of(to, "--to")
-    if not atlas_xfm and any(space.kind == "atlas" for space in spaces):
+    flags = {"from": from_, "to": to, "labels": labels, "names": names, "mend": mend}
+    flags |= {"pixel_mm": pixel_mm, "simplify_mm": simplify_mm, "within_mm": within_mm}
+    flags |= {"scale": scale}
+    if not atlas_xfm and (table is not None or "atlas" in (from_, to)):
         atlas_xfm = _atlas_of_sheet(brains, results)
     brain = Brain(results, method or "sbr", atlas_xfm or ())
-    route = Route(brain, *spaces, within_mm, scale or 1.0)
-    how = How(labels, pixel_mm, mend)
-    for space in (route.source, route.target):
+    if table is not None:
+        if inputs:
+            raise ConfigError(f"--table: {table} names the inputs; {inputs[0]} is one more")
+        folder = table.parent
+        jobs = read_jobs(table, lambda row: _asked(brain, flags | _of_row(row, folder)), out)
+    else:
+        if not inputs:
+            raise ConfigError("expected files or folders to carry, or --table")
+        if out is None:
+            raise ConfigError("--out: expected a file, or a folder of several results")
+        jobs = jobs_of(inputs, out, *_asked(brain, flags))
+    check_jobs(jobs, force)
+    n_empty = 0
+    for number, job in enumerate(jobs, 1):
+        try:
+            done = carry_file(job.route, job.source, job.target, job.how)
+        except NothingThereError as error:
+            n_empty += 1
+            if not job.of_many or n_empty == len(jobs):
+                raise
+            logger.warning(f"apply: {number}/{len(jobs)} WARNING: left out: {error}")
+            continue
+        logger.info(f"apply: {number}/{len(jobs)} {job.target}: {done}")
+
+
+def _asked(brain: Brain, given: Mapping[str, Any]) -> tuple[Route, How]:
+    """What flags, or the cells of a row, ask for; ConfigError of what cannot be."""
+    for name in ("within_mm", "scale", "pixel_mm", "simplify_mm"):
+        value = given[name]
+        if value is not None and not (0 < value < math.inf):
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"{flag}: expected a number above 0, found {value:g}")
+    for name in ("from", "to"):
+        if given[name] is None:
+            raise ConfigError(
+                f"--{name}: expected a space: section:ID, plane:ID, stack, mri, atlas"
+            )
+    source, target = Space.of(given["from"], "--from"), Space.of(given["to"], "--to")
+    for space in (source, target):
         if space.section is not None:
             brain.section(space.section)
         if space.kind in ("mri", "atlas"):
             _ = brain.stack_from_mri
         if space.kind == "atlas":
             _ = brain.atlas
-    jobs = list(_jobs(inputs, out, route))
-    for source, target in jobs:
-        check_target(source, target, route, how)
-        for path in files_written(source, target):
-            if not path.exists():
-                continue
-            if path.is_dir() or not force:
-                raise ConfigError(f"{path}: is there already; --force writes over it")
-            if path.samefile(source):
-                raise ConfigError(f"{path}: is the input itself; give another --out")
-    for number, (source, target) in enumerate(jobs, 1):
-        done = carry_file(route, source, target, how)
-        logger.info(f"apply: {number}/{len(jobs)} {target}: {done}")
+    table = read_label_table(given["names"]) if given["names"] is not None else NO_NAMES
+    route = Route(brain, source, target, given["within_mm"], given["scale"] or 1.0)
+    how = How(given["labels"], given["pixel_mm"], given["mend"], table, given["simplify_mm"] or 0.0)
+    return route, how
+
+
+def _of_row(row: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    """The cells of a row of a table of jobs as flags have them; ConfigError of one that is none."""
+    flags: dict[str, Any] = {}
+    for column, cell in row.items():
+        if column in ("labels", "mend"):
+            if cell.lower() not in (*_YES, *_NO):
+                raise ConfigError(f"{column}: expected true or false, found {cell!r}")
+            flags[column] = cell.lower() in _YES
+        elif column in ("pixel_mm", "simplify_mm", "within_mm", "scale"):
+            try:
+                flags[column] = float(cell)
+            except ValueError:
+                raise ConfigError(f"{column}: expected a number, found {cell!r}") from None
+        else:
+            flags[column] = folder / cell if column == "names" else cell
+    return flags
 
 
 def _atlas_of_sheet(sheet: Path | None, results: Path) -> Sequence[Path]:
@@ -123,32 +173,3 @@ def _atlas_of_sheet(sheet: Path | None, results: Path) -> Sequence[Path]:
     row = read_brains(sheet or _SHEET).get(results.resolve().name)
     names = row.atlas_xfm.split(";") if row is not None else []
     return [Path(name.strip()) for name in names if name.strip()]
-
-
-def _jobs(inputs: Sequence[Path], out: Path, route: Route) -> Iterator[tuple[Path, Path]]:
-    """Each file to read, and the one to write."""
-    files: list[Path] = []
-    for path in inputs:
-        if path.is_dir():
-            shown = (file for file in path.iterdir() if not file.name.startswith("."))
-            inside = sorted(file for file in shown if file.is_file() and can_be_carried(file))
-            if not inside:
-                raise ConfigError(f"{path}: has no points, shapes or images")
-            files += inside
-        elif not can_be_carried(path):
-            raise ConfigError(
-                f"{path}: expected points (.csv, .tsv, .parquet, .mrk.json), shapes (.geojson) or"
-                " an image"
-            )
-        else:
-            files.append(path)
-    if len(files) == 1 and not inputs[0].is_dir() and not out.is_dir():
-        yield files[0], out
-        return
-    names = [name_of_result(file, route) for file in files]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"{twice[0]}: two inputs would have this name in {out}")
-    if out.is_file():
-        raise ConfigError(f"{out}: is a file, expected a folder for {len(files)} results")
-    for file, name in zip(files, names, strict=True):
-        yield file, out / name

@@ -311,7 +311,7 @@ def test_a_result_that_would_be_empty_is_none(truth, carry, tmp_path):
         (np.zeros((104, 124), np.uint8), ["--to", "mri"], "expected .nii.gz for an image in the"),
         (np.zeros((104, 124), np.float32), ["--out", "o.png"], "a PNG holds 8 or 16 bits"),
         (np.zeros((104, 124), np.uint8), ["--from", "section"], "which section? Expected --from"),
-        (np.zeros((104, 124), np.uint8), ["--to", "plane"], "which section? Expected --to"),
+        (np.zeros((104, 124), np.uint8), ["--to", "section"], "which section? Expected --to"),
         (np.zeros((104, 124), np.uint8), ["--from", "mri"], "not readable as an MRI"),
         (np.zeros((50, 60), np.uint8), ["--from", "plane:plain", "--to", "section:plain"],
          "expected 120 x 100 of 0.5 mm"),
