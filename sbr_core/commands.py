@@ -51,6 +51,7 @@ COMMANDS = (
     "simulate",
     "report",
     "apply",
+    "count",
     "verify",
 )
 """In the order of ``sbr --help``, which is that of a run."""

@@ -51,6 +51,8 @@ class SectionRow:
     image_channel : a channel of the image, by its number from 1 or its name in the file.
     box_px : left, top, columns and rows of the part of the image that is the section; empty for
         all of it.
+    thickness_um : of the section as it was cut, which is not the way to the next one; None where
+        it is not stated.
     mri_image, mri_mask, mri_labels : of a prealigned brain, the MRI plane on the image's grid.
     """
 
@@ -65,6 +67,7 @@ class SectionRow:
     stain: str = ""
     image_channel: str = ""
     box_px: str = ""
+    thickness_um: float | None = None
     mri_image: str = ""
     mri_mask: str = ""
     mri_labels: str = ""
@@ -153,6 +156,9 @@ def parse_section(values: Mapping[str, Any], where: str, folder: Path | None) ->
         row[key] = _number(text.get(key, ""), f"{where}: {key}", positive=key == "pixel_size_mm")
     if text.get("rotate_deg"):
         row["rotate_deg"] = _number(text["rotate_deg"], f"{where}: rotate_deg")
+    if text.get("thickness_um"):
+        thickness = text["thickness_um"]
+        row["thickness_um"] = _number(thickness, f"{where}: thickness_um", positive=True)
     row["flip"] = text.get("flip") or "none"
     if row["flip"] not in FLIPS:
         raise ManifestError(f"{where}: flip: expected one of {FLIPS}, found {row['flip']!r}")

@@ -173,10 +173,11 @@ class Section:
         section_mm = as_points(points_px, 2) * self.pixel_size_mm
         working_from_section = np.linalg.inv(self.prepared.section_mm_from_working_mm)
         working_px = apply(working_from_section, section_mm) / self.prepared.working_pixel_mm
-        return nearest_elements(self._tissue, working_px[..., ::-1])
+        return nearest_elements(self.tissue, working_px[..., ::-1])
 
     @cached_property
-    def _tissue(self) -> np.ndarray:
+    def tissue(self) -> np.ndarray:
+        """(rows, columns) bool: the mask that `prepare` made, in its working pixels."""
         return read_plane(self.prepared.intact(names.MASK))[0] > 0
 
 
@@ -283,6 +284,20 @@ class Brain:
                 " atlas_xfm of the sheet of brains, names the transform between MRI and template"
             )
         return read_atlas_transform(self._atlas_xfm)
+
+    def check(self, space: Space) -> None:
+        """Refuse a space that there is not: of an unknown section, without an MRI or an atlas.
+
+        Raises
+        ------
+        ConfigError
+        """
+        if space.section is not None:
+            self.section(space.section)
+        if space.kind in ("mri", "atlas"):
+            _ = self.stack_from_mri
+        if space.kind == "atlas":
+            _ = self.atlas
 
     def to_stack(self, space: Space, points_mm: ArrayLike) -> np.ndarray:
         """Points of a space, mm, to stack mm (..., 3).

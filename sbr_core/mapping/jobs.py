@@ -11,6 +11,7 @@ from pathlib import Path
 from sbr_core.errors import ConfigError, ManifestError
 from sbr_core.io.columns import check_columns
 from sbr_core.io.geojson import is_geojson
+from sbr_core.io.manifests import read_brains
 from sbr_core.io.point_tables import is_points
 from sbr_core.io.tables import read_tsv
 from sbr_core.mapping.carry import (
@@ -22,6 +23,7 @@ from sbr_core.mapping.carry import (
 )
 from sbr_core.mapping.points import Route
 
+_SHEET = Path("config", "brains.tsv")
 PLACE = "{section}"
 """In the name of an output: the id of its section."""
 JOB_COLUMNS = (
@@ -185,3 +187,21 @@ def _named(folder: Path, name: str) -> list[Path]:
     if not found:
         raise ConfigError(f"{name}: no file has such a name")
     return found
+
+
+def atlas_files(
+    given: Sequence[Path] | None, sheet: Path | None, results: Path, is_asked: bool
+) -> Sequence[Path]:
+    """Files between the MRI and a template: those given, else what the sheet names for the brain.
+
+    Parameters
+    ----------
+    sheet : None for the one of the configuration, where there is one.
+    results : folder that is called after the brain.
+    is_asked : whether anything goes to or comes from the atlas; the sheet is not read otherwise.
+    """
+    if given or not is_asked or (sheet is None and not _SHEET.is_file()):
+        return given or ()
+    row = read_brains(sheet or _SHEET).get(results.resolve().name)
+    names = row.atlas_xfm.split(";") if row is not None else []
+    return [Path(name.strip()) for name in names if name.strip()]

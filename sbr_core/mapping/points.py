@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from sbr_core.errors import ConfigError, ManifestError
 from sbr_core.io.point_columns import PointColumns, in_space, on_image
 from sbr_core.io.point_tables import PointTable, numbers
-from sbr_core.mapping.brain import Brain
+from sbr_core.mapping.brain import Brain, Section
 from sbr_core.mapping.spaces import Space
 
 if TYPE_CHECKING:
@@ -74,16 +74,7 @@ def map_points(route: Route, table: PointTable) -> Iterator[pd.DataFrame]:
         Naming the file and the row: no coordinates, or those of another section than there are,
         or than the source is.
     """
-    source = route.source
-    if source.n_axes == 3:
-        columns: Sequence[PointColumns] = [in_space(table.path, table.columns)]
-    else:
-        columns = on_image(table.path, table.columns, of_qupath=table.of_qupath)
-        if source.is_open and SECTION not in table.columns:
-            raise ConfigError(
-                f"{table.path}: of which section? Expected --from {source}:ID, a column {SECTION},"
-                " or a file named after its section"
-            )
+    columns = _columns(route, table)
     is_empty = True
     for part in table.parts:
         if len(part):
@@ -91,6 +82,54 @@ def map_points(route: Route, table: PointTable) -> Iterator[pd.DataFrame]:
             yield _mapped(route, table, columns, part)
     if is_empty:
         raise ManifestError(f"{table.path}: has no points")
+
+
+def points_on_sections(
+    route: Route, table: PointTable
+) -> Iterator[tuple[Section | None, np.ndarray, pd.DataFrame, np.ndarray]]:
+    """The points of a table on their sections; points in space on the nearest one, as in a target.
+
+    Yields
+    ------
+    section : None with points that are too far from any.
+    points_px : (n, 2) px of its file.
+    part : a part of the table.
+    rows : (n,) numbers of its rows that they stand in.
+
+    Raises
+    ------
+    ManifestError, ConfigError
+        As `map_points`, but that there may be no points.
+    """
+    columns, brain = _columns(route, table), route.brain
+    for part in table.parts:
+        for space, rows in _sources(route, table, part) if len(part) else ():
+            points_mm = _coordinates_mm(route, space, table, columns, part.iloc[rows])
+            if space.kind == "section":
+                section = brain.section(space.section)
+                yield section, points_mm / section.pixel_size_mm, part, rows
+                continue
+            stack_mm = brain.to_stack(space, points_mm)
+            for target, here in _targets(replace(route, target=Space("section")), stack_mm):
+                section = brain.section(target.section)
+                points_px = section.from_stack(stack_mm[here], route.within_mm).points
+                near = np.isfinite(points_px).all(axis=1)
+                yield section, points_px[near], part, rows[here[near]]
+                yield None, points_px[~near], part, rows[here[~near]]
+
+
+def _columns(route: Route, table: PointTable) -> Sequence[PointColumns]:
+    """The columns of a table's coordinates in the source of a route."""
+    source = route.source
+    if source.n_axes == 3:
+        return [in_space(table.path, table.columns)]
+    columns = on_image(table.path, table.columns, of_qupath=table.of_qupath)
+    if source.is_open and SECTION not in table.columns:
+        raise ConfigError(
+            f"{table.path}: of which section? Expected --from {source}:ID, a column {SECTION},"
+            " or a file named after its section"
+        )
+    return columns
 
 
 def _mapped(

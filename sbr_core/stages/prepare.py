@@ -163,6 +163,7 @@ def prepare_section(
         labels=labels,
         stain=row.stain,
         box_px=row.box_px,
+        thickness_um=row.thickness_um,
         **source.fields(),
     )
     return SectionResult(prepared, files)

@@ -10,16 +10,14 @@ from typing import Annotated, Any
 
 from sbr_core.errors import ConfigError
 from sbr_core.io.label_tables import NO_NAMES, read_label_table
-from sbr_core.io.manifests import read_brains
 from sbr_core.mapping.brain import Brain
 from sbr_core.mapping.carry import How, NothingThereError, carry_file
-from sbr_core.mapping.jobs import check_jobs, jobs_of, read_jobs
+from sbr_core.mapping.jobs import atlas_files, check_jobs, jobs_of, read_jobs
 from sbr_core.mapping.points import Route
 from sbr_core.mapping.spaces import Space
 
 logger = logging.getLogger(__name__)
 
-_SHEET = Path("config", "brains.tsv")
 _YES, _NO = ("true", "yes", "1"), ("false", "no", "0")
 
 
@@ -94,9 +92,8 @@ def run(
     flags = {"from": from_, "to": to, "labels": labels, "names": names, "mend": mend}
     flags |= {"pixel_mm": pixel_mm, "simplify_mm": simplify_mm, "within_mm": within_mm}
     flags |= {"scale": scale}
-    if not atlas_xfm and (table is not None or "atlas" in (from_, to)):
-        atlas_xfm = _atlas_of_sheet(brains, results)
-    brain = Brain(results, method or "sbr", atlas_xfm or ())
+    is_of_atlas = table is not None or "atlas" in (from_, to)
+    brain = Brain(results, method or "sbr", atlas_files(atlas_xfm, brains, results, is_of_atlas))
     if table is not None:
         if inputs:
             raise ConfigError(f"--table: {table} names the inputs; {inputs[0]} is one more")
@@ -136,12 +133,7 @@ def _asked(brain: Brain, given: Mapping[str, Any]) -> tuple[Route, How]:
             )
     source, target = Space.of(given["from"], "--from"), Space.of(given["to"], "--to")
     for space in (source, target):
-        if space.section is not None:
-            brain.section(space.section)
-        if space.kind in ("mri", "atlas"):
-            _ = brain.stack_from_mri
-        if space.kind == "atlas":
-            _ = brain.atlas
+        brain.check(space)
     table = read_label_table(given["names"]) if given["names"] is not None else NO_NAMES
     route = Route(brain, source, target, given["within_mm"], given["scale"] or 1.0)
     how = How(given["labels"], given["pixel_mm"], given["mend"], table, given["simplify_mm"] or 0.0)
@@ -164,12 +156,3 @@ def _of_row(row: Mapping[str, str], folder: Path) -> dict[str, Any]:
         else:
             flags[column] = folder / cell if column == "names" else cell
     return flags
-
-
-def _atlas_of_sheet(sheet: Path | None, results: Path) -> Sequence[Path]:
-    """What the sheet names for the brain that a folder of results is called after."""
-    if sheet is None and not _SHEET.is_file():
-        return ()
-    row = read_brains(sheet or _SHEET).get(results.resolve().name)
-    names = row.atlas_xfm.split(";") if row is not None else []
-    return [Path(name.strip()) for name in names if name.strip()]

@@ -110,6 +110,8 @@ def test_each_fault_is_one_line_that_names_it(manifest, fault):
         ("rotate_deg", "left"),
         ("exclude", "perhaps"),
         ("box_px", "0 0 10"),
+        ("thickness_um", "20 µm"),
+        ("thickness_um", "0"),
         ("box_px", "0 -1 10 10"),
         ("box_px", "0 0 0 10"),
     ],

@@ -50,7 +50,11 @@ def test_a_plane_depends_on_nothing_that_only_changes_its_section(add_brain, stu
     plain = study_of(add_brain("one"), chunk_size=9)
     columns = {"flip": ["lr", "", ""], "labels": ["a.png", "", ""], "stain": ["Nissl"] * 3}
     columns |= {"rotate_deg": ["90", "", ""], "image_channel": ["2"] * 3}
-    columns |= {"notes": ["torn", "", ""], "box_px": ["0 0 9 9", "", ""]}
+    columns |= {
+        "notes": ["torn", "", ""],
+        "box_px": ["0 0 9 9", "", ""],
+        "thickness_um": ["20", "", ""],
+    }
     edited = study_of(
         {**add_brain("two", columns=columns), "mri": "raw/one/mri.nii.gz"}, chunk_size=9
     )
@@ -71,6 +75,7 @@ def test_a_plane_depends_on_nothing_that_only_changes_its_section(add_brain, stu
         "stain": "Nissl",
         "image_channel": "2",
         "box_px": "0 0 9 9",
+        "thickness_um": 20.0,
     }
 
 

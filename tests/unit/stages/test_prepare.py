@@ -71,7 +71,7 @@ def test_receipt_has_the_agreed_columns(tmp_path):
     wanted = "section status message position_mm pixel_size_mm working_pixel_mm file_rows stain"
     wanted += " read_step"
     wanted += " file_columns polarity background channel white padding light staining"
-    wanted += " g00 g01 g02 g10 g11 g12 tissue_mm2 image image_channel labels box_px"
+    wanted += " g00 g01 g02 g10 g11 g12 tissue_mm2 image image_channel labels box_px thickness_um"
     assert set(wanted.split()) | {"files", "fingerprint"} == set(columns)
     assert (row.status, row.polarity) == ("ok", "bright_background")
     assert (row.file_rows, row.file_columns) == (90, 120)

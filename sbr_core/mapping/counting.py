@@ -1,0 +1,219 @@
+"""Cells counted in regions, section by section, with the area and the volume they were counted in.
+
+A density is cells of the tissue of a region over the area of that tissue, or over that times the
+thickness of the section; of the whole brain it is the sum of the cells of all sections that were
+counted over the sum of these, which weighs every piece of tissue alike. Millimetres are those of
+the sections as they lie on their slides.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sbr_core.errors import ConfigError, ManifestError, some_of
+from sbr_core.io.point_tables import PointTable
+from sbr_core.mapping.brain import Brain, Section
+from sbr_core.mapping.density import Density
+from sbr_core.mapping.points import Route, points_on_sections
+from sbr_core.mapping.regions import NO_REGION, NoRegions, Regions
+
+OUTSIDE_REGIONS, OUTSIDE_TISSUE = "(outside of every region)", "(outside of the tissue)"
+ALL_TISSUE, TOO_FAR = "(all tissue)", "(too far from a section)"
+NOT_DRAWN = "(on sections without regions)"
+"""What rows are called that are of no region."""
+
+
+@dataclass
+class Tally:
+    """What was counted so far.
+
+    Attributes
+    ----------
+    by : column whose values are counted apart; None counts all together.
+    cells : (section, group, region) -> cells of the tissue; in two regions where these overlap.
+    apart : (what, section, group) -> cells that are of no region.
+    sections : that were counted, with or without cells.
+    """
+
+    regions: Regions
+    by: str | None = None
+    cells: Counter = field(default_factory=Counter)
+    apart: Counter = field(default_factory=Counter)
+    sections: set[str] = field(default_factory=set)
+
+    def add(self, route: Route, table: PointTable, density: Density | None) -> int:
+        """Count the points of a table, and put them into a density; how many there were.
+
+        Raises
+        ------
+        ManifestError, ConfigError
+            As of `points_on_sections`, or the table has no column `by`.
+        """
+        if self.by is not None and self.by not in table.columns:
+            found = some_of(table.columns, 20)
+            raise ManifestError(f"{table.path}: --by: no column {self.by!r}; there are {found}")
+        if route.source.section is not None:
+            self.sections.add(route.source.section)
+        n_points = 0
+        for section, points_px, part, rows in points_on_sections(route, table):
+            n_points += len(rows)
+            if not len(rows):
+                continue
+            groups = np.full(len(rows), "", object)
+            if self.by is not None:
+                groups = part[self.by].iloc[rows].astype(str).to_numpy(object)
+            if section is None:
+                self._add_apart(TOO_FAR, "", groups)
+                continue
+            self.sections.add(section.id)
+            inside = section.in_tissue(points_px)
+            self._add_apart(OUTSIDE_TISSUE, section.id, groups[~inside])
+            points_px, groups = points_px[inside], groups[inside]
+            if density is not None:
+                density.add_cells(section, points_px)
+            self._add_apart(ALL_TISSUE, section.id, groups)
+            if not self.regions.has(section):
+                self._add_apart(NOT_DRAWN, section.id, groups)
+                continue
+            numbers, ids = self.regions.ids(section, points_px)
+            for group in np.unique(groups.astype(str)):
+                of_group = ids[groups[numbers] == group]
+                for label, n in zip(*np.unique(of_group, return_counts=True), strict=True):
+                    self.cells[section.id, group, int(label)] += int(n)
+        return n_points
+
+    def _add_apart(self, what: str, section: str, groups: np.ndarray) -> None:
+        for group, n in Counter(groups.tolist()).items():
+            self.apart[what, section, group] += n
+
+    def n_apart(self, what: str) -> int:
+        """Cells of all sections that were counted apart as this."""
+        return sum(n for (name, _, _), n in self.apart.items() if name == what)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A section that was counted.
+
+    Attributes
+    ----------
+    areas_mm2 : region -> its tissue; empty where the section has no regions.
+    tissue_mm2 : of all of it.
+    thickness_um : None where it is not known.
+    """
+
+    section: Section
+    areas_mm2: dict[int, float]
+    tissue_mm2: float
+    thickness_um: float | None
+
+
+def counted_sections(brain: Brain, tally: Tally, asked: Sequence[str]) -> list[Section]:
+    """The sections that were counted, sorted by position: those with cells, and those asked for.
+
+    Raises
+    ------
+    ConfigError
+        No such section, or none at all.
+    """
+    names = set(asked)
+    if names == {"all"} and "all" not in brain.section_ids:
+        names = set(brain.section_ids)
+    sections = {brain.section(name).id for name in sorted(names)} | tally.sections
+    if not sections:
+        raise ConfigError("no cell lies on a section; --sections names those that were counted")
+    return [section for section in brain if section.id in sections]
+
+
+def rows_by_section(tally: Tally, counted: Iterable[Counted]) -> list[dict[str, Any]]:
+    """A row for each section, region and group."""
+    groups, rows = _groups(tally), []
+    for one in counted:
+        section = one.section
+        about = {"section": section.id, "position_mm": section.position_mm}
+        about["thickness_um"] = one.thickness_um
+        mm3 = None if one.thickness_um is None else one.thickness_um / 1000
+        for group in groups:
+            place = about | ({} if tally.by is None else {tally.by: group})
+            for label, name, mm2 in _regions(tally, one):
+                n = tally.cells[section.id, group, label]
+                rows.append(place | _row(label, name, mm2, n, mm3 and mm2 * mm3))
+            for what, mm2 in ((ALL_TISSUE, one.tissue_mm2), (OUTSIDE_TISSUE, None)):
+                n = tally.apart[what, section.id, group]
+                rows.append(place | _row(None, what, mm2, n, mm3 and mm2 and mm2 * mm3))
+    return rows
+
+
+def rows_of_brain(tally: Tally, counted: Sequence[Counted]) -> list[dict[str, Any]]:
+    """A row for each region and group, over all sections that were counted."""
+    areas: dict[int, list[tuple[float, float | None, str]]] = {}
+    names: dict[int, str] = {}
+    for one in counted:
+        for label, name, mm2 in _regions(tally, one):
+            names[label] = name
+            areas.setdefault(label, []).append((mm2, one.thickness_um, one.section.id))
+    whole = [(one.tissue_mm2, one.thickness_um, one.section.id) for one in counted]
+    rows = []
+    for group in _groups(tally):
+        place = {} if tally.by is None else {tally.by: group}
+        for label in sorted(areas, key=_no_region_last):
+            n = sum(tally.cells[section, group, label] for _, _, section in areas[label])
+            rows.append(place | _sum(label, names[label], areas[label], n))
+        for what in (ALL_TISSUE, OUTSIDE_TISSUE, NOT_DRAWN, TOO_FAR):
+            tissue = whole if what == ALL_TISSUE else []
+            n = sum(m for (name, _, g), m in tally.apart.items() if (name, g) == (what, group))
+            if n or what in (ALL_TISSUE, OUTSIDE_TISSUE):
+                rows.append(place | _sum(None, what, tissue, n))
+    return rows
+
+
+def _groups(tally: Tally) -> list[str]:
+    found = {key[1] for key in tally.cells} | {key[2] for key in tally.apart}
+    return sorted(found) or [""]
+
+
+def _regions(tally: Tally, one: Counted) -> list[tuple[int, str, float]]:
+    """(id, name, mm2) of the regions of a section; what is of none comes last."""
+    if isinstance(tally.regions, NoRegions):
+        return []
+    # of a region smaller than the squares that areas are made of there may be cells alone
+    there = set(one.areas_mm2) | {r for section, _, r in tally.cells if section == one.section.id}
+    found = []
+    for label in sorted(there, key=_no_region_last):
+        name = OUTSIDE_REGIONS if label == NO_REGION else tally.regions.names.of(label).name
+        found.append((label, name, one.areas_mm2.get(label, 0.0)))
+    return found
+
+
+def _no_region_last(label: int) -> tuple[bool, int]:
+    return label == NO_REGION, label
+
+
+def _sum(
+    label: int | None, name: str, areas: Sequence[tuple[float, float | None, str]], n: int
+) -> dict[str, Any]:
+    """The row of a region over sections: (mm2, thickness, id) of each."""
+    mm2 = sum(area for area, _, _ in areas) if areas else None
+    known = areas and all(thickness is not None for _, thickness, _ in areas)
+    mm3 = sum(area * thickness / 1000 for area, thickness, _ in areas) if known else None
+    n_sections = sum(area > 0 for area, _, _ in areas) if areas else None
+    return {**_row(label, name, mm2, n, mm3), "sections": n_sections}
+
+
+def _row(
+    label: int | None, name: str, mm2: float | None, n: int, mm3: float | None
+) -> dict[str, Any]:
+    return {
+        "id": None if label == NO_REGION else label,
+        "region": name,
+        "area_mm2": mm2,
+        "volume_mm3": mm3,
+        "cells": n,
+        "cells_per_mm2": n / mm2 if mm2 else None,
+        "cells_per_mm3": n / mm3 if mm3 else None,
+    }
