@@ -33,14 +33,15 @@ from sbr_core.io.scratch import scratch_array
 from sbr_core.io.tables import write_tsv
 from sbr_core.io.volumes import Volume, mri_grid, read_volume, write_plane, write_volume
 from sbr_core.io.windows import Windows, open_windows
+from sbr_core.mapping.grids import fill_image
 from sbr_core.mapping.outlines import write_outlines
 from sbr_core.mapping.points import SECTION, Route, map_points
 from sbr_core.mapping.rasters import (
     MriVolume,
     PlaneTarget,
     SectionImage,
-    fill_image,
     fill_volume,
+    grid_of,
     step_on_section,
 )
 from sbr_core.mapping.shapes import label_voxels, map_shapes, shapes_on_plane
@@ -299,7 +300,7 @@ def _plane_to_plane(route: Route, image: SectionImage, source: Path, target: Pat
     nothing = f"{source}: no pixel of {route.target} lies on {route.source}"
     if route.source.section != route.target.section:
         nothing += " or near enough to it; --within-mm says how far from it a section may be"
-    _watch(target, fill_image(grid, image, out), nothing)
+    _watch(target, fill_image(grid_of(grid, image), image, out), nothing)
     return _write_plane(route, grid, target, out, windows.photometric, how, windows.names)
 
 
@@ -313,7 +314,8 @@ def _volume_to_plane(route: Route, source: Path, target: Path, how: How) -> str:
         f"{source}: no pixel of {route.target} lies in it; expected a volume in the world of the"
         f" space {route.source}"
     )
-    shares = fill_image(grid, MriVolume(route, route.source, volume, how.labels), out)
+    looked_up = MriVolume(route, route.source, volume, how.labels)
+    shares = fill_image(grid_of(grid, looked_up), looked_up, out)
     _watch(target, shares, nothing)
     return _write_plane(route, grid, target, out, "minisblack", how, ())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -18,41 +18,30 @@ from scipy import ndimage
 from sbr_core.errors import ImageError
 from sbr_core.geometry import Box, apply, similarity_scale
 from sbr_core.io.blocks import grid_step
-from sbr_core.io.scratch import let_go
-from sbr_core.io.transforms import PlaneField
+from sbr_core.io.transforms import PlaneField, SectionTransform
 from sbr_core.io.volumes import Volume
 from sbr_core.io.windows import Windows
-from sbr_core.mapping.lookup import MOST_READ, Lookup, Places, length, mean, most_common, spread
+from sbr_core.mapping.grids import PixelGrid, Samples
+from sbr_core.mapping.lookup import Lookup, Places, length, mean, most_common, spread
 from sbr_core.mapping.points import Route
 from sbr_core.mapping.spaces import Space
 
-_BLOCK = 512
-"""Side of a block of the result, in pixels."""
 _NODES = 8
 """Per working pixel, along a side, where working pixels do not bound what is linear."""
 
 
-class Source(Protocol):
+class Source(Samples, Protocol):
     """What is looked up.
 
     Attributes
     ----------
-    channels, dtype : of its samples.
-    labels : whether these are ids.
+    labels : whether samples are ids.
     """
 
     labels: bool
-    channels: int
-    dtype: np.dtype
 
     def place(self, stack_mm: np.ndarray) -> np.ndarray:
         """(n, d) px or voxels, at full resolution, of points (n, 3), stack mm; NaN for none."""
-
-    def holds(self, places: Places, sides: np.ndarray) -> np.ndarray:
-        """(n,) bool: which pixels of the result, as of `sample`, it may have something of."""
-
-    def sample(self, places: Places, sides: np.ndarray) -> np.ndarray:
-        """(n, channels) at places, of pixels of the result with sides (2, d) there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,87 +182,35 @@ class PlaneTarget:
         return self.route.brain.to_stack(self.route.target, points_mm)
 
 
-def fill_image(target: PlaneTarget, source: Source, out: np.ndarray) -> Iterator[tuple[float, int]]:
-    """Fill an image (rows, columns, channels) block by block.
+def grid_of(target: PlaneTarget, source: Source) -> PixelGrid:
+    """The pixels of an image, and where they lie in the source.
 
-    Yields the share that is done, and how many pixels of the block the source has something of.
+    From a section to a plane the nodes are those of the published field of displacements, which is
+    linear between them, so that nothing is lost; on other ways there are several for each working
+    pixel (`_NODES`).
     """
-    rows, columns = target.shape
-    middle = _places(target, source, (rows // 2, columns // 2), (1, 1))
-    side = int(np.clip(MOST_READ / max(length(middle[1]), 1.0), 32, _BLOCK))
-    for row in range(0, rows, side):
-        n_held = 0
-        for column in range(0, columns, side):
-            block = min(side, rows - row), min(side, columns - column)
-            places, sides = _places(target, source, (row, column), block)
-            n_held += int(source.holds(places, sides).sum())
-            samples = source.sample(places, sides)
-            out[row : row + block[0], column : column + block[1]] = samples.reshape(*block, -1)
-        let_go(out)
-        yield min(1.0, (row + side) / rows), n_held
 
+    def place(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        stack_mm = target.stack_mm(rows, columns)
+        return source.place(stack_mm.reshape(-1, 3)).reshape(*stack_mm.shape[:2], -1)
 
-def _places(
-    target: PlaneTarget, source: Source, first: tuple[int, int], block: tuple[int, int]
-) -> tuple[Places, np.ndarray]:
-    """Places of the pixels of a block, row by row, and the sides (2, d) of one about there.
-
-    They are mapped at nodes and linear between. From a section to a plane the nodes are those of
-    the published field of displacements, which is linear between them, so that nothing is lost; on
-    other ways there are several for each working pixel (`_NODES`).
-
-    Parameters
-    ----------
-    first : row and column.
-    block : rows and columns.
-    """
-    apart, start = _lattice(target)
-    lines = [_nodes(*line, apart) for line in zip(first, block, start[::-1], strict=True)]
-    nodes = source.place(target.stack_mm(*lines).reshape(-1, 3))
-    at_nodes = Places.of(nodes, exact=source.labels)
-    px = at_nodes.px.reshape(*map(len, lines), -1)
-    sides = np.zeros((2, px.shape[2]))
-    if np.isfinite(at_nodes.low).all():
-        across, down = px[:, -1] - px[:, 0], px[-1] - px[0]
-        sides = np.stack([across.mean(axis=0) / block[1], down.mean(axis=0) / block[0]])
-    for axis, (line, a, n) in enumerate(zip(lines, first, block, strict=True)):
-        pixels = a + np.arange(n)
-        low = np.searchsorted(line, pixels, side="right") - 1
-        share = ((pixels - line[low]) / (line[low + 1] - line[low])).astype(px.dtype)
-        before, behind = (np.take(px, low + i, axis=axis) for i in (0, 1))
-        behind -= before
-        if axis == 0:
-            behind *= share[:, None, None]
-        else:  # long rows, which NumPy is fast with
-            behind.reshape(block[0], -1)[:] *= np.repeat(share, px.shape[2])
-        before += behind
-        px = before
-    return replace(at_nodes, px=px.reshape(-1, px.shape[2])), sides
-
-
-def _lattice(target: PlaneTarget) -> tuple[float, tuple[float, float]]:
-    """How far apart nodes are, and the (x, y) of one, in pixels of the result."""
-    route = target.route
+    route, exact = target.route, source.labels
     if (route.source.kind, route.target.kind) == ("section", "plane"):
-        field = route.brain.section(route.source.section).section_from_plane.steps[0]
-        if isinstance(field, PlaneField):
-            x, y = (origin_mm / target.pixel_mm for origin_mm in field.origin_mm)
-            return field.spacing_mm / target.pixel_mm, (x, y)
+        transform = route.brain.section(route.source.section).section_from_plane
+        return PixelGrid(target.shape, place, *nodes_of(transform, target.pixel_mm), exact)
     spacing_mm = route.brain.section(route.target.section).grid.spacing_mm
-    return spacing_mm / _NODES / target.pixel_mm, (0.0, 0.0)
+    return PixelGrid(target.shape, place, spacing_mm / _NODES / target.pixel_mm, exact=exact)
 
 
-def _nodes(first: int, n: int, start: float, apart: float) -> np.ndarray:
-    """Pixels, perhaps with fractions, at which a row or column is mapped: of n from `first` on.
-
-    They are those of a lattice, the first and the last pixel, and the one behind that; or, of a
-    lattice as fine as pixels, these.
-    """
-    last = first + n - 1
-    if apart <= 1:
-        return np.arange(first, last + 2)
-    lattice = np.arange(math.ceil((first - start) / apart), (last - start) / apart)
-    return np.unique([first, *(start + lattice * apart), last, last + 1])
+def nodes_of(
+    section_from_plane: SectionTransform, pixel_mm: float
+) -> tuple[float, tuple[float, float]]:
+    """`PixelGrid.apart` and `PixelGrid.start` of pixels of a plane, of so many mm."""
+    field = section_from_plane.steps[0]
+    if isinstance(field, PlaneField):
+        x, y = (origin_mm / pixel_mm for origin_mm in field.origin_mm)
+        return field.spacing_mm / pixel_mm, (x, y)
+    return float("inf"), (0.0, 0.0)  # an affine alone
 
 
 def fill_volume(

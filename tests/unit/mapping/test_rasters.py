@@ -11,7 +11,7 @@ from sbr_core import Brain
 from sbr_core.io.windows import Windows
 from sbr_core.mapping.lookup import Lookup, Places, most_common
 from sbr_core.mapping.points import Route
-from sbr_core.mapping.rasters import PlaneTarget, SectionImage, _places
+from sbr_core.mapping.rasters import PlaneTarget, SectionImage, grid_of
 from sbr_core.mapping.spaces import Space
 
 
@@ -43,7 +43,7 @@ def test_places_between_nodes_are_those_of_the_transform(truth, source, target, 
     grid = PlaneTarget.of(route, 0.01)
     # the last one goes as far as the plane does
     for first, block in (((2000, 2300), (301, 257)), ((4800, 5790), (131, 141)), ((9, 9), (1, 1))):
-        places, sides = _places(grid, image, first, block)
+        places, sides = grid_of(grid, image).places(first, block)
         rows, columns = (a + np.arange(n) for a, n in zip(first, block, strict=True))
         exact = image.place(grid.stack_mm(rows, columns).reshape(-1, 3))
         px_mm = route.pixel_size_mm(route.source)
