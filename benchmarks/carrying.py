@@ -17,7 +17,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import machine
@@ -74,10 +74,10 @@ def image(path: Path, shape: tuple[int, int]) -> None:
     tifffile.imwrite(path, tiles(), shape=(*shape, 3), dtype=np.uint8, **how)
 
 
-_LAUNCHER = """
+LAUNCHER = """
 import json, os, subprocess, sys, time
 began = time.monotonic()
-process = subprocess.Popen([sys.executable, "-m", "sbr_core", *sys.argv[1:]])
+process = subprocess.Popen(sys.argv[1:])
 _, status, usage = os.wait4(process.pid, 0)
 print(json.dumps([status, time.monotonic() - began, usage.ru_utime + usage.ru_stime,
                   usage.ru_maxrss]))
@@ -87,11 +87,17 @@ print(json.dumps([status, time.monotonic() - began, usage.ru_utime + usage.ru_st
 
 def measured(*words: object) -> dict[str, float]:
     """Seconds, processor seconds and MB at most of `sbr`."""
-    launcher = [sys.executable, "-c", _LAUNCHER, *map(str, words)]
+    return run_measured([sys.executable, "-m", "sbr_core", *words])
+
+
+def run_measured(words: Sequence[object]) -> dict[str, float]:
+    """Seconds, processor seconds and MB at most of a command."""
+    launcher = [sys.executable, "-c", LAUNCHER, *map(str, words)]
     done = subprocess.run(launcher, stdout=subprocess.PIPE, text=True, check=True)
     status, seconds, processor_s, peak_kib = json.loads(done.stdout.splitlines()[-1])
     if status:
-        raise SystemExit(f"sbr {words[0]} ended with {os.waitstatus_to_exitcode(status)}")
+        ended = os.waitstatus_to_exitcode(status)
+        raise SystemExit(f"{' '.join(map(str, words[:5]))} ended with {ended}")
     return {
         "seconds": round(seconds, 1),
         "processor_s": round(processor_s, 1),

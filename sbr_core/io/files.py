@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -136,6 +137,42 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, renamed onto it when the block ends well.
+
+    What was there before is removed then, and not earlier; a link is replaced, not followed.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    old = path.with_name(f".old-{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_tree(temporary)
+        temporary.mkdir()
+        yield temporary
+        if os.path.lexists(path):
+            remove_tree(old)
+            os.replace(path, old)
+        os.replace(temporary, path)
+    except Exception as error:
+        if reason := storage_fault(error, path.parent):
+            raise StorageError(f"{path}: cannot be written: {reason}") from error
+        raise
+    finally:
+        for left in (temporary, old):
+            with suppress(OSError):
+                remove_tree(left)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,6 +19,7 @@ from sbr_core.io.files import check_is_file
 from sbr_core.io.folders import SUFFIXES
 from sbr_core.io.geojson import is_geojson, read_geojson, region_of, write_geojson
 from sbr_core.io.label_tables import NO_NAMES, LabelTable
+from sbr_core.io.ome_zarr import Streamed, is_ome_zarr, write_ome_zarr
 from sbr_core.io.pixel_size import stated_pixel_size
 from sbr_core.io.point_tables import ENDINGS as POINT_ENDINGS
 from sbr_core.io.point_tables import (
@@ -45,6 +46,7 @@ from sbr_core.mapping.rasters import (
     step_on_section,
 )
 from sbr_core.mapping.shapes import label_voxels, map_shapes, shapes_on_plane
+from sbr_core.mapping.streamed import stream_image
 
 logger = logging.getLogger(__name__)
 
@@ -160,12 +162,14 @@ def check_target(source: Path, target: Path, route: Route, how: How) -> None:
         raise ConfigError(f"{target}: shapes are made of labels: is {source} of labels? --labels")
     elif not (
         is_picture(target)
+        or is_ome_zarr(target)
         or is_geojson(target)
         or (space.kind == "plane" and name.endswith(_NIFTI))
     ):
         more = " or .nii.gz" if space.kind == "plane" else ""
         raise ConfigError(
-            f"{target}: expected .tif, .ome.tif or .png{more} for an image, or, of labels, .geojson"
+            f"{target}: expected .tif, .ome.tif, .ome.zarr or .png{more} for an image, or, of"
+            " labels, .geojson"
         )
 
 
@@ -296,10 +300,18 @@ def _plane_step(route: Route, path: Path, windows: Windows) -> float:
 def _plane_to_plane(route: Route, image: SectionImage, source: Path, target: Path, how: How) -> str:
     grid = PlaneTarget.of(route, how.pixel_mm)
     windows = image.windows
-    out = _scratch_picture(target, (*grid.shape, image.channels), image.dtype, windows.is_colour)
     nothing = f"{source}: no pixel of {route.target} lies on {route.source}"
     if route.source.section != route.target.section:
         nothing += " or near enough to it; --within-mm says how far from it a section may be"
+    if is_ome_zarr(target):
+        watch = _Watch(target, nothing)
+        as_written = _as_zarr(
+            grid, image.channels, image.dtype, windows.photometric, how, windows.names
+        )
+        pixels = grid_of(grid, image)
+        stream_image(target, pixels, image, as_written, watch=watch, finish=watch.finish)
+        return _said(grid, image.channels)
+    out = _scratch_picture(target, (*grid.shape, image.channels), image.dtype, windows.is_colour)
     _watch(target, fill_image(grid_of(grid, image), image, out), nothing)
     return _write_plane(route, grid, target, out, windows.photometric, how, windows.names)
 
@@ -344,6 +356,9 @@ def _write_plane(
         if out.shape[2] > 1:
             raise ConfigError(f"{target}: a NIfTI plane has one channel: write a .tif")
         write_plane(target, out[..., 0], grid.pixel_mm)
+    elif is_ome_zarr(target):
+        image = _as_zarr(grid, out.shape[2], out.dtype, photometric, how, channel_names)
+        write_ome_zarr(target, image, lambda region: np.moveaxis(out[region[1:]], -1, 0))
     else:
         write_picture(
             target,
@@ -353,8 +368,26 @@ def _write_plane(
             names=channel_names,
             labels=how.labels,
         )
-    channels = f", {out.shape[2]} channels" if out.shape[2] > 1 else ""
-    return f"{out.shape[1]} x {out.shape[0]} pixels of {grid.pixel_mm:.6g} mm{channels}"
+    return _said(grid, out.shape[2])
+
+
+def _as_zarr(
+    grid: PlaneTarget,
+    channels: int,
+    dtype: np.dtype,
+    photometric: str,
+    how: How,
+    channel_names: tuple[str, ...],
+) -> Streamed:
+    dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype
+    spacing_mm = (grid.pixel_mm, grid.pixel_mm)
+    shape = (channels, *grid.shape)
+    return Streamed(shape, dtype, spacing_mm, photometric, channel_names, how.labels)
+
+
+def _said(grid: PlaneTarget, channels: int) -> str:
+    several = f", {channels} channels" if channels > 1 else ""
+    return f"{grid.shape[1]} x {grid.shape[0]} pixels of {grid.pixel_mm:.6g} mm{several}"
 
 
 def _plane_to_volume(
@@ -392,19 +425,33 @@ def _scratch_picture(
     return np.moveaxis(scratch_array(target.parent, dtype, (channels, rows, columns), "C"), 0, -1)
 
 
-def _watch(target: Path, blocks: Iterator[tuple[float, int]], nothing: str) -> None:
-    """Go through the blocks of an image, and say from time to time how many are done.
+class _Watch:
+    """Says from time to time how much of an image is done.
 
     Parameters
     ----------
-    blocks : of each the share that is done, and how many pixels or voxels of it were hit.
-    nothing : message of the NothingThereError where none was.
+    nothing : message of the NothingThereError where no pixel or voxel was hit.
     """
-    said, n_hit = time.monotonic(), 0
-    for share, n_hit_here in blocks:
-        n_hit += n_hit_here
-        if time.monotonic() - said > _SAY_EVERY_S:
-            said = time.monotonic()
-            logger.info(f"apply: {target}: {share:.0%}")
-    if not n_hit:
-        raise NothingThereError(nothing)
+
+    def __init__(self, target: Path, nothing: str) -> None:
+        self._target, self._nothing = target, nothing
+        self._said, self._n_hit = time.monotonic(), 0
+
+    def __call__(self, share: float, n_hit: int) -> None:
+        """Of one block: what share is done then, and how many pixels of it were hit."""
+        self._n_hit += n_hit
+        if time.monotonic() - self._said > _SAY_EVERY_S:
+            self._said = time.monotonic()
+            logger.info(f"apply: {self._target}: {share:.0%}")
+
+    def finish(self) -> None:
+        if not self._n_hit:
+            raise NothingThereError(self._nothing)
+
+
+def _watch(target: Path, blocks: Iterator[tuple[float, int]], nothing: str) -> None:
+    """Go through the blocks of an image; parameters and errors as of `_Watch`."""
+    watch = _Watch(target, nothing)
+    for share, n_hit in blocks:
+        watch(share, n_hit)
+    watch.finish()

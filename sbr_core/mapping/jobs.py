@@ -12,6 +12,7 @@ from sbr_core.errors import ConfigError, ManifestError
 from sbr_core.io.columns import check_columns
 from sbr_core.io.geojson import is_geojson
 from sbr_core.io.manifests import read_brains
+from sbr_core.io.ome_zarr import is_ome_zarr
 from sbr_core.io.point_tables import is_points
 from sbr_core.io.tables import read_tsv
 from sbr_core.mapping.carry import (
@@ -66,7 +67,7 @@ def jobs_of(inputs: Sequence[Path], out: Path, route: Route, how: How) -> list[J
     many = [file for file in files if _becomes_many(file, route)]
     if PLACE in str(out) or many:
         return [job for file in files for job in _of_sections(file, out, route, how)]
-    if len(files) == 1 and not inputs[0].is_dir() and not out.is_dir():
+    if len(files) == 1 and not inputs[0].is_dir() and (is_ome_zarr(out) or not out.is_dir()):
         return [Job(route, files[0], out, how)]
     names = [name_of_result(file, route) for file in files]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -86,7 +87,7 @@ def check_jobs(jobs: Sequence[Job], force: bool) -> None:
         for path in files_written(job.source, job.target):
             if not path.exists():
                 continue
-            if path.is_dir() or not force:
+            if not force or (path.is_dir() and not is_ome_zarr(path)):
                 raise ConfigError(f"{path}: is there already; --force writes over it")
             if path.samefile(job.source):
                 raise ConfigError(f"{path}: is the input itself; give another --out")

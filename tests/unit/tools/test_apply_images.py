@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import tifffile
+import zarr
 from mapped_brain import GRID, MIDDLE_MM, SECTIONS, SPACING_MM
 from PIL import Image
 
@@ -299,6 +300,19 @@ def test_a_result_that_would_be_empty_is_none(truth, carry, tmp_path):
     assert (tifffile.imread(near) == 9).mean() > 0.5
 
 
+def test_an_ome_zarr_has_the_pixels_of_the_tiff(truth, carry):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (400, 420, 3), np.uint8)
+    way = ("section:both", "plane:both")
+    group = zarr.open_group(carry(image, *way, "o.ome.zarr", pixel_mm=0.1), mode="r")
+    expected = tifffile.imread(carry(image, *way, "o.tif", pixel_mm=0.1))
+    assert np.array_equal(np.moveaxis(group["0"][:], 0, -1), expected)
+    scale = group.attrs["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]
+    assert scale == {"type": "scale", "scale": [1.0, 0.1, 0.1]}
+    with pytest.raises(ConfigError, match=r"o\.ome\.zarr: is there already; --force"):
+        carry(image, *way, "o.ome.zarr", force=False)
+
+
 @pytest.mark.parametrize(
     ("array", "how", "said"),
     [
@@ -307,7 +321,7 @@ def test_a_result_that_would_be_empty_is_none(truth, carry, tmp_path):
         (np.zeros((124, 104), np.uint8), [], "have not the proportions of section:plain"),
         (np.zeros((104, 124), np.uint8), ["--pixel-mm", "0"], "expected a number above 0"),
         (np.zeros((104, 124), np.uint8), ["--to", "stack"], "images go from section:ID"),
-        (np.zeros((104, 124), np.uint8), ["--out", "o.jpg"], "expected .tif, .ome.tif or .png"),
+        (np.zeros((104, 124), np.uint8), ["--out", "o.jpg"], "expected .tif, .ome.tif, .ome.zarr"),
         (np.zeros((104, 124), np.uint8), ["--to", "mri"], "expected .nii.gz for an image in the"),
         (np.zeros((104, 124), np.float32), ["--out", "o.png"], "a PNG holds 8 or 16 bits"),
         (np.zeros((104, 124), np.uint8), ["--from", "section"], "which section? Expected --from"),
