@@ -1,12 +1,15 @@
-"""Time and memory of `sbr apply` on much, and how far points end from where they started.
+"""Time and memory of `sbr apply` and `sbr count` on much, and how far points end from their start.
 
     python benchmarks/carrying.py RESULTS WORK [--cells N] [--polygons N] [--side PIXELS]
+        [--labels VOLUME [--only-labels]]
 
 RESULTS is the folder of a finished brain. Of its middle section come a table of cells as QuPath
 writes it, polygons with measurements, and an RGB image of about `--side` squared pixels in tiles of
 JPEG; each goes to the MRI (the image to the plane) in a process of its own, whose processor time
 and peak of resident memory are measured. Beside the image stands a plain read and write of its own
-tiles. There and back is measured over the tissue of all sections, in working px.
+tiles. There and back is measured over the tissue of all sections, in working px. With labels of
+its MRI, cells all over every section are counted in them, and they are put onto the middle section
+in pixels of a number as large as the image's, as an image, as outlines and as simplified ones.
 """
 
 from __future__ import annotations
@@ -31,9 +34,9 @@ from sbr_core.mapping.brain import Section
 TILE = 512
 
 
-def cells(path: Path, section: Section, n: int) -> None:
+def cells(path: Path, section: Section, n: int, seed: int = 0) -> None:
     """A table of measurements with centroids all over the section."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     um = section.pixel_size_mm * 1000 * np.array(section.shape[::-1])
     table = pd.DataFrame({"Object ID": [f"{i:032x}" for i in range(n)]})
     table["Classification"] = np.where(rng.random(n) < 0.5, "Positive", "Negative")
@@ -139,6 +142,29 @@ def there_and_back(brain: Brain) -> dict[str, float]:
     }
 
 
+def measure_labels(brain: Brain, given: argparse.Namespace) -> None:
+    """Cells of all sections counted in a volume of labels, which goes onto the middle section."""
+    folder, here = given.work / "cells", ["--results", given.results, "--force"]
+    folder.mkdir(exist_ok=True)
+    for number, section in enumerate(brain):
+        cells(folder / f"{section.id}.tsv", section, given.cells // len(brain), number)
+    for name, more in (("count", []), ("count --density", ["--density", "--thickness-um", 20])):
+        words = [folder, *here, "--regions", given.labels, "--out", given.work / "counts", *more]
+        print(json.dumps({name: given.cells} | measured("count", *words)), flush=True)
+    section = list(brain)[len(brain) // 2]
+    pixel_mm = section.pixel_size_mm * max(section.shape) / given.side
+    way = [given.labels, "--labels", *here, "--from", "mri", "--to", f"section:{section.id}"]
+    for name, more in (
+        ("labels.tif", []),
+        ("outlines.geojson", []),
+        ("simplified.geojson", ["--simplify-mm", 2 * pixel_mm]),
+    ):
+        out = given.work / name
+        done = measured("apply", *way, "--out", out, "--pixel-mm", pixel_mm, *more)
+        size = {"side": given.side, "mb": round(out.stat().st_size / 1e6, 1)}
+        print(json.dumps({name: size} | done), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path)
@@ -146,11 +172,17 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=1_000_000)
     parser.add_argument("--polygons", type=int, default=10_000)
     parser.add_argument("--side", type=int, default=8000)
+    parser.add_argument("--labels", type=Path, help="of the brain's MRI, a volume")
+    parser.add_argument("--only-labels", action="store_true", help="measure nothing else")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     brain = Brain(given.results)
     section = list(brain)[len(brain) // 2]
     print(machine.heading("Carried by sbr apply"))
+    if given.labels:
+        measure_labels(brain, given)
+    if given.only_labels:
+        return
     print(json.dumps({"there_and_back": there_and_back(brain)}), flush=True)
     way = ["--results", given.results, "--force", "--from", f"section:{section.id}"]
     for name, make, n in (
