@@ -37,7 +37,7 @@ from machine import heading
 from torch import Tensor, nn
 
 from sbr_core.config import RegistrarNetwork, SbrOptions, resolve
-from sbr_core.functional.losses import l1, patch_nce
+from sbr_core.functional.losses import l1
 from sbr_core.functional.warp import warp
 from sbr_core.nn.generator import Generator
 from sbr_core.nn.projection import Projection
@@ -133,8 +133,18 @@ def naive_losses(
             described.append(
                 projection([features_at(f, p) for f, p in zip(features, places, strict=True)])
             )
-        loss = loss + options.contrastive_weight * patch_nce(*described, options.temperature)
+        loss = loss + options.contrastive_weight * naive_contrast(*described, options.temperature)
     return loss
+
+
+def naive_contrast(queries: list[Tensor], keys: list[Tensor], temperature: float) -> Tensor:
+    """Layer by layer, the cross-entropy of each query's own place."""
+    layers = []
+    for query, key in zip(queries, keys, strict=True):
+        logits = query @ key.detach().transpose(1, 2) / temperature
+        own_place = torch.arange(query.shape[1], device=query.device).expand(query.shape[:2])
+        layers.append(F.cross_entropy(logits.flatten(0, 1), own_place.flatten()))
+    return torch.stack(layers).mean()
 
 
 def synthetic_pairs(shape: tuple[int, int], device: torch.device) -> dict[str, Tensor]:

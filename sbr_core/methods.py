@@ -97,7 +97,7 @@ _ENTRIES = (
         options="sbr_core.config.training:SbrOptions",
         task="sbr_core.training.sbr:SbrTask",
         through_shared_registrar=True,
-        revision=3,
+        revision=4,
     ),
     Method(
         name="sbr_n",
@@ -121,7 +121,7 @@ _ENTRIES = (
         through_shared_registrar=True,
         trains_registrar=True,
         inherits=(Inheritance(section="train_sbr", groups=("SbrOptions",)),),
-        revision=2,
+        revision=3,
     ),
     Method(
         name="sbr_g",
@@ -132,7 +132,7 @@ _ENTRIES = (
         task="sbr_core.training.sbr:SbrGTask",
         through_shared_registrar=True,
         inherits=(Inheritance(section="train_sbr", groups=("SbrOptions",)),),
-        revision=2,
+        revision=3,
     ),
     Method(
         name="nmi",

@@ -16,7 +16,7 @@ REVISION = {
     "train_registrar": 1,
     "train_shapes": 1,
     **{method.section: method.revision for method in WITH_OPTIONS},
-    "infer": 4,
+    "infer": 5,
     "reassemble": 2,
     "evaluate": 3,
     "compare": 2,

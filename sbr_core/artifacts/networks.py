@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from sbr_core.config import TrainOptions
 from sbr_core.config.base import Fraction, NonNegative, Positive
@@ -267,6 +268,26 @@ def _built(
     return module.eval().requires_grad_(False)
 
 
+_FILLING = (Tensor.normal_, Tensor.uniform_)
+
+
+class _Unfilled(TorchFunctionMode):
+    """New networks whose parameters are not set to anything.
+
+    On "meta" there is nothing to set, and torch would import its compiler for it, which takes
+    longer than many a chunk.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        # some functions of torch.nn.init come here themselves, of others what they call
+        if func in _FILLING or getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def _check_architecture(
     network: Callable[..., nn.Module],
     architecture: Mapping[str, Any],
@@ -284,7 +305,7 @@ def _check_architecture(
             raise ValueError(f"{key}: {n_layers} layers, but {len(tensors)} tensors")
     if not 0 <= architecture.get("squaring_steps", 0) <= _MOST_SQUARINGS:
         raise ValueError(f"squaring_steps: expected at most {_MOST_SQUARINGS}")
-    with torch.device("meta"):  # shapes alone
+    with torch.device("meta"), _Unfilled():  # shapes alone
         stated = network(**architecture).state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name, tensor in stated.items():

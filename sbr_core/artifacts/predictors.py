@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,11 +45,75 @@ from sbr_core.training.refine import Views, refine, widened
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """The images of a pair as its files have them, (rows, columns) of the plane's grid.
+
+    Attributes
+    ----------
+    pair : what they are of.
+    plane, plane_mask : T and its tissue.
+    section, section_mask : S and its tissue.
+    """
+
+    pair: Joined
+    plane: np.ndarray
+    plane_mask: np.ndarray
+    section: np.ndarray
+    section_mask: np.ndarray
+
+    @classmethod
+    def of(cls, pair: Joined, section: np.ndarray | None = None) -> Seen:
+        """Read; `section` is taken for S, if given, instead of the image of `align-sections`."""
+        plane, plane_mask = (pair.read(pair.plane, image) for image in (MRI, MRI_MASK))
+        mask = pair.read(pair.affine, LINEAR_MASK)
+        if section is None:
+            section = pair.read(pair.affine, LINEAR)
+        return cls(pair, plane, plane_mask, section, mask)
+
+    def on_grid(self, target: PlaneGrid, quantiles: tuple[float, float]) -> list[np.ndarray]:
+        """T, its mask, S, its mask: (rows, columns) of the grid `target`, intensities in [0, 1].
+
+        Raises
+        ------
+        ImageError
+            The section or its MRI plane has no tissue.
+        """
+        images = []
+        for pixels, mask, what in (
+            (self.plane, self.plane_mask, "its MRI plane has no tissue"),
+            (self.section, self.section_mask, "no tissue within its MRI plane"),
+        ):
+            pixels = image_on_grid(pixels, self.pair.grid, target)
+            inside = mask_on_grid(mask, self.pair.grid, target)
+            if not inside.any():
+                raise ImageError(f"section {self.pair.section!r}: {what}")
+            images += [normalise(pixels, inside, *quantiles), inside]
+        return images
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What is found of a pair.
+
+    Attributes
+    ----------
+    deform : computes the deformation on the plane's grid, which may be done beside other sections.
+    plane_mask, section_mask : (rows, columns), where there is tissue.
+    synthesised : (rows, columns), if there is one.
+    """
+
+    deform: Callable[[], flow.Deformation]
+    plane_mask: np.ndarray
+    section_mask: np.ndarray
+    synthesised: np.ndarray | None = None
+
+
 class Predictor(Protocol):
     """Whatever finds the deformations of a chunk's sections."""
 
-    def predict(self, pair: Joined) -> tuple[flow.Deformation, np.ndarray | None]:
-        """(deformation on the plane's grid; synthesised image (rows, columns), if there is one).
+    def predict(self, pair: Joined) -> Prediction:
+        """The deformation of a section.
 
         Raises
         ------
@@ -62,12 +128,29 @@ class SynPredictor:
     def __init__(self, options: SynOptions, waiting: Mapping[str, Joined]) -> None:
         self.options = options
 
-    def predict(self, pair: Joined) -> tuple[flow.Deformation, None]:
+    def predict(self, pair: Joined) -> Prediction:
         """As of every `Predictor`; nothing is synthesised."""
-        options = self.options
+        options, seen = self.options, Seen.of(pair)
         rule = options.intensity.low_quantile, options.intensity.high_quantile
-        fixed, _, moving, _ = _images(pair, pair.grid, rule)
-        return register_syn(fixed, moving, pair.grid, options), None
+        fixed, _, moving, _ = seen.on_grid(pair.grid, rule)
+        deformation = register_syn(fixed, moving, pair.grid, options)
+        return Prediction(lambda: deformation, seen.plane_mask, seen.section_mask)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """What a section needs to be predicted, read from its files.
+
+    Attributes
+    ----------
+    seen : the files.
+    coarse, fine : `Seen.on_grid` of the networks' grid and of the plane's own; None where nothing
+        asks for it.
+    """
+
+    seen: Seen
+    coarse: list[np.ndarray]
+    fine: list[np.ndarray] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +175,7 @@ class BatchPredictor(ABC):
     """Deformations by a registrar, computed a batch of sections at a time.
 
     The networks work at the pixel that they were trained at, what refines their answer at that of
-    the sections.
+    the sections. While they work on a batch, a thread reads the sections of the next one.
 
     Parameters
     ----------
@@ -110,63 +193,95 @@ class BatchPredictor(ABC):
 
     def __init__(self, options: InferOptions | MindOptions, waiting: Mapping[str, Joined]) -> None:
         self.options, self.waiting = options, dict(waiting)
-        self.done: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+        self.done: dict[str, tuple[np.ndarray, np.ndarray | None, Seen]] = {}
         self.device = pick_device(options.device) if waiting else None
+        self.reader = ThreadPoolExecutor(1, thread_name_prefix="read")
+        self.ahead: dict[str, Future[_Ready]] = {}
 
-    def predict(self, pair: Joined) -> tuple[flow.Deformation, np.ndarray | None]:
+    def predict(self, pair: Joined) -> Prediction:
         """As of every `Predictor`."""
         if pair.section not in self.done:
             self._predict_batch(pair)
-        velocity_px, synthesised = self.done.pop(pair.section)
+        velocity_px, synthesised, seen = self.done.pop(pair.section)
         fastest_px = float(np.abs(velocity_px).max())
         if not fastest_px <= max(pair.grid.shape):
             raise ImageError(
                 f"section {pair.section!r}: the networks move it by {fastest_px:g} px, farther than"
                 f" its plane is wide ({max(pair.grid.shape)} px): are their weights damaged?"
             )
-        return flow.integrate(velocity_px, pair.grid), synthesised
+        deform = partial(flow.integrate, velocity_px, pair.grid)
+        return Prediction(deform, seen.plane_mask, seen.section_mask, synthesised)
 
     def _predict_batch(self, pair: Joined) -> None:
         """Predict a section, and those after it that are ready, as many as make a batch."""
-        grid = network_grid = pair.grid
-        pixel_mm = self.preprocessing["working_pixel_mm"]
-        if pixel_mm is not None and not math.isclose(pixel_mm, grid.spacing_mm, rel_tol=1e-6):
-            network_grid = grid.at_spacing(float(pixel_mm))
+        grid, network_grid = pair.grid, self._network_grid(pair.grid)
         pairs = [self.waiting.pop(pair.section)]
-        images = [self._inputs(pairs[0], network_grid)]
+        ready = [self._taken(pairs[0])]
         for name in list(self.waiting):
             if len(pairs) == self.options.batch_size:
                 break
             if self.waiting[name].grid != grid:
                 continue
             try:
-                images.append(self._inputs(self.waiting[name], network_grid))
+                ready.append(self._taken(self.waiting[name]))
             except SbrError:
                 continue  # it fails under its own name when its turn comes
             pairs.append(self.waiting.pop(name))
-        shown = self._shown(images, network_grid)
+        self._read_ahead()
+        shown = self._shown([each.coarse for each in ready], network_grid)
         velocity_half_px, synthesised = self._start(shown.targets, shown.sections, shown.tissue)
         if network_grid != grid:
             velocity_half_px, synthesised = self._carried(
                 velocity_half_px, synthesised, network_grid, grid
             )
             shown = None
-        if self.options.refine_steps and (
-            synthesised is not None or self.options.refine_mind_weight
-        ):
-            shown = shown or self._shown([self._inputs(each, grid) for each in pairs], grid)
+        if self._refines:
+            shown = shown or self._shown([each.fine for each in ready], grid)
             velocity_half_px = self._refined(velocity_half_px, synthesised, shown)
         velocities = self._on_grid(velocity_half_px, grid)
         if synthesised is not None:
             synthesised = self._crop(synthesised, grid)[:, 0].numpy()
         for at, each in enumerate(pairs):
-            self.done[each.section] = (
-                velocities[at],
-                None if synthesised is None else synthesised[at],
-            )
+            image = None if synthesised is None else synthesised[at]
+            self.done[each.section] = velocities[at], image, ready[at].seen
+
+    @property
+    def _refines(self) -> bool:
+        """Whether there is anything that steps could improve by."""
+        compares = self.generator is not None or self.options.refine_mind_weight > 0
+        return self.options.refine_steps > 0 and compares
+
+    def _network_grid(self, grid: PlaneGrid) -> PlaneGrid:
+        """The grid on which networks see what lies on `grid`."""
+        pixel_mm = self.preprocessing["working_pixel_mm"]
+        if pixel_mm is None or math.isclose(pixel_mm, grid.spacing_mm, rel_tol=1e-6):
+            return grid
+        return grid.at_spacing(float(pixel_mm))
+
+    def _read_ahead(self) -> None:
+        """Have the next sections read, as many as make a batch."""
+        for name in list(self.waiting)[: self.options.batch_size]:
+            if name not in self.ahead:
+                self.ahead[name] = self.reader.submit(self._ready, self.waiting[name])
+
+    def _taken(self, pair: Joined) -> _Ready:
+        """What was read of a section ahead, or is read now; raises what reading it raised."""
+        future = self.ahead.pop(pair.section, None)
+        return self._ready(pair) if future is None else future.result()
+
+    def _ready(self, pair: Joined) -> _Ready:
+        """A section's images, as the networks take them and as what refines their answer does."""
+        rule = self.preprocessing["low_quantile"], self.preprocessing["high_quantile"]
+        # before channels were written down, there was luminance only
+        learnt = self.preprocessing.get("channels") or ["grey"]
+        section = None if pair.prepared.channel in learnt else _in_channel(pair, learnt[0])
+        seen, network_grid = Seen.of(pair, section), self._network_grid(pair.grid)
+        coarse = seen.on_grid(network_grid, rule)
+        again = self._refines and network_grid != pair.grid
+        return _Ready(seen, coarse, seen.on_grid(pair.grid, rule) if again else None)
 
     def _shown(self, images: list[list[np.ndarray]], grid: PlaneGrid) -> _Shown:
-        """A batch of `_inputs` on `grid`, planes cut as the networks' training had them."""
+        """A batch of `Seen.on_grid` of `grid`, planes cut as the networks' training had them."""
         fixed, fixed_masks, moving, moving_masks = zip(*images, strict=True)
         tissue, plane_masks = self._batch(moving_masks), self._batch(fixed_masks)
         trained_mm = self.preprocessing["working_pixel_mm"] or grid.spacing_mm
@@ -233,14 +348,6 @@ class BatchPredictor(ABC):
         ----------
         targets, section, tissue : (N, 1, H, W): T, S and the mask of S, padded.
         """
-
-    def _inputs(self, pair: Joined, grid: PlaneGrid) -> list[np.ndarray]:
-        """T, its mask, S, its mask, as the networks take them: (rows, columns) of their grid."""
-        rule = self.preprocessing["low_quantile"], self.preprocessing["high_quantile"]
-        # before channels were written down, there was luminance only
-        learnt = self.preprocessing.get("channels") or ["grey"]
-        section = None if pair.prepared.channel in learnt else _in_channel(pair, learnt[0])
-        return _images(pair, grid, rule, section)
 
 
 class NetworkPredictor(BatchPredictor):
@@ -367,33 +474,6 @@ class MindPredictor(BatchPredictor):
             velocity_half_px, scale_factor=float(level), mode="bilinear", align_corners=False
         )
         return level * fine[..., : target.shape[-2] // 2, : target.shape[-1] // 2]
-
-
-def _images(
-    pair: Joined,
-    target: PlaneGrid,
-    quantiles: tuple[float, float],
-    section: np.ndarray | None = None,
-) -> list[np.ndarray]:
-    """T, its mask, S, its mask: (rows, columns) of the grid `target`, intensities in [0, 1].
-
-    `section` is taken for S, if given, instead of the image of `align-sections`; on the plane's
-    grid.
-    """
-    images = []
-    for row, image, mask, what in (
-        (pair.plane, MRI, MRI_MASK, "its MRI plane has no tissue"),
-        (pair.affine, LINEAR, LINEAR_MASK, "no tissue within its MRI plane"),
-    ):
-        pixels = pair.read(row, image)
-        if row is pair.affine and section is not None:
-            pixels = section
-        pixels = image_on_grid(pixels, pair.grid, target)
-        inside = mask_on_grid(pair.read(row, mask), pair.grid, target)
-        if not inside.any():
-            raise ImageError(f"section {pair.section!r}: {what}")
-        images += [normalise(pixels, inside, *quantiles), inside]
-    return images
 
 
 def _in_channel(pair: Joined, stain: str) -> np.ndarray:

@@ -13,8 +13,12 @@ fingerprint and files still match is not computed again.
 from __future__ import annotations
 
 import logging
+import os
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,11 @@ from sbr_core.artifacts.rows import Row, check_ids, columns_of, write_columns
 from sbr_core.errors import ReceiptError, SbrError, StorageError
 from sbr_core.io.files import inside, read_json, sha256_file, sha256_of, write_json
 from sbr_core.io.provenance import versions
+
+_MOST_THREADS = 4
+"""That finish sections: enough for what a graphics card begins."""
+_BEGUN = 4
+"""Sections per thread that may wait to be finished: more would only take memory."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +52,10 @@ class SectionResult:
     files: list[Path] = field(default_factory=list)
 
 
+Rest = Callable[[], SectionResult]
+"""What is left to do of a section, which does not need that others wait for it."""
+
+
 def run_sections(
     sections: Mapping[str, Any],
     *,
@@ -50,7 +63,7 @@ def run_sections(
     out_dir: Path,
     receipt: Path,
     fingerprint: Callable[[Any], str],
-    process: Callable[[Any], SectionResult],
+    process: Callable[[Any], SectionResult | Rest],
     strict: bool = False,
     asked: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
@@ -62,8 +75,9 @@ def run_sections(
     out_dir : the stage's folder; files in the receipt are relative to it.
     receipt : ``chunks/{chunk}.tsv`` in it.
     fingerprint : everything a section's result depends on, as a digest.
-    process : makes the files of one section; its `SbrError`, or that of `fingerprint`, becomes
-        status ``failed``.
+    process : makes the files of one section, or begins to and returns what is left, which is done
+        in threads while the next sections are begun; its `SbrError`, or that of `fingerprint`,
+        becomes status ``failed``.
     strict : let that error stop the stage instead.
     asked : options and revision, of a stage that has no plan.
 
@@ -77,35 +91,92 @@ def run_sections(
         Before anything is written: an id is no name of a file.
     """
     check_ids(sections, out_dir)
-    rows = []
-    for number, (section, item) in enumerate(sections.items(), 1):
-        sidecar = out_dir / SECTIONS / f"{section}.json"
-        try:
-            digest = fingerprint(item)
-            row, state = _intact(sidecar, out_dir, digest), "kept"
-            result = process(item) if row is None else None
-        except StorageError:
-            raise  # no fault of the section: the next one would end alike
-        except SbrError as error:
-            if strict:
-                raise
-            row = {"section": section, "status": "failed", "message": str(error)}
-            state = f"FAILED: {error}"
-            _forget(sidecar, out_dir)
-            # a failed section is tried again next time, so it gets no sidecar
-        else:
-            if result is not None:
-                files = {str(f.relative_to(out_dir)): sha256_file(f) for f in sorted(result.files)}
-                row = columns_of(replace(result.row, files=files, fingerprint=digest))
-                content = {"stage": stage, "chunk": receipt.stem, "row": row}
-                sums = {"versions": versions(), "row_sha256": sha256_of(row)}
-                write_json(sidecar, content | sums)
-                state = "done"
+    chunk = _Chunk(stage, out_dir, receipt, fingerprint, process, strict)
+    rows: list[dict[str, Any]] = []
+    begun: deque[tuple[str, _Outcome | Future[_Outcome]]] = deque()
+
+    def end_first() -> None:
+        section, outcome = begun.popleft()
+        if isinstance(outcome, Future):
+            outcome = chunk.settled(section, outcome.result)
+        row, state = outcome
         rows.append(row)
-        logger.info(f"{stage}: {number}/{len(sections)} section {section} {state}")
+        logger.info(f"{stage}: {len(rows)}/{len(sections)} section {section} {state}")
+
+    # macOS does not tell which cores a process has
+    own = getattr(os, "sched_getaffinity", None)
+    threads = min(_MOST_THREADS, len(own(0)) if own else os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix=stage)
+    try:
+        for section, item in sections.items():
+            begin = partial(chunk.begin, section, item, pool)
+            begun.append((section, chunk.settled(section, begin)))
+            while begun and (len(begun) > _BEGUN * threads or _is_over(begun[0][1])):
+                end_first()
+        while begun:
+            end_first()
+    finally:
+        # what is being written is finished, and kept; what waits is not begun
+        pool.shutdown(cancel_futures=True)
     _sweep(out_dir, receipt.stem, set(sections))
     write_columns(receipt, rows, **({} if asked is None else {"asked": asked}))
     return rows
+
+
+_Outcome = tuple[dict[str, Any], str]
+"""The row of a section, and what the log says of it."""
+
+
+def _is_over(outcome: _Outcome | Future[_Outcome]) -> bool:
+    return not isinstance(outcome, Future) or outcome.done()
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """What happens to each section of a chunk; the parameters of `run_sections`."""
+
+    stage: str
+    out_dir: Path
+    receipt: Path
+    fingerprint: Callable[[Any], str]
+    process: Callable[[Any], SectionResult | Rest]
+    strict: bool
+
+    def begin(
+        self, section: str, item: Any, pool: ThreadPoolExecutor
+    ) -> _Outcome | Future[_Outcome]:
+        """Keep a section, do it, or begin it and leave the rest to a thread."""
+        digest = self.fingerprint(item)
+        row = _intact(self.out_dir / SECTIONS / f"{section}.json", self.out_dir, digest)
+        if row is not None:
+            return row, "kept"
+        result = self.process(item)
+        if isinstance(result, SectionResult):
+            return self._recorded(section, digest, result)
+        return pool.submit(lambda: self._recorded(section, digest, result()))
+
+    def settled(self, section: str, outcome: Callable[[], Any]) -> Any:
+        """What a function returns; where it raises a section's fault, the row of a failed one."""
+        try:
+            return outcome()
+        except StorageError:
+            raise  # no fault of the section: the next one would end alike
+        except SbrError as error:
+            if self.strict:
+                raise
+            # it is tried again next time, so it gets no sidecar
+            _forget(self.out_dir / SECTIONS / f"{section}.json", self.out_dir)
+            row = {"section": section, "status": "failed", "message": str(error)}
+            return row, f"FAILED: {error}"
+
+    def _recorded(self, section: str, digest: str, result: SectionResult) -> _Outcome:
+        """The row of a section whose files are written, once its sidecar is."""
+        files = {str(f.relative_to(self.out_dir)): sha256_file(f) for f in sorted(result.files)}
+        row = columns_of(replace(result.row, files=files, fingerprint=digest))
+        content = {"stage": self.stage, "chunk": self.receipt.stem, "row": row}
+        sums = {"versions": versions(), "row_sha256": sha256_of(row)}
+        write_json(self.out_dir / SECTIONS / f"{section}.json", content | sums)
+        return row, "done"
 
 
 def unfinished(

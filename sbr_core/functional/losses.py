@@ -88,7 +88,7 @@ def lncc_map(
 
     f, f_floor = centred(fixed)
     m, m_floor = centred(moving)
-    sums = _window_means([mask, f, m, f * f, m * m, f * m], window_px)
+    sums = window_means([mask, f, m, f * f, m * m, f * m], window_px)
     weight, f_mean, m_mean, ff, mm, fm = sums.unbind(1)
     inside = weight.clamp_min(0.5 / window_px**2)  # no pixel of the mask: all sums are 0 as well
     f_mean, m_mean = f_mean / inside, m_mean / inside
@@ -98,7 +98,7 @@ def lncc_map(
     return (cov * cov / (f_var * m_var))[:, None]
 
 
-def _window_means(images: list[Tensor], window_px: int) -> Tensor:
+def window_means(images: list[Tensor], window_px: int) -> Tensor:
     """Means over square windows, zeros outside, of (B, 1, H, W) images: (B, n, H, W).
 
     Two products with banded matrices, rows and columns: on the CPU several times faster than
@@ -205,32 +205,32 @@ def patch_nce(
     ----------
     queries, keys : one (B, N_l, C) tensor per layer, unit length along C, float32; row n of
         both is the same place. Keys are detached: only the query learns. N_l may differ between
-        layers.
+        layers; those that have as many are compared together.
     temperature : t.
 
     Returns
     -------
-    scalar >= 0; log N for descriptors that tell nothing. 0 when no layer has a place.
+    (B,), of each image, >= 0; log N for descriptors that tell nothing. 0 when no layer has a place.
     """
     if len(queries) != len(keys) or any(
         q.shape != k.shape for q, k in zip(queries, keys, strict=True)
     ):
         raise ValueError("queries and keys differ in their number of layers or their shapes")
-    total, layers = queries[0].new_zeros(()) if queries else torch.zeros(()), 0
-    same_place: dict[tuple[int, int], Tensor] = {}
-    for query, key in zip(queries, keys, strict=True):
-        if query.shape[1] == 0:
-            continue
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for layer, query in enumerate(queries):
+        if query.shape[1]:
+            alike.setdefault(tuple(query.shape), []).append(layer)
+    total = queries[0].new_zeros(len(queries[0])) if queries else torch.zeros(0)
+    for (batch, places, _), layers in alike.items():
+        query = torch.cat([queries[layer] for layer in layers])
+        key = torch.cat([keys[layer] for layer in layers]).detach()
         # divided by t, the rounding of half precision would be as large as the differences
         with torch.autocast(query.device.type, enabled=False):
-            logits = query @ key.detach().transpose(1, 2) / temperature
-        shape = tuple(query.shape[:2])
-        if shape not in same_place:
-            at = torch.arange(shape[1], device=query.device)
-            same_place[shape] = at.expand(shape).flatten()
-        total = total + F.cross_entropy(logits.flatten(0, 1), same_place[shape])
-        layers += 1
-    return total / max(layers, 1)
+            logits = query @ key.transpose(1, 2) / temperature
+        own_place = torch.arange(places, device=query.device).expand(len(query), -1)
+        unlike = F.cross_entropy(logits.flatten(0, 1), own_place.flatten(), reduction="none")
+        total = total + unlike.view(len(layers), batch, places).mean(2).sum(0)
+    return total / max(sum(map(len, alike.values())), 1)
 
 
 def gradient_smoothness(field_px: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ A file ``from-A_to-B_mode-image`` resamples an image of A onto B, so it maps poi
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from sbr_core.errors import ImageError
 from sbr_core.geometry import LPS_FROM_RAS, similarity_scale
 from sbr_core.io.files import atomic_path
 from sbr_core.io.sums import check_sum, summed_path
+
+_HDF5 = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,8 @@ def write_section_transform(path: Path, transform: SectionTransform) -> None:
             composite.AddTransform(sitk.DisplacementFieldTransform(image))
         else:
             composite.AddTransform(_itk_affine(np.asarray(step, float)))
-    with atomic_path(path) as temporary:
+    # ITK's HDF5 may be in one place at a time only
+    with _HDF5, atomic_path(path) as temporary:
         sitk.WriteTransform(composite, str(temporary))
 
 

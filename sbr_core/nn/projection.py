@@ -42,10 +42,13 @@ class Projection(nn.Module):
         """
         if len(features) != len(self.mlps):
             raise ValueError(f"expected {len(self.mlps)} layers, found {len(features)}")
-        described = [mlp(f) for mlp, f in zip(self.mlps, features, strict=True)]
-        # neither unit lengths nor what is multiplied afterwards is to be rounded to half precision.
-        # All layers at once: many small operations take longer than a few large ones
-        together = torch.cat([d.flatten(0, -2) for d in described])
-        rows = [d.shape[:-1].numel() for d in described]
+        # all layers at once where they can be: many small operations take longer than a few large
+        # ones. The first linear layers differ in what they take, the others in their weights
+        hidden = [mlp[0](f) for mlp, f in zip(self.mlps, features, strict=True)]
+        shapes = [h.shape for h in hidden]
+        rows = [shape[:-1].numel() for shape in shapes]
+        active = F.relu(torch.cat([h.flatten(0, -2) for h in hidden])).split(rows)
+        together = torch.cat([mlp[2](h) for mlp, h in zip(self.mlps, active, strict=True)])
+        # neither unit lengths nor what is multiplied afterwards is to be rounded to half precision
         parts = F.normalize(together.float(), dim=-1).split(rows)
-        return [part.view(d.shape) for part, d in zip(parts, described, strict=True)]
+        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -7,6 +7,9 @@ each section by itself. A registrar trained on pairs of S and T gives v = R(T, S
 `mind`, the registrar that ships; without a G only self-similarity refines it. `syn_mi` finds phi
 by ANTs.
 
+While networks compute, a thread reads the next sections, and others integrate, measure and write
+those that are done.
+
 Torch is imported where something is deformed, which `linear` does without: it takes longer than the
 affines of a chunk.
 """
@@ -14,6 +17,8 @@ affines of a chunk.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +39,7 @@ from sbr_core.revisions import REVISION
 
 if TYPE_CHECKING:
     from sbr_core.algorithms.deformation import Deformation
-    from sbr_core.artifacts.predictors import Predictor
+    from sbr_core.artifacts.predictors import Prediction, Predictor
 
 
 def run(
@@ -115,13 +120,15 @@ def run(
         out_dir=out_dir,
         receipt=receipt,
         fingerprint=digest,
-        process=lambda pair: infer_section(pair, predictor, out_dir),
+        process=lambda pair: begin_section(pair, predictor, out_dir),
         strict=strict,
     )
 
 
-def infer_section(pair: Joined | str, predictor: Predictor | None, out_dir: Path) -> SectionResult:
-    """Write the transforms and pictures of one section.
+def begin_section(
+    pair: Joined | str, predictor: Predictor | None, out_dir: Path
+) -> Callable[[], SectionResult]:
+    """Find the deformation of a section; what is returned writes its transforms and pictures.
 
     Parameters
     ----------
@@ -136,16 +143,29 @@ def infer_section(pair: Joined | str, predictor: Predictor | None, out_dir: Path
     if isinstance(pair, str):
         raise ImageError(pair)
     began = time.monotonic()
+    prediction = predictor.predict(pair) if predictor is not None else None
+    return partial(finish_section, pair, prediction, out_dir, time.monotonic() - began)
+
+
+def finish_section(
+    pair: Joined, prediction: Prediction | None, out_dir: Path, seconds: float
+) -> SectionResult:
+    """Write the transforms and pictures of one section.
+
+    Parameters
+    ----------
+    prediction : None for `linear`.
+    seconds : that it took to find.
+    """
+    began = time.monotonic()
     section, grid = pair.section, pair.grid
     forward: tuple[Any, ...] = (pair.section_mm_from_plane_mm,)
     backward: tuple[Any, ...] = (np.linalg.inv(pair.section_mm_from_plane_mm),)
     pictures: dict[str, tuple[np.ndarray, tuple[float, float]]] = {}
     measures = dict.fromkeys(_MEASURES, 0.0)
-    if predictor is not None:
-        deformation, synthesised = predictor.predict(pair)
-        fixed_mask = pair.read(pair.plane, names.MRI_MASK)
-        moving_mask = pair.read(pair.affine, names.LINEAR_MASK)
-        measures = _measure(deformation, fixed_mask, moving_mask)
+    if prediction is not None:
+        deformation, synthesised = prediction.deform(), prediction.synthesised
+        measures = _measure(deformation, prediction.plane_mask, prediction.section_mask)
         mm, origin_mm = grid.spacing_mm, deformation.canvas.origin_mm
         forward = (PlaneField(deformation.disp_px * mm, mm, origin_mm), *forward)
         backward = (*backward, PlaneField(deformation.inverse_disp_px * mm, mm, origin_mm))
@@ -172,7 +192,7 @@ def infer_section(pair: Joined | str, predictor: Predictor | None, out_dir: Path
         position_mm=pair.prepared.position_mm,
         grid=grid,
         **measures,
-        seconds=round(time.monotonic() - began, 3),
+        seconds=round(seconds + time.monotonic() - began, 3),
     )
     return SectionResult(row, files)
 

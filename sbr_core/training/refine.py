@@ -6,6 +6,7 @@ velocity this registers by itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
@@ -13,14 +14,17 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from sbr_core.functional.losses import lncc_map
+from sbr_core.functional.local_correlation import LocalCorrelation
 from sbr_core.functional.masks import dilate, tissue_box
 from sbr_core.functional.self_similarity import mind_ssc
 from sbr_core.functional.warp import warp
 from sbr_core.nn.registrar import Registrar
 
 if TYPE_CHECKING:
+    from torch.autograd.function import FunctionCtx
+
     from sbr_core.config import RefineOptions
 
 _LAST_RATE = 1 / 3
@@ -142,37 +146,85 @@ def _improvement(
     if views.synthesised is not None:
         moving.append(views.synthesised[..., rows, columns])
     moving = torch.cat(moving, 1)
-    inside, around = (m.sum((1, 2, 3)).clamp_min(1.0) for m in (mask, wide))
+    around = wide.sum((1, 2, 3)).clamp_min(1.0)
     weights = weights[..., half[0], half[1]]
     own = (weights > 0).to(weights)  # each section's own box
     spread = own.sum((1, 2, 3))
     begin = start[..., half[0], half[1]]
     change = torch.zeros_like(begin, requires_grad=True)
-    optimiser = torch.optim.Adam([change], lr=options.refine_learning_rate)
+    adam = _Adam(change)
+    likeness = None
+    if views.synthesised is not None:
+        likeness = LocalCorrelation(fixed, mask, options.refine_window_px)
+    # mean over the pixels of the wide mask and the channels
+    mind_share = wide * (options.refine_mind_weight / max(fixed_likes.shape[1], 1))
+    mind_share = mind_share / around.view(-1, 1, 1, 1)
     last = max(options.refine_steps - 1, 1)
     for step in range(options.refine_steps):
-        for group in optimiser.param_groups:
-            group["lr"] = options.refine_learning_rate * (1 - (1 - _LAST_RATE) * step / last)
         velocity = begin + weights * change
         warped = warp(moving, registrar.displacement(velocity, mask.shape[-2:]))
         loss = options.refine_smoothness * (_roughness(velocity, own) / spread).sum()
         if options.refine_mind_weight:
-            apart = (warped[:, : fixed_likes.shape[1]] - fixed_likes).square().mean(1, keepdim=True)
-            mind = (apart * wide).sum((1, 2, 3)) / around
-            loss = loss + options.refine_mind_weight * mind.sum()
-        if views.synthesised is not None:
+            loss = loss + _Squares.apply(warped[:, : fixed_likes.shape[1]], fixed_likes, mind_share)
+        if likeness is not None:
             image = warped[:, -1:]
-            likeness = lncc_map(fixed, image, mask, options.refine_window_px) * mask
-            loss = loss - (likeness.sum((1, 2, 3)) / inside).sum()
+            loss = loss - likeness.with_(image).sum()
             if options.refine_l1_weight:
                 l1 = ((fixed - image).abs() * wide).sum((1, 2, 3)) / around
                 loss = loss + options.refine_l1_weight * l1.sum()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        (gradient,) = torch.autograd.grad(loss, change)
+        adam.step(gradient, options.refine_learning_rate * (1 - (1 - _LAST_RATE) * step / last))
     out = torch.zeros_like(start)
     out[..., half[0], half[1]] = (weights * change).detach()
     return out
+
+
+class _Adam:
+    """Adam (Kingma and Ba 2015) of one tensor, with the usual decays.
+
+    torch's own would import its compiler first, which takes longer than a chunk's steps may.
+
+    Parameters
+    ----------
+    parameter : changed in place.
+    """
+
+    _DECAYS = 0.9, 0.999
+    _EPSILON = 1e-8
+
+    def __init__(self, parameter: Tensor) -> None:
+        self.parameter, self.steps = parameter, 0
+        self.mean, self.square = torch.zeros_like(parameter), torch.zeros_like(parameter)
+
+    @torch.no_grad()
+    def step(self, gradient: Tensor, rate: float) -> None:
+        """One step against a gradient."""
+        first, second = self._DECAYS
+        self.steps += 1
+        self.mean.lerp_(gradient, 1 - first)
+        self.square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        unbiased = math.sqrt(1 - second**self.steps)
+        length = (self.square.sqrt() / unbiased).add_(self._EPSILON)
+        self.parameter.addcdiv_(self.mean, length, value=-rate / (1 - first**self.steps))
+
+
+class _Squares(torch.autograd.Function):
+    """The weighted sum of squared differences, in few passes over many channels."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, found: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
+        """Sum of weights (found - wanted)^2; (B, C, H, W), the weights (B, 1, H, W)."""
+        apart = found - wanted
+        weighted = apart * weights
+        ctx.save_for_backward(weighted)
+        return torch.dot(apart.flatten(), weighted.flatten())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """To what was found."""
+        (weighted,) = ctx.saved_tensors
+        return weighted * (2.0 * gradient), None, None
 
 
 def _roughness(velocity: Tensor, own: Tensor) -> Tensor:

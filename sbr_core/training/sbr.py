@@ -116,35 +116,59 @@ class SbrTask(ThroughRegistrar):
         if not contrast_wanted:
             return losses, made
 
-        # equation 6: G(S) against S in the tissue of S, S∘φ against T in the tissue of T
-        queries = generator.encode(torch.cat((synthesised, warped_section)), layers)
-        with torch.no_grad():  # keys teach, they do not learn
-            of_plane = generator.encode(plane, layers)
-        losses["nce_section"] = losses["nce_plane"] = 0.0
         at = options.batch_size
-        places_of_section, places_of_plane = self._draw_places(batch, rng)
-        for name, query, key, places in (
-            ("nce_section", [q[:at] for q in queries], of_section, places_of_section),
-            ("nce_plane", [q[at:] for q in queries], of_plane, places_of_plane),
-        ):
-            at_places = [features_at(f, p) for f, p in zip(query, places, strict=True)]
-            described = self.projection(at_places)
-            with torch.no_grad():
-                at_places = [features_at(f.detach(), p) for f, p in zip(key, places, strict=True)]
-                target = self.projection(at_places)
-            losses[name] = patch_nce(described, target, options.temperature)
+        of_images = self._contrast(batch, torch.cat((synthesised, warped_section)), of_section, rng)
+        losses["nce_section"], losses["nce_plane"] = of_images.view(2, at).mean(1).unbind()
         contrast = losses["nce_section"] + losses["nce_plane"]
         losses["loss"] = losses["l1"] + options.contrastive_weight * contrast  # equation 7
         return losses, made
 
-    def _draw_places(self, batch: Batch, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
-        """Places of descriptors in the tissue of the section and of the plane, layer by layer."""
+    def _contrast(
+        self, batch: Batch, compared: Tensor, of_section: list[Tensor], rng: torch.Generator
+    ) -> Tensor:
+        """Equation 6: G(S) against S in the tissue of S, S∘φ against T in the tissue of T.
+
+        Both at once: many small operations keep a graphics card waiting for the next.
+
+        Parameters
+        ----------
+        compared : (2 B, 1, h, w): all G(S), then all S∘φ.
+        of_section : features of S, layer by layer.
+
+        Returns
+        -------
+        (2 B,), the contrastive loss of each image of `compared`.
+        """
+        layers, at = range(self.generator.n_layers), self.options.batch_size
+        of_compared = self.generator.encode(compared, layers)
+        places = self._draw_places(batch, rng)
+        queries = [features_at(f, p) for f, p in zip(of_compared, places, strict=True)]
+        described = self.projection(queries)
+        with torch.no_grad():  # keys teach, they do not learn
+            of_plane = self.generator.encode(batch.plane, layers)
+            keys = [
+                torch.cat((features_at(s, p[:at]), features_at(t, p[at:])))
+                for s, t, p in zip(of_section, of_plane, places, strict=True)
+            ]
+            target = self.projection(keys)
+        return patch_nce(described, target, self.options.temperature)
+
+    def _draw_places(self, batch: Batch, rng: torch.Generator) -> list[Tensor]:
+        """Places of descriptors, layer by layer, (2 B, M): in the tissue of sections, of planes.
+
+        As many in either as the one that has fewest can give.
+        """
         strides, n = self.generator.layer_strides, self.options.n_samples
         # down and up again in one transfer each
         tissue = (torch.cat((batch.section_tissue, batch.plane_tissue)) > 0).cpu()
-        places = [draw_places(one, s, n, rng) for one in tissue.chunk(2) for s in strides]
-        places = upload(places, batch.section.device)
-        return places[: len(strides)], places[len(strides) :]
+        of_section, of_plane = (
+            [draw_places(one, stride, n, rng) for stride in strides] for one in tissue.chunk(2)
+        )
+        places = []
+        for pair in zip(of_section, of_plane, strict=True):
+            fewest = min(one.shape[1] for one in pair)
+            places.append(torch.cat([one[:, :fewest] for one in pair]))
+        return upload(places, batch.section.device)
 
 
 class SbrRTask(SbrTask):

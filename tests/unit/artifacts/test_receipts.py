@@ -2,13 +2,14 @@
 
 import json
 import os
+import threading
 from dataclasses import dataclass
 
 import pytest
 
 from sbr_core.artifacts.receipts import SectionResult, check_chunks, run_sections, unfinished
 from sbr_core.artifacts.rows import Row, read_rows
-from sbr_core.errors import ImageError, ReceiptError
+from sbr_core.errors import ImageError, ReceiptError, StorageError
 from sbr_core.io.files import sha256_file, write_text
 
 
@@ -114,6 +115,61 @@ def test_a_section_whose_inputs_cannot_be_read_is_reported_like_any_other(toy):
     )  # fmt: skip
     assert [row["status"] for row in rows] == ["ok", "failed", "ok"]
     assert rows[1]["message"] == "two.png: may not be read"
+
+
+def test_what_is_left_of_a_section_is_done_beside_the_next_ones(tmp_path):
+    """Begun in order while threads finish; a row is its section's, whichever is done first."""
+    toy, words = Toy(tmp_path), {f"{n:03d}": str(n) for n in range(12)}
+    here, both_begun = threading.get_ident(), threading.Event()
+    names, where = [], []
+
+    def begin(item):
+        names.append(item[0])
+        if len(names) == 2:
+            both_begun.set()
+
+        def rest():
+            where.append(threading.get_ident())
+            assert both_begun.wait(20)  # the first waits for the second to be begun
+            return toy.process(item)
+
+        return rest
+
+    common = {"stage": "toy", "out_dir": toy.out, "fingerprint": lambda item: item[1]}
+    sections = {name: (name, word) for name, word in words.items()}
+    rows = run_sections(sections, receipt=toy.receipt, process=begin, **common)
+    assert names == list(words) and here not in where
+    assert [row["section"] for row in rows] == list(words)
+    assert [r.length for r in read_rows(toy.receipt, Word)] == [len(w) for w in words.values()]
+    assert unfinished(sections, out_dir=toy.out, fingerprint=lambda item: item[1]) == []
+
+
+@pytest.mark.parametrize("error", [ImageError("002: cannot be read"), StorageError("disk full")])
+def test_a_fault_in_a_thread_is_that_of_its_section_or_of_the_run(tmp_path, error):
+    toy = Toy(tmp_path)
+
+    def fail():
+        raise error
+
+    def begin(item):
+        return fail if item[0] == "002" else lambda: toy.process(item)
+
+    def run(**more):
+        sections = {name: (name, word) for name, word in WORDS.items()}
+        return run_sections(
+            sections, stage="toy", out_dir=toy.out, receipt=toy.receipt,
+            fingerprint=lambda item: item[1], process=begin, **more,
+        )  # fmt: skip
+
+    if isinstance(error, ImageError):
+        rows = run()
+        assert [row["status"] for row in rows] == ["ok", "failed", "ok"]
+        assert rows[1]["message"] == str(error)
+        toy.receipt.unlink()
+    with pytest.raises(type(error), match=str(error)):
+        run(strict=True)
+    assert not toy.receipt.exists()
+    assert (toy.out / "sections" / "001.json").exists()  # what was finished is kept
 
 
 def test_strict_stops_without_a_receipt_but_keeps_finished_sections(toy):

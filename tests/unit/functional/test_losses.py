@@ -110,7 +110,7 @@ def test_nce_of_descriptors_that_tell_nothing_is_log_n():
 
 def test_nce_teaches_the_queries_only():
     query, key = descriptors(seed=1).requires_grad_(), descriptors(seed=2).requires_grad_()
-    patch_nce([query], [key]).backward()
+    patch_nce([query], [key]).sum().backward()
     assert query.grad.abs().sum() > 0
     assert key.grad is None
 
@@ -118,6 +118,23 @@ def test_nce_teaches_the_queries_only():
 def test_nce_of_nothing_is_zero():
     nothing = torch.zeros(1, 0, 16)
     assert float(patch_nce([nothing], [nothing])) == 0
+
+
+def test_nce_is_that_of_each_image_and_layer_by_itself():
+    """However many layers have as many places: the mean over layers, then over places."""
+    shapes = [(2, 12, 8), (2, 7, 8), (2, 12, 8)]
+    rng = torch.Generator().manual_seed(0)
+    queries, keys = (
+        [F.normalize(torch.randn(*s, generator=rng, dtype=torch.float64), dim=-1) for s in shapes]
+        for _ in range(2)
+    )
+    found = patch_nce(queries, keys, 0.2)
+    for image in range(2):
+        layers = []
+        for query, key in zip(queries, keys, strict=True):
+            likeness = (query[image] @ key[image].T / 0.2).exp()
+            layers.append(-(likeness.diag() / likeness.sum(1)).log().mean())
+        torch.testing.assert_close(found[image], torch.stack(layers).mean())
 
 
 def test_gradients(pair):

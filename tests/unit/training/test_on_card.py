@@ -207,8 +207,8 @@ def test_prediction_and_refinement_run_on_a_card(with_generator):
 
 
 BOUNDS = {
-    "sbr of preset paper": (method_training("sbr", "paper"), 4, 1210),
-    "sbr of preset cpu": (method_training("sbr", "cpu", warmup_fraction=0.0), 4, 1720),
+    "sbr of preset paper": (method_training("sbr", "paper"), 4, 950),
+    "sbr of preset cpu": (method_training("sbr", "cpu", warmup_fraction=0.0), 4, 1460),
     "the registrar of preset paper": (registrar_training("paper"), 4, 430),
 }
 

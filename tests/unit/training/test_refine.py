@@ -1,5 +1,8 @@
 """Refinement of a velocity: towards the truth, for each image by itself."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -150,3 +153,49 @@ def test_more_empty_background_changes_nothing_and_no_crease_is_left():
     changed = (large[0] != 0).any(0).nonzero()
     edge = large[0, :, int(changed[:, 0].min()), :]  # the first row of the box
     assert edge.abs().max() < 0.1 * large.abs().max()
+
+
+def test_the_steps_are_those_of_torchs_adam():
+    rng = torch.Generator().manual_seed(0)
+    start, gradients = torch.randn(3, 4, generator=rng), torch.randn(6, 3, 4, generator=rng)
+    ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
+    adam, optimiser = refine_module._Adam(ours), torch.optim.Adam([theirs], lr=0.3)
+    for gradient in gradients:
+        adam.step(gradient, 0.3)
+        theirs.grad = gradient
+        optimiser.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_weighted_squares_and_their_gradient():
+    rng = torch.Generator().manual_seed(0)
+    found, wanted = torch.rand(2, 2, 3, 4, 5, generator=rng, dtype=torch.float64)
+    weights = torch.rand(2, 1, 4, 5, generator=rng, dtype=torch.float64)
+    apart = refine_module._Squares.apply
+    torch.testing.assert_close(
+        apart(found, wanted, weights), (weights * (found - wanted) ** 2).sum()
+    )
+    assert torch.autograd.gradcheck(lambda f: apart(f, wanted, weights), (found.requires_grad_(),))
+
+
+def test_loading_and_refining_do_without_torchs_compiler(tmp_path):
+    """Importing it takes two seconds of every job."""
+    script = """
+import sys
+import torch
+from sbr_core.artifacts.names import SHIPPED_REGISTRAR
+from sbr_core.artifacts.networks import _built, load_registrar
+from sbr_core.config import InferOptions
+from sbr_core.nn.generator import Generator
+from sbr_core.training.refine import Views, refine
+registrar, _ = load_registrar(SHIPPED_REGISTRAR)
+small = {"channels": 2, "residual_blocks": 1}
+_built("small", Generator, small, Generator(**small).state_dict())
+image = torch.rand(1, 1, 32, 32)
+views = Views(image, image.flip(3), image, *[torch.ones_like(image)] * 2)
+options = InferOptions(refine_steps=2, refine_mind_weight=1.0, refine_l1_weight=1.0)
+refine(registrar, torch.zeros(1, 2, 16, 16), views, options)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
