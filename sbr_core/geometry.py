@@ -20,6 +20,7 @@ world mm        the MRI's RAS+ millimetres, as NIfTI means them; LPS only in ITK
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,6 +126,27 @@ class PlaneGrid:
         return PlaneGrid(
             tuple(int(math.ceil((n - 1) * ratio - 1e-9)) + 1 for n in self.shape), spacing_mm
         )
+
+
+def stack_grid(
+    grids: Sequence[PlaneGrid], positions_mm: Sequence[float], spacing_mm: float | None
+) -> tuple[tuple[int, int, int], np.ndarray]:
+    """(shape, stack_from_voxel) of a volume in the stack, indexed [column, row, position].
+
+    Parameters
+    ----------
+    grids, positions_mm : of its sections, sorted by position.
+    spacing_mm : in the plane; None keeps the planes' grid.
+    """
+    rows, columns = (max(grid.shape[axis] for grid in grids) for axis in (0, 1))
+    grid = PlaneGrid((rows, columns), grids[0].spacing_mm)
+    if spacing_mm is not None:
+        grid = grid.at_spacing(spacing_mm)
+    gap_mm = float(np.median(np.diff(positions_mm))) if len(grids) > 1 else grid.spacing_mm
+    layers = round((positions_mm[-1] - positions_mm[0]) / gap_mm) + 1
+    stack_from_voxel = np.diag([grid.spacing_mm, grid.spacing_mm, gap_mm, 1.0])
+    stack_from_voxel[2, 3] = positions_mm[0]
+    return (grid.shape[1], grid.shape[0], max(2, layers)), stack_from_voxel
 
 
 def extent_px(mask: np.ndarray) -> np.ndarray:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sbr_core.artifacts import names
 from sbr_core.artifacts.label_pairs import read_label_volume
 from sbr_core.errors import ConfigError, ImageError
 from sbr_core.io.files import check_is_file
@@ -32,7 +31,7 @@ from sbr_core.io.point_tables import (
 from sbr_core.io.pyramids import is_picture, write_picture
 from sbr_core.io.scratch import scratch_array
 from sbr_core.io.tables import write_tsv
-from sbr_core.io.volumes import Volume, mri_grid, read_volume, write_plane, write_volume
+from sbr_core.io.volumes import Volume, read_volume, write_plane, write_volume
 from sbr_core.io.windows import Windows, open_windows
 from sbr_core.mapping.grids import fill_image
 from sbr_core.mapping.outlines import write_outlines
@@ -41,12 +40,12 @@ from sbr_core.mapping.rasters import (
     MriVolume,
     PlaneTarget,
     SectionImage,
-    fill_volume,
     grid_of,
     step_on_section,
 )
 from sbr_core.mapping.shapes import label_voxels, map_shapes, shapes_on_plane
 from sbr_core.mapping.streamed import stream_image
+from sbr_core.mapping.volume_grids import VolumeGrid, fill_from_volume, fill_volume
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +73,7 @@ class How:
     mend : make outlines valid that cross themselves.
     names : of labels that are written as outlines.
     simplify_mm : how far these may lie from the edges of the pixels, for fewer points.
+    like : a volume whose grid volumes that are written have; None for that of the target.
     """
 
     labels: bool = False
@@ -81,6 +81,7 @@ class How:
     mend: bool = False
     names: LabelTable = NO_NAMES
     simplify_mm: float = 0.0
+    like: Path | None = None
 
 
 def can_be_carried(path: Path) -> bool:
@@ -100,7 +101,7 @@ def name_of_result(source: Path, route: Route) -> str:
             ending = ".mrk.json" if route.target.n_axes == 3 else ".tsv"
         return stem + (".tsv" if ending == ".txt" else ending)
     stem = re.sub(r"(\.ome)?\.\w+(\.gz)?$", "", name)
-    if route.target.kind == "mri":
+    if route.target.n_axes == 3:
         return f"{stem}.nii.gz"
     return name if is_picture(source) else f"{stem}.tif"
 
@@ -127,10 +128,11 @@ def carry_file(route: Route, source: Path, target: Path, how: How) -> str:
     if is_geojson(source):
         return _shapes(route, source, target, how.mend)
     if route.source.n_axes == 3:
-        return _volume_to_plane(route, source, target, how)
+        to = _volume_to_volume if route.target.n_axes == 3 else _volume_to_plane
+        return to(route, source, target, how)
     with open_windows(source, palette_is_labels=how.labels) as windows:
         image = _image(route, source, windows, how.labels)
-        if route.target.kind == "mri":
+        if route.target.n_axes == 3:
             return _plane_to_volume(route, image, source, target, how)
         return _plane_to_plane(route, image, source, target, how)
 
@@ -141,23 +143,23 @@ def check_target(source: Path, target: Path, route: Route, how: How) -> None:
     if is_points(source):
         check_point_output(target, space.n_axes)
     elif is_geojson(source):
-        as_labels = name.endswith(_NIFTI) and space.kind == "mri" and route.source.n_axes == 2
+        as_labels = name.endswith(_NIFTI) and space.n_axes == 3 and route.source.n_axes == 2
         if not (is_geojson(target) or as_labels):
             raise ConfigError(
-                f"{target}: expected .geojson for shapes, or, from a section to mri, .nii.gz"
+                f"{target}: expected .geojson for shapes, or, from a section to mri, stack or"
+                " atlas, .nii.gz"
             )
-    elif (
-        (space.n_axes == 3 and (space.kind != "mri" or route.source.n_axes == 3))
-        or route.source.kind == "stack"
-        or route.source == space
-    ):
+        if as_labels:
+            _check_grid(route, how)
+    elif route.source.kind == "stack" or route.source == space:
         raise ConfigError(
-            f"{source}: images go from section:ID, plane:ID, mri or atlas to section:ID or"
-            f" plane:ID, or from these to mri, not from {route.source} to {space}"
+            f"{source}: images go from section:ID, plane:ID, mri or atlas to another of these or to"
+            f" stack, not from {route.source} to {space}"
         )
-    elif space.kind == "mri":
+    elif space.n_axes == 3:
         if not name.endswith(_NIFTI):
-            raise ConfigError(f"{target}: expected .nii.gz for an image in the MRI")
+            raise ConfigError(f"{target}: expected .nii.gz for an image in the {space}")
+        _check_grid(route, how)
     elif is_geojson(target) and not how.labels:
         raise ConfigError(f"{target}: shapes are made of labels: is {source} of labels? --labels")
     elif not (
@@ -171,6 +173,12 @@ def check_target(source: Path, target: Path, route: Route, how: How) -> None:
             f"{target}: expected .tif, .ome.tif, .ome.zarr or .png{more} for an image, or, of"
             " labels, .geojson"
         )
+
+
+def _check_grid(route: Route, how: How) -> None:
+    """Refuse a volume in the atlas without its grid, before anything is written; ConfigError."""
+    if route.target.kind == "atlas" and how.like is None:
+        VolumeGrid.of(route, how.pixel_mm, how.like)
 
 
 def files_written(source: Path, target: Path) -> list[Path]:
@@ -225,7 +233,7 @@ def _shapes(route: Route, source: Path, target: Path, mend: bool) -> str:
 
 
 def _shapes_to_volume(route: Route, source: Path, target: Path, how: How) -> str:
-    """Outlines as labels of the MRI, and a table of what they are beside it."""
+    """Outlines as labels of a volume, and a table of what they are beside it."""
     shapes = read_geojson(source, 2)
     regions = [region_of(feature) for feature in shapes.features]
     known = sorted({name or "unnamed" for name, _ in regions})
@@ -234,24 +242,18 @@ def _shapes_to_volume(route: Route, source: Path, target: Path, how: How) -> str
     outlines = np.array([member == "geometry" for member in shapes.members])
     geometries = shapes_on_plane(route, shapes, mend=how.mend)[outlines]
     ids = np.array([id_of[regions[owner][0] or "unnamed"] for owner in shapes.owners[outlines]])
-    shape, world_from_voxel = _mri_grid(route, how)
+    grid = VolumeGrid.of(route, how.pixel_mm, how.like)
     target.parent.mkdir(parents=True, exist_ok=True)
-    out = scratch_array(target.parent, np.uint8 if len(known) < 256 else np.uint16, shape)
+    out = scratch_array(target.parent, np.uint8 if len(known) < 256 else np.uint16, grid.shape)
     nothing = f"{source}: no outline contains the centre of a voxel; {_SMALLER_VOXELS}"
-    _watch(target, label_voxels(route, geometries, ids, world_from_voxel, out), nothing)
-    write_volume(target, Volume(out, world_from_voxel))
+    _watch(target, label_voxels(route, geometries, ids, grid, out), nothing)
+    write_volume(target, Volume(out, grid.world_from_voxel))
     table = [
         {"id": number, "name": name, **dict(zip("rgb", colour_of.get(name, ()), strict=False))}
         for name, number in id_of.items()
     ]
     write_tsv(files_written(source, target)[1], table)
     return f"{len(known)} labels, {np.count_nonzero(out)} voxels"
-
-
-def _mri_grid(route: Route, how: How) -> tuple[tuple[int, int, int], np.ndarray]:
-    """(shape, world_from_voxel) of the MRI's grid, or of one with another spacing."""
-    mri = read_volume(route.brain.results / "prepare" / names.MRI_VOLUME)
-    return mri_grid(mri, how.pixel_mm)
 
 
 # --------------------------------------------------------------------------------------------
@@ -317,9 +319,7 @@ def _plane_to_plane(route: Route, image: SectionImage, source: Path, target: Pat
 
 
 def _volume_to_plane(route: Route, source: Path, target: Path, how: How) -> str:
-    check_is_file(source)
-    state = source.stat()
-    volume = _volume(source, how.labels, (state.st_mtime_ns, state.st_size))
+    volume = _volume_of(source, how.labels)
     grid = PlaneTarget.of(route, how.pixel_mm)
     out = _scratch_picture(target, (*grid.shape, 1), volume.data.dtype, False)
     nothing = (
@@ -330,6 +330,28 @@ def _volume_to_plane(route: Route, source: Path, target: Path, how: How) -> str:
     shares = fill_image(grid_of(grid, looked_up), looked_up, out)
     _watch(target, shares, nothing)
     return _write_plane(route, grid, target, out, "minisblack", how, ())
+
+
+def _volume_to_volume(route: Route, source: Path, target: Path, how: How) -> str:
+    looked_up = MriVolume(route, route.source, _volume_of(source, how.labels), how.labels)
+    grid = VolumeGrid.of(route, how.pixel_mm, how.like)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    out = scratch_array(target.parent, looked_up.dtype, (*grid.shape, 1))
+    nothing = f"{source}: no voxel of the result lies in it; is it in the space {route.source}?"
+    _watch(target, fill_from_volume(grid, looked_up, out), nothing)
+    return _write_volume(target, out[..., 0], grid)
+
+
+def _write_volume(target: Path, data: np.ndarray, grid: VolumeGrid) -> str:
+    data = data.astype(np.uint8) if data.dtype == bool else data
+    write_volume(target, Volume(data, grid.world_from_voxel))
+    return f"{' x '.join(map(str, grid.shape))} voxels"
+
+
+def _volume_of(path: Path, labels: bool) -> Volume:
+    check_is_file(path)
+    state = path.stat()
+    return _volume(path, labels, (state.st_mtime_ns, state.st_size))
 
 
 @lru_cache(maxsize=1)  # the same for every section
@@ -393,7 +415,7 @@ def _said(grid: PlaneTarget, channels: int) -> str:
 def _plane_to_volume(
     route: Route, image: SectionImage, source: Path, target: Path, how: How
 ) -> str:
-    shape, world_from_voxel = _mri_grid(route, how)
+    grid = VolumeGrid.of(route, how.pixel_mm, how.like)
     windows, channels = image.windows, image.channels
     is_rgb = windows.is_colour and windows.photometric == "rgb" and windows.dtype == np.uint8
     if is_rgb:
@@ -401,16 +423,13 @@ def _plane_to_volume(
     target.parent.mkdir(parents=True, exist_ok=True)
     # outside the section is nothing, not its background
     image = replace(image, fill=np.zeros_like(image.fill))
-    out = scratch_array(target.parent, image.dtype, (*shape, image.channels))
+    out = scratch_array(target.parent, image.dtype, (*grid.shape, image.channels))
     nothing = f"{source}: the centre of no voxel lies on {route.source}; {_SMALLER_VOXELS}"
-    _watch(target, fill_volume(route, image, world_from_voxel, out), nothing)
+    _watch(target, fill_volume(grid, image, out), nothing)
     data: np.ndarray = out[..., 0] if image.channels == 1 else out
     if is_rgb:
         data = np.ascontiguousarray(out[..., :channels]).view(_RGB24)[..., 0]
-    if data.dtype == bool:
-        data = data.astype(np.uint8)
-    write_volume(target, Volume(data, world_from_voxel))
-    return f"{' x '.join(map(str, shape))} voxels"
+    return _write_volume(target, data, grid)
 
 
 def _scratch_picture(

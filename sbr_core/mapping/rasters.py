@@ -7,7 +7,6 @@ see `lookup`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -16,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from sbr_core.errors import ImageError
-from sbr_core.geometry import Box, apply, similarity_scale
+from sbr_core.geometry import Box, apply
 from sbr_core.io.blocks import grid_step
 from sbr_core.io.transforms import PlaneField, SectionTransform
 from sbr_core.io.volumes import Volume
@@ -211,33 +210,6 @@ def nodes_of(
         x, y = (origin_mm / pixel_mm for origin_mm in field.origin_mm)
         return field.spacing_mm / pixel_mm, (x, y)
     return float("inf"), (0.0, 0.0)  # an affine alone
-
-
-def fill_volume(
-    route: Route, source: SectionImage, world_from_voxel: np.ndarray, out: np.ndarray
-) -> Iterator[tuple[float, int]]:
-    """Fill the voxels of (i, j, k, channels) that are near a section; yields as `fill_image`."""
-    section = route.brain.section(source.space.section)
-    stack_from_voxel = route.brain.stack_from_mri @ world_from_voxel
-    side_mm = float(np.linalg.norm(world_from_voxel[:3, :3], axis=0).min())
-    side_mm *= similarity_scale(route.brain.stack_from_mri)
-    ratio = side_mm / route.pixel_size_mm(source.space) / max(source.step)
-    for layer in range(out.shape[0]):
-        voxels = np.stack(
-            np.meshgrid([layer], np.arange(out.shape[1]), np.arange(out.shape[2]), indexing="ij"),
-            axis=-1,
-        ).reshape(-1, 3)
-        stack_mm = apply(stack_from_voxel, voxels)
-        plane_mm, _ = section.dropped(stack_mm, route.within_mm)
-        near = np.flatnonzero(np.isfinite(plane_mm[:, 0]))
-        n_held = 0
-        if near.size:
-            places = Places.of(source.place(stack_mm[near]), exact=source.labels)
-            sides = np.eye(2) * ratio
-            n_held = int(source.holds(places, sides).sum())
-            samples = source.sample(places, sides)
-            out[layer, voxels[near, 1], voxels[near, 2]] = samples
-        yield (layer + 1) / out.shape[0], n_held
 
 
 def step_on_section(route: Route, shape: tuple[int, int], name: str) -> tuple[float, float]:

@@ -13,10 +13,10 @@ import numpy as np
 import shapely
 
 from sbr_core.errors import ManifestError
-from sbr_core.geometry import apply
 from sbr_core.io.geojson import Shapes
 from sbr_core.mapping.brain import Section
 from sbr_core.mapping.points import Route
+from sbr_core.mapping.volume_grids import VolumeGrid
 
 
 def map_shapes(route: Route, shapes: Shapes, *, mend: bool = False) -> tuple[Shapes, int]:
@@ -84,11 +84,7 @@ def shapes_on_plane(route: Route, shapes: Shapes, *, mend: bool = False) -> np.n
 
 
 def label_voxels(
-    route: Route,
-    geometries: np.ndarray,
-    ids: np.ndarray,
-    world_from_voxel: np.ndarray,
-    out: np.ndarray,
+    route: Route, geometries: np.ndarray, ids: np.ndarray, grid: VolumeGrid, out: np.ndarray
 ) -> Iterator[tuple[float, int]]:
     """Give the voxels around a section the ids of the outlines that they lie in.
 
@@ -99,15 +95,12 @@ def label_voxels(
     ----------
     geometries : (n,) in plane mm, of `shapes_on_plane`.
     ids : (n,) of their regions.
-    out : [i, j, k] volume.
+    out : [i, j, k] volume on the grid.
     """
     section = route.brain.section(route.source.section)
-    stack_from_voxel = route.brain.stack_from_mri @ world_from_voxel
     tree = shapely.STRtree(geometries)
-    plane_of_voxels = np.stack(np.indices(out.shape[1:]), axis=-1).reshape(-1, 2)
-    for layer in range(out.shape[0]):
-        voxels = np.column_stack([np.full(len(plane_of_voxels), layer), plane_of_voxels])
-        plane_mm, _ = section.dropped(apply(stack_from_voxel, voxels), route.within_mm)
+    for share, voxels in grid.layers():
+        plane_mm, _ = section.dropped(grid.stack_mm(voxels), route.within_mm)
         near = np.flatnonzero(np.isfinite(plane_mm[:, 0]))
         hit = near[:0]
         if near.size:
@@ -115,8 +108,9 @@ def label_voxels(
             last = np.full(len(near), -1)
             np.maximum.at(last, point, outline)
             hit = near[last >= 0]
-            out[layer, voxels[hit, 1], voxels[hit, 2]] = ids[last[last >= 0]]
-        yield (layer + 1) / out.shape[0], hit.size
+            i, j, k = voxels[hit].T
+            out[i, j, k] = ids[last[last >= 0]]
+        yield share, hit.size
 
 
 def _to_plane(route: Route, section: Section, geometries: np.ndarray) -> np.ndarray:

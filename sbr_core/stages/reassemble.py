@@ -27,7 +27,7 @@ from sbr_core.artifacts.rows import Inferred, Prepared, read_rows, sections_lost
 from sbr_core.artifacts.section_signal import read_signal
 from sbr_core.config import ReassembleOptions
 from sbr_core.errors import ConfigError, ImageError, ReceiptError
-from sbr_core.geometry import LPS_FROM_RAS, Box, PlaneGrid, in_box
+from sbr_core.geometry import LPS_FROM_RAS, Box, in_box, stack_grid
 from sbr_core.io.images import read_labels
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.scratch import scratch_array
@@ -78,7 +78,9 @@ def run(
     inputs = {"sections": sections, "prepared": prepared}
     if mri is None:
         space = "stack"
-        shape, world_from_voxel = stack_grid(rows, options.spacing_mm)
+        grids, positions_mm = [row.grid for row in rows], [row.position_mm for row in rows]
+        shape, stack_from_voxel = stack_grid(grids, positions_mm, options.spacing_mm)
+        world_from_voxel = LPS_FROM_RAS @ stack_from_voxel
         stack_from_world = LPS_FROM_RAS  # ITK reads stack mm from the file
     else:
         space = "mri"
@@ -147,29 +149,6 @@ def _gains(options: ReassembleOptions, rows: Sequence[Inferred]) -> np.ndarray:
         if options.even_sections == "always" or has_jumps(levels):
             return evening_gains(levels, np.array([row.position_mm for row in rows]))
     return np.ones(len(rows))
-
-
-def stack_grid(
-    rows: Sequence[Inferred], spacing_mm: float | None
-) -> tuple[tuple[int, int, int], np.ndarray]:
-    """(shape, world_from_voxel) of a volume in stack space, indexed [column, row, position].
-
-    Parameters
-    ----------
-    rows : sorted by position.
-    spacing_mm : in the plane; None keeps the plane's grid.
-    """
-    shapes = np.array([row.grid.shape for row in rows])
-    grid = PlaneGrid(tuple(shapes.max(axis=0).tolist()), rows[0].grid.spacing_mm)
-    if spacing_mm is not None:
-        grid = grid.at_spacing(spacing_mm)
-    positions_mm = np.array([row.position_mm for row in rows])
-    gap_mm = float(np.median(np.diff(positions_mm))) if len(rows) > 1 else grid.spacing_mm
-    layers = round((positions_mm[-1] - positions_mm[0]) / gap_mm) + 1
-    stack_from_voxel = np.diag([grid.spacing_mm, grid.spacing_mm, gap_mm, 1.0])
-    stack_from_voxel[2, 3] = positions_mm[0]
-    shape = (grid.shape[1], grid.shape[0], max(2, layers))
-    return shape, LPS_FROM_RAS @ stack_from_voxel
 
 
 def load_level(

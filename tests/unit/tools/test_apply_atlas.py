@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 import tifffile
 from mapped_brain import GRID, MIDDLE_MM, tissue_points
+from scipy import ndimage
 
 from sbr_core import Brain
 from sbr_core.cli import main
@@ -102,9 +103,46 @@ def test_labels_of_the_template_on_a_section(truth, template, tmp_path):
     assert np.mean(done[inside] == expected[inside]) > 0.98
 
 
-def test_images_do_not_go_into_the_template(truth, template, tmp_path, capfd):
-    tifffile.imwrite(tmp_path / "in.tif", np.zeros((104, 124), np.uint8))
-    way = ["--results", str(truth.results), "--from", "section:plain", "--to", "atlas"]
-    given = ["--atlas-xfm", *map(str, template[0]), "--out", str(tmp_path / "o.nii.gz")]
-    assert main(["apply", str(tmp_path / "in.tif"), *way, *given]) == 2
-    assert "images go from section:ID" in capfd.readouterr().err
+def test_images_and_volumes_go_onto_the_grid_of_the_template(truth, template, tmp_path, capfd):
+    """A section, the MRI, and its labels back again, all where the transform has them."""
+    files, to_template = template
+    affine = np.diag([1.0, 1.0, 1.0, 1.0])
+    affine[:3, 3] = -2.0, -60.0, -25.0
+    grid = nib.Nifti1Image(np.ones((72, 75, 70), np.uint8), affine)
+    nib.save(grid, tmp_path / "template.nii.gz")
+    tifffile.imwrite(tmp_path / "in.tif", np.full((104, 124), 9, np.uint8))
+    given = ["--results", str(truth.results), "--atlas-xfm", *map(str, files)]
+    to_atlas = [*given, "--to", "atlas", "--out", str(tmp_path / "o.nii.gz")]
+    image = ["apply", str(tmp_path / "in.tif"), *to_atlas, "--from", "section:plain"]
+    assert main(image) == 2
+    assert "--like: expected a volume of the template" in capfd.readouterr().err
+    like = ["--like", str(tmp_path / "template.nii.gz"), "--force"]
+    assert main([*image, *like, "--within-mm", "0.8"]) == 0
+    done = nib.load(tmp_path / "o.nii.gz")
+    assert np.array_equal(done.affine, affine) and done.shape == (72, 75, 70)
+    world = truth.world("plain", tissue_points(200))
+    voxels = np.rint(through(np.linalg.inv(affine), to_template(world))).astype(int)
+    found = np.asarray(done.dataobj)[tuple(voxels.T)]
+    assert np.mean(found == 9) > 0.97
+
+    mri = nib.load(truth.results / "prepare" / "mri.nii.gz")
+    assert main(["apply", mri.get_filename(), *to_atlas, *like, "--from", "mri"]) == 0
+    done = nib.load(tmp_path / "o.nii.gz")
+    near = through(np.linalg.inv(done.affine), to_template(world))
+    there = through(np.linalg.inv(mri.affine), world)
+    values = [
+        ndimage.map_coordinates(np.asarray(volume.dataobj), at.T, order=1)
+        for volume, at in ((done, near), (mri, there))
+    ]
+    assert np.abs(values[0] - values[1]).max() < 0.05 * np.ptp(values[1])
+
+    labels = (np.indices(grid.shape)[0] > 34).astype(np.int16) * 500 + 1
+    nib.save(nib.Nifti1Image(labels, affine), tmp_path / "labels.nii.gz")
+    back = [*given, "--from", "atlas", "--to", "mri", "--labels", "--pixel-mm", "0.6"]
+    out = str(tmp_path / "m.nii.gz")
+    assert main(["apply", str(tmp_path / "labels.nii.gz"), *back, "--out", out]) == 0
+    done = nib.load(out)
+    voxels = np.rint(through(np.linalg.inv(done.affine), world)).astype(int)
+    found = np.asarray(done.dataobj)[tuple(voxels.T)]
+    expected = np.where(to_template(world)[:, 0] > 32.5, 501, 1)
+    assert np.mean(found == expected) > 0.95 and done.get_data_dtype() == np.int16

@@ -185,6 +185,29 @@ def test_an_image_of_another_resolution_of_the_section(truth, carry):
     assert np.abs(read - expected)[middle].max() < 6
 
 
+def test_images_and_volumes_go_into_the_stack(truth, carry):
+    """On the grid of the planes, which ITK reads as stack mm; a section fills the layer it is."""
+    value = (discs(plane_of(truth, "turned")) > 0).astype(np.uint8)
+    image = sitk.ReadImage(str(carry(value, "section:turned", "stack", "s.nii.gz")))
+    assert image.GetSpacing() == pytest.approx((GRID.spacing_mm, GRID.spacing_mm, SPACING_MM))
+    assert image.GetOrigin() == pytest.approx((0, 0, 0)) and image.GetSize() == (120, 100, 5)
+    layers = sitk.GetArrayFromImage(image)
+    assert layers[2].any() and not layers[[0, 1, 3, 4]].any()
+    assert iou(layers[2] > 0, discs(grid_mm(GRID.shape, GRID.spacing_mm)) > 0) > 0.95
+
+    done = carry(truth.results / "prepare" / "mri.nii.gz", "mri", "stack", "v.nii.gz")
+    stack = sitk.GetArrayFromImage(sitk.ReadImage(str(done)))
+    radius_mm = np.linalg.norm(grid_mm(GRID.shape, GRID.spacing_mm) - MIDDLE_MM, axis=-1)
+    expected = np.clip(18.0 - radius_mm, 0, None) * 10
+    inside = (radius_mm < 15) & (radius_mm > 2)
+    assert np.abs(stack[2] - expected)[inside].max() < 5
+    outlines = carry(
+        value, "section:turned", "section:boxed", "o.geojson", labels=True, within_mm=5
+    )
+    drawn = carry(outlines, "section:boxed", "stack", "l.nii.gz")
+    assert iou(sitk.GetArrayFromImage(sitk.ReadImage(str(drawn)))[4] > 0, layers[2] > 0) > 0.9
+
+
 @pytest.mark.parametrize("section", SECTIONS)
 def test_labels_of_the_mri_on_a_section(truth, carry, section, tmp_path):
     """At full resolution, or coarser; of the type they came in."""
@@ -320,7 +343,7 @@ def test_an_ome_zarr_has_the_pixels_of_the_tiff(truth, carry):
         (np.zeros((104, 124, 3), np.uint8), ["--labels"], "integer labels, found colours"),
         (np.zeros((124, 104), np.uint8), [], "have not the proportions of section:plain"),
         (np.zeros((104, 124), np.uint8), ["--pixel-mm", "0"], "expected a number above 0"),
-        (np.zeros((104, 124), np.uint8), ["--to", "stack"], "images go from section:ID"),
+        (np.zeros((104, 124), np.uint8), ["--from", "stack"], "images go from section:ID"),
         (np.zeros((104, 124), np.uint8), ["--out", "o.jpg"], "expected .tif, .ome.tif, .ome.zarr"),
         (np.zeros((104, 124), np.uint8), ["--to", "mri"], "expected .nii.gz for an image in the"),
         (np.zeros((104, 124), np.float32), ["--out", "o.png"], "a PNG holds 8 or 16 bits"),
