@@ -42,13 +42,14 @@ _HELD_WEIGHT = 30.0
 """How much more a section's stretch costs in the last fit than before: it is held to that of its
 neighbours, which is known better than any section's own."""
 _STEPS = 10
-"""Joint ones, at most; the demo takes seven."""
-_SETTLED_MM = 0.03
+"""Joint ones, at most; the demo takes eight."""
+_SETTLED_MM = 0.05
 """Mean movement of tissue below which the steps end: far below what the fit can be exact to (the
 error on sections drawn from the MRI itself is 0.18 mm, benchmarks/2026-11-25_alignment.md)."""
-_SECTIONS = 48
-"""How many sections the steps look at, evenly spread; the others go along. Four unknowns are
-determined by far fewer; time grows with their number."""
+_SECTIONS = 32
+"""How many sections the steps look at, evenly spread; the others go along. Time grows with their
+number; with 24 of BigBrain's the error was larger, with 48 it was not smaller
+(benchmarks/2026-11-30_alignment.md)."""
 _STEP_SIGMA_MM = 1.5
 """At which a step is linearised, the finest of `_SIGMAS_MM`."""
 _GAIN_GROWTH, _LARGEST_GAIN = 1.5, 4.0
@@ -230,7 +231,7 @@ class _Step:
 
 
 def _fit_planes_jointly(rounds: _Rounds, start: Placement) -> Placement:
-    """Steps until they move tissue by less than 0.03 mm, or help no more.
+    """Steps until they move tissue by less than 0.05 mm, or help no more.
 
     Returns
     -------
