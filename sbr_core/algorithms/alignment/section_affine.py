@@ -37,8 +37,8 @@ nuclei are a few levels each; with many more, noise of a small plane would be fi
 _ITERATIONS = 15
 """Gauss-Newton steps of a level at most; they end where one gains less than `_LEAST_GAIN`."""
 _LEAST_GAIN = 1e-4
-"""Share of the cost; with a tenth of it `align` took a seventh longer, and its error on BigBrain was
-the same to 0.002 mm."""
+"""Share of the cost; with a tenth of it `align` took a seventh longer, and its error on BigBrain
+was the same to 0.002 mm."""
 _FIRST_DAMPING, _DAMPING_UP, _DAMPING_DOWN, _DAMPING_TRIALS = 1e-3, 10, 5, 5
 """Levenberg-Marquardt: damping relative to the Hessian's diagonal, raised where a step does not
 help (so often, then the fit has ended), lowered where it does."""
