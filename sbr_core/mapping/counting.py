@@ -8,6 +8,7 @@ the sections as they lie on their slides.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,10 +23,13 @@ from sbr_core.mapping.density import Density
 from sbr_core.mapping.points import Route, points_on_sections
 from sbr_core.mapping.regions import NO_REGION, NoRegions, Regions
 
+logger = logging.getLogger(__name__)
+
 OUTSIDE_REGIONS, OUTSIDE_TISSUE = "(outside of every region)", "(outside of the tissue)"
 ALL_TISSUE, TOO_FAR = "(all tissue)", "(too far from a section)"
 NOT_DRAWN = "(on sections without regions)"
 """What rows are called that are of no region."""
+_SAY_EVERY = 1_000_000
 
 
 @dataclass
@@ -61,9 +65,11 @@ class Tally:
             self.sections.add(route.source.section)
         n_points = 0
         for section, points_px, part, rows in points_on_sections(route, table):
-            n_points += len(rows)
             if not len(rows):
                 continue
+            n_points += len(rows)
+            if n_points // _SAY_EVERY > (n_points - len(rows)) // _SAY_EVERY:
+                logger.info(f"count: {table.path}: {n_points} cells so far")
             groups = np.full(len(rows), "", object)
             if self.by is not None:
                 groups = part[self.by].iloc[rows].astype(str).to_numpy(object)

@@ -19,6 +19,7 @@ from sbr_core.io.volumes import mri_grid, read_volume, write_volume
 from sbr_core.mapping.brain import Brain, Section
 from sbr_core.mapping.carry import of_file
 from sbr_core.mapping.counting import (
+    ALL_TISSUE,
     NOT_DRAWN,
     OUTSIDE_REGIONS,
     OUTSIDE_TISSUE,
@@ -237,10 +238,12 @@ def _width_mm(brain: Brain, smooth_mm: float | None) -> float:
 
 def _say(tally: Tally, counted: Sequence[Counted], out: Path) -> None:
     """What was counted, and what was not, with what is doubtful."""
-    n_none = sum(n for (_, _, label), n in tally.cells.items() if label == NO_REGION)
-    inside = sum(tally.cells.values()) - n_none
-    said = [f"{inside} cells in regions"] if not isinstance(tally.regions, NoRegions) else []
-    said += [f"{n_none} {OUTSIDE_REGIONS[1:-1]}"] if said else [f"{n_none} cells of the tissue"]
+    n_tissue = tally.n_apart(ALL_TISSUE)
+    said = [f"{n_tissue} cells of the tissue"]
+    if not isinstance(tally.regions, NoRegions):
+        n_none = sum(n for (_, _, label), n in tally.cells.items() if label == NO_REGION)
+        inside = n_tissue - n_none - tally.n_apart(NOT_DRAWN)
+        said = [f"{inside} cells in regions", f"{n_none} {OUTSIDE_REGIONS[1:-1]}"]
     for what in (OUTSIDE_TISSUE, NOT_DRAWN, TOO_FAR):
         if n := tally.n_apart(what):
             said.append(f"{n} {what[1:-1]}")

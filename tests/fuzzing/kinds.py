@@ -26,7 +26,7 @@ from sbr_core.artifacts.section_signal import Source
 from sbr_core.commands import COMMANDS, command_of
 from sbr_core.config import RegistrarOptions, SbrOptions, load_yaml, resolve
 from sbr_core.errors import SbrError
-from sbr_core.io import images, manifests, pixel_size, transforms, volumes
+from sbr_core.io import images, label_tables, manifests, pixel_size, transforms, volumes
 from sbr_core.io.weights import save_weights
 from sbr_core.planning import lock, study, upkeep
 
@@ -131,6 +131,8 @@ GEOJSON = {
     ],
 }
 CELLS = b"x_px,y_px,n\n3.0,4.0,a\n5.5,6.5,b\n"
+LUT = b"# names\n0 Unknown 0 0 0 0\n17 Left-Hippocampus 220 216 20 0\n2 White 9 9 9 0\n"
+ITK_SNAP_LABELS = b'# IDX\n1 255 0 0 0.5 1 1 "Label 1"\n2 0 255 0 1 1 1 "Label 2"\n'
 _RING = [[10, 10], [60, 12], [55, 70], [10, 10]]
 _OUTLINE = {"type": "Polygon", "coordinates": [_RING, [[30, 20], [40, 20], [40, 30], [30, 20]]]}
 SHAPES = {
@@ -534,9 +536,15 @@ def _mapped_brain() -> Path:
     return make_mapped_brain(Path(folder, "b")).results
 
 
-def _carry(path: Path, out: str, *more: str) -> None:
+def _carry(path: Path | str, out: str, *more: str) -> None:
     results = ("--results", _mapped_brain(), "--from", "section:plain", "--to", "plane:plain")
-    sbr("apply", path, *results, "--pixel-mm", "4", "--out", out, *more)
+    where = () if path == "--table" else ("--pixel-mm", "4", "--out")
+    sbr("apply", path, *(*where, out), *results, *more)
+
+
+def _count(*more: object) -> None:
+    where = ("--results", _mapped_brain(), "--from", "section:plain", "--out", "out/counts")
+    sbr("count", *more, *where)
 
 
 def _similarity(path: Path) -> None:
@@ -688,6 +696,32 @@ KINDS = {
         "shapes.geojson",
         damage.damaged_json([GEOJSON, SHAPES]),
         lambda path: _carry(path, "out/shapes.geojson", "--mend"),
+    ),
+    "drawn regions": Kind(
+        "plain.geojson",
+        damage.damaged_json([GEOJSON, SHAPES]),
+        lambda path: _count("in.csv", "--regions", path, "--mend"),
+        lambda folder: (folder / "in.csv").write_bytes(CELLS),
+    ),
+    "names of labels": Kind(
+        "names.txt",
+        st.one_of(
+            damage.mutated([LUT, ITK_SNAP_LABELS]),
+            damage.tables(
+                ("index", "name", "color", "r", "g", "b"),
+                [{"index": i, "name": "a", "color": "#0102ff"} for i in "12"],
+            ),
+        ),
+        label_tables.read_label_table,
+    ),
+    "jobs to carry": Kind(
+        "jobs.tsv",
+        damage.tables(
+            ("input", "from", "to", "out", "labels", "scale", "within_mm"),
+            [{"input": "in.csv", "out": f"out/{n}.csv", "scale": "1"} for n in "ab"],
+        ),
+        lambda path: _carry("--table", path.name),
+        lambda folder: (folder / "in.csv").write_bytes(CELLS),
     ),
     "TIFF to carry": Kind(
         "a.tif",
