@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from sbr_core.mapping.density import Density
 from sbr_core.mapping.points import Route, points_on_sections
 from sbr_core.mapping.regions import NO_REGION, NoRegions, Regions
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 logger = logging.getLogger(__name__)
 
 OUTSIDE_REGIONS, OUTSIDE_TISSUE = "(outside of every region)", "(outside of the tissue)"
@@ -30,27 +33,37 @@ ALL_TISSUE, TOO_FAR = "(all tissue)", "(too far from a section)"
 NOT_DRAWN = "(on sections without regions)"
 """What rows are called that are of no region."""
 _SAY_EVERY = 1_000_000
+_MOST_WAITING = 1 << 21
+"""Cells that are kept until they are counted: 40 MiB."""
 
 
-@dataclass
 class Tally:
     """What was counted so far.
 
+    Parameters
+    ----------
+    regions : that cells are counted in.
+    by : column whose values are counted apart; None counts all together.
+    density : that cells are put into as well.
+
     Attributes
     ----------
-    by : column whose values are counted apart; None counts all together.
     cells : (section, group, region) -> cells of the tissue; in two regions where these overlap.
     apart : (what, section, group) -> cells that are of no region.
     sections : that were counted, with or without cells.
     """
 
-    regions: Regions
-    by: str | None = None
-    cells: Counter = field(default_factory=Counter)
-    apart: Counter = field(default_factory=Counter)
-    sections: set[str] = field(default_factory=set)
+    def __init__(self, regions: Regions, by: str | None, density: Density | None) -> None:
+        self.regions, self.by, self._density = regions, by, density
+        self.cells: Counter[tuple[str, str, int]] = Counter()
+        self.apart: Counter[tuple[str, str, str]] = Counter()
+        self.sections: set[str] = set()
+        self._groups: list[str] = []
+        # of each section, (n, 2) px and (n,) numbers of groups, so that it is looked at seldom
+        self._waiting: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self._n_waiting = 0
 
-    def add(self, route: Route, table: PointTable, density: Density | None) -> int:
+    def add(self, route: Route, table: PointTable) -> int:
         """Count the points of a table, and put them into a density; how many there were.
 
         Raises
@@ -70,36 +83,64 @@ class Tally:
             n_points += len(rows)
             if n_points // _SAY_EVERY > (n_points - len(rows)) // _SAY_EVERY:
                 logger.info(f"count: {table.path}: {n_points} cells so far")
-            groups = np.full(len(rows), "", object)
-            if self.by is not None:
-                groups = part[self.by].iloc[rows].astype(str).to_numpy(object)
+            groups = self._groups_of(part, rows)
             if section is None:
                 self._add_apart(TOO_FAR, "", groups)
                 continue
             self.sections.add(section.id)
-            inside = section.in_tissue(points_px)
-            self._add_apart(OUTSIDE_TISSUE, section.id, groups[~inside])
-            points_px, groups = points_px[inside], groups[inside]
-            if density is not None:
-                density.add_cells(section, points_px)
-            self._add_apart(ALL_TISSUE, section.id, groups)
-            if not self.regions.has(section):
-                self._add_apart(NOT_DRAWN, section.id, groups)
-                continue
-            numbers, ids = self.regions.ids(section, points_px)
-            for group in np.unique(groups.astype(str)):
-                of_group = ids[groups[numbers] == group]
-                for label, n in zip(*np.unique(of_group, return_counts=True), strict=True):
-                    self.cells[section.id, group, int(label)] += int(n)
+            self._waiting.setdefault(section.id, []).append((points_px, groups))
+            self._n_waiting += len(rows)
+            if self._n_waiting > _MOST_WAITING:
+                self.flush(route.brain)
         return n_points
 
-    def _add_apart(self, what: str, section: str, groups: np.ndarray) -> None:
-        for group, n in Counter(groups.tolist()).items():
-            self.apart[what, section, group] += n
+    def flush(self, brain: Brain) -> None:
+        """Count what was added and is not counted yet."""
+        for name, parts in self._waiting.items():
+            points_px, groups = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+            self._count(brain.section(name), points_px, groups)
+        self._waiting, self._n_waiting = {}, 0
 
     def n_apart(self, what: str) -> int:
         """Cells of all sections that were counted apart as this."""
         return sum(n for (name, _, _), n in self.apart.items() if name == what)
+
+    def groups(self) -> list[str]:
+        """Values of the column that are counted apart, sorted; one that is empty without it."""
+        return sorted(self._groups) or [""]
+
+    def _groups_of(self, part: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
+        """(n,) number of the group of each row."""
+        if self.by is None:
+            self._groups = [""]
+            return np.zeros(len(rows), np.int32)
+        values, numbers = np.unique(part[self.by].iloc[rows].astype(str), return_inverse=True)
+        for value in values.tolist():
+            if value not in self._groups:
+                self._groups.append(value)
+        known = np.array([self._groups.index(value) for value in values.tolist()], np.int32)
+        return known[numbers]
+
+    def _count(self, section: Section, points_px: np.ndarray, groups: np.ndarray) -> None:
+        inside = section.in_tissue(points_px)
+        self._add_apart(OUTSIDE_TISSUE, section.id, groups[~inside])
+        points_px, groups = points_px[inside], groups[inside]
+        if self._density is not None:
+            self._density.add_cells(section, points_px)
+        self._add_apart(ALL_TISSUE, section.id, groups)
+        if not self.regions.has(section):
+            self._add_apart(NOT_DRAWN, section.id, groups)
+            return
+        numbers, ids = self.regions.ids(section, points_px)
+        of_numbers = groups[numbers]
+        for group in np.unique(of_numbers):
+            found, counts = np.unique(ids[of_numbers == group], return_counts=True)
+            for label, n in zip(found.tolist(), counts.tolist(), strict=True):
+                self.cells[section.id, self._groups[group], int(label)] += n
+
+    def _add_apart(self, what: str, section: str, groups: np.ndarray) -> None:
+        for group, n in zip(*np.unique(groups, return_counts=True), strict=True):
+            self.apart[what, section, self._groups[group]] += int(n)
 
 
 @dataclass(frozen=True)
@@ -138,7 +179,7 @@ def counted_sections(brain: Brain, tally: Tally, asked: Sequence[str]) -> list[S
 
 def rows_by_section(tally: Tally, counted: Iterable[Counted]) -> list[dict[str, Any]]:
     """A row for each section, region and group."""
-    groups, rows = _groups(tally), []
+    groups, rows = tally.groups(), []
     for one in counted:
         section = one.section
         about = {"section": section.id, "position_mm": section.position_mm}
@@ -165,7 +206,7 @@ def rows_of_brain(tally: Tally, counted: Sequence[Counted]) -> list[dict[str, An
             areas.setdefault(label, []).append((mm2, one.thickness_um, one.section.id))
     whole = [(one.tissue_mm2, one.thickness_um, one.section.id) for one in counted]
     rows = []
-    for group in _groups(tally):
+    for group in tally.groups():
         place = {} if tally.by is None else {tally.by: group}
         for label in sorted(areas, key=_no_region_last):
             n = sum(tally.cells[section, group, label] for _, _, section in areas[label])
@@ -176,11 +217,6 @@ def rows_of_brain(tally: Tally, counted: Sequence[Counted]) -> list[dict[str, An
             if n or what in (ALL_TISSUE, OUTSIDE_TISSUE):
                 rows.append(place | _sum(None, what, tissue, n))
     return rows
-
-
-def _groups(tally: Tally) -> list[str]:
-    found = {key[1] for key in tally.cells} | {key[2] for key in tally.apart}
-    return sorted(found) or [""]
 
 
 def _regions(tally: Tally, one: Counted) -> list[tuple[int, str, float]]:

@@ -262,9 +262,10 @@ def _squares(at: np.ndarray, windows: Windows) -> Iterator[tuple[np.ndarray, int
     """Numbers of the pixels (n, 2), (column, row), on an image, by squares of it, and the square:
     top, left, bottom and right of what is needed."""
     inside = np.flatnonzero(np.all((at >= 0) & (at < windows.shape[::-1]), axis=1))
-    squares = at[inside] // _READ_SIDE
-    for square in np.unique(squares, axis=0):
-        here = inside[(squares == square).all(axis=1)]
+    column, row = at[inside].T // _READ_SIDE
+    squares = row * (windows.shape[1] // _READ_SIDE + 1) + column
+    for square in np.unique(squares):
+        here = inside[squares == square]
         left, top = at[here].min(axis=0)
         right, bottom = at[here].max(axis=0) + 1
         yield here, int(top), int(left), int(bottom), int(right)

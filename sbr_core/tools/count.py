@@ -130,13 +130,14 @@ def run(
     where = regions_of(brain, regions, regions_in or "mri", table, mend) if regions else NoRegions()
     chosen = _chosen(where, where.known, only or ())
     filled = _empty_density(brain, voxel_mm) if density else None
-    tally = Tally(where, by)
+    tally = Tally(where, by, filled)
     files = list(_files(cells or ()))
     for number, path in enumerate(files, 1):
         points = read_point_table(path)
         of_path = route if SECTION in points.columns else of_file(route, path)
-        n_cells = tally.add(of_path, points, filled)
+        n_cells = tally.add(of_path, points)
         logger.info(f"count: {number}/{len(files)} {path}: {n_cells} cells")
+    tally.flush(brain)
     asked = sections or (() if files else brain.section_ids)
     counted = [
         _counted(section, where, Tissue.of(section, pixel_mm), thickness_um, filled)

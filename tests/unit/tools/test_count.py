@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+import SimpleITK as sitk
 import tifffile
 from mapped_brain import MIDDLE_MM, SECTIONS, tissue_points
 from shapely.geometry import mapping
@@ -146,6 +147,35 @@ def test_counts_and_areas_are_the_true_ones(truth, given, tmp_path, kind):
         assert row["area_mm2"] == pytest.approx(of_sections["area_mm2"].sum())
         assert row["cells_per_mm3"] == pytest.approx(row["cells"] / row["area_mm2"] / 0.04)
     assert "(too far from a section)" not in set(brain["region"])
+
+
+def test_labels_of_the_atlas_are_those_of_the_mri_through_its_transform(truth, given, tmp_path):
+    atlas_from_mri = np.eye(4)
+    atlas_from_mri[:3] = [[0.9, 0.1, 0, 30], [-0.1, 0.8, 0.1, -20], [0, 0.05, 1.1, 10]]
+    labels = nib.load(given / "labels.nii.gz")
+    moved = nib.Nifti1Image(np.asarray(labels.dataobj), atlas_from_mri @ labels.affine)
+    nib.save(moved, tmp_path / "atlas.nii.gz")
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0])
+    itk = lps @ np.linalg.inv(atlas_from_mri) @ lps
+    affine = sitk.AffineTransform(3)
+    affine.SetMatrix(itk[:3, :3].ravel().tolist())
+    affine.SetTranslation(itk[:3, 3].tolist())
+    sitk.WriteTransform(affine, str(tmp_path / "affine.mat"))
+    cells = [given / "cells" / "both.csv"]
+    ours, theirs = (
+        counted(truth, tmp_path, cells, **flags)[0]
+        for flags in (
+            {"regions": [given / "labels.nii.gz"]},
+            {
+                "regions": [tmp_path / "atlas.nii.gz"],
+                "regions_in": "atlas",
+                "atlas_xfm": [tmp_path / "affine.mat"],
+            },
+        )
+    )
+    assert list(ours["region"]) == list(theirs["region"])
+    assert np.allclose(ours["cells"], theirs["cells"], rtol=1e-3)
+    assert np.allclose(ours["area_mm2"][:-1], theirs["area_mm2"][:-1], rtol=1e-3)
 
 
 def test_cells_of_the_mri_are_counted_on_their_sections(truth, given, tmp_path, caplog):
