@@ -32,6 +32,10 @@ OUTSIDE_REGIONS, OUTSIDE_TISSUE = "(outside of every region)", "(outside of the 
 ALL_TISSUE, TOO_FAR = "(all tissue)", "(too far from a section)"
 NOT_DRAWN = "(on sections without regions)"
 """What rows are called that are of no region."""
+_COLUMNS = (
+    *("section", "position_mm", "thickness_um", "id", "region", "area_mm2", "volume_mm3"),
+    *("cells", "cells_per_mm2", "cells_per_mm3", "sections"),
+)
 _SAY_EVERY = 1_000_000
 _MOST_WAITING = 1 << 21
 """Cells that are kept until they are counted: 40 MiB."""
@@ -43,7 +47,8 @@ class Tally:
     Parameters
     ----------
     regions : that cells are counted in.
-    by : column whose values are counted apart; None counts all together.
+    by : column whose values are counted apart, in a column of that name, or, where there is one,
+        of ``from_`` and its name; None counts all together.
     density : that cells are put into as well.
 
     Attributes
@@ -108,6 +113,12 @@ class Tally:
     def groups(self) -> list[str]:
         """Values of the column that are counted apart, sorted; one that is empty without it."""
         return sorted(self._groups) or [""]
+
+    def named(self, group: str) -> dict[str, str]:
+        """The cell of a row that says of which group it is."""
+        if self.by is None:
+            return {}
+        return {f"from_{self.by}" if self.by in _COLUMNS else self.by: group}
 
     def _groups_of(self, part: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
         """(n,) number of the group of each row."""
@@ -186,7 +197,7 @@ def rows_by_section(tally: Tally, counted: Iterable[Counted]) -> list[dict[str, 
         about["thickness_um"] = one.thickness_um
         mm3 = None if one.thickness_um is None else one.thickness_um / 1000
         for group in groups:
-            place = about | ({} if tally.by is None else {tally.by: group})
+            place = about | tally.named(group)
             for label, name, mm2 in _regions(tally, one):
                 n = tally.cells[section.id, group, label]
                 rows.append(place | _row(label, name, mm2, n, mm3 and mm2 * mm3))
@@ -207,7 +218,7 @@ def rows_of_brain(tally: Tally, counted: Sequence[Counted]) -> list[dict[str, An
     whole = [(one.tissue_mm2, one.thickness_um, one.section.id) for one in counted]
     rows = []
     for group in tally.groups():
-        place = {} if tally.by is None else {tally.by: group}
+        place = tally.named(group)
         for label in sorted(areas, key=_no_region_last):
             n = sum(tally.cells[section, group, label] for _, _, section in areas[label])
             rows.append(place | _sum(label, names[label], areas[label], n))

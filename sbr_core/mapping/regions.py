@@ -7,6 +7,7 @@ and what it is divided by belong together.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ from sbr_core.mapping.brain import Brain, Section
 from sbr_core.mapping.points import Route
 from sbr_core.mapping.rasters import step_on_section
 from sbr_core.mapping.spaces import Space
+
+logger = logging.getLogger(__name__)
 
 NO_REGION = 0
 """Id of what lies in the tissue and in no region, as labels have it."""
@@ -151,7 +154,10 @@ def regions_of(
         raise ConfigError(f"--regions: expected one volume alone, found {volumes[0]} and others")
     if volumes:
         brain.check(Space(space))
-        return LabelVolume(Space(space), read_label_volume(volumes[0]), names)
+        volume = read_label_volume(volumes[0])
+        for doubt in volume.doubts:
+            logger.warning(f"count: WARNING: {volumes[0]}: {doubt}")
+        return LabelVolume(Space(space), volume, names)
     of_section: dict[str, Path] = {}
     for file in files:
         named = [section for section in brain.section_ids if file.name.startswith(f"{section}.")]

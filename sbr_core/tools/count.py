@@ -143,7 +143,8 @@ def run(
         _counted(section, where, Tissue.of(section, pixel_mm), thickness_um, filled)
         for section in counted_sections(brain, tally, asked)
     ]
-    chosen = _chosen(where, {label for one in counted for label in one.areas_mm2}, only or ())
+    if where.known is None:  # only now they are
+        chosen = _chosen(where, {label for one in counted for label in one.areas_mm2}, only or ())
     rows_of = {BY_SECTION: rows_by_section(tally, counted), OF_BRAIN: rows_of_brain(tally, counted)}
     for kind, rows in rows_of.items():
         write_tsv(out / kind, [row for row in rows if _is_wanted(row, chosen)])
@@ -189,13 +190,18 @@ def _counted(
 
 
 def _files(cells: Sequence[Path]) -> Iterator[Path]:
-    """Tables, and those in folders."""
+    """Tables, and those in folders; ConfigError of one that stands there twice."""
+    found: set[Path] = set()
     for path in cells:
         inside = sorted(path.iterdir()) if path.is_dir() else [path]
         tables = [file for file in inside if is_points(file) and file.name[0] != "."]
         if not tables:
             raise ConfigError(f"{path}: expected a table of points (.csv, .tsv, .parquet, …)")
-        yield from tables
+        for table in tables:
+            if table.resolve() in found:
+                raise ConfigError(f"{table}: is given twice")
+            found.add(table.resolve())
+            yield table
 
 
 def _chosen(
@@ -249,9 +255,34 @@ def _say(tally: Tally, counted: Sequence[Counted], out: Path) -> None:
         if n := tally.n_apart(what):
             said.append(f"{n} {what[1:-1]}")
     logger.info(f"count: {out}: {len(counted)} sections: {', '.join(said)}")
-    unknown = [one.section.id for one in counted if one.thickness_um is None]
-    if unknown and (tally.cells or tally.apart):
-        logger.warning(
-            f"count: no cells per mm3: of {len(unknown)} sections ({some_of(unknown, 3)}) the"
-            " manifest has no thickness_um; --thickness-um states it of all"
+    for doubt in _doubts(tally, counted):
+        logger.warning(f"count: WARNING: {doubt}")
+
+
+def _doubts(tally: Tally, counted: Sequence[Counted]) -> Iterator[str]:
+    """What is doubtful of the counts."""
+    n_outside, n_tissue = tally.n_apart(OUTSIDE_TISSUE), tally.n_apart(ALL_TISSUE)
+    if n_outside > n_tissue:
+        yield (
+            f"most cells, {n_outside} of {n_outside + n_tissue}, lie outside of the tissue: are"
+            " they in pixels of a smaller copy (--scale), or of another image?"
         )
+    unknown = [one.section.id for one in counted if one.thickness_um is None]
+    if unknown and n_outside + n_tissue:
+        yield (
+            f"no cells per mm3: of {len(unknown)} sections ({some_of(unknown, 3)}) the manifest has"
+            " no thickness_um; --thickness-um states it of all"
+        )
+    for one in counted:
+        apart_mm = sum(one.section.reach_mm)
+        if one.thickness_um is not None and len(counted) > 1 and one.thickness_um > 1500 * apart_mm:
+            yield (
+                f"section {one.section.id} is {one.thickness_um:g} µm thick, more than the"
+                f" {apart_mm * 1000:.3g} µm between it and its neighbours: is that in µm?"
+            )
+            break
+    names = tally.regions.names
+    found = {label for one in counted for label in one.areas_mm2} - {NO_REGION}
+    unnamed = [str(label) for label in sorted(found) if label not in names.labels]
+    if names.path is not None and unnamed:
+        yield f"{names.path}: has no name of {some_of(unnamed)}"

@@ -227,6 +227,27 @@ def test_a_section_without_cells_counts_where_it_was_looked_at(truth, given, tmp
     assert list(brain["region"]) == ["(all tissue)", "(outside of the tissue)"]
 
 
+def test_what_is_doubtful_is_said(truth, given, tmp_path, caplog):
+    (tmp_path / "lut.txt").write_text("300 Rim 1 2 3 0\n")
+    px = truth.px("plain", tissue_points(20)) + [[200.0, 0.0]] * np.array(
+        [[i % 3 > 0] for i in range(20)]
+    )
+    table = pd.DataFrame({"x_px": px[:, 0], "y_px": px[:, 1], "region": "mine"})
+    table.to_csv(tmp_path / "plain.csv", index=False)
+    (tmp_path / "both.csv").write_text("x_px,y_px,region\n")
+    files = [tmp_path / "plain.csv", tmp_path / "both.csv"]
+    way = {"regions": [given / "labels.nii.gz"], "names": tmp_path / "lut.txt"}
+    with caplog.at_level("WARNING", "sbr_core"):
+        counts, _ = counted(truth, tmp_path, files, **way, thickness_um=2e4, by="region")
+    assert set(counts["from_region"]) == {"mine"} and set(counts["region"]) > {"7", "Rim"}
+    for said in (
+        "most cells, 13 of 20, lie outside of the tissue",
+        "is 20000 µm thick, more than the 2e+03 µm between it",
+        "lut.txt: has no name of 7",
+    ):
+        assert said in caplog.text
+
+
 def test_overlapping_outlines_are_counted_each(truth, given, tmp_path):
     core, rim = (disc_px(truth, "both", radius) for radius in (CORE_MM, RIM_MM))
     features = [
@@ -289,6 +310,7 @@ def test_an_even_density_is_even_in_the_mri(truth, tmp_path):
         (["a.csv", "--regions", "labels.nii.gz", "--regions-in", "atlas"], "--atlas-xfm"),
         (["none.csv", "--regions", "labels.nii.gz"], "no such file"),
         (["plain.geojson"], "expected a table of points"),
+        (["a.csv", "a.csv"], "a.csv: is given twice"),
         (["unit.csv"], "columns x, y have no unit"),
         (["two.csv"], "has coordinates in px and in um"),
         (["far.csv", "--from", "mri"], "no cell lies on a section"),
