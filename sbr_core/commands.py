@@ -45,7 +45,9 @@ COMMANDS = (
     "train-shapes",
     "train",
     "infer",
+    "registered",
     "reassemble",
+    "reassemble-colour",
     "evaluate",
     "compare",
     "simulate",
@@ -69,7 +71,12 @@ KINDS: dict[str, dict[str, Any]] = {
 """Annotation of a parameter, without ``| None`` -> arguments of argparse for its flag. A list is a
 sequence and a dict a mapping; everything else, such as ``str`` and names of literals, is text."""
 
-_SECTIONS = {"check-sections": "prepare", "prepare-mri": "prepare", "train": "train_METHOD"}
+_SECTIONS = {
+    "check-sections": "prepare",
+    "prepare-mri": "prepare",
+    "train": "train_METHOD",
+    "reassemble-colour": "reassemble",
+}
 """Sections of the configuration that are not named like their command."""
 
 _RUN = re.compile(r'^def run\(.*?^    """.*?"""$', re.MULTILINE | re.DOTALL)

@@ -18,6 +18,8 @@ REVISION = {
     **{method.section: method.revision for method in WITH_OPTIONS},
     "infer": 5,
     "reassemble": 2,
+    "reassemble_colour": 1,
+    "registered": 1,
     "evaluate": 3,
     "compare": 2,
     "report": 5,

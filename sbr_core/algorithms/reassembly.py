@@ -260,7 +260,7 @@ def fill_slab(
     value, weight = np.zeros(len(z)), np.zeros(len(z))
     nearest_mm = np.full(len(z), np.inf)
     labels = np.zeros(len(z), np.int64) if with_labels else None
-    for section, voxels, share in _voxels_by_section(stack, z):
+    for section, voxels, share in voxels_by_section(stack, z):
         level = levels[section]
         section_mm = level.section_mm_from_plane_mm(np.stack([x[voxels], y[voxels]], axis=-1))
         inside = level.inside(section_mm)
@@ -292,7 +292,7 @@ def fill_slab(
     )
 
 
-def _voxels_by_section(
+def voxels_by_section(
     stack: Stack, z_mm: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """(section, the filled voxels it is one of the two sections around, its share of each).

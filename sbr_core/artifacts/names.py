@@ -55,9 +55,14 @@ STACK_TO_SECTION = "_from-stack_to-section_mode-image_xfm.h5"
 REGISTERED, SYNTHESISED = "_registered.nii.gz", "_synthesised.nii.gz"
 VELOCITY = "_velocity.nii.gz"
 
+# registered
+FULL_TIFF, FULL_ZARR = "_registered.ome.tif", "_registered.ome.zarr/zarr.json"
+"""Of an OME-Zarr, which is a folder, the file that says what it is stands for all."""
+
 SECTION_ENDINGS = (
     *(IMAGE, MASK, MRI, MRI_MASK, LINEAR, LINEAR_MASK),
     *(SECTION_TO_STACK, STACK_TO_SECTION, REGISTERED, SYNTHESISED, VELOCITY),
+    *(FULL_TIFF, FULL_ZARR),
 )
 """Endings of all files of a section."""
 
@@ -85,6 +90,25 @@ def volume_file(folder: Path, brain: str, space: str, kind: str) -> Path:
     kind : ``histology``, ``coverage`` or ``labels``.
     """
     return Path(folder) / f"{brain}_space-{space}_{kind}.nii.gz"
+
+
+COLOUR_ENDINGS = {"nifti": ".nii.gz", "ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr/zarr.json"}
+"""Format -> ending of a volume with the sections' own colours; of OME-Zarr as of `FULL_ZARR`."""
+
+
+def colour_file(folder: Path, brain: str, space: str, kind: str) -> Path:
+    """The volume with the sections' own colours; parameters as of `volume_file`.
+
+    Parameters
+    ----------
+    kind : of `COLOUR_ENDINGS`.
+    """
+    return Path(folder) / f"{brain}_space-{space}_colour{COLOUR_ENDINGS[kind]}"
+
+
+def colour_facts(folder: Path, brain: str, space: str) -> Path:
+    """The JSON that states where it came from; parameters as of `volume_file`."""
+    return Path(folder) / f"{brain}_space-{space}_colour.json"
 
 
 def volume_facts(folder: Path, brain: str, space: str) -> Path:

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict
 from sbr_core.artifacts.names import SECTION_ENDINGS, SECTIONS
 from sbr_core.artifacts.rows import Row, check_ids, columns_of, write_columns
 from sbr_core.errors import ReceiptError, SbrError, StorageError
-from sbr_core.io.files import inside, read_json, sha256_file, sha256_of, write_json
+from sbr_core.io.files import inside, read_json, remove_tree, sha256_file, sha256_of, write_json
 from sbr_core.io.provenance import versions
 
 _MOST_THREADS = 4
@@ -254,8 +254,11 @@ def _forget(sidecar: Path, out_dir: Path) -> None:
         except ReceiptError as error:
             logger.warning(f"{sidecar}: {error}: left alone")
             continue
-        if path.name in {f"{sidecar.stem}{ending}" for ending in SECTION_ENDINGS}:
+        of_section = {f"{sidecar.stem}{ending}" for ending in SECTION_ENDINGS}
+        if path.name in of_section:
             path.unlink(missing_ok=True)
+        elif f"{path.parent.name}/{path.name}" in of_section:  # a folder, of which it is the root
+            remove_tree(path.parent)
 
 
 def _sweep(out_dir: Path, chunk: str, sections: set[str]) -> None:

@@ -228,6 +228,25 @@ class Inferred(Row):
     seconds: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Full(Row):
+    """A registered section with all its channels and colours (`registered`).
+
+    Attributes
+    ----------
+    image_rows, image_columns, channels : shape of the image.
+    pixel_mm : of the image.
+    seconds : that it took.
+    """
+
+    position_mm: float
+    image_rows: int
+    image_columns: int
+    channels: int
+    pixel_mm: float
+    seconds: float | None = None
+
+
 R = TypeVar("R", bound=Row)
 
 

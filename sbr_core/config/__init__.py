@@ -20,6 +20,7 @@ from sbr_core.config.stages import (
     PrepareOptions,
     ReassembleOptions,
     RefineOptions,
+    RegisteredOptions,
     ReportOptions,
     ResampleOptions,
     SimulateOptions,

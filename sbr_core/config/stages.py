@@ -345,6 +345,35 @@ class ReassembleOptions(Options):
     cache_mib: Count = Field(
         512, description="Memory for sections that are kept while slabs need them, MiB."
     )
+    colour: bool = Field(
+        False,
+        description=(
+            "Write the volume of the sections as they are too, with all channels and colours"
+            " (`docs/full_resolution.md`)."
+        ),
+    )
+    format: Literal["nifti", "ome-zarr", "ome-tiff"] = Field(
+        "nifti",
+        description=(
+            "Of that volume: `nifti` (RGB where it is), `ome-zarr` 0.5, sharded, or `ome-tiff`"
+            " with a pyramid."
+        ),
+    )
+
+
+class RegisteredOptions(Options):
+    """Each section on its plane, with all its pixels, channels and colours."""
+
+    pixel_mm: Literal["file"] | Positive | None = Field(
+        None,
+        description=(
+            "Pixel of the images, mm, or `file` for that of each section's file; none writes no"
+            " such images (`docs/full_resolution.md`)."
+        ),
+    )
+    format: Literal["ome-tiff", "ome-zarr"] = Field(
+        "ome-tiff", description="`ome-tiff`, with a pyramid, or `ome-zarr` 0.5, sharded."
+    )
 
 
 class EvaluateOptions(Options):

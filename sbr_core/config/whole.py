@@ -119,6 +119,7 @@ class Config(_UpToMethods):
 
     infer: stages.InferOptions = stages.InferOptions()
     reassemble: stages.ReassembleOptions = stages.ReassembleOptions()
+    registered: stages.RegisteredOptions = stages.RegisteredOptions()
     evaluate: stages.EvaluateOptions = stages.EvaluateOptions()
     compare: stages.CompareOptions = stages.CompareOptions()
     report: stages.ReportOptions = stages.ReportOptions()
@@ -129,8 +130,12 @@ class Config(_UpToMethods):
         return takes_registrar(method, getattr(self, f"train_{method}"))
 
     def section_json(self, name: str) -> str:
-        """One section as JSON with sorted keys: what a rule is given, and reruns on."""
-        return canonical_json(getattr(self, name).model_dump(mode="json"))
+        """One section as JSON with sorted keys: what a rule is given, and reruns on.
+
+        The keys of `reassemble` are of two rules, each of which is given its own.
+        """
+        section, unasked = _KEYS_OF.get(name, (name, ()))
+        return canonical_json(getattr(self, section).model_dump(mode="json", exclude={*unasked}))
 
     def training_json(self, name: str, *, start: bool = False) -> str:
         """A method's training as JSON.
@@ -150,6 +155,13 @@ class Config(_UpToMethods):
         tuned = ("finetune_steps", "finetune_learning_rate")
         unasked = ("steps", "learning_rate") if start else tuned
         return getattr(self, name).model_dump(mode="json", exclude=set(unasked))
+
+
+_KEYS_OF = {
+    "reassemble": ("reassemble", ("colour", "format")),
+    "reassemble_colour": ("reassemble", ("colour", "even_sections")),
+}
+"""Stage -> its section, and the keys of it that are not asked of the stage."""
 
 
 def takes_registrar(method: str, options: PairOptions) -> bool:

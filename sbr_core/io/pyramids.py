@@ -30,6 +30,18 @@ def is_picture(path: Path) -> bool:
     return path.name.lower().endswith(ENDINGS)
 
 
+def scratch_picture(
+    folder: Path, shape: tuple[int, int, int], dtype: np.dtype, is_colour: bool
+) -> np.ndarray:
+    """(rows, columns, channels) on disk in the order in which `write_picture` reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
+    if is_colour or shape[2] == 1:
+        return scratch_array(folder, dtype, shape, "C")
+    rows, columns, channels = shape
+    return np.moveaxis(scratch_array(folder, dtype, (channels, rows, columns), "C"), 0, -1)
+
+
 def write_picture(
     path: Path,
     array: np.ndarray,

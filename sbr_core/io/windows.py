@@ -67,6 +67,14 @@ class Windows:
         return self.levels[0].shape
 
     @property
+    def most_held_bytes(self) -> int:
+        """That it may hold of its pixels, of one level, about."""
+        rows, columns = self.shape
+        whole = rows * columns * self.channels * self.dtype.itemsize
+        is_whole = isinstance(self.levels[0], _Array)
+        return whole if is_whole else min(whole, 2 * _KEPT_BYTES)
+
+    @property
     def is_colour(self) -> bool:
         """Whether its channels are red, green and blue, perhaps with opacity after, or inks."""
         return is_colour(self.photometric, self.channels)

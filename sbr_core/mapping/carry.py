@@ -14,6 +14,7 @@ import numpy as np
 
 from sbr_core.artifacts.label_pairs import read_label_volume
 from sbr_core.errors import ConfigError, ImageError
+from sbr_core.io.colour_volumes import RGB24
 from sbr_core.io.files import check_is_file
 from sbr_core.io.folders import SUFFIXES
 from sbr_core.io.geojson import is_geojson, read_geojson, region_of, write_geojson
@@ -28,7 +29,7 @@ from sbr_core.io.point_tables import (
     read_point_table,
     write_point_table,
 )
-from sbr_core.io.pyramids import is_picture, write_picture
+from sbr_core.io.pyramids import is_picture, scratch_picture, write_picture
 from sbr_core.io.scratch import scratch_array
 from sbr_core.io.tables import write_tsv
 from sbr_core.io.volumes import Volume, read_volume, write_plane, write_volume
@@ -43,6 +44,7 @@ from sbr_core.mapping.rasters import (
     grid_of,
     step_on_section,
 )
+from sbr_core.mapping.section_files import background_of
 from sbr_core.mapping.shapes import label_voxels, map_shapes, shapes_on_plane
 from sbr_core.mapping.streamed import stream_image
 from sbr_core.mapping.volume_grids import VolumeGrid, fill_from_volume, fill_volume
@@ -55,7 +57,6 @@ _SAY_EVERY_S = 15.0
 _SMALLER_VOXELS = (
     "--pixel-mm makes smaller voxels, --within-mm says how far from the section one may be"
 )
-_RGB24 = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 
 
 class NothingThereError(ConfigError):
@@ -272,12 +273,8 @@ def _image(route: Route, path: Path, windows: Windows, labels: bool) -> SectionI
     else:
         step = (_plane_step(route, path, windows),) * 2
     fill = np.zeros(windows.channels, windows.dtype)
-    polarity = route.brain.section(space.section).prepared.polarity
-    is_photograph = windows.is_colour or windows.channels == 1
-    # of inks and where 0 is white, white is 0 already
-    is_light = windows.photometric in ("rgb", "minisblack") and windows.dtype.kind in "ui"
-    if not labels and is_photograph and is_light and polarity == "bright_background":
-        fill[:3] = np.iinfo(windows.dtype).max
+    if not labels:
+        fill = background_of(windows, route.brain.section(space.section).prepared.polarity)
     return SectionImage(route, space, windows, step, fill, labels)
 
 
@@ -313,7 +310,8 @@ def _plane_to_plane(route: Route, image: SectionImage, source: Path, target: Pat
         pixels = grid_of(grid, image)
         stream_image(target, pixels, image, as_written, watch=watch, finish=watch.finish)
         return _said(grid, image.channels)
-    out = _scratch_picture(target, (*grid.shape, image.channels), image.dtype, windows.is_colour)
+    shape = (*grid.shape, image.channels)
+    out = scratch_picture(target.parent, shape, image.dtype, windows.is_colour)
     _watch(target, fill_image(grid_of(grid, image), image, out), nothing)
     return _write_plane(route, grid, target, out, windows.photometric, how, windows.names)
 
@@ -321,7 +319,7 @@ def _plane_to_plane(route: Route, image: SectionImage, source: Path, target: Pat
 def _volume_to_plane(route: Route, source: Path, target: Path, how: How) -> str:
     volume = _volume_of(source, how.labels)
     grid = PlaneTarget.of(route, how.pixel_mm)
-    out = _scratch_picture(target, (*grid.shape, 1), volume.data.dtype, False)
+    out = scratch_picture(target.parent, (*grid.shape, 1), volume.data.dtype, False)
     nothing = (
         f"{source}: no pixel of {route.target} lies in it; expected a volume in the world of the"
         f" space {route.source}"
@@ -428,20 +426,8 @@ def _plane_to_volume(
     _watch(target, fill_volume(grid, image, out), nothing)
     data: np.ndarray = out[..., 0] if image.channels == 1 else out
     if is_rgb:
-        data = np.ascontiguousarray(out[..., :channels]).view(_RGB24)[..., 0]
+        data = np.ascontiguousarray(out[..., :channels]).view(RGB24)[..., 0]
     return _write_volume(target, data, grid)
-
-
-def _scratch_picture(
-    target: Path, shape: tuple[int, int, int], dtype: np.dtype, is_colour: bool
-) -> np.ndarray:
-    """(rows, columns, channels) on disk beside the target, in the order it is written in."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
-    if is_colour or shape[2] == 1:
-        return scratch_array(target.parent, dtype, shape, "C")
-    rows, columns, channels = shape
-    return np.moveaxis(scratch_array(target.parent, dtype, (channels, rows, columns), "C"), 0, -1)
 
 
 class _Watch:

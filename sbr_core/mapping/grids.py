@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from sbr_core.io.scratch import let_go
+from sbr_core.io.transforms import PlaneField, SectionTransform
 from sbr_core.mapping.lookup import MOST_READ, Places, length
 
 _BLOCK = 512
@@ -109,6 +110,17 @@ def _nodes(first: int, n: int, start: float, apart: float) -> np.ndarray:
         return np.unique([first, last, last + 1])
     lattice = np.arange(math.ceil((first - start) / apart), (last - start) / apart)
     return np.unique([first, *(start + lattice * apart), last, last + 1])
+
+
+def nodes_of(
+    section_from_plane: SectionTransform, pixel_mm: float
+) -> tuple[float, tuple[float, float]]:
+    """`PixelGrid.apart` and `PixelGrid.start` of pixels of a plane, of so many mm."""
+    field = section_from_plane.steps[0]
+    if isinstance(field, PlaneField):
+        x, y = (origin_mm / pixel_mm for origin_mm in field.origin_mm)
+        return field.spacing_mm / pixel_mm, (x, y)
+    return float("inf"), (0.0, 0.0)  # an affine alone
 
 
 def fill_image(grid: PixelGrid, source: Samples, out: np.ndarray) -> Iterator[tuple[float, int]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sbr_core.geometry import Box
 from sbr_core.io.blocks import BlockMeans
 from sbr_core.io.windows import Level, Windows
 
@@ -261,6 +262,17 @@ class _Window:
             align_corners=True,
         )
         return found[0, :, 0].numpy().T
+
+
+def edges_of_box(box: Box, step: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """(x, y) px of the outer edges of a part of a file, beyond which may be another section.
+
+    Parameters
+    ----------
+    step : (x, y) px of the file per px of the image.
+    """
+    first, size = np.array([box.left, box.top]), np.array([box.columns, box.rows])
+    return first / np.array(step) - 0.5, (first + size) / np.array(step) - 0.5
 
 
 def length(sides: np.ndarray) -> float:

@@ -15,13 +15,12 @@ import numpy as np
 from scipy import ndimage
 
 from sbr_core.errors import ImageError
-from sbr_core.geometry import Box, apply
+from sbr_core.geometry import apply
 from sbr_core.io.blocks import grid_step
-from sbr_core.io.transforms import PlaneField, SectionTransform
 from sbr_core.io.volumes import Volume
 from sbr_core.io.windows import Windows
-from sbr_core.mapping.grids import PixelGrid, Samples
-from sbr_core.mapping.lookup import Lookup, Places, length, mean, most_common, spread
+from sbr_core.mapping.grids import PixelGrid, Samples, nodes_of
+from sbr_core.mapping.lookup import Lookup, Places, edges_of_box, length, mean, most_common, spread
 from sbr_core.mapping.points import Route
 from sbr_core.mapping.spaces import Space
 
@@ -90,17 +89,6 @@ class SectionImage:
         if self.space.kind == "section" and section.prepared.box is not None:
             first, last = edges_of_box(section.prepared.box, self.step)
         return Lookup(self.windows, self.fill, self.labels, first, last)
-
-
-def edges_of_box(box: Box, step: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """(x, y) px of the outer edges of a part of a file, beyond which may be another section.
-
-    Parameters
-    ----------
-    step : (x, y) px of the file per px of the image.
-    """
-    first, size = np.array([box.left, box.top]), np.array([box.columns, box.rows])
-    return first / np.array(step) - 0.5, (first + size) / np.array(step) - 0.5
 
 
 @dataclass(frozen=True)
@@ -199,17 +187,6 @@ def grid_of(target: PlaneTarget, source: Source) -> PixelGrid:
         return PixelGrid(target.shape, place, *nodes_of(transform, target.pixel_mm), exact)
     spacing_mm = route.brain.section(route.target.section).grid.spacing_mm
     return PixelGrid(target.shape, place, spacing_mm / _NODES / target.pixel_mm, exact=exact)
-
-
-def nodes_of(
-    section_from_plane: SectionTransform, pixel_mm: float
-) -> tuple[float, tuple[float, float]]:
-    """`PixelGrid.apart` and `PixelGrid.start` of pixels of a plane, of so many mm."""
-    field = section_from_plane.steps[0]
-    if isinstance(field, PlaneField):
-        x, y = (origin_mm / pixel_mm for origin_mm in field.origin_mm)
-        return field.spacing_mm / pixel_mm, (x, y)
-    return float("inf"), (0.0, 0.0)  # an affine alone
 
 
 def step_on_section(route: Route, shape: tuple[int, int], name: str) -> tuple[float, float]:

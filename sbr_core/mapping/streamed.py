@@ -17,8 +17,8 @@ def stream_image(
     source: Samples,
     image: Streamed,
     *,
-    watch: Callable[[float, int], None],
-    finish: Callable[[], None],
+    watch: Callable[[float, int], None] | None = None,
+    finish: Callable[[], None] | None = None,
 ) -> None:
     """Write an image as OME-Zarr, whole or not at all.
 
@@ -38,7 +38,8 @@ def stream_image(
         block = np.empty((*shape, source.channels), source.dtype)
         n_held = fill_block(grid, source, (rows.start, columns.start), block, side)
         n_done += shape[0] * shape[1]
-        watch(n_done / (grid.shape[0] * grid.shape[1]), n_held)
+        if watch is not None:
+            watch(n_done / (grid.shape[0] * grid.shape[1]), n_held)
         return np.moveaxis(block, -1, 0)[: image.shape[0]]
 
     write_ome_zarr(path, image, read, finish=finish)

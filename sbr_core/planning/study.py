@@ -26,6 +26,8 @@ REFERENCES = ("syn_mi",)
 """Classical methods that simulated pairs are also given to, asked for or not."""
 COMPARED = "compare/"
 """What the folder of a method that is trained for a comparison begins with."""
+REGISTERED = "registered"
+"""Folder of a method's sections in full, in its own."""
 METHOD_FOLDERS = (*METHODS, *(COMPARED + method for method in TRAINED_METHODS))
 """Every folder of a method's results: a comparison trains its own networks, in folders apart."""
 
@@ -117,6 +119,33 @@ class Study:
         folder = self.path(brain, folder, names.VOLUME)
         return str(names.volume_file(Path(folder), brain, space, "histology"))
 
+    def written_methods(self, brain: str) -> list[str]:
+        """Methods whose sections are written in full where that is asked for.
+
+        The baseline is one of them only where there is no other.
+        """
+        methods = list(methods_of(self, brain))
+        return [method for method in methods if method != "linear"] or methods
+
+    def full_sections(self, brain: str) -> list[str]:
+        """Receipts of registered sections in full, as far as these are asked for."""
+        if self.config.registered.pixel_mm is None:
+            return []
+        return [
+            receipt
+            for method in self.written_methods(brain)
+            for receipt in self.receipts(brain, f"{method}/{REGISTERED}")
+        ]
+
+    def colour_volumes(self, brain: str) -> list[str]:
+        """Volumes in the sections' own colours, as far as these are asked for."""
+        if not self.config.reassemble.colour:
+            return []
+        space = "stack" if self.brains[brain].prealigned else "mri"
+        kind = self.config.reassemble.format
+        folders = [self.path(brain, m, names.VOLUME) for m in self.written_methods(brain)]
+        return [str(names.colour_file(Path(f), brain, space, kind)) for f in folders]
+
     def simulated_data(self, brain: str) -> dict[str, str]:
         """What simulated pairs are made with: the manifest of a simulated brain, and its truth."""
         return {
@@ -170,6 +199,8 @@ class Study:
             *([] if self.brains[brain].prealigned else self._of_mri(brain)),
             *(self.weights(brain, folder) for folder in self.trainings(brain)),
             *(self.volume(brain, method) for method in methods),
+            *self.full_sections(brain),
+            *self.colour_volumes(brain),
         ]
 
     def _of_mri(self, brain: str) -> list[str]:

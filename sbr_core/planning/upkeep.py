@@ -26,7 +26,7 @@ from sbr_core.io.sums import lost_from, recorded, remove_summed
 from sbr_core.planning.lock import LOCKS, remove_lock_of_killed_run
 from sbr_core.planning.parameters import chunk_json, rows_file
 from sbr_core.planning.plan import plan_text
-from sbr_core.planning.study import METHOD_FOLDERS, SECTION_STAGES, Study, is_compared
+from sbr_core.planning.study import METHOD_FOLDERS, REGISTERED, SECTION_STAGES, Study, is_compared
 from sbr_core.revisions import REVISION
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,8 @@ def remove_receipts_of_missing_files(study: Study) -> None:
         return frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
 
     for brain in study.brains:
-        for stage in (*SECTION_STAGES, *METHOD_FOLDERS):
+        in_full = [f"{folder}/{REGISTERED}" for folder in METHOD_FOLDERS]
+        for stage in (*SECTION_STAGES, *METHOD_FOLDERS, *in_full):
             for receipt in map(Path, study.receipts(brain, stage)):
                 if receipt.is_file() and (why := fault_of_receipt(receipt, names_in)):
                     logger.warning(f"{why}; its chunk will be restored")

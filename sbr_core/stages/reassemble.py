@@ -23,17 +23,18 @@ import numpy as np
 from sbr_core.algorithms import reassembly
 from sbr_core.algorithms.evenness import evening_gains, has_jumps, log_ratio, section_levels
 from sbr_core.artifacts import names
-from sbr_core.artifacts.rows import Inferred, Prepared, read_rows, sections_lost
+from sbr_core.artifacts.rows import Inferred, Prepared
 from sbr_core.artifacts.section_signal import read_signal
 from sbr_core.config import ReassembleOptions
-from sbr_core.errors import ConfigError, ImageError, ReceiptError
-from sbr_core.geometry import LPS_FROM_RAS, Box, in_box, stack_grid
+from sbr_core.errors import ImageError
+from sbr_core.geometry import Box, in_box
 from sbr_core.io.images import read_labels
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.scratch import scratch_array
 from sbr_core.io.sums import remove_summed
-from sbr_core.io.transforms import read_section_transform, read_stack_from_world
-from sbr_core.io.volumes import Volume, mri_grid, read_plane, read_volume, write_volume
+from sbr_core.io.transforms import read_section_transform
+from sbr_core.io.volumes import Volume, read_plane, write_volume
+from sbr_core.mapping.volume_frames import VolumeFrame, sections_of_volume
 
 logger = logging.getLogger(__name__)
 
@@ -72,33 +73,17 @@ def run(
     ImageError
         A section's file is no longer what `prepare` saw.
     """
-    if (align_dir is None) != (mri is None):
-        raise ConfigError("reassemble: --align-dir and --mri are given together or not at all")
-    rows, used = _usable(sections, prepared)
-    inputs = {"sections": sections, "prepared": prepared}
-    if mri is None:
-        space = "stack"
-        grids, positions_mm = [row.grid for row in rows], [row.position_mm for row in rows]
-        shape, stack_from_voxel = stack_grid(grids, positions_mm, options.spacing_mm)
-        world_from_voxel = LPS_FROM_RAS @ stack_from_voxel
-        stack_from_world = LPS_FROM_RAS  # ITK reads stack mm from the file
-    else:
-        space = "mri"
-        inputs |= {"mri": mri, "stack_from_mri": align_dir / names.STACK_TRANSFORM}
-        stack_from_world = read_stack_from_world(inputs["stack_from_mri"])
-        shape, world_from_voxel = mri_grid(read_volume(mri), options.spacing_mm)
-    stack_from_voxel = stack_from_world @ world_from_voxel
-    # the finest of the three, so that nothing the grid can show is blurred away
-    axes = slice(0, 2) if mri is None else slice(0, 3)
-    spacing_mm = float(np.linalg.norm(stack_from_voxel[:3, axes], axis=0).min())
-
+    rows, used = sections_of_volume(sections, prepared, align_dir, mri, "reassemble")
+    frame = VolumeFrame.of(rows, options.spacing_mm, align_dir, mri)
+    space, shape, stack_from_voxel = frame.space, frame.shape, frame.stack_from_voxel
+    inputs = {"sections": sections, "prepared": prepared} | frame.inputs
     stack = reassembly.Stack.of(
         [row.position_mm for row in rows], options.max_gap_mm, rows[0].grid.spacing_mm
     )
     gains = _gains(options, rows)
     with_labels = any(source.labels for source in used)
     levels = reassembly.LevelCache(
-        lambda i: load_level(rows[i], used[i], spacing_mm, with_labels, gains[i]),
+        lambda i: load_level(rows[i], used[i], frame.spacing_mm, with_labels, gains[i]),
         options.cache_mib * 2**20,
     )
 
@@ -108,7 +93,7 @@ def run(
     remove_summed(names.volume_file(out_dir, brain, space, "labels"))
     for kind, array in arrays.items():
         path = names.volume_file(out_dir, brain, space, kind)
-        write_volume(path, Volume(array, world_from_voxel), summed=True)
+        write_volume(path, Volume(array, frame.world_from_voxel), summed=True)
     covered = float(np.mean([np.mean(layer >= 0) for layer in arrays["coverage"]]))
     write_provenance(
         names.volume_facts(out_dir, brain, space),
@@ -125,21 +110,6 @@ def run(
         channels=sorted({source.channel for source in used}),
         gains=[round(float(gain), 4) for gain in gains],
     )
-
-
-def _usable(sections: Path, prepared: Path) -> tuple[list[Inferred], list[Prepared]]:
-    """The sections' rows of `infer` and of `prepare`, sorted by position."""
-    rows = read_rows(sections, Inferred, verify=(names.SECTION_TO_STACK,))
-    sources = {row.section: row for row in read_rows(prepared, Prepared, verify=False)}
-    if lost := sections_lost(sections, prepared):
-        logger.warning(f"reassemble: WARNING: {lost}")
-    if not rows:
-        raise ReceiptError(f"{sections}: no section to make a volume of")
-    for row in rows:
-        if row.section not in sources:
-            raise ReceiptError(f"{prepared}: section {row.section!r} is not in it")
-    rows = sorted(rows, key=lambda row: row.position_mm)
-    return rows, [sources[row.section] for row in rows]
 
 
 def _gains(options: ReassembleOptions, rows: Sequence[Inferred]) -> np.ndarray:

@@ -11,6 +11,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sbr_core.artifacts.names import COLOUR_ENDINGS
 from sbr_core.artifacts.receipts import SectionResult, run_sections
 from sbr_core.artifacts.rows import Row, read_rows
 from sbr_core.cli import build_parser, options_of
@@ -124,6 +125,16 @@ def run(command, arguments):
         for kind in ("histology", "coverage"):
             space = "mri" if arguments["align_dir"] else "stack"
             name = f"{arguments['brain']}_space-{space}_{kind}.nii.gz"
+            write_text(out_dir / name, digest(options, arguments["sections"]))
+    elif command == "registered":
+        prepared = {r.section: vars(r) for r in read_rows(arguments["prepared"], Placed)}
+        ending = ["sections/{section}_registered.ome.tif"]
+        return per_section(arguments, list(prepared.values()), ending, options)
+    elif command == "reassemble-colour":
+        space = "mri" if arguments["align_dir"] else "stack"
+        ending = COLOUR_ENDINGS[json.loads(options)["format"]]
+        for end in (ending, ".json"):
+            name = f"{arguments['brain']}_space-{space}_colour{end}"
             write_text(out_dir / name, digest(options, arguments["sections"]))
     elif command == "evaluate":
         for name in ("summary.tsv", "sections.tsv"):

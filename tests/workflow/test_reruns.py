@@ -68,6 +68,20 @@ def test_another_channel_of_a_file_reruns_what_another_file_would(lab):
     assert "resample" not in jobs
 
 
+def test_sections_in_full_and_colours_are_made_when_asked_for_and_alone(lab):
+    """Of the methods that deform; of the baseline only where there is no other."""
+    asked = ("--config", "registered={pixel_mm: file}", "reassemble={colour: true}")
+    lab.snakemake(*asked)
+    made = {command for command, _ in lab.calls()}
+    assert made == {"registered", "reassemble-colour"}
+    full = lab.folder / "results/one/sbr/registered/sections/s03_registered.ome.tif"
+    assert full.is_file() and not list((lab.folder / "results/one/linear").glob("**/*.ome.tif"))
+    assert (lab.folder / "results/one/sbr/volume/one_space-mri_colour.nii.gz").is_file()
+    full.unlink()
+    jobs = lab.rules(*asked[:2], "reassemble={colour: true, format: ome-zarr}")
+    assert set(jobs) == {"registered", "reassemble_colour"} and jobs["registered"] == 1
+
+
 def test_moved_row_gets_a_new_mri_plane(lab):
     lab.edit("raw/one/sections.tsv", "s03.png\t2.0", "s03.png\t2.25")
     jobs = lab.rules()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from snakemake.logging import logger
 
+from sbr_core.artifacts.names import COLOUR_ENDINGS
 from sbr_core.methods import TRAINED_METHODS
 from sbr_core.planning import inputs, lock, upkeep
 from sbr_core.planning.parameters import (

@@ -1,0 +1,111 @@
+"""Where the voxels of a brain's volume lie, and of which sections it is made."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sbr_core.artifacts import names
+from sbr_core.artifacts.rows import Inferred, Prepared, read_rows, sections_lost
+from sbr_core.errors import ConfigError, ReceiptError
+from sbr_core.geometry import LPS_FROM_RAS, stack_grid
+from sbr_core.io.transforms import read_stack_from_world
+from sbr_core.io.volumes import mri_grid, read_volume
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VolumeFrame:
+    """The grid of a volume, in the space of the MRI or, without one, of the stack.
+
+    Attributes
+    ----------
+    space : ``mri``, or ``stack`` of a prealigned brain.
+    shape : voxels along i, j, k.
+    world_from_voxel, stack_from_voxel : (4, 4), to mm.
+    spacing_mm : the finest of a voxel's sides that sections are sampled at, stack mm, so that
+        nothing the grid can show is blurred away.
+    inputs : name -> file that it follows from.
+    """
+
+    space: str
+    shape: tuple[int, int, int]
+    world_from_voxel: np.ndarray
+    stack_from_voxel: np.ndarray
+    spacing_mm: float
+    inputs: dict[str, Path]
+
+    @classmethod
+    def of(
+        cls,
+        rows: Sequence[Inferred],
+        spacing_mm: float | None,
+        align_dir: Path | None,
+        mri: Path | None,
+    ) -> VolumeFrame:
+        """That of the MRI's grid, or of another spacing.
+
+        Parameters
+        ----------
+        rows : sorted by position.
+        align_dir : folder written by align; None of a prealigned brain.
+        mri : MRI written by prepare-mri; None of a prealigned brain.
+        """
+        if mri is None:
+            grids, positions_mm = [row.grid for row in rows], [row.position_mm for row in rows]
+            shape, stack_from_voxel = stack_grid(grids, positions_mm, spacing_mm)
+            world_from_voxel = LPS_FROM_RAS @ stack_from_voxel
+            stack_from_world, inputs = LPS_FROM_RAS, {}  # ITK reads stack mm from the file
+        else:
+            inputs = {"mri": mri, "stack_from_mri": align_dir / names.STACK_TRANSFORM}
+            stack_from_world = read_stack_from_world(inputs["stack_from_mri"])
+            shape, world_from_voxel = mri_grid(read_volume(mri), spacing_mm)
+        stack_from_voxel = stack_from_world @ world_from_voxel
+        axes = slice(0, 2) if mri is None else slice(0, 3)
+        return cls(
+            space="stack" if mri is None else "mri",
+            shape=shape,
+            world_from_voxel=world_from_voxel,
+            stack_from_voxel=stack_from_voxel,
+            spacing_mm=float(np.linalg.norm(stack_from_voxel[:3, axes], axis=0).min()),
+            inputs=inputs,
+        )
+
+
+def sections_of_volume(
+    sections: Path, prepared: Path, align_dir: Path | None, mri: Path | None, stage: str
+) -> tuple[list[Inferred], list[Prepared]]:
+    """The sections' rows of `infer` and of `prepare`, sorted by position.
+
+    Parameters
+    ----------
+    sections : table of infer; sections that failed leave a gap.
+    prepared : table written by prepare.
+    align_dir, mri : as of `VolumeFrame.of`.
+    stage : whose messages these are.
+
+    Raises
+    ------
+    ConfigError
+        One of `align_dir` and `mri` without the other.
+    ReceiptError
+        No section could be used.
+    """
+    if (align_dir is None) != (mri is None):
+        raise ConfigError(f"{stage}: --align-dir and --mri are given together or not at all")
+    rows = read_rows(sections, Inferred, verify=(names.SECTION_TO_STACK,))
+    sources = {row.section: row for row in read_rows(prepared, Prepared, verify=False)}
+    if lost := sections_lost(sections, prepared):
+        logger.warning(f"{stage}: WARNING: {lost}")
+    if not rows:
+        raise ReceiptError(f"{sections}: no section to make a volume of")
+    for row in rows:
+        if row.section not in sources:
+            raise ReceiptError(f"{prepared}: section {row.section!r} is not in it")
+    rows = sorted(rows, key=lambda row: row.position_mm)
+    return rows, [sources[row.section] for row in rows]
