@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sbr_core.functional.losses import window_means
+from sbr_core.functional.losses import bands_of
 
 if TYPE_CHECKING:
     from torch.autograd.function import FunctionCtx
@@ -39,12 +39,11 @@ class LocalCorrelation:
             )
         if window_px % 2 == 0:
             raise ValueError(f"expected an odd window, found {window_px}")
-        self.mask, self.window_px, self.flatness = mask, window_px, flatness
+        self.mask, self.flatness, self.bands = mask, flatness, bands_of(mask, window_px)
         self.count = mask.sum((2, 3), keepdim=True).clamp_min(1.0)
         self.fixed, floor = self.centred(fixed)
-        weight, mean, square = window_means(
-            [mask, self.fixed, self.fixed.square()], window_px
-        ).split(1, 1)
+        sums = self.bands.means([mask, self.fixed, self.fixed.square()])
+        weight, mean, square = sums.split(1, 1)
         # where there is no pixel of the mask all sums are 0 as well
         self.per_weight = 1.0 / weight.clamp_min(0.5 / window_px**2)
         self.mean = mean * self.per_weight
@@ -76,7 +75,7 @@ class _Likeness(torch.autograd.Function):
     def forward(ctx: FunctionCtx, moving: Tensor, fixed: LocalCorrelation) -> Tensor:
         """As `LocalCorrelation.with_`."""
         m, floor = fixed.centred(moving)
-        sums = window_means([m, m.square(), fixed.fixed * m], fixed.window_px)
+        sums = fixed.bands.means([m, m.square(), fixed.fixed * m])
         mean, square, product = (sums * fixed.per_weight).split(1, 1)
         cov = product - fixed.mean * mean
         variance = square - mean.square()
@@ -99,10 +98,8 @@ class _Likeness(torch.autograd.Function):
         of_variance = of_variance * varies
         of_mean = -of_cov * fixed.mean - 2.0 * mean * of_variance
         # windows are symmetric: what a sum looked at is what looks at it
-        back = window_means(
-            [t * fixed.per_weight for t in (of_mean, of_variance, of_cov)], fixed.window_px
-        )
-        by_mean, by_square, by_product = back.split(1, 1)
+        sums = [t * fixed.per_weight for t in (of_mean, of_variance, of_cov)]
+        by_mean, by_square, by_product = fixed.bands.means(sums).split(1, 1)
         of_m = by_mean + 2.0 * m * (by_square + fixed.flatness / fixed.count * of_floor)
         of_m = (of_m + fixed.fixed * by_product) * fixed.mask
         return of_m - fixed.mask * (of_m.sum((2, 3), keepdim=True) / fixed.count), None

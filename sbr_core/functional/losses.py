@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -99,16 +100,31 @@ def lncc_map(
 
 
 def window_means(images: list[Tensor], window_px: int) -> Tensor:
-    """Means over square windows, zeros outside, of (B, 1, H, W) images: (B, n, H, W).
+    """Means over square windows, zeros outside, of (B, 1, H, W) images: (B, n, H, W)."""
+    return bands_of(images[0], window_px).means(images)
 
-    Two products with banded matrices, rows and columns: on the CPU several times faster than
-    pooling, forwards and backwards.
+
+@dataclass(frozen=True)
+class Bands:
+    """The products with two banded matrices, rows and columns, that are means over windows.
+
+    On the CPU several times faster than pooling, forwards and backwards.
     """
-    stacked = torch.cat(images, 1)
-    down, across = (_band(n, window_px, stacked) for n in stacked.shape[-2:])
-    # sums of squares must not be rounded to half precision
-    with torch.autocast(stacked.device.type, enabled=False):
-        return down @ stacked @ across
+
+    down: Tensor
+    across: Tensor
+
+    def means(self, images: list[Tensor]) -> Tensor:
+        """As `window_means`."""
+        stacked = torch.cat(images, 1)
+        # sums of squares must not be rounded to half precision
+        with torch.autocast(stacked.device.type, enabled=False):
+            return self.down @ stacked @ self.across
+
+
+def bands_of(image: Tensor, window_px: int) -> Bands:
+    """Those of images like this one, (B, C, H, W)."""
+    return Bands(*(_band(n, window_px, image) for n in image.shape[-2:]))
 
 
 def _band(n: int, window_px: int, like: Tensor) -> Tensor:
