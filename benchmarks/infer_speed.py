@@ -37,9 +37,8 @@ GREEDY = "-m NMI -n 100x100x40 -s 3.0vox 1.0vox -sv"
 
 def prepared(data: Path, work: Path, n: int) -> tuple[list[np.ndarray], ...]:
     """T, their masks, S, their masks, of `n` sections evenly spread, at the file's pixel."""
-    from sbr_core.artifacts.names import LINEAR, LINEAR_MASK, MRI, MRI_MASK
-    from sbr_core.artifacts.rows import Affine, Plane, read_rows
-    from sbr_core.artifacts.training_data import read_images
+    from sbr_core.artifacts.rows import Plane, read_rows
+    from sbr_core.artifacts.training_data import read_pairs
     from sbr_core.config import (
         AlignSectionsOptions,
         IntensityOptions,
@@ -68,9 +67,10 @@ def prepared(data: Path, work: Path, n: int) -> tuple[list[np.ndarray], ...]:
         strict=True,
     )
     rule = IntensityOptions()
-    planes = read_images(read_rows(tables["resample"], Plane), MRI, MRI_MASK, rule)
-    sections = read_images(read_rows(tables["align"], Affine), LINEAR, LINEAR_MASK, rule)
-    return planes.images, planes.masks, sections.images, sections.masks
+    stack = read_pairs(read_rows(tables["resample"], Plane), tables["align"], rule).stack
+    return tuple(
+        list(each.unpadded(group)) for group in (1, 0) for each in (stack.images, stack.masks)
+    )
 
 
 def greedy_step(folder: Path | None, threads: int) -> Callable | None:

@@ -59,7 +59,8 @@ def weights_header(
         "format": FORMAT,
         "kind": kind,
         "architecture": dict(architecture),
-        "options": options.model_dump(mode="json"),
+        # where images lay changes nothing
+        "options": options.model_dump(mode="json", exclude={"memory_gb"}),
         "preprocessing": {
             "working_pixel_mm": working_pixel_mm,
             **options.intensity.model_dump(mode="json"),

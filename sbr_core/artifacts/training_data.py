@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sbr_core.algorithms.sections import image_on_grid, mask_on_grid
@@ -21,8 +21,7 @@ from sbr_core.functional.intensity import normalise
 from sbr_core.geometry import PlaneGrid, extent_px
 from sbr_core.io.volumes import read_plane
 from sbr_core.training.predict import as_batch
-
-R = TypeVar("R", bound=Row)
+from sbr_core.training.stacks import IN_MEMORY, Layout, Place, Stack
 
 _LEAST_PX = 16
 """Pixels across tissue, of which networks make one or none in their coarsest layers: a rat's at the
@@ -30,52 +29,110 @@ demo's pixel would have 13."""
 
 
 @dataclass(frozen=True, eq=False)
-class Images(Generic[R]):
-    """Images of the rows of a table that show something, normalised.
+class Images:
+    """MRI planes that show something, normalised.
 
     Attributes
     ----------
     rows : n of them.
-    images : n of (H, W) float32 in [0, 1], background 0.
-    masks : n of (H, W) float32, 0 or 1.
+    stack : n images in [0, 1], background 0, and their masks, padded.
+    across_px : n lengths of the longer side of the tissue's box.
     left_out : a line for each row that has nothing to show, because its mask is empty.
     """
 
-    rows: list[R]
-    images: list[np.ndarray]
-    masks: list[np.ndarray]
+    rows: list[Plane]
+    stack: Stack
+    across_px: list[float]
     left_out: list[str]
+
+    @property
+    def images(self) -> list[np.ndarray]:
+        """n of (H, W) float32, without the padding."""
+        return list(self.stack.images.unpadded(0))
+
+    @property
+    def masks(self) -> list[np.ndarray]:
+        """n of (H, W) float32, 0 or 1, without the padding."""
+        return [mask.astype(np.float32) for mask in self.stack.masks.unpadded(0)]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How the files of images are read.
+
+    Attributes
+    ----------
+    image, mask : endings of their names (`artifacts.names`).
+    rule : how their intensities become those of the networks.
+    pixel_factor : pixels of the files per pixel of the images.
+    """
+
+    image: str
+    mask: str
+    rule: IntensityOptions
+    pixel_factor: int
+
+    def of(self, row: Row) -> tuple[np.ndarray, np.ndarray]:
+        """(rows, columns) in [0, 1], and bool, where there is tissue; ValueError where is none."""
+        pixels, spacing_mm = read_plane(row.file(self.image))
+        source = PlaneGrid(pixels.shape, spacing_mm)
+        target = coarser(source, self.pixel_factor)
+        pixels = image_on_grid(pixels, source, target)
+        inside = mask_on_grid(read_plane(row.file(self.mask))[0], source, target)
+        return normalise(pixels, inside, self.rule.low_quantile, self.rule.high_quantile), inside
 
 
 def read_images(
-    rows: Sequence[R],
+    rows: Sequence[Plane],
     image: str,
     mask: str,
     rule: IntensityOptions,
     pixel_factor: int = 1,
-) -> Images[R]:
-    """Images of a table's rows.
+    place: Place = IN_MEMORY,
+) -> Images:
+    """MRI planes of a table's rows.
 
     Parameters
     ----------
     image, mask : endings of the names of the files (`artifacts.names`).
     pixel_factor : pixels of the files per pixel of the images.
+    place : where they may be.
     """
-    read: Images[R] = Images([], [], [], [])
+    reading = _Reading(image, mask, rule, pixel_factor)
+    stack = Stack.empty(len(rows), 1, _layout([(row,) for row in rows], (reading,)), place)
+    used, across_px, left_out = [], [], []
     for row in rows:
-        pixels, spacing_mm = read_plane(row.file(image))
-        source = PlaneGrid(pixels.shape, spacing_mm)
-        target = coarser(source, pixel_factor)
-        pixels = image_on_grid(pixels, source, target)
-        inside = mask_on_grid(read_plane(row.file(mask))[0], source, target)
         try:
-            read.images.append(normalise(pixels, inside, rule.low_quantile, rule.high_quantile))
+            pixels, inside = reading.of(row)
         except ValueError as error:
-            read.left_out.append(f"section {row.section} left out: {error}")
+            left_out.append(f"section {row.section} left out: {error}")
             continue
-        read.masks.append(inside.astype(np.float32))
-        read.rows.append(row)
-    return read
+        stack.put(len(used), 0, pixels, inside)
+        across_px.append(float(extent_px(inside).max()))
+        used.append(row)
+    return Images(used, stack.first(len(used)), across_px, left_out)
+
+
+def _layout(rows: Sequence[tuple[Row, ...]], readings: Sequence[_Reading]) -> Layout:
+    """Room for the largest image that shows something.
+
+    Parameters
+    ----------
+    rows : per section, a row for each of `readings`, the first one of the plane.
+    """
+    shapes = {coarser(each[0].grid, readings[0].pixel_factor).shape for each in rows}
+    if len(shapes) > 1:  # the largest may show nothing
+        shapes = {shape for each in rows if (shape := _shape(each, readings)) is not None}
+    return Layout(tuple(np.max(list(shapes or {(1, 1)}), axis=0).tolist()), PADDING_MULTIPLE)
+
+
+def _shape(rows: tuple[Row, ...], readings: Sequence[_Reading]) -> tuple[int, int] | None:
+    """Of a section's images; None where one shows nothing."""
+    try:
+        images = [reading.of(row)[0] for row, reading in zip(rows, readings, strict=True)]
+        return images[0].shape
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,24 +143,26 @@ class SectionPairs:
     ----------
     planes, sections : the rows of the n pairs.
     with_plane : the rows of all sections whose plane shows tissue, these included.
-    tensors : sections, their masks, planes, their masks: (n, 1, H, W) each, padded together, so
-        that sections and planes stay on one grid.
+    stack : sections and planes, and their masks, padded together, so that they stay on one grid;
+        None once a training has taken it over.
+    across_px : n lengths of the longer side of the box of a section's tissue.
     left_out : a line for each section or plane without tissue.
     """
 
     planes: list[Plane]
     sections: list[Affine]
     with_plane: list[Affine]
-    tensors: tuple[Tensor, ...]
+    stack: Stack | None
+    across_px: list[float]
     left_out: list[str]
 
 
-def check_tissue_px(masks: Sequence[np.ndarray], pixel_factor: int, table: Path) -> None:
+def check_tissue_px(lengths_px: Sequence[float], pixel_factor: int, table: Path) -> None:
     """Refuse a `pixel_factor` that leaves of sections too little to learn from.
 
     Parameters
     ----------
-    masks : n of (H, W), at the networks' pixel.
+    lengths_px : of the longer side of the box of each section's tissue, at the networks' pixel.
     table : of the images, for the message.
 
     Raises
@@ -113,7 +172,7 @@ def check_tissue_px(masks: Sequence[np.ndarray], pixel_factor: int, table: Path)
     """
     if pixel_factor == 1:
         return
-    across_px = float(np.median([extent_px(mask > 0).max() for mask in masks]))
+    across_px = float(np.median(lengths_px))
     if across_px < _LEAST_PX:
         raise TrainingError(
             f"{table}: tissue is {across_px:g} pixels across at pixel_factor {pixel_factor}, and"
@@ -128,7 +187,11 @@ def coarser(grid: PlaneGrid, pixel_factor: int) -> PlaneGrid:
 
 
 def read_pairs(
-    planes: Sequence[Plane], sections: Path, rule: IntensityOptions, pixel_factor: int = 1
+    planes: Sequence[Plane],
+    sections: Path,
+    rule: IntensityOptions,
+    pixel_factor: int = 1,
+    place: Place = IN_MEMORY,
 ) -> SectionPairs:
     """Pairs to train on.
 
@@ -137,29 +200,38 @@ def read_pairs(
     planes : rows of the table of `resample`.
     sections : table of `align-sections`; sections that are in one of both only are left out.
     pixel_factor : pixels of the files per pixel of the images.
+    place : where they may be.
     """
     affines = {
         row.section: row for row in read_rows(sections, Affine, verify=(LINEAR, LINEAR_MASK))
     }
-    with_section = [row for row in planes if row.section in affines]
-    shown = read_images(with_section, MRI, MRI_MASK, rule, pixel_factor)
-    partners = [affines[row.section] for row in shown.rows]
-    linear = read_images(partners, LINEAR, LINEAR_MASK, rule, pixel_factor)
-    usable_sections = {row.section for row in linear.rows}
-    usable = [index for index, row in enumerate(partners) if row.section in usable_sections]
-    arrays = (
-        *linear.images,
-        *linear.masks,
-        *(shown.images[i] for i in usable),
-        *(shown.masks[i] for i in usable),
-    )
-    return SectionPairs(
-        [shown.rows[i] for i in usable],
-        linear.rows,
-        partners,
-        stacked(arrays).chunk(4) if arrays else (),
-        shown.left_out + linear.left_out,
-    )
+    both = [(row, affines[row.section]) for row in planes if row.section in affines]
+    readings = [
+        _Reading(image, mask, rule, pixel_factor)
+        for image, mask in ((MRI, MRI_MASK), (LINEAR, LINEAR_MASK))
+    ]
+    stack = Stack.empty(len(both), 2, _layout(both, readings), place)
+    read = SectionPairs([], [], [], stack, [], [])
+    without_tissue = []
+    for plane, affine in both:
+        try:
+            of_plane = readings[0].of(plane)
+        except ValueError as error:
+            read.left_out.append(f"section {plane.section} left out: {error}")
+            continue
+        read.with_plane.append(affine)
+        try:
+            of_section = readings[1].of(affine)
+        except ValueError as error:
+            without_tissue.append(f"section {affine.section} left out: {error}")
+            continue
+        for group, images in enumerate((of_section, of_plane)):
+            stack.put(len(read.planes), group, *images)
+        read.across_px.append(float(extent_px(of_section[1]).max()))
+        read.planes.append(plane)
+        read.sections.append(affine)
+    read.left_out.extend(without_tissue)
+    return replace(read, stack=stack.first(len(read.planes)))
 
 
 def read_label_maps(
@@ -175,7 +247,7 @@ def read_label_maps(
 
     Returns
     -------
-    maps : (2 n, 1, H, W) float32, of all sections, then of all planes; zeros where a section or
+    maps : (2 n, 1, H, W) int16, of all sections, then of all planes; zeros where a section or
         its plane has no labels to use, so that a pair has both or none. Classes that only sections
         or only planes have are left out.
     n_classes : how many are left.
@@ -220,7 +292,7 @@ def read_label_maps(
             f" common{''.join(left_out[:1])}"
         )
     numbered = [_numbered(each, sorted(classes)) for each in (*of_sections, *of_planes)]
-    return stacked(numbered), len(classes)
+    return stacked(numbered).to(torch.int16), len(classes)
 
 
 def stacked(arrays: Sequence[np.ndarray]) -> Tensor:

@@ -94,6 +94,15 @@ class TrainOptions(Options):
         ),
         exclude_if=lambda value: value is None,
     )
+    memory_gb: Positive | None = Field(
+        None,
+        description=(
+            "Memory that the images may take, GB; none: half of what the machine, or the job, has."
+            " What needs more is put into a file, beside the checkpoints, and read as it is drawn,"
+            " with the same result."
+        ),
+        exclude_if=lambda value: value is None,
+    )
     pixel_factor: Count = Field(
         1,
         description=(

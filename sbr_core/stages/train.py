@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ from sbr_core.nn.generator import generator_architecture
 from sbr_core.nn.registrar import registrar_architecture
 from sbr_core.report.losses import write_losses
 from sbr_core.training import checkpoints, devices, loop
-from sbr_core.training.pairs import Pairs
+from sbr_core.training.pairs import pairs_of
+from sbr_core.training.stacks import Place
 from sbr_core.training.tasks import Task, build_task
 
 STAGE = "train"
@@ -131,17 +133,21 @@ def _train(
     shared, shared_header, start = None, None, inputs.get("start")
     if "registrar" in inputs:
         shared, shared_header = load_registrar(inputs["registrar"])
-    images, pixel_mm = _read(options, inputs, shared_header)
-    tensors, n_classes = images.tensors, 0
-    if read_labels is not None:
-        maps, n_classes = read_labels(images)
-        tensors = (*tensors, *maps.chunk(2))
+    place = Place.of(checkpoint_root, options.memory_gb)
+    images, pixel_mm = _read(options, inputs, shared_header, place)
+    maps, n_classes = read_labels(images) if read_labels is not None else (None, 0)
 
     device = devices.pick_device(options.device)
     torch.manual_seed(options.seed)
-    pairs = Pairs(*(t.to(device) for t in tensors), options=options, n_classes=n_classes)
+    labels = () if maps is None else (each.float() for each in maps.chunk(2))
+    data = checkpoints.fingerprint(
+        *images.stack.columns(), *labels, *(shared.state_dict().values() if shared else ())
+    )
+    shape_px = images.stack.images.layout.padded
+    pairs = pairs_of(images.stack, maps, options=options, n_classes=n_classes, device=device)
+    # what is not in a file is in the pairs now
+    images = replace(images, stack=None)
     task = build_task(method, options, pairs, shared)
-    data = checkpoints.fingerprint(*tensors, *(shared.state_dict().values() if shared else ()))
     if start is not None:
         data = sha256_of([data, sha256_file(start)])
     header = _header(method, task, options, images, shared_header, pixel_mm, data)
@@ -149,7 +155,7 @@ def _train(
         for line in start_from(start, task.modules, header):
             logger.warning(f"{STAGE}: {method}: {line}")
     logger.info(
-        f"{STAGE}: {method}: {len(images.sections)} sections of {tuple(tensors[0].shape[-2:])} px"
+        f"{STAGE}: {method}: {len(images.sections)} sections of {shape_px} px"
         f"{f', from {start}' if start is not None else ''}"
     )
     key = checkpoints.checkpoint_key(
@@ -182,7 +188,10 @@ def _train(
 
 
 def _read(
-    options: PairOptions, inputs: Mapping[str, Path], registrar_header: Mapping[str, Any] | None
+    options: PairOptions,
+    inputs: Mapping[str, Path],
+    registrar_header: Mapping[str, Any] | None,
+    place: Place,
 ) -> tuple[SectionPairs, float]:
     """The pairs to train on, and their pixel size, mm.
 
@@ -204,7 +213,7 @@ def _read(
                 f"{inputs['registrar']}: was trained at {pixel_mm} mm, but {inputs['planes']} has"
                 f" planes at {sorted(spacings_mm)} mm, by `pixel_factor` of the options"
             )
-    images = read_pairs(planes, inputs["sections"], options.intensity, options.pixel_factor)
+    images = read_pairs(planes, inputs["sections"], options.intensity, options.pixel_factor, place)
     for line in images.left_out:
         logger.warning(f"{STAGE}: {line}")
     if len(images.sections) < 2:
@@ -212,8 +221,7 @@ def _read(
             f"{inputs['sections']}: {len(images.sections)} usable sections with an MRI plane,"
             " expected at least 2"
         )
-    masks = list(images.tensors[1][:, 0].numpy())
-    check_tissue_px(masks, options.pixel_factor, inputs["sections"])
+    check_tissue_px(images.across_px, options.pixel_factor, inputs["sections"])
     return images, pixel_mm
 
 

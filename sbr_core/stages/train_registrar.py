@@ -16,7 +16,7 @@ import torch
 from sbr_core.artifacts import names
 from sbr_core.artifacts.networks import load_registrar, weights_header
 from sbr_core.artifacts.rows import Plane, read_rows
-from sbr_core.artifacts.training_data import check_tissue_px, coarser, read_images, stacked
+from sbr_core.artifacts.training_data import check_tissue_px, coarser, read_images
 from sbr_core.config import RegistrarOptions, RegistrarSource, as_finetuning
 from sbr_core.errors import ConfigError, TrainingError
 from sbr_core.io.provenance import write_provenance
@@ -26,7 +26,8 @@ from sbr_core.nn.registrar import build_registrar, registrar_architecture
 from sbr_core.report.losses import write_losses
 from sbr_core.revisions import REVISION
 from sbr_core.training import checkpoints, devices, loop
-from sbr_core.training.registrar import RegistrarTask
+from sbr_core.training.registrar import registrar_task
+from sbr_core.training.stacks import Place
 
 STAGE = "train_registrar"
 
@@ -86,14 +87,15 @@ def _train(
 ) -> None:
     files = names.MRI, names.MRI_MASK
     rows = read_rows(planes, Plane, verify=files)
-    read = read_images(rows, *files, options.intensity, options.pixel_factor)
+    place = Place.of(checkpoint_root, options.memory_gb)
+    read = read_images(rows, *files, options.intensity, options.pixel_factor, place)
     for line in read.left_out:
         logger.warning(f"{STAGE}: {line}")
     if len(read.rows) < 2:
         raise TrainingError(
             f"{planes}: {len(read.rows)} usable planes, expected at least 2 to train on"
         )
-    check_tissue_px(read.masks, options.pixel_factor, planes)
+    check_tissue_px(read.across_px, options.pixel_factor, planes)
 
     device = devices.pick_device(options.device)
     torch.manual_seed(options.seed)
@@ -106,11 +108,10 @@ def _train(
         architecture = registrar_architecture(options)
         registrar = build_registrar(**architecture)
     registrar.to(device)
-    images, masks = stacked(read.images), stacked(read.masks)
+    stack = read.stack
     positions_mm = [row.position_mm for row in read.rows]
     data = checkpoints.fingerprint(
-        images,
-        masks,
+        *stack.columns(),
         torch.tensor(positions_mm, dtype=torch.float64),
         *(registrar.state_dict().values() if source == "finetune" else ()),
     )
@@ -125,10 +126,10 @@ def _train(
     )
     header["source"] = source
     key = checkpoints.checkpoint_key(STAGE, REVISION[STAGE], header["options"], data)
-    logger.info(f"{STAGE}: {len(read.rows)} planes of {tuple(images.shape[-2:])} px")
+    logger.info(f"{STAGE}: {len(read.rows)} planes of {stack.images.layout.padded} px")
 
     with checkpoints.open_checkpoints(checkpoint_root, key, fresh=fresh) as folder:
-        task = RegistrarTask(registrar, images.to(device), masks.to(device), positions_mm, options)
+        task = registrar_task(registrar, stack, positions_mm, options, device)
         write_losses(loop.train(task, options, folder, device), out_dir)
         header["threads"] = torch.get_num_threads()
         save_weights(out_dir / names.WEIGHTS, registrar.state_dict(), header)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sbr_core.errors import StorageError, TrainingError, storage_fault
+from sbr_core.training.stacks import Column
 
 KEPT_CHECKPOINTS = 2
 """One to go on from, and the one before in case it is damaged."""
@@ -32,10 +33,15 @@ _DAMAGE = (
 logger = logging.getLogger(__name__)
 
 
-def fingerprint(*tensors: Tensor) -> str:
+def fingerprint(*tensors: Tensor | Column) -> str:
     """Hex digest of the shapes and bytes of tensors: the data's part of a checkpoint key."""
     digest = hashlib.sha256()
     for tensor in tensors:
+        if isinstance(tensor, Column):  # the same as of its tensor
+            digest.update(f"float32{tensor.shape}".encode())
+            for array in tensor:
+                digest.update(array.tobytes())
+            continue
         array = tensor.detach().cpu().contiguous().numpy()
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(array.tobytes())

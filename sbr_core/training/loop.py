@@ -133,6 +133,8 @@ class _State:
                 parameter.requires_grad_(done >= player.starts_at)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             losses = task.losses(self.rng)
+        if (read_ahead := getattr(task, "read_ahead", None)) is not None:
+            read_ahead(self.rng)
         self.optimiser.zero_grad(set_to_none=True)
         losses["loss"].backward()
         norms = [

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sbr_core.functional.masks import dilate, tissue_box, without_medium
 from sbr_core.training import augment
+from sbr_core.training.stacks import Reader, Stack, next_draw
 
 if TYPE_CHECKING:
     from sbr_core.config import PairOptions
@@ -36,6 +37,36 @@ class Batch:
     plane_rim: Tensor
     section_labels: Tensor
     plane_labels: Tensor
+
+
+def as_compared(
+    section_mask: Tensor, plane: Tensor, plane_mask: Tensor, options: PairOptions
+) -> tuple[Tensor, Tensor]:
+    """A plane as a method learns from it, and the masks of a pair.
+
+    Parameters
+    ----------
+    section_mask, plane, plane_mask : (1, 1, H, W).
+
+    Returns
+    -------
+    plane : (1, 1, H, W), cut to the section's tissue where it shows medium (`without_medium`).
+    masks : (2, 1, 2, H, W), of section and plane; channel 0: tissue; channel 1: a rim more.
+    """
+    plane, plane_mask, _ = without_medium(
+        plane,
+        plane_mask,
+        section_mask,
+        share=options.medium_share,
+        margin_px=options.medium_margin_px,
+    )
+    plane_rim_px = options.mask_dilation_px
+    section_rim_px = getattr(options, "synthesis_rim_px", plane_rim_px)
+    masks = (
+        torch.cat((mask, dilate(mask, rim_px)), 1)
+        for mask, rim_px in ((section_mask, section_rim_px), (plane_mask, plane_rim_px))
+    )
+    return plane, torch.stack(tuple(masks))
 
 
 class Pairs:
@@ -65,20 +96,15 @@ class Pairs:
         n_classes: int = 0,
     ) -> None:
         self.options = options
-        planes, plane_masks, _ = without_medium(
-            planes,
-            plane_masks,
-            section_masks,
-            share=options.medium_share,
-            margin_px=options.medium_margin_px,
-        )
         self.images = torch.stack((sections, planes))
-        # channel 0: tissue; channel 1: a rim more
-        masks = torch.stack((section_masks, plane_masks))
-        plane_rim_px = options.mask_dilation_px
-        section_rim_px = getattr(options, "synthesis_rim_px", plane_rim_px)
-        rims = dilate(section_masks, section_rim_px), dilate(plane_masks, plane_rim_px)
-        self.masks = torch.cat((masks, torch.stack(rims)), 2)
+        n, _, *shape = sections.shape
+        self.masks = sections.new_zeros((2, n, 2, *shape), dtype=torch.uint8)
+        # one by one: of all at once, what is made on the way would take more than the images
+        for at in range(n):
+            some = slice(at, at + 1)
+            of_planes = planes[some], plane_masks[some].to(planes.dtype)
+            compared = as_compared(section_masks[some].to(planes.dtype), *of_planes, options)
+            self.images[1, some], self.masks[:, some] = compared
         self.labels = None
         if section_labels is not None and plane_labels is not None:
             self.labels = torch.stack((section_labels, plane_labels))
@@ -90,6 +116,20 @@ class Pairs:
         """Of all tensors."""
         return self.images.device
 
+    def __len__(self) -> int:
+        """How many pairs there are."""
+        return self.images.shape[1]
+
+    def taken(self, chosen: Tensor, there: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images, masks and labels of pairs: (2 B, 1, H, W), (2 B, 2, H, W), (2 B, 1, H, W).
+
+        Parameters
+        ----------
+        chosen, there : (B,), which; on the processor, and on the device.
+        """
+        labels = None if self.labels is None else self.labels[:, there].flatten(0, 1)
+        return self.images[:, there].flatten(0, 1), self.masks[:, there].flatten(0, 1), labels
+
     def draw(self, rng: torch.Generator) -> Batch:
         """A random batch; everything random comes from `rng` (CPU).
 
@@ -97,17 +137,17 @@ class Pairs:
         leaves between them only what their alignment left.
         """
         options, batch_size = self.options, self.options.batch_size
-        chosen = torch.randint(self.images.shape[1], (batch_size,), generator=rng)
+        chosen = torch.randint(len(self), (batch_size,), generator=rng)
         if options.augment_together:
             deformation = augment.draw(batch_size, options.augment, rng).repeated(2)
         else:
             deformation = augment.draw(2 * batch_size, options.augment, rng)
-        deformation, chosen = deformation.on(self.device, chosen)
-        masks = self.masks[:, chosen].flatten(0, 1)
-        if self.labels is not None:
-            labels = self.labels[:, chosen].flatten(0, 1) == self.class_numbers
-            masks = torch.cat((masks, labels.to(masks.dtype)), 1)
-        images, masks = augment.apply(self.images[:, chosen].flatten(0, 1), masks, deformation)
+        deformation, there = deformation.on(self.device, chosen)
+        images, masks, labels = self.taken(chosen, there)
+        masks = masks.to(images.dtype)
+        if labels is not None:
+            masks = torch.cat((masks, (labels == self.class_numbers).to(masks.dtype)), 1)
+        images, masks = augment.apply(images, masks, deformation)
         # what lies outside costs time and teaches nothing
         rows, columns = tissue_box(masks[:, :2], options.box_step_px)
         section, plane = images[..., rows, columns].chunk(2)
@@ -122,3 +162,77 @@ class Pairs:
             section_labels=of_section[:, 2:],
             plane_labels=of_plane[:, 2:],
         )
+
+
+class FiledPairs(Pairs):
+    """The same pairs in a file, each read when it is drawn.
+
+    Parameters
+    ----------
+    stack : sections and planes, in this order.
+    labels : (2, N, 1, H, W), of sections and planes, or None.
+    options, n_classes : as of `Pairs`.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        labels: Tensor | None,
+        *,
+        options: PairOptions,
+        n_classes: int,
+        device: torch.device,
+    ) -> None:
+        self.options, self.stack, self.labels = options, stack, labels
+        self.class_numbers = torch.arange(1, n_classes + 1, device=device).view(1, -1, 1, 1)
+        self.reader = Reader(self._read, device)
+
+    @property
+    def device(self) -> torch.device:
+        """Of what is drawn."""
+        return self.reader.device
+
+    def __len__(self) -> int:
+        """How many pairs there are."""
+        return len(self.stack)
+
+    def _read(self, index: int) -> tuple[Tensor, ...]:
+        """Images (2, 1, H, W), masks (2, 2, H, W) and, if there are any, labels of a pair."""
+        images = torch.from_numpy(self.stack.images.of(index))[:, None]
+        section_mask, plane_mask = torch.from_numpy(self.stack.masks.of(index)).float()[:, None]
+        plane, masks = as_compared(section_mask[None], images[1:], plane_mask[None], self.options)
+        read = torch.cat((images[:1], plane)), masks[:, 0].to(torch.uint8)
+        return read if self.labels is None else (*read, self.labels[:, index])
+
+    def taken(self, chosen: Tensor, there: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As of `Pairs`."""
+        read = self.reader.take(chosen.tolist())
+        images, masks, *labels = (each.transpose(0, 1).flatten(0, 1) for each in read)
+        return images, masks, labels[0] if labels else None
+
+    def read_ahead(self, rng: torch.Generator) -> None:
+        """Have the pairs read that will be drawn next."""
+        self.reader.read_ahead(next_draw(rng, len(self), self.options.batch_size))
+
+
+def pairs_of(
+    stack: Stack,
+    labels: Tensor | None,
+    *,
+    options: PairOptions,
+    n_classes: int,
+    device: torch.device,
+) -> Pairs:
+    """Pairs of a stack of sections and planes, where the stack is.
+
+    Parameters
+    ----------
+    labels : (2 N, 1, H, W), number of the class of all sections, then of all planes, or None.
+    """
+    if not stack.in_memory:
+        both = None if labels is None else torch.stack(labels.chunk(2))
+        return FiledPairs(stack, both, options=options, n_classes=n_classes, device=device)
+    tensors = [each.tensor(group) for group in (0, 1) for each in (stack.images, stack.masks)]
+    if labels is not None:
+        tensors += labels.chunk(2)
+    return Pairs(*(t.to(device) for t in tensors), options=options, n_classes=n_classes)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from sbr_core.methods import REGISTRY, imported
 from sbr_core.nn.registrar import Registrar, build_registrar, registrar_architecture
+from sbr_core.training.pairs import FiledPairs, Pairs
 
 if TYPE_CHECKING:
     from sbr_core.config import PairOptions
-    from sbr_core.training.pairs import Pairs
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Task(Protocol):
     watched : name of the loss that shows whether training works; may be left out: ``loss``.
         With adversaries the sum shows nothing, since what one wins the other loses.
     done : share of the training that is done, in [0, 1): set by the loop before each step.
+    read_ahead : a function that is given the random numbers as the next step will find them, and
+        has read what that step will draw; may be left out.
     """
 
     name: str
@@ -75,4 +77,7 @@ def build_task(
         registrar = build_registrar(**registrar_architecture(options))
     else:
         registrar = shared_registrar.requires_grad_(True)
-    return imported(REGISTRY[method].task)(registrar.to(pairs.device), pairs, options)
+    task = imported(REGISTRY[method].task)(registrar.to(pairs.device), pairs, options)
+    if isinstance(pairs, FiledPairs):
+        task.read_ahead = pairs.read_ahead
+    return task

@@ -163,6 +163,7 @@ NOT_OF_THE_METHOD = {
     "device": "where it is computed",
     "seed": "any is as good",
     "threads": "speed; results differ in their last digits",
+    "memory_gb": "where the images lie; the result is the same",
     "checkpoint_every_s": "what an interruption costs",
     "infer.batch_size": "memory and speed; each section has the same result",
     "estimator_channels": "of the pyramid only, and the paper's registrar is the U-Net",

@@ -136,6 +136,27 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, planes, registrar):
     assert all(torch.equal(first[k], again[k]) for k in first)
 
 
+def test_images_that_memory_has_no_room_for_give_the_same_networks(tmp_path, planes, caplog):
+    """Read from a file as they are drawn; one section shows nothing and is left out."""
+    caplog.set_level("INFO", "sbr_core")
+    sections = write_stage(tmp_path / "align_sections", LINEAR, LINEAR_MASK, empty=("c",))
+    found = []
+    for name, memory_gb in (("memory", None), ("file", 1e-6)):
+        folder, more = tmp_path / name, {"memory_gb": memory_gb}
+        common = {"planes": planes, "checkpoint_root": folder / "ck"}
+        options = REGISTRAR.model_copy(update=more)
+        train_registrar.run(options, out_dir=folder / "registrar", **common)
+        registrar = folder / "registrar" / "weights.safetensors"
+        options = SBR.model_copy(update=more)
+        weights = run_sbr(folder, planes, sections, registrar, options)
+        found.append([load_weights(path) for path in (registrar, weights)])
+        assert ("are put into" in caplog.text) == (name == "file")
+        assert not [f for f in (folder / "ck").rglob("*") if f.is_file()]
+    for (ours, our_header), (theirs, their_header) in zip(*found, strict=True):
+        assert our_header == their_header
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours.keys() | theirs.keys())
+
+
 @pytest.mark.parametrize("command", ["train-registrar", "train", "train-shapes"])
 def test_a_terminated_training_goes_on_and_ends_with_the_bits_of_uninterrupted(
     tmp_path, planes, sections, registrar, monkeypatch, capsys, command
