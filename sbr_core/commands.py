@@ -54,6 +54,7 @@ COMMANDS = (
     "report",
     "apply",
     "count",
+    "export",
     "verify",
 )
 """In the order of ``sbr --help``, which is that of a run."""

@@ -76,6 +76,12 @@ class MappedBrain:
         return apply(np.linalg.inv(self.stack_from_world), np.hstack([plane_mm, z_mm]))
 
 
+def signal(flat_mm: np.ndarray) -> np.ndarray:
+    """What sections show at points (..., 2), mm of the plane without its swirls: no symmetry."""
+    x, y = np.moveaxis((flat_mm - MIDDLE_MM) / TISSUE_MM, -1, 0)
+    return 0.5 + 0.3 * x + 0.15 * y
+
+
 def tissue_points(n: int, seed: int = 0) -> np.ndarray:
     """Points (n, 2) of the tissue, plane mm, well inside."""
     rng = np.random.default_rng(seed)
@@ -158,6 +164,8 @@ def _write_section(
     tissue = np.linalg.norm(flat_mm - MIDDLE_MM, axis=-1) < TISSUE_MM
     mask = names.section_file(brain.results / "prepare", section, names.MASK)
     write_plane(mask, tissue.astype(np.uint8), GRID.spacing_mm)
+    image = names.section_file(brain.results / "prepare", section, names.IMAGE)
+    write_plane(image, (tissue * signal(flat_mm)).astype(np.float32), GRID.spacing_mm)
     common = {"section": section, "position_mm": 0.0}
     prepared = Prepared(
         **common,
@@ -171,7 +179,7 @@ def _write_section(
         tissue_mm2=1.0,
         image=f"{section}.png",
         box_px=kind.get("box_px", ""),
-        files={f"sections/{mask.name}": sha256_file(mask)},
+        files={f"sections/{file.name}": sha256_file(file) for file in (mask, image)},
     )
     inferred = Inferred(
         **common,
