@@ -6,7 +6,7 @@
 - Tables with a header, between tabs, commas or semicolons: the index is the column ``index``,
   ``id``, ``label`` or ``value``, the name ``name``, ``region`` or ``structure``, the colour
   ``color`` (``#rrggbb``) or ``r, g, b``: ``dseg.tsv`` of BIDS, the ontology of the Allen Institute
-  (``color_hex_triplet``), and what `sbr apply` writes beside labels.
+  (``color_hex_triplet``), newer tables of 3D Slicer, and what `sbr apply` writes beside labels.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from pathlib import Path
 from sbr_core.errors import ManifestError
 from sbr_core.io.files import check_is_file
 
-_INDEX = ("index", "id", "label", "value", "label_id", "structure_id")
+_INDEX = ("index", "id", "label", "value", "label_id", "structure_id", "labelvalue")
 _NAME = ("name", "region", "structure", "label_name", "safe_name", "acronym", "abbreviation")
 _COLOUR = ("color", "colour", "hex", "color_hex_triplet", "rgb_hex", "hexcolor")
-_PARTS = (("r", "g", "b"), ("red", "green", "blue"))
+_PARTS = (("r", "g", "b"), ("red", "green", "blue"), ("color_r", "color_g", "color_b"))
 _ITK_SNAP = re.compile(r'(-?\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+\S+\s+\d+\s+\d+\s+"(.*)"$')
 _FREESURFER = re.compile(r"(\S+)\s+(.+?)\s+(-?\d+)\s+(-?\d+)\s+(-?\d+)(?:\s+-?[\d.]+)?$")
 _FORMATS = (

@@ -44,6 +44,7 @@ from sbr_core.mapping.rasters import (
     grid_of,
     step_on_section,
 )
+from sbr_core.mapping.region_columns import with_regions
 from sbr_core.mapping.section_files import background_of
 from sbr_core.mapping.shapes import label_voxels, map_shapes, shapes_on_plane
 from sbr_core.mapping.streamed import stream_image
@@ -72,9 +73,10 @@ class How:
     labels : images are of labels.
     pixel_mm : side of a pixel or voxel of images that are written; None for that of the target.
     mend : make outlines valid that cross themselves.
-    names : of labels that are written as outlines.
+    names : of labels that are written as outlines, and of regions.
     simplify_mm : how far these may lie from the edges of the pixels, for fewer points.
     like : a volume whose grid volumes that are written have; None for that of the target.
+    regions : labels in the target, in which points that are written are said to lie.
     """
 
     labels: bool = False
@@ -83,6 +85,7 @@ class How:
     names: LabelTable = NO_NAMES
     simplify_mm: float = 0.0
     like: Path | None = None
+    regions: Path | None = None
 
 
 def can_be_carried(path: Path) -> bool:
@@ -116,7 +119,7 @@ def carry_file(route: Route, source: Path, target: Path, how: How) -> str:
         What the file is, or the target cannot hold; nothing is written then.
     """
     if is_points(source):
-        return _points(route, source, target)
+        return _points(route, source, target, how)
     route = of_file(route, source)
     if route.source.section is not None and route.source.kind != route.target.kind:
         # its own plane, or from the plane its own file
@@ -143,6 +146,8 @@ def check_target(source: Path, target: Path, route: Route, how: How) -> None:
     name, space = target.name.lower(), route.target
     if is_points(source):
         check_point_output(target, space.n_axes)
+        if how.regions is not None and space.kind not in ("mri", "atlas"):
+            raise ConfigError(f"--regions: expected points that go to mri or atlas, not to {space}")
     elif is_geojson(source):
         as_labels = name.endswith(_NIFTI) and space.n_axes == 3 and route.source.n_axes == 2
         if not (is_geojson(target) or as_labels):
@@ -196,7 +201,7 @@ def of_file(route: Route, path: Path) -> Route:
     return route.at(max(named, key=len)) if named else route
 
 
-def _points(route: Route, source: Path, target: Path) -> str:
+def _points(route: Route, source: Path, target: Path, how: How) -> str:
     table = read_point_table(source)
     if SECTION not in table.columns:
         route = of_file(route, source)
@@ -204,7 +209,10 @@ def _points(route: Route, source: Path, target: Path) -> str:
     counts = dict.fromkeys(("points", "outside the tissue", *lost), 0)
 
     def counted() -> Iterator:
-        for part in map_points(route, table):
+        parts = map_points(route, table)
+        if how.regions is not None:
+            parts = with_regions(parts, _volume_of(how.regions, True), how.names)
+        for part in parts:
             if "in_tissue" in part:
                 counts["outside the tissue"] += int((~part["in_tissue"]).sum())
             if route.target.n_axes == 2:

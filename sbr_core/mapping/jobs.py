@@ -29,7 +29,7 @@ PLACE = "{section}"
 """In the name of an output: the id of its section."""
 JOB_COLUMNS = (
     *("input", "from", "to", "out", "labels", "pixel_mm", "within_mm", "scale"),
-    *("names", "simplify_mm", "like", "mend"),
+    *("names", "simplify_mm", "like", "regions", "mend"),
 )
 """Of a table of jobs."""
 

@@ -36,6 +36,7 @@ def run(
     pixel_mm: float | None = None,
     simplify_mm: float | None = None,
     like: Path | None = None,
+    regions: Path | None = None,
     within_mm: float | None = None,
     scale: float | None = None,
     atlas_xfm: Sequence[Path] | None = None,
@@ -59,7 +60,8 @@ def run(
     out : file to write, or, of several inputs, a folder, where each keeps its name; of a volume
         that goes to every section, a folder or a name with {section} in it.
     table : a table of jobs instead, with a column input and, for what the flags do not say of
-        all, from, to, out, labels, names, pixel_mm, simplify_mm, like, within_mm, scale and mend.
+        all, from, to, out, labels, names, pixel_mm, simplify_mm, like, regions, within_mm, scale
+        and mend.
     method : whose transforms, a folder in the results (default: sbr).
     labels : images are of labels: the nearest one counts, or that of most of a larger pixel.
     names : names and colours of labels that become shapes, out of .geojson: a colour table of
@@ -70,6 +72,8 @@ def run(
         (default: 0).
     like : volume whose grid volumes that are written have; one of the template for the space atlas
         (default: the MRI, or in the stack the planes at the positions of the sections).
+    regions : labels in the space of the results, mri or atlas: tables of points get columns
+        region_id and region, which names has the names of.
     within_mm : how far from a section what comes from the stack or the MRI may be, stack mm
         (default: half the way to its neighbours, as reassemble fills the volume from it with
         max_gap_mm 0).
@@ -94,7 +98,7 @@ def run(
     """
     flags = {"from": from_, "to": to, "labels": labels, "names": names, "mend": mend}
     flags |= {"pixel_mm": pixel_mm, "simplify_mm": simplify_mm, "within_mm": within_mm}
-    flags |= {"scale": scale, "like": like}
+    flags |= {"scale": scale, "like": like, "regions": regions}
     is_of_atlas = table is not None or "atlas" in (from_, to)
     brain = Brain(results, method or "sbr", atlas_files(atlas_xfm, brains, results, is_of_atlas))
     if table is not None:
@@ -139,8 +143,15 @@ def _asked(brain: Brain, given: Mapping[str, Any]) -> tuple[Route, How]:
         brain.check(space)
     table = read_label_table(given["names"]) if given["names"] is not None else NO_NAMES
     route = Route(brain, source, target, given["within_mm"], given["scale"] or 1.0)
-    simplify_mm, like = given["simplify_mm"] or 0.0, given["like"]
-    how = How(given["labels"], given["pixel_mm"], given["mend"], table, simplify_mm, like)
+    how = How(
+        labels=given["labels"],
+        pixel_mm=given["pixel_mm"],
+        mend=given["mend"],
+        names=table,
+        simplify_mm=given["simplify_mm"] or 0.0,
+        like=given["like"],
+        regions=given["regions"],
+    )
     return route, how
 
 
@@ -158,5 +169,5 @@ def _of_row(row: Mapping[str, str], folder: Path) -> dict[str, Any]:
             except ValueError:
                 raise ConfigError(f"{column}: expected a number, found {cell!r}") from None
         else:
-            flags[column] = folder / cell if column in ("names", "like") else cell
+            flags[column] = folder / cell if column in ("names", "like", "regions") else cell
     return flags

@@ -28,12 +28,16 @@ _ALLEN = (
     "id,atlas_id,name,acronym,color_hex_triplet\n17,1,Left-Hippocampus,Hip,DCD814\n"
     '1002,2,"ctx lh caudal",ctx,7D64A0\n'
 )
+_SLICER = (
+    "LabelValue,Name,Color_R,Color_G,Color_B,Color_A\n17,Left-Hippocampus,220,216,20,255\n"
+    "1002,ctx lh caudal,125,100,160,255\n"
+)
 _OURS = (
     "id\tname\tr\tg\tb\n17\tLeft-Hippocampus\t220\t216\t20\n1002\tctx lh caudal\t125\t100\t160\n"
 )
 
 
-@pytest.mark.parametrize("text", [_FREESURFER, _ITK_SNAP, _BIDS, _ALLEN, _OURS])
+@pytest.mark.parametrize("text", [_FREESURFER, _ITK_SNAP, _BIDS, _ALLEN, _SLICER, _OURS])
 def test_every_kind_gives_the_same_names_and_colours(tmp_path, text):
     path = tmp_path / "labels.txt"
     path.write_text(text, encoding="utf-8-sig")

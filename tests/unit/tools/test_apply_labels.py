@@ -98,6 +98,28 @@ def test_outlines_go_back_to_the_mri(truth, atlas, tmp_path):
     assert there.geometries[0].symmetric_difference(core).area < 0.06 * core.area
 
 
+def test_points_are_told_the_region_they_lie_in(truth, atlas, tmp_path, capfd):
+    plane_mm = tissue_points(200)
+    radius_mm = np.linalg.norm(plane_mm - MIDDLE_MM, axis=1)
+    clear = np.abs(radius_mm[:, None] - [CORE_MM, RIM_MM]).min(axis=1) > 0.4
+    px = truth.px("turned", plane_mm)
+    table = pd.DataFrame({"x_px": px[:, 0], "y_px": px[:, 1], "region": "mine"})
+    table.to_csv(tmp_path / "turned.csv", index=False)
+    way = ["--results", str(truth.results), "--from", "section"]
+    labels = ["--regions", str(atlas / "atlas.nii.gz"), "--names", str(atlas / "lut.txt")]
+    given, out = str(tmp_path / "turned.csv"), str(tmp_path / "o.csv")
+    assert main(["apply", given, *way, "--to", "mri", *labels, "--out", out]) == 0
+    done = pd.read_csv(out, keep_default_na=False)[clear]
+    ids = np.where(radius_mm < CORE_MM, 1, np.where(radius_mm < RIM_MM, 600, 0))[clear]
+    assert np.array_equal(done["region_id"], ids)
+    names = {1: "Core", 600: "Left-Rim", 0: ""}
+    assert done["region"].tolist() == [names[i] for i in ids]
+    assert set(done["from_region"]) == {"mine"}
+    capfd.readouterr()
+    assert main(["apply", given, *way, "--to", "stack", *labels, "--out", out, "--force"]) == 2
+    assert "--regions: expected points that go to mri or atlas" in capfd.readouterr().err
+
+
 def test_label_images_of_every_section(truth, atlas, tmp_path, caplog):
     run(truth, atlas / "atlas.nii.gz", tmp_path / "o", to="section")
     for section in SECTIONS:
