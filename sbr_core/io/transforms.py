@@ -18,6 +18,8 @@ from sbr_core.io.files import atomic_path
 from sbr_core.io.sums import check_sum, summed_path
 
 _HDF5 = threading.Lock()
+_ENDLESS_MM = 1e5
+"""Thickness of the one layer of a field that moves points alike at every z."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,29 @@ def write_section_transform(path: Path, transform: SectionTransform) -> None:
         else:
             composite.AddTransform(_itk_affine(np.asarray(step, float)))
     # ITK's HDF5 may be in one place at a time only
+    with _HDF5, atomic_path(path) as temporary:
+        sitk.WriteTransform(composite, str(temporary))
+
+
+def write_space_transform(path: Path, steps: tuple[np.ndarray | PlaneField, ...]) -> None:
+    """Write an ITK 3D composite (HDF5) of steps that are applied in order to points (x, y, z).
+
+    Parameters
+    ----------
+    steps : (4, 4) affines, and fields of a plane, which move (x, y) alike at every z.
+    """
+    import SimpleITK as sitk
+
+    composite = sitk.CompositeTransform(3)
+    for step in reversed(steps):
+        if isinstance(step, PlaneField):
+            disp_mm = np.pad(np.asarray(step.disp_mm, np.float64), [(0, 0), (0, 0), (0, 1)])
+            image = sitk.GetImageFromArray(disp_mm[None], isVector=True)
+            image.SetSpacing([step.spacing_mm, step.spacing_mm, _ENDLESS_MM])
+            image.SetOrigin([*map(float, step.origin_mm), 0.0])
+            composite.AddTransform(sitk.DisplacementFieldTransform(image))
+        else:
+            composite.AddTransform(_itk_affine(np.asarray(step, float)))
     with _HDF5, atomic_path(path) as temporary:
         sitk.WriteTransform(composite, str(temporary))
 

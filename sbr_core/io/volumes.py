@@ -112,6 +112,26 @@ def write_volume(path: Path, volume: Volume, *, summed: bool = False) -> None:
         nib.save(image, temporary)
 
 
+def write_field(path: Path, disp_lps_mm: np.ndarray, world_from_voxel: np.ndarray) -> None:
+    """Write a field of displacements as ANTs and ITK read it.
+
+    That is NIfTI of five dimensions with intent 1007 (vector), whose vectors are LPS though its
+    affine is RAS, as everywhere in NIfTI.
+
+    Parameters
+    ----------
+    disp_lps_mm : [i, j, k, component], mm.
+    world_from_voxel : (4, 4), voxel index to RAS+ mm, without shear.
+    """
+    image = nib.Nifti1Image(disp_lps_mm[..., None, :].astype(np.float32), world_from_voxel)
+    image.set_sform(world_from_voxel, 1)
+    image.set_qform(world_from_voxel, 1)
+    image.header.set_intent("vector")
+    image.header.set_xyzt_units("mm")
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)
+
+
 def mri_grid(mri: Volume, spacing_mm: float | None) -> tuple[tuple[int, int, int], np.ndarray]:
     """(shape, world_from_voxel) of the MRI, or of its field of view at another spacing.
 

@@ -9,15 +9,19 @@ from typing import Annotated, Any
 
 from sbr_core.errors import ConfigError
 from sbr_core.io.label_tables import read_label_table
-from sbr_core.mapping.brain import Brain
+from sbr_core.mapping.brain import Brain, Section
 from sbr_core.mapping.exports.files import Export, write_export
+from sbr_core.mapping.exports.itk import itk
 from sbr_core.mapping.exports.quicknii import quicknii, target_of
 from sbr_core.mapping.jobs import atlas_files
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("quicknii",)
-_FLAGS = {"quicknii": ("to", "like", "target", "names", "markers", "atlas_xfm", "brains")}
+KINDS = ("quicknii", "itk")
+_FLAGS = {
+    "quicknii": ("sections", "to", "like", "target", "names", "markers", "atlas_xfm", "brains"),
+    "itk": ("sections",),
+}
 """Which flags each kind knows, beside those that all do."""
 _MARKERS = 200
 
@@ -29,6 +33,7 @@ def run(
     results: Path,
     out: Annotated[Path, "-o"],
     method: str | None = None,
+    sections: Sequence[str] | None = None,
     to: str | None = None,
     like: Path | None = None,
     target: str | None = None,
@@ -38,14 +43,16 @@ def run(
     brains: Path | None = None,
     force: bool = False,
 ) -> None:
-    """Write results as files of other programs: quicknii (QuickNII, VisuAlign).
+    """Write results as files of other programs: quicknii (QuickNII, VisuAlign), itk (ANTs, Slicer).
 
     Parameters
     ----------
-    kind : quicknii.
+    kind : quicknii: sections as a series of QuickNII and VisuAlign; itk: 3D composites and fields
+        of displacements for ITK, ANTs and 3D Slicer.
     results : folder of the brain, results/BRAIN.
     out : folder to write to; what else is in it stays there.
     method : whose transforms, a folder in the results (default: sbr).
+    sections : ids of those to write (default: all).
     to : quicknii: space of the volume that sections are anchored in, mri or atlas (default: mri).
     like : quicknii: that volume, or one on its grid (default: the MRI).
     target : quicknii: name of an atlas that the programs have already; like is a volume of it.
@@ -65,11 +72,15 @@ def run(
     """
     if kind not in KINDS:
         raise ConfigError(f"expected one of {', '.join(KINDS)}, found {kind!r}")
-    given = {"to": to, "like": like, "target": target, "names": names, "markers": markers}
+    given: dict[str, Any] = {"sections": sections}
+    given |= {"to": to, "like": like, "target": target, "names": names, "markers": markers}
     given |= {"atlas_xfm": atlas_xfm, "brains": brains}
     _check_flags(kind, given)
     brain = Brain(results, method or "sbr", atlas_files(atlas_xfm, brains, results, to == "atlas"))
-    export = _quicknii(brain, given)
+    chosen = [section for section in brain if sections is None or section.id in sections]
+    for name in sections or ():
+        brain.section(name)
+    export = itk(brain, chosen) if kind == "itk" else _quicknii(brain, chosen, given)
     write_export(out, export, force)
     for line in export.told:
         logger.info(f"export: {line}")
@@ -86,7 +97,7 @@ def _check_flags(kind: str, given: dict[str, Any]) -> None:
             raise ConfigError(f"{flag}: {kind} has no use for it")
 
 
-def _quicknii(brain: Brain, given: dict[str, Any]) -> Export:
+def _quicknii(brain: Brain, sections: Sequence[Section], given: dict[str, Any]) -> Export:
     space = given["to"] or "mri"
     if space not in ("mri", "atlas"):
         raise ConfigError(f"--to: expected mri or atlas, found {space!r}")
@@ -96,4 +107,4 @@ def _quicknii(brain: Brain, given: dict[str, Any]) -> Export:
     _ = brain.atlas if space == "atlas" else brain.stack_from_mri
     table = read_label_table(given["names"]) if given["names"] is not None else None
     target = target_of(brain, space, given["like"], given["target"], table)
-    return quicknii(brain, target, markers)
+    return quicknii(sections, target, markers)

@@ -7,7 +7,7 @@ Tevemadar/VisuAlign, data/Series.java and data/Slice.java; folders ``.cutlas``: 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -106,19 +106,20 @@ def _as_labels(path: Path, data: np.ndarray) -> np.ndarray:
     raise AssertionError("int32 holds them, as was just seen")
 
 
-def quicknii(brain: Brain, target: Target, most_markers: int) -> Export:
+def quicknii(sections: Sequence[Section], target: Target, most_markers: int) -> Export:
     """The series, a picture of each section and, where the programs lack it, the volume.
 
     Parameters
     ----------
+    sections : sorted by position.
     most_markers : per section; 0 for none, a series of QuickNII alone.
     """
-    numbers = section_numbers([section.position_mm for section in brain])
+    numbers = section_numbers([section.position_mm for section in sections])
     slices, told, doubts = [], [], []
     files: dict[str, Callable[[Path], object]] = {SERIES: _series_writer(target, slices)}
-    for section, number in zip(brain, numbers, strict=True):
+    for section, number in zip(sections, numbers, strict=True):
         name = f"{section.id}_s{number:03d}.png"
-        entry, off_voxels, left_mm = _slice(brain, section, target, most_markers)
+        entry, off_voxels, left_mm = _slice(section, target, most_markers)
         slices.append({"filename": name, "nr": number} | entry)
         files[name] = partial(_write_picture, section)
         told.append(
@@ -171,7 +172,7 @@ def _series_writer(target: Target, slices: list[dict[str, Any]]) -> Callable[[Pa
 
 
 def _slice(
-    brain: Brain, section: Section, target: Target, most_markers: int
+    section: Section, target: Target, most_markers: int
 ) -> tuple[dict[str, Any], float, np.ndarray]:
     """The entry of a section; voxels of a tenth of it off its plane; mm that are left of φ."""
     rows, columns = section.shape
