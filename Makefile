@@ -17,7 +17,10 @@ SHELL := /bin/bash
 
 install: $(INSTALLED)
 
+# what needs no training first, so that there is something to look at while the rest is trained
 demo: $(INSTALLED)
+	snakemake --cores $(CORES) --config 'methods=[linear, mind]'
+	@echo "A first picture, without training: results/demo/report/index.html. Synth-by-Reg follows."
 	snakemake --cores $(CORES)
 	@echo "Open results/demo/report/index.html"
 

@@ -45,6 +45,7 @@ from machine import heading
 
 CONFIG = """\
 preset: demo
+methods: [sbr]
 registrar: train
 chunk_size: 16
 demo: {n_sections: 8, section_spacing_mm: 16.0, pixel_size_mm: 1.5, mri_spacing_mm: 3.0}

@@ -34,6 +34,7 @@ FAULTS = ("SIGTERM", "SIGKILL", "time-out", "full disk")
 GRACE_S = 30.0
 CONFIG = """\
 preset: demo
+methods: [sbr]
 registrar: train
 chunk_size: 16
 demo: {n_sections: 10, section_spacing_mm: 14.0, pixel_size_mm: 1.0, mri_spacing_mm: 2.4}

@@ -30,6 +30,7 @@ pytestmark = [
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = """\
 preset: demo
+methods: [sbr]
 gpus: 1
 chunk_size: 4
 demo: {n_sections: 8, section_spacing_mm: 18.0, pixel_size_mm: 1.0, mri_spacing_mm: 2.4}

@@ -129,7 +129,7 @@ def new_lab(folder: Path) -> Lab:
     stub = folder / "bin" / "sbr"
     stub.write_text(f"#!{sys.executable}\n" + (Path(__file__).parent / "stub_sbr.py").read_text())
     stub.chmod(0o755)
-    (folder / "config" / "config.yaml").write_text("preset: demo\nchunk_size: 4\n")
+    (folder / "config" / "config.yaml").write_text("preset: demo\nmethods: [sbr]\nchunk_size: 4\n")
     return Lab(folder)
 
 

@@ -41,6 +41,7 @@ pytestmark = pytest.mark.slow
 
 CONFIG = """\
 preset: demo
+methods: [sbr]
 registrar: train
 chunk_size: 8
 demo: {n_sections: 10, section_spacing_mm: 14.0, pixel_size_mm: 1.0, mri_spacing_mm: 2.4}
