@@ -76,7 +76,7 @@ class TrainOptions(Options):
         description=(
             "`bfloat16` is faster on graphics cards (Ampere and later) and processors (AVX-512"
             " BF16, AMX) that compute in it, and more than ten times slower on others; `auto`, as"
-            " in the presets `cpu` and `demo`: `bfloat16` on the former, `float32` on the latter."
+            " in the presets for pairs: `bfloat16` on the former, `float32` on the latter."
         ),
     )
     compile: bool = Field(False, description="Compile the networks (graphics card).")

@@ -224,7 +224,8 @@ def test_the_preset_paper_has_the_published_values(repository):
         assert (drawn.rotation_deg, drawn.scale, drawn.translation_px) == (3, 0.05, 2), method
         assert (drawn.field_grid, drawn.field_sigma_px) == (9, (3, 5)), method
         assert (scaled.low_quantile, scaled.high_quantile) == (0.01, 0.99), method
-        assert not section.augment_together and section.precision == "float32", method
+        assert not section.augment_together and section.precision == "auto", method
+    assert registrar.precision == "float32"
     assert not found.infer.symmetric and found.infer.refine_steps == 0
 
 
