@@ -146,10 +146,10 @@ def run(
     if where.known is None:  # only now they are
         chosen = _chosen(where, {label for one in counted for label in one.areas_mm2}, only or ())
     rows_of = {BY_SECTION: rows_by_section(tally, counted), OF_BRAIN: rows_of_brain(tally, counted)}
+    if filled is not None:  # the largest first: where the disk is full, nothing is left
+        write_volume(out / DENSITY, filled.per_mm3(brain, _width_mm(brain, smooth_mm)))
     for kind, rows in rows_of.items():
         write_tsv(out / kind, [row for row in rows if _is_wanted(row, chosen)])
-    if filled is not None:
-        write_volume(out / DENSITY, filled.per_mm3(brain, _width_mm(brain, smooth_mm)))
     _say(tally, counted, out)
 
 
