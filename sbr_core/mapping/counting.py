@@ -125,7 +125,9 @@ class Tally:
         if self.by is None:
             self._groups = [""]
             return np.zeros(len(rows), np.int32)
-        values, numbers = np.unique(part[self.by].iloc[rows].astype(str), return_inverse=True)
+        cells = part[self.by].iloc[rows]
+        texts = np.where(cells.isna(), "", cells.astype(str)).astype(str)
+        values, numbers = np.unique(texts, return_inverse=True)
         for value in values.tolist():
             if value not in self._groups:
                 self._groups.append(value)
