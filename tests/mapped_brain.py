@@ -144,6 +144,11 @@ def _write_section(
     brain.section_from_plane[section], brain.swirls[section] = affine, swirls
     brain.pixel_size_mm[section] = pixel_size_mm
 
+    plane_mm = np.stack(np.indices(GRID.shape)[::-1], axis=-1) * GRID.spacing_mm
+    registered = names.section_file(brain.results / "sbr", section, names.REGISTERED)
+    write_plane(
+        registered, signal(undo_swirls(plane_mm, swirls)).astype(np.float32), GRID.spacing_mm
+    )
     margin, spacing_mm = 10, GRID.spacing_mm / 2
     size = tuple(2 * n + 2 * margin for n in GRID.shape)
     rows, columns = np.indices(size) - margin
@@ -151,7 +156,7 @@ def _write_section(
     origin = (-margin * spacing_mm,) * 2
     forward = PlaneField(undo_swirls(points, swirls) - points, spacing_mm, origin)
     backward = PlaneField(apply_swirls(points, swirls) - points, spacing_mm, origin)
-    files = []
+    files = [registered]
     for ending, steps in (
         (names.SECTION_TO_STACK, (forward, affine)),
         (names.STACK_TO_SECTION, (np.linalg.inv(affine), backward)),
@@ -189,6 +194,6 @@ def _write_section(
         disp_max_mm=0.0,
         inverse_mean_px=0.0,
         inverse_p99_px=0.0,
-        files={f"transforms/{file.name}": sha256_file(file) for file in files},
+        files={f"{file.parent.name}/{file.name}": sha256_file(file) for file in files},
     )
     return prepared, inferred

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from sbr_core.errors import ConfigError
 from sbr_core.io.label_tables import read_label_table
 from sbr_core.mapping.brain import Brain, Section
+from sbr_core.mapping.exports.bids import bids
 from sbr_core.mapping.exports.files import Export, write_export
 from sbr_core.mapping.exports.itk import itk
 from sbr_core.mapping.exports.quicknii import quicknii, target_of
@@ -17,10 +18,11 @@ from sbr_core.mapping.jobs import atlas_files
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("quicknii", "itk")
+KINDS = ("quicknii", "itk", "bids")
 _FLAGS = {
     "quicknii": ("sections", "to", "like", "target", "names", "markers", "atlas_xfm", "brains"),
     "itk": ("sections",),
+    "bids": ("sections", "mri_suffix"),
 }
 """Which flags each kind knows, beside those that all do."""
 _MARKERS = 200
@@ -39,16 +41,17 @@ def run(
     target: str | None = None,
     names: Path | None = None,
     markers: int | None = None,
+    mri_suffix: str | None = None,
     atlas_xfm: Sequence[Path] | None = None,
     brains: Path | None = None,
     force: bool = False,
 ) -> None:
-    """Write results as files of other programs: quicknii (QuickNII, VisuAlign), itk (ANTs, Slicer).
+    """Write results as files of other programs: QuickNII and VisuAlign, ANTs and Slicer, BIDS.
 
     Parameters
     ----------
     kind : quicknii: sections as a series of QuickNII and VisuAlign; itk: 3D composites and fields
-        of displacements for ITK, ANTs and 3D Slicer.
+        of displacements for ITK, ANTs and 3D Slicer; bids: BIDS derivatives.
     results : folder of the brain, results/BRAIN.
     out : folder to write to; what else is in it stays there.
     method : whose transforms, a folder in the results (default: sbr).
@@ -59,6 +62,8 @@ def run(
     names : quicknii: names and colours of like, a volume of labels, which is then written as an
         atlas for VisuAlign.
     markers : quicknii: at most as many per section; 0 for none (default: 200).
+    mri_suffix : bids: what the MRI is, as BIDS names it, T1w or T2w for instance (default: unknown,
+        and the MRI is left out).
     atlas_xfm : transforms between the MRI and the template, as of sbr apply.
     brains : the sheet of brains that has them otherwise (default: config/brains.tsv).
     force : write over files of the same names.
@@ -74,13 +79,19 @@ def run(
         raise ConfigError(f"expected one of {', '.join(KINDS)}, found {kind!r}")
     given: dict[str, Any] = {"sections": sections}
     given |= {"to": to, "like": like, "target": target, "names": names, "markers": markers}
+    given |= {"mri_suffix": mri_suffix}
     given |= {"atlas_xfm": atlas_xfm, "brains": brains}
     _check_flags(kind, given)
     brain = Brain(results, method or "sbr", atlas_files(atlas_xfm, brains, results, to == "atlas"))
     chosen = [section for section in brain if sections is None or section.id in sections]
     for name in sections or ():
         brain.section(name)
-    export = itk(brain, chosen) if kind == "itk" else _quicknii(brain, chosen, given)
+    if kind == "itk":
+        export = itk(brain, chosen)
+    elif kind == "bids":
+        export = bids(brain, chosen, mri_suffix)
+    else:
+        export = _quicknii(brain, chosen, given)
     write_export(out, export, force)
     for line in export.told:
         logger.info(f"export: {line}")

@@ -38,7 +38,7 @@ def itk(brain: Brain, sections: Sequence[Section]) -> Export:
         name = section.id
         files[f"{name}{IMAGE}"] = partial(_write_image, section)
         for ending, steps in ((TO_SECTION, to_mri_steps), (TO_MRI, to_section_steps)):
-            files[f"{name}{ending}.h5"] = partial(_write_composite, section, steps)
+            files[f"{name}{ending}.h5"] = partial(write_composite, section, steps)
         files[f"{name}{TO_SECTION}.nii.gz"] = partial(_write_field_on_section, section)
         files[f"{name}{TO_MRI}.nii.gz"] = partial(_write_field_on_plane, section)
     return Export(files)
@@ -87,7 +87,8 @@ def mapped(steps: Steps, points_mm: np.ndarray) -> np.ndarray:
     return points_mm
 
 
-def _write_composite(section: Section, steps: Callable[[Section], Steps], path: Path) -> None:
+def write_composite(section: Section, steps: Callable[[Section], Steps], path: Path) -> None:
+    """Write `to_mri_steps` or `to_section_steps` of a section."""
     write_space_transform(path, steps(section))
 
 
