@@ -126,7 +126,8 @@ def _of_sections(file: Path, out: Path, route: Route, how: How) -> Iterator[Job]
         )
     name = str(out)
     if PLACE not in name:
-        if out.is_file() or (can_be_carried(out) and not out.is_dir()):
+        is_name_of_one = is_ome_zarr(out) or (can_be_carried(out) and not out.is_dir())
+        if out.is_file() or is_name_of_one:
             raise ConfigError(
                 f"{out}: expected a folder for the results of {len(route.brain)} sections, or"
                 f" {PLACE} in the name"

@@ -212,6 +212,7 @@ def test_a_table_that_is_none_is_told_in_one_line(
             "is atlas.nii.gz of labels?",
         ),
         (["atlas.nii.gz", "-o", "o.tif", "--labels"], "expected a folder for the results of 5"),
+        (["atlas.nii.gz", "-o", "o.ome.zarr", "--labels"], "expected a folder for the results"),
         (["a.csv", "-o", "{section}.csv"], "stands for the sections that a volume"),
         (["half.nii.gz", "-o", "o", "--labels"], "expected whole numbers as labels"),
         (["rgb.nii.gz", "-o", "o", "--labels"], "expected one number per voxel"),
