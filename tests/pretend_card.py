@@ -329,6 +329,7 @@ def card() -> Iterator[Card]:
         "torch.cuda.is_bf16_supported": lambda *_, **__: True,
         "torch.cuda.current_device": lambda: 0,
         "torch.cuda.device_count": lambda: 1,
+        "torch.cuda.mem_get_info": lambda *_: (1 << 33, 1 << 34),
         "torch.cuda.get_rng_state": lambda *_: torch.get_rng_state(),
         "torch.cuda.set_rng_state": lambda *_: None,
         "torch.cuda.Event": made.event,

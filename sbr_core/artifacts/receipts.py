@@ -33,7 +33,7 @@ from sbr_core.io.provenance import versions
 _MOST_THREADS = 4
 """That finish sections: enough for what a graphics card begins."""
 _BEGUN = 4
-"""Sections per thread that may wait to be finished: more would only take memory."""
+"""Sections that may be begun and not finished, or two for each thread: more only take memory."""
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def run_sections(
         for section, item in sections.items():
             begin = partial(chunk.begin, section, item, pool)
             begun.append((section, chunk.settled(section, begin)))
-            while begun and (len(begun) > _BEGUN * threads or _is_over(begun[0][1])):
+            while begun and (len(begun) > max(_BEGUN, 2 * threads) or _is_over(begun[0][1])):
                 end_first()
         while begun:
             end_first()

@@ -97,7 +97,8 @@ class TrainOptions(Options):
     memory_gb: Positive | None = Field(
         None,
         description=(
-            "Memory that the images may take, GB; none: half of what the machine, or the job, has."
+            "Memory that the images may take, GB; none: half of what the machine, the job or the"
+            " card has."
             " What needs more is put into a file, beside the checkpoints, and read as it is drawn,"
             " with the same result."
         ),

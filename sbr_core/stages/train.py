@@ -133,11 +133,11 @@ def _train(
     shared, shared_header, start = None, None, inputs.get("start")
     if "registrar" in inputs:
         shared, shared_header = load_registrar(inputs["registrar"])
-    place = Place.of(checkpoint_root, options.memory_gb)
+    device = devices.pick_device(options.device)
+    place = Place.of(checkpoint_root, options.memory_gb, device)
     images, pixel_mm = _read(options, inputs, shared_header, place)
     maps, n_classes = read_labels(images) if read_labels is not None else (None, 0)
 
-    device = devices.pick_device(options.device)
     torch.manual_seed(options.seed)
     labels = () if maps is None else (each.float() for each in maps.chunk(2))
     data = checkpoints.fingerprint(

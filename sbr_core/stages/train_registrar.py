@@ -87,7 +87,8 @@ def _train(
 ) -> None:
     files = names.MRI, names.MRI_MASK
     rows = read_rows(planes, Plane, verify=files)
-    place = Place.of(checkpoint_root, options.memory_gb)
+    device = devices.pick_device(options.device)
+    place = Place.of(checkpoint_root, options.memory_gb, device)
     read = read_images(rows, *files, options.intensity, options.pixel_factor, place)
     for line in read.left_out:
         logger.warning(f"{STAGE}: {line}")
@@ -97,7 +98,6 @@ def _train(
         )
     check_tissue_px(read.across_px, options.pixel_factor, planes)
 
-    device = devices.pick_device(options.device)
     torch.manual_seed(options.seed)
     if source == "finetune":
         options = as_finetuning(options)

@@ -31,7 +31,7 @@ _SHARE = 0.5
 for what they compute, and for others."""
 _OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 """Where Linux says how much memory a job may have, as a container or SLURM limits it."""
-_BYTES_PER_PIXEL = {1: 20, 2: 26}
+_BYTES_PER_PIXEL = {1: 8, 2: 24}
 """Most that a pixel takes in memory while a training begins, of stacks of one and of two images."""
 
 
@@ -49,11 +49,14 @@ class Place:
     memory_bytes: int
 
     @classmethod
-    def of(cls, folder: Path, memory_gb: float | None) -> Place:
-        """With `memory_gb`, or else half of what the machine, or the job, has."""
+    def of(cls, folder: Path, memory_gb: float | None, device: torch.device) -> Place:
+        """With `memory_gb`, or else half of what the machine, the job, or the card has."""
         if memory_gb is not None:
             return cls(folder, int(memory_gb * 1e9))
-        return cls(folder, int(_SHARE * min(_limits())))
+        limits = _limits()
+        if device.type == "cuda":
+            limits.append(torch.cuda.mem_get_info(device)[1])
+        return cls(folder, int(_SHARE * min(limits)))
 
 
 def _limits() -> list[int]:

@@ -1,10 +1,12 @@
 """Images of many sections: the same to a training in memory and in a file."""
 
 import errno
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+from pretend_card import CARD, card
 
 from sbr_core.config import NmiwOptions, RegistrarOptions, SbrOptions
 from sbr_core.errors import StorageError
@@ -94,6 +96,23 @@ def test_the_same_is_drawn_from_a_file(both, options):
         assert torch.equal(*(rng.get_state() for rng in rngs))  # nothing is drawn by looking
 
 
+def test_pairs_of_a_file_come_to_a_card_without_a_wait(both):
+    options = SbrOptions(batch_size=2)
+    drawn = []
+    for device in (CPU, CARD):
+        with nullcontext() if device is CPU else card() as seen:
+            _, in_file = both(6, 2)
+            pairs = pairs_of(in_file, None, options=options, n_classes=0, device=device)
+            rng = torch.Generator().manual_seed(0)
+            drawn.append({k: t.cpu() for k, t in vars(pairs.draw(rng)).items()})
+            if device is CARD:
+                seen.clear()
+                pairs.draw(rng)
+                assert seen.syncs.total() <= 1, dict(seen.syncs)  # the box of the tissue
+    for name, tensor in drawn[0].items():
+        torch.testing.assert_close(tensor, drawn[1][name])
+
+
 def test_what_was_read_ahead_is_not_read_again(both):
     _, in_file = both(6, 2)
     pairs = FiledPairs(in_file, None, options=SbrOptions(batch_size=2), n_classes=0, device=CPU)
@@ -148,14 +167,14 @@ def test_a_full_disk_is_told_as_one(tmp_path, monkeypatch):
 )
 def test_what_images_may_take(tmp_path, monkeypatch, line, file):
     """Half of the machine's memory, or of the least that a group of processes may have."""
-    assert Place.of(tmp_path, 1.5).memory_bytes == 1_500_000_000
+    assert Place.of(tmp_path, 1.5, CPU).memory_bytes == 1_500_000_000
     groups, limit = tmp_path / "cgroup", tmp_path / "groups" / file
     monkeypatch.setattr(stacks, "_OWN_GROUPS", groups)
     monkeypatch.setattr(stacks, "_GROUPS", tmp_path / "groups")
-    whole = Place.of(tmp_path, None).memory_bytes
+    whole = Place.of(tmp_path, None, CPU).memory_bytes
     groups.write_text(line)
     limit.parent.mkdir(parents=True)
     limit.write_text("2000000\n")
-    assert Place.of(tmp_path, None).memory_bytes == 1_000_000 < whole
+    assert Place.of(tmp_path, None, CPU).memory_bytes == 1_000_000 < whole
     limit.write_text("max\n")
-    assert Place.of(tmp_path, None).memory_bytes == whole
+    assert Place.of(tmp_path, None, CPU).memory_bytes == whole
