@@ -4,12 +4,11 @@
         [--labels VOLUME [--only-labels]]
 
 RESULTS is the folder of a finished brain. Of its middle section come a table of cells as QuPath
-writes it, polygons with measurements, and an RGB image of about `--side` squared pixels in tiles of
-JPEG; each goes to the MRI (the image to the plane) in a process of its own, whose processor time
-and peak of resident memory are measured. Beside the image stands a plain read and write of its own
-tiles. There and back is measured over the tissue of all sections, in working px. With labels of
-its MRI, cells all over every section are counted in them, and they are put onto the middle section
-in pixels of a number as large as the image's, as an image, as outlines and as simplified ones.
+writes it, and polygons with measurements; each goes to the MRI in a process of its own, whose
+processor time and peak of resident memory are measured. There and back is measured over the tissue
+of all sections, in working px. With labels of its MRI, cells all over every section are counted in
+them, and they are put onto the middle section in `--side` pixels along its longer side, as an
+image, as outlines and as simplified ones. Images: `full_resolution.py`.
 """
 
 from __future__ import annotations
@@ -19,19 +18,15 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import machine
 import numpy as np
 import pandas as pd
-import tifffile
 
 from sbr_core import Brain
 from sbr_core.mapping.brain import Section
-
-TILE = 512
 
 
 def cells(path: Path, section: Section, n: int, seed: int = 0) -> None:
@@ -64,19 +59,6 @@ def polygons(path: Path, section: Section, n: int) -> None:
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
 
 
-def image(path: Path, shape: tuple[int, int]) -> None:
-    """Coarse colours, so that tiles of JPEG are as long as those of tissue."""
-    tile = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
-    tile = tile.repeat(TILE // 32, 0).repeat(TILE // 32, 1)
-
-    def tiles() -> Iterator[np.ndarray]:
-        for _ in range(-(-shape[0] // TILE) * -(-shape[1] // TILE)):
-            yield tile
-
-    how = {"tile": (TILE, TILE), "photometric": "rgb", "compression": "jpeg"}
-    tifffile.imwrite(path, tiles(), shape=(*shape, 3), dtype=np.uint8, **how)
-
-
 LAUNCHER = """
 import json, os, subprocess, sys, time
 began = time.monotonic()
@@ -106,22 +88,6 @@ def run_measured(words: Sequence[object]) -> dict[str, float]:
         "processor_s": round(processor_s, 1),
         "peak_mb": round(peak_kib / 1024),
     }
-
-
-def plain_copy(source: Path, target: Path) -> float:
-    """Processor seconds of reading all tiles and writing them deflated, as `sbr apply` does."""
-    began = time.process_time()
-    with tifffile.TiffFile(source) as tiff:
-        page = tiff.pages[0]
-        tiles = (
-            np.pad(data[0], [(0, TILE - n) for n in data.shape[1:3]] + [(0, 0)])
-            for data, _, _ in page.segments(maxworkers=1)
-        )
-        how = {"tile": (TILE, TILE), "compression": "zlib", "predictor": True, "maxworkers": 1}
-        tifffile.imwrite(
-            target, tiles, shape=page.shape, dtype=page.dtype, photometric="rgb", **how
-        )
-    return time.process_time() - began
 
 
 def there_and_back(brain: Brain) -> dict[str, float]:
@@ -193,26 +159,6 @@ def main() -> None:
         make(path, section, n)
         done = measured("apply", path, *way, "--to", "mri", "--out", given.work / f"mri_{name}")
         print(json.dumps({name: n} | done), flush=True)
-    times = max(1, round(given.side / max(section.shape)))
-    shape = section.shape[0] * times, section.shape[1] * times
-    path, pixel_mm = given.work / "image.tif", section.pixel_size_mm / times
-    image(path, shape)
-    out = ["--to", f"plane:{section.id}", "--pixel-mm", pixel_mm, "--out", given.work / "plane.tif"]
-    done = measured("apply", path, *way, *out)
-    with tifffile.TiffFile(given.work / "plane.tif") as tiff:
-        written = tiff.pages[0].shape
-    copied_s = plain_copy(path, given.work / "copy.tif")
-    megapixels = written[0] * written[1] / 1e6
-    print(
-        json.dumps(
-            {"read": shape, "written": written[:2]}
-            | done
-            | {
-                "mpixel_per_processor_s": round(megapixels / done["processor_s"], 2),
-                "mpixel_per_processor_s_of_a_copy": round(shape[0] * shape[1] / 1e6 / copied_s, 2),
-            }
-        )
-    )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 import pytest
 import SimpleITK as sitk
+import zarr
 from PIL import Image
 from safetensors.numpy import load_file
 from scipy import ndimage
@@ -28,7 +29,7 @@ from sbr_core.algorithms.planes import resample_plane
 from sbr_core.algorithms.sections import grid_px, resample_section
 from sbr_core.algorithms.simulation.truth import true_section_mm_from_world
 from sbr_core.artifacts.names import SECTION_TO_STACK, section_file
-from sbr_core.artifacts.rows import Inferred, Plane, Prepared, read_rows
+from sbr_core.artifacts.rows import Full, Inferred, Plane, Prepared, read_rows
 from sbr_core.io.images import read_section, write_png
 from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.transforms import (
@@ -62,6 +63,8 @@ train_sbr:
   projection_channels: 32
   checkpoint_every_s: 0.5
 infer: {refine_steps: 0}  # what the networks say, alone
+registered: {pixel_mm: file, format: ome-zarr}
+reassemble: {colour: true, format: ome-zarr}
 """
 DEMO = Path("results/demo")
 SBR_WEIGHTS = "results/demo/sbr/weights.safetensors"
@@ -128,6 +131,27 @@ def test_volume_lies_on_the_mri_and_the_histology_on_its_brain(finished_brain, m
     assert overlap > 0.85
     # 2 white, 3 grey, as the demo codes them
     assert set(np.unique(volumes["labels"].get_fdata())) == {0, 2, 3}
+
+
+def test_colours_and_sections_in_full_lie_where_the_histology_does(finished_brain):
+    sbr = finished_brain.folder / DEMO / "sbr"
+    group = zarr.open_group(sbr / "volume" / "demo_space-mri_colour.ome.zarr", mode="r")
+    colours = np.moveaxis(group["0"][0], (0, 1, 2), (2, 1, 0)).astype(float)
+    histology, coverage = (
+        nib.load(sbr / "volume" / f"demo_space-mri_{kind}.nii.gz").get_fdata()
+        for kind in ("histology", "coverage")
+    )
+    assert np.mean((colours > 0) == (coverage >= 0)) > 0.99
+    # dark on glass, and the histology bright on nothing
+    covered = coverage >= 0
+    assert np.corrcoef(255 - colours[covered], histology[covered])[0, 1] > 0.98
+    rows = read_rows(sbr / "sections.tsv", Inferred)
+    full = read_rows(next((sbr / "registered/chunks").glob("1of*.tsv")), Full)
+    assert {row.section for row in full} <= {row.section for row in rows}
+    for row in full:
+        image = zarr.open_group(row.intact("zarr.json").parent, mode="r")["0"]
+        grid = next(r.grid for r in rows if r.section == row.section).at_spacing(row.pixel_mm)
+        assert image.shape == (1, *grid.shape) and image[:].std() > 10
 
 
 def test_tables_have_every_metric_of_both_methods(finished_brain):
