@@ -7,16 +7,44 @@ torch needs to go back through those of `lncc_map`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sbr_core.functional.losses import bands_of
+from sbr_core.functional.losses import Bands, bands_of
 
 if TYPE_CHECKING:
     from torch.autograd.function import FunctionCtx
+
+
+_BLOCK_PX = 64
+"""Side of the blocks in which a processor multiplies with a band: far fewer are all zeros then."""
+
+
+def means_in_blocks(images: list[Tensor], bands: Bands, window_px: int) -> Tensor:
+    """`Bands.means`, block by block: (B, n, H, W), of images (B, 1, H, W).
+
+    A band is narrow, and the larger an image the more of a whole product are zeros: on a processor
+    this takes 0.6 of the time at 200 px, a third at 700 px. A card is better off with few kernels.
+    """
+    stacked = torch.cat(images, 1)
+    if stacked.is_cuda:
+        return bands.means(images)
+    reach, (rows, columns) = window_px // 2, stacked.shape[-2:]
+    parts = []
+    for at in range(0, columns, _BLOCK_PX):
+        end = min(at + _BLOCK_PX, columns)
+        near = slice(max(at - reach, 0), min(end + reach, columns))
+        parts.append(stacked[..., near] @ bands.across[near, at:end])
+    across, parts = torch.cat(parts, 3), []
+    for at in range(0, rows, _BLOCK_PX):
+        end = min(at + _BLOCK_PX, rows)
+        near = slice(max(at - reach, 0), min(end + reach, rows))
+        parts.append(bands.down[at:end, near] @ across[:, :, near])
+    return torch.cat(parts, 2)
 
 
 class LocalCorrelation:
@@ -39,10 +67,11 @@ class LocalCorrelation:
             )
         if window_px % 2 == 0:
             raise ValueError(f"expected an odd window, found {window_px}")
-        self.mask, self.flatness, self.bands = mask, flatness, bands_of(mask, window_px)
+        self.mask, self.flatness = mask, flatness
+        self.means = partial(means_in_blocks, bands=bands_of(mask, window_px), window_px=window_px)
         self.count = mask.sum((2, 3), keepdim=True).clamp_min(1.0)
         self.fixed, floor = self.centred(fixed)
-        sums = self.bands.means([mask, self.fixed, self.fixed.square()])
+        sums = self.means([mask, self.fixed, self.fixed.square()])
         weight, mean, square = sums.split(1, 1)
         # where there is no pixel of the mask all sums are 0 as well
         self.per_weight = 1.0 / weight.clamp_min(0.5 / window_px**2)
@@ -75,7 +104,7 @@ class _Likeness(torch.autograd.Function):
     def forward(ctx: FunctionCtx, moving: Tensor, fixed: LocalCorrelation) -> Tensor:
         """As `LocalCorrelation.with_`."""
         m, floor = fixed.centred(moving)
-        sums = fixed.bands.means([m, m.square(), fixed.fixed * m])
+        sums = fixed.means([m, m.square(), fixed.fixed * m])
         mean, square, product = (sums * fixed.per_weight).split(1, 1)
         cov = product - fixed.mean * mean
         variance = square - mean.square()
@@ -99,7 +128,7 @@ class _Likeness(torch.autograd.Function):
         of_mean = -of_cov * fixed.mean - 2.0 * mean * of_variance
         # windows are symmetric: what a sum looked at is what looks at it
         sums = [t * fixed.per_weight for t in (of_mean, of_variance, of_cov)]
-        by_mean, by_square, by_product = fixed.bands.means(sums).split(1, 1)
+        by_mean, by_square, by_product = fixed.means(sums).split(1, 1)
         of_m = by_mean + 2.0 * m * (by_square + fixed.flatness / fixed.count * of_floor)
         of_m = (of_m + fixed.fixed * by_product) * fixed.mask
         return of_m - fixed.mask * (of_m.sum((2, 3), keepdim=True) / fixed.count), None

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sbr_core.functional.local_correlation import LocalCorrelation
-from sbr_core.functional.losses import lncc
+from sbr_core.functional.local_correlation import LocalCorrelation, means_in_blocks
+from sbr_core.functional.losses import bands_of, lncc
 
 
 def images(seed=0):
@@ -26,6 +26,15 @@ def test_the_likeness_of_each_image_is_its_lncc():
         torch.testing.assert_close(one, lncc(fixed[some], moving[some], mask[some], 5))
     affine = LocalCorrelation(fixed, mask, 5).with_(0.3 - 0.2 * fixed)
     assert (affine > 0.99).all()
+
+
+@pytest.mark.parametrize(("shape", "window_px"), [((200, 65), 13), ((64, 129), 21), ((9, 70), 5)])
+def test_means_over_windows_are_the_same_in_blocks(shape, window_px):
+    rng = torch.Generator().manual_seed(0)
+    images = [torch.rand(2, 1, *shape, generator=rng, dtype=torch.float64) for _ in "12"]
+    bands = bands_of(images[0], window_px)
+    found = means_in_blocks(images, bands, window_px)
+    torch.testing.assert_close(found, bands.means(images))
 
 
 def test_its_gradient_is_that_of_lncc():
