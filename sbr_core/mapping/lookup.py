@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -205,7 +206,7 @@ def _squares(places: Places, near: np.ndarray, side: np.ndarray) -> Iterator[np.
                 yield here
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Window:
     """A part of a level, perhaps of means over blocks.
 
@@ -235,6 +236,11 @@ class _Window:
             samples = means.means()
         return cls(samples, low, side)
 
+    @cached_property
+    def _planes(self) -> np.ndarray:
+        """(channels, rows, columns) float32."""
+        return np.ascontiguousarray(np.moveaxis(self.samples, -1, 0), np.float32)
+
     def nearest(self, px: np.ndarray, base: np.ndarray) -> np.ndarray:
         """(n, channels) of the pixels that places base + px of the level lie in."""
         rows, columns = self.samples.shape[:2]
@@ -251,11 +257,10 @@ class _Window:
         # torch counts from -1 at the centre of the first pixel to 1 at that of the last
         grid = np.empty_like(px, np.float32)
         for axis in (0, 1):  # both at once NumPy would go through in steps of two
-            np.multiply(px[:, axis], 2 / (self.side * last[axis]), out=grid[:, axis])
-            grid[:, axis] += 2 * first[axis] / last[axis] - 1
-        planes = np.ascontiguousarray(np.moveaxis(self.samples, -1, 0), np.float32)
+            scaled = px[:, axis] * np.float32(2 / (self.side * last[axis]))
+            np.add(scaled, np.float32(2 * first[axis] / last[axis] - 1), out=grid[:, axis])
         found = grid_sample(
-            torch.from_numpy(planes)[None],
+            torch.from_numpy(self._planes)[None],
             torch.from_numpy(grid)[None, None],
             mode="bilinear",
             padding_mode="border",
@@ -294,14 +299,16 @@ def mean(samples: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
 
 
 def as_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Numbers as samples of a type: rounded, and cut off at its limits."""
+    """Numbers that lie between samples of a type as such: rounded."""
     if dtype.kind == "f":
         return values.astype(dtype, copy=False)
     if dtype.kind == "b":
         return values >= 0.5
-    limits = np.iinfo(dtype)
     rounded = np.rint(values)
-    return np.clip(rounded, limits.min, limits.max, out=rounded).astype(dtype)
+    if dtype.itemsize > 2:  # the greatest of these float32 rounds up
+        limits = np.iinfo(dtype)
+        np.clip(rounded, limits.min, limits.max, out=rounded)
+    return rounded.astype(dtype)
 
 
 def most_common(samples: list[np.ndarray]) -> np.ndarray:
