@@ -140,7 +140,7 @@ class _Pyramid:
                 dtype=np.dtype(image.dtype).newbyteorder("="),
                 chunks=chunk,
                 shards=self._shard,
-                compressors=ZstdCodec(level=_LEVEL_OF_ZSTD),
+                compressors=ZstdCodec(level=_LEVEL_OF_ZSTD, checksum=True),
                 fill_value=0,
                 dimension_names=_axes(n_axes),
             )

@@ -92,3 +92,15 @@ def test_nothing_is_left_of_what_was_not_finished(tmp_path, small_chunks):
         write_ome_zarr(path, image, array.__getitem__, finish=lambda: 1 / 0)
     assert [p.name for p in tmp_path.iterdir()] == ["a.ome.zarr"]
     assert np.array_equal(zarr.open_group(path)["0"][:], array)
+
+
+def test_a_chunk_that_rotted_is_noticed_where_it_is_read(tmp_path, small_chunks):
+    array = np.random.default_rng(0).integers(0, 99, (1, 40, 40), np.uint8)
+    image = Streamed(array.shape, array.dtype, (1.0, 1.0), "minisblack")
+    write_ome_zarr(tmp_path / "a.ome.zarr", image, array.__getitem__)
+    shard = tmp_path / "a.ome.zarr/0/c/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(RuntimeError, match="Zstd decompression error"):
+        zarr.open_group(tmp_path / "a.ome.zarr", mode="r")["0"][:]
