@@ -192,6 +192,8 @@ class Stack:
         filled : (n,) bool.
         """
         positions, last = self.positions_mm, len(self.positions_mm) - 1
+        if last < 0:
+            return np.full(len(z_mm), -1), np.zeros(len(z_mm)), np.zeros(len(z_mm), bool)
         lower = np.searchsorted(positions, z_mm, side="right") - 1
         low, high = np.clip(lower, 0, last), np.clip(lower + 1, 0, last)
         past_low, to_high = z_mm - positions[low], positions[high] - z_mm

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from sbr_core import geometry, metrics
 from sbr_core.artifacts.label_pairs import LabelPair, read_label_volume
-from sbr_core.artifacts.names import volume_file
+from sbr_core.artifacts.names import volume_file, volume_groups
 from sbr_core.errors import ReceiptError
 from sbr_core.io.manifests import Landmark
 from sbr_core.io.transforms import PlaneField, SectionTransform
@@ -90,6 +91,8 @@ def there_and_back_mm(
 def volume_dice(folder: Path, brain: str, mri: Volume) -> tuple[dict[int, float], int]:
     """Dice of the reassembled labels against the MRI's, over the voxels that sections cover.
 
+    Where stain groups have volumes of their own, each voxel is that of the nearest section of any.
+
     Parameters
     ----------
     folder : of the volumes.
@@ -104,22 +107,33 @@ def volume_dice(folder: Path, brain: str, mri: Volume) -> tuple[dict[int, float]
     ReceiptError
         The coverage is not of the volume of labels.
     """
-    path = volume_file(folder, brain, "mri", "labels")
-    if not path.is_file():
+    groups = volume_groups(folder, brain, "mri", "_labels.nii.gz")
+    if not groups:
         return {}, 0
-    labels = read_label_volume(path)
-    coverage = volume_file(folder, brain, "mri", "coverage")
+    labels, nearest_mm = _labels_and_distance(folder, brain, groups[0])
+    for group in groups[1:]:
+        other, distance_mm = _labels_and_distance(folder, brain, group)
+        nearer = distance_mm < nearest_mm
+        labels = replace(labels, data=np.where(nearer, other.data, labels.data))
+        nearest_mm = np.minimum(nearest_mm, distance_mm)
+    covered = np.isfinite(nearest_mm)
+    indices = np.argwhere(covered)
+    voxel_from_voxel = np.linalg.inv(mri.world_from_voxel) @ labels.world_from_voxel
+    truth = nearest_elements(mri.data, geometry.apply(voxel_from_voxel, indices))
+    return metrics.dice(labels.data[covered], truth), len(indices)
+
+
+def _labels_and_distance(folder: Path, brain: str, group: str) -> tuple[Volume, np.ndarray]:
+    """Reassembled labels, and how far the nearest section is, mm; infinite where none reaches."""
+    labels = read_label_volume(volume_file(folder, brain, "mri", "labels", group))
+    coverage = volume_file(folder, brain, "mri", "coverage", group)
     distance_mm = read_volume(coverage).data
     if distance_mm.shape != labels.data.shape:
         raise ReceiptError(
             f"{coverage}: shape {distance_mm.shape}, but the labels beside it have"
             f" {labels.data.shape}: remove the volumes, and the workflow makes them anew"
         )
-    covered = distance_mm >= 0  # negative where no section is near enough
-    indices = np.argwhere(covered)
-    voxel_from_voxel = np.linalg.inv(mri.world_from_voxel) @ labels.world_from_voxel
-    truth = nearest_elements(mri.data, geometry.apply(voxel_from_voxel, indices))
-    return metrics.dice(labels.data[covered], truth), len(indices)
+    return labels, np.where(distance_mm >= 0, distance_mm, np.inf)
 
 
 def nearest_elements(array: np.ndarray, indices: np.ndarray) -> np.ndarray:

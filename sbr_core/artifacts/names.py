@@ -80,7 +80,12 @@ def section_file(stage_dir: Path, section: str, ending: str) -> Path:
     return Path(stage_dir) / folder / f"{section}{ending}"
 
 
-def volume_file(folder: Path, brain: str, space: str, kind: str) -> Path:
+def stain_entity(group: str) -> str:
+    """What the names of a stain group's volumes have after their space; nothing of no group."""
+    return f"_stain-{group}" if group else ""
+
+
+def volume_file(folder: Path, brain: str, space: str, kind: str, group: str = "") -> Path:
     """A reassembled volume.
 
     Parameters
@@ -88,29 +93,46 @@ def volume_file(folder: Path, brain: str, space: str, kind: str) -> Path:
     folder : `VOLUME` of a method.
     space : ``mri``, or ``stack`` for a prealigned brain.
     kind : ``histology``, ``coverage`` or ``labels``.
+    group : of stains, whose sections it is made of.
     """
-    return Path(folder) / f"{brain}_space-{space}_{kind}.nii.gz"
+    return Path(folder) / f"{brain}_space-{space}{stain_entity(group)}_{kind}.nii.gz"
+
+
+def volume_groups(
+    folder: Path, brain: str, space: str, end: str = "_histology.nii.gz"
+) -> list[str]:
+    """Stain groups that have a volume, sorted; '' for that of sections of none.
+
+    Parameters
+    ----------
+    folder, brain, space : as of `volume_file`.
+    end : of the name of the file.
+    """
+    start = f"{brain}_space-{space}"
+    found = [path.name[len(start) : -len(end)] for path in Path(folder).glob(f"{start}*{end}")]
+    groups = [entity.removeprefix("_stain-") for entity in found]
+    return sorted(g for g, entity in zip(groups, found, strict=True) if entity == stain_entity(g))
 
 
 COLOUR_ENDINGS = {"nifti": ".nii.gz", "ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr/zarr.json"}
 """Format -> ending of a volume with the sections' own colours; of OME-Zarr as of `FULL_ZARR`."""
 
 
-def colour_file(folder: Path, brain: str, space: str, kind: str) -> Path:
+def colour_file(folder: Path, brain: str, space: str, kind: str, group: str = "") -> Path:
     """The volume with the sections' own colours; parameters as of `volume_file`.
 
     Parameters
     ----------
     kind : of `COLOUR_ENDINGS`.
     """
-    return Path(folder) / f"{brain}_space-{space}_colour{COLOUR_ENDINGS[kind]}"
+    return Path(folder) / f"{brain}_space-{space}{stain_entity(group)}_colour{COLOUR_ENDINGS[kind]}"
 
 
-def colour_facts(folder: Path, brain: str, space: str) -> Path:
+def colour_facts(folder: Path, brain: str, space: str, group: str = "") -> Path:
     """The JSON that states where it came from; parameters as of `volume_file`."""
-    return Path(folder) / f"{brain}_space-{space}_colour.json"
+    return Path(folder) / f"{brain}_space-{space}{stain_entity(group)}_colour.json"
 
 
-def volume_facts(folder: Path, brain: str, space: str) -> Path:
+def volume_facts(folder: Path, brain: str, space: str, group: str = "") -> Path:
     """The JSON that states where the volumes came from; parameters as of `volume_file`."""
-    return Path(folder) / f"{brain}_space-{space}_histology.json"
+    return Path(folder) / f"{brain}_space-{space}{stain_entity(group)}_histology.json"

@@ -121,7 +121,7 @@ class Prepared(Row):
     position_mm : along the stack.
     pixel_size_mm, working_pixel_mm : of the section's file, and of what was made of it.
     file_rows, file_columns : shape of the file.
-    image, image_channel, labels, stain, box_px, thickness_um : of the manifest.
+    image, image_channel, labels, stain, box_px, thickness_um, stain_group : of the manifest.
     channel, polarity, background, white, padding : see `algorithms.staining.Channel`; rows of
         before there were channels are of luminance, ``grey``.
     light, staining : `SmoothField` as a table's cell, or empty.
@@ -151,6 +151,7 @@ class Prepared(Row):
     stain: str = ""
     box_px: str = ""
     thickness_um: float | None = None
+    stain_group: str = ""
 
     @property
     def box(self) -> Box | None:

@@ -32,6 +32,7 @@ MANIFEST_SYNONYMS = {
     "exclude": "excluded exclusion excluding skip skipped drop dropped omit omitted ignore ignored"
     " remove removed discard discarded reject rejected include included including use keep",
     "stain": "staining stained dye stain_name",
+    "stain_group": "stain_groups staining_group stain_set stain_series",
     "image_channel": "channel channels channel_name channel_number image_channels",
     "box_px": "box bbox bounding_box boxes crop cropped roi rect rectangle",
     "mri_image": "mri_plane mri_slice mri_section plane_image",

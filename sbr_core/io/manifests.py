@@ -32,6 +32,9 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 PATH_COLUMNS = ("image", "mask", "labels", "mri_image", "mri_mask", "mri_labels")
 """Columns of a manifest that name a file, relative to its folder."""
 
+_STAIN_GROUP = re.compile(r"[A-Za-z0-9]+")
+"""Groups are entities in names of files, which end at the next ``_``."""
+
 _TRUE = {"1", "true", "yes", "y", "t", "x"}
 _FALSE = {"", "0", "false", "no", "n", "f"}
 """What people and spreadsheets write for yes and for no, in small letters."""
@@ -51,6 +54,8 @@ class SectionRow:
     image_channel : a channel of the image, by its number from 1 or its name in the file.
     box_px : left, top, columns and rows of the part of the image that is the section; empty for
         all of it.
+    stain_group : of the sections that become one volume and are compared with each other in
+        staining; empty for those of no other stain.
     thickness_um : of the section as it was cut, which is not the way to the next one; None where
         it is not stated.
     mri_image, mri_mask, mri_labels : of a prealigned brain, the MRI plane on the image's grid.
@@ -68,6 +73,7 @@ class SectionRow:
     image_channel: str = ""
     box_px: str = ""
     thickness_um: float | None = None
+    stain_group: str = ""
     mri_image: str = ""
     mri_mask: str = ""
     mri_labels: str = ""
@@ -140,6 +146,16 @@ def _flag(text: str, where: str) -> bool:
     raise ManifestError(f"{where}: expected true or false, found {text!r}")
 
 
+def _stain_group(text: str, where: str) -> str:
+    """The name in a cell, if it can be part of a file's; ManifestError otherwise."""
+    if text and not _STAIN_GROUP.fullmatch(text):
+        raise ManifestError(
+            f"{where}: stain_group: expected letters and digits only, for names of files, found"
+            f" {text!r}"
+        )
+    return text
+
+
 def _require(path: Path, header: list[str], columns: Iterable[str]) -> None:
     """Raise ManifestError where a table lacks a column."""
     missing = [c for c in columns if c not in header]
@@ -164,6 +180,7 @@ def parse_section(values: Mapping[str, Any], where: str, folder: Path | None) ->
         raise ManifestError(f"{where}: flip: expected one of {FLIPS}, found {row['flip']!r}")
     for key in ("stain", "image_channel"):
         row[key] = text.get(key, "")
+    row["stain_group"] = _stain_group(text.get("stain_group", ""), where)
     try:
         row["box_px"] = str(Box.of(text.get("box_px", "")) or "")
     except ValueError as error:
@@ -219,6 +236,7 @@ def read_manifest(
     rows: list[SectionRow] = []
     names: set[str] = set()
     positions: dict[float, str] = {}
+    groups: dict[str, str] = {}
     for values in table:
         row = parse_section(values, str(path), path.parent)
         where = f"{path}: section {row.section!r}"
@@ -233,6 +251,12 @@ def read_manifest(
                 f" same position_mm {row.position_mm:g}"
             )
         positions[row.position_mm] = row.section
+        group = groups.setdefault(row.stain_group.lower(), row.stain_group)
+        if group != row.stain_group:
+            raise ManifestError(
+                f"{where}: stain_group: {row.stain_group!r} and {group!r} differ in nothing but"
+                " small and capital letters: write one of them"
+            )
         if prealigned and not row.mri_image:
             raise ManifestError(f"{where}: mri_image: found nothing")
         if prealigned and (row.flip != "none" or row.rotate_deg or row.box_px):

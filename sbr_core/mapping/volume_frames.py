@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,8 @@ class VolumeFrame:
     world_from_voxel, stack_from_voxel : (4, 4), to mm.
     spacing_mm : the finest of a voxel's sides that sections are sampled at, stack mm, so that
         nothing the grid can show is blurred away.
+    only_gap_mm : what a section by itself fills of the stack, mm: the median gap of all sections
+        of the brain, or the plane's pixel where it has one section alone.
     inputs : name -> file that it follows from.
     """
 
@@ -38,6 +40,7 @@ class VolumeFrame:
     world_from_voxel: np.ndarray
     stack_from_voxel: np.ndarray
     spacing_mm: float
+    only_gap_mm: float
     inputs: dict[str, Path]
 
     @classmethod
@@ -73,8 +76,66 @@ class VolumeFrame:
             world_from_voxel=world_from_voxel,
             stack_from_voxel=stack_from_voxel,
             spacing_mm=float(np.linalg.norm(stack_from_voxel[:3, axes], axis=0).min()),
+            only_gap_mm=median_gap_mm(rows),
             inputs=inputs,
         )
+
+
+def median_gap_mm(rows: Sequence[Inferred]) -> float:
+    """Median gap of sections sorted by position; of a single one its plane's pixel."""
+    if len(rows) < 2:
+        return rows[0].grid.spacing_mm
+    return float(np.median(np.diff([row.position_mm for row in rows])))
+
+
+def of_stain_group(
+    group: str, rows: list[Inferred], used: list[Prepared], prepared: Path, stage: str
+) -> tuple[list[Inferred], list[Prepared]]:
+    """Those of the sections of `sections_of_volume` that are of a stain group.
+
+    There may be none, where all of the group failed; then its volume is empty, which is warned of.
+
+    Parameters
+    ----------
+    group : '' for sections of none.
+    prepared : table written by prepare.
+    stage : whose messages these are.
+
+    Raises
+    ------
+    ConfigError
+        No section of the brain is of this group.
+    """
+    kept = [index for index, source in enumerate(used) if source.stain_group == group]
+    if not kept:
+        known, unknown = _stain_groups(prepared)
+        name = f"stain group {group!r}" if group else "no stain group"
+        if group not in known and not unknown:
+            there = ", ".join(sorted(known - {""}) + ["none"] * ("" in known))
+            raise ConfigError(f"{stage}: --stain-group: no section is of {name}; found {there}")
+        logger.warning(f"{stage}: WARNING: sections of {name} all failed: its volume is empty")
+    return [rows[index] for index in kept], [used[index] for index in kept]
+
+
+def remove_former(remove: Callable[[str], None], found: Iterable[str], prepared: Path) -> None:
+    """Remove volumes of stain groups that no section is of any more.
+
+    Parameters
+    ----------
+    remove : removes the files of a group.
+    found : groups that have some.
+    prepared : table written by prepare; while a section of it failed, nothing is removed, for it
+        may be of any group.
+    """
+    known, unknown = _stain_groups(prepared)
+    for group in () if unknown else set(found) - known:
+        remove(group)
+
+
+def _stain_groups(prepared: Path) -> tuple[set[str], bool]:
+    """Stain groups of sections, and whether there are sections, which failed, of unknown ones."""
+    rows = read_rows(prepared, Prepared, only_ok=False, verify=False)
+    return {r.stain_group for r in rows if isinstance(r, Prepared)}, not all(r.ok for r in rows)
 
 
 def sections_of_volume(

@@ -271,7 +271,7 @@ def evaluate(study: Study, brain: str, folders_of: Folders) -> Inputs:
     folders = folders_of(study, brain).values()
     inputs = {
         "tables": [study.table(brain, folder) for folder in folders],
-        "volumes": [study.volume(brain, folder) for folder in folders],
+        "volumes": [path for folder in folders for path in study.volumes(brain, folder)],
         **mri_frame(study, brain),
         **_labels(study, brain),
     }
@@ -301,7 +301,7 @@ def report(study: Study, brain: str) -> Inputs:
     methods = methods_of(study, brain)
     inputs: Inputs = {
         "tables": [study.table(brain, method) for method in methods],
-        "volumes": [study.volume(brain, method) for method in methods],
+        "volumes": [path for method in methods for path in study.volumes(brain, method)],
     }
     if not study.brains[brain].prealigned:
         inputs["fit"] = study.path(brain, "align", names.QUALITY)

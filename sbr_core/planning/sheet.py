@@ -80,6 +80,11 @@ class Brain:
         return "" if self.prealigned else self.row.mri_labels
 
     @cached_property
+    def stain_groups(self) -> tuple[str, ...]:
+        """Groups of its sections, each with volumes of its own; '' where sections are of none."""
+        return tuple(sorted({row.stain_group for row in self.sections}))
+
+    @cached_property
     def plane_labels(self) -> tuple[str, ...]:
         """Labels of the MRI planes of a prealigned brain's sections, chunk by chunk."""
         return tuple(r.mri_labels for rows in self.chunks.values() for r in rows if r.mri_labels)

@@ -113,11 +113,23 @@ class Study:
             "initial": self.path(brain, "align", names.INITIAL_AFFINES),
         }
 
-    def volume(self, brain: str, folder: str) -> str:
-        """The reassembled volume: in MRI space, or in stack space where there is no 3D MRI."""
+    def volumes(self, brain: str, folder: str) -> list[str]:
+        """The reassembled volume of each stain group: in MRI space, or in that of the stack."""
         space = "stack" if self.brains[brain].prealigned else "mri"
-        folder = self.path(brain, folder, names.VOLUME)
-        return str(names.volume_file(Path(folder), brain, space, "histology"))
+        folder = Path(self.path(brain, folder, names.VOLUME))
+        return [
+            str(names.volume_file(folder, brain, space, "histology", group))
+            for group in self.brains[brain].stain_groups
+        ]
+
+    @property
+    def stain_pattern(self) -> str:
+        """What names of volumes may have after their space, of any brain: a regular expression.
+
+        See `names.stain_entity`. In brackets, since Snakemake takes an empty one for none.
+        """
+        groups = {group for brain in self.brains.values() for group in brain.stain_groups}
+        return f"({'|'.join(names.stain_entity(group) for group in sorted(groups))})"
 
     def written_methods(self, brain: str) -> list[str]:
         """Methods whose sections are written in full where that is asked for.
@@ -144,7 +156,11 @@ class Study:
         space = "stack" if self.brains[brain].prealigned else "mri"
         kind = self.config.reassemble.format
         folders = [self.path(brain, m, names.VOLUME) for m in self.written_methods(brain)]
-        return [str(names.colour_file(Path(f), brain, space, kind)) for f in folders]
+        return [
+            str(names.colour_file(Path(folder), brain, space, kind, group))
+            for folder in folders
+            for group in self.brains[brain].stain_groups
+        ]
 
     def simulated_data(self, brain: str) -> dict[str, str]:
         """What simulated pairs are made with: the manifest of a simulated brain, and its truth."""
@@ -198,7 +214,7 @@ class Study:
             *(path for s in (*SECTION_STAGES, *methods) for path in self.receipts(brain, s)),
             *([] if self.brains[brain].prealigned else self._of_mri(brain)),
             *(self.weights(brain, folder) for folder in self.trainings(brain)),
-            *(self.volume(brain, method) for method in methods),
+            *(path for method in methods for path in self.volumes(brain, method)),
             *self.full_sections(brain),
             *self.colour_volumes(brain),
         ]

@@ -324,12 +324,20 @@ def _volume_cuts(
 
 
 def _volumes(brain: str, methods: Mapping[str, Path], space: str) -> dict[str, Path]:
-    """Method -> its reassembled histology, of the methods that have one."""
-    paths = {
-        method: names.volume_file(folder / names.VOLUME, brain, space, "histology")
+    """Method, and stain group if any -> reassembled histology, as far as there is some."""
+    return {
+        f"{method}, {group}" if group else method: names.volume_file(
+            folder / names.VOLUME, brain, space, "histology", group
+        )
         for method, folder in methods.items()
+        for group in names.volume_groups(folder / names.VOLUME, brain, space)
+        if not _is_of_nothing(names.volume_facts(folder / names.VOLUME, brain, space, group))
     }
-    return {method: path for method, path in paths.items() if path.is_file()}
+
+
+def _is_of_nothing(facts: Path) -> bool:
+    """Whether a volume is empty, since all sections of its stain group failed."""
+    return facts.is_file() and read_json(facts).get("sections") == []
 
 
 def _centre_mm(volume: Volume) -> np.ndarray:

@@ -164,6 +164,7 @@ def prepare_section(
         stain=row.stain,
         box_px=row.box_px,
         thickness_um=row.thickness_um,
+        stain_group=row.stain_group,
         **source.fields(),
     )
     return SectionResult(prepared, files)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,12 @@ from sbr_core.io.scratch import scratch_array
 from sbr_core.io.sums import remove_summed
 from sbr_core.io.transforms import read_section_transform
 from sbr_core.io.volumes import Volume, read_plane, write_volume
-from sbr_core.mapping.volume_frames import VolumeFrame, sections_of_volume
+from sbr_core.mapping.volume_frames import (
+    VolumeFrame,
+    of_stain_group,
+    remove_former,
+    sections_of_volume,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +55,7 @@ def run(
     out_dir: Path,
     align_dir: Path | None = None,
     mri: Path | None = None,
+    stain_group: str | None = None,
 ) -> None:
     """Build the 3D histology volume in the space of the MRI.
 
@@ -63,11 +70,13 @@ def run(
     out_dir : folder the results go to.
     align_dir : folder written by align; not of a prealigned brain.
     mri : MRI written by prepare-mri; not of a prealigned brain.
+    stain_group : sections of the manifest's stain_group that it is made of (default: of those
+        of none).
 
     Raises
     ------
     ConfigError
-        One of `align_dir` and `mri` without the other.
+        One of `align_dir` and `mri` without the other, or a stain group of no section.
     ReceiptError
         No section could be used.
     ImageError
@@ -75,10 +84,12 @@ def run(
     """
     rows, used = sections_of_volume(sections, prepared, align_dir, mri, "reassemble")
     frame = VolumeFrame.of(rows, options.spacing_mm, align_dir, mri)
+    group = stain_group or ""
+    rows, used = of_stain_group(group, rows, used, prepared, "reassemble")
     space, shape, stack_from_voxel = frame.space, frame.shape, frame.stack_from_voxel
     inputs = {"sections": sections, "prepared": prepared} | frame.inputs
     stack = reassembly.Stack.of(
-        [row.position_mm for row in rows], options.max_gap_mm, rows[0].grid.spacing_mm
+        [row.position_mm for row in rows], options.max_gap_mm, frame.only_gap_mm
     )
     gains = _gains(options, rows)
     with_labels = any(source.labels for source in used)
@@ -90,13 +101,15 @@ def run(
     arrays = scratch_arrays(out_dir, shape, with_labels)
     _fill(out_dir, arrays, shape, stack_from_voxel, stack, levels, options)
     # of a time when the sections had labels
-    remove_summed(names.volume_file(out_dir, brain, space, "labels"))
+    remove_summed(names.volume_file(out_dir, brain, space, "labels", group))
     for kind, array in arrays.items():
-        path = names.volume_file(out_dir, brain, space, kind)
+        path = names.volume_file(out_dir, brain, space, kind, group)
         write_volume(path, Volume(array, frame.world_from_voxel), summed=True)
+    found = names.volume_groups(out_dir, brain, space)
+    remove_former(partial(_remove, out_dir, brain, space), found, prepared)
     covered = float(np.mean([np.mean(layer >= 0) for layer in arrays["coverage"]]))
     write_provenance(
-        names.volume_facts(out_dir, brain, space),
+        names.volume_facts(out_dir, brain, space, group),
         stage="reassemble",
         options=options.model_dump(mode="json"),
         inputs=inputs,
@@ -104,12 +117,20 @@ def run(
         brain=brain,
         method=method,
         space=space,
+        **({"stain_group": group} if group else {}),
         sections=[row.section for row in rows],
         empty_coverage=reassembly.EMPTY_COVERAGE,
         intensity="tissue bright, background 0, linear in the channel of each section",
         channels=sorted({source.channel for source in used}),
         gains=[round(float(gain), 4) for gain in gains],
     )
+
+
+def _remove(out_dir: Path, brain: str, space: str, group: str) -> None:
+    """Remove the volumes of a stain group."""
+    for kind in ("histology", "coverage", "labels"):
+        remove_summed(names.volume_file(out_dir, brain, space, kind, group))
+    names.volume_facts(out_dir, brain, space, group).unlink(missing_ok=True)
 
 
 def _gains(options: ReassembleOptions, rows: Sequence[Inferred]) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,12 @@ from sbr_core.io.provenance import write_provenance
 from sbr_core.io.scratch import let_go, scratch_array
 from sbr_core.io.sums import remove_summed
 from sbr_core.mapping.colours import OpenSections, fill_part, kind_of
-from sbr_core.mapping.volume_frames import VolumeFrame, sections_of_volume
+from sbr_core.mapping.volume_frames import (
+    VolumeFrame,
+    of_stain_group,
+    remove_former,
+    sections_of_volume,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +42,7 @@ def run(
     out_dir: Path,
     align_dir: Path | None = None,
     mri: Path | None = None,
+    stain_group: str | None = None,
 ) -> None:
     """Build the 3D volume of the sections in their own colours and channels.
 
@@ -48,11 +55,13 @@ def run(
     out_dir : folder the results go to.
     align_dir : folder written by align; not of a prealigned brain.
     mri : MRI written by prepare-mri; not of a prealigned brain.
+    stain_group : sections of the manifest's stain_group that it is made of (default: of those
+        of none).
 
     Raises
     ------
     ConfigError
-        One of `align_dir` and `mri` without the other.
+        One of `align_dir` and `mri` without the other, or a stain group of no section.
     ReceiptError
         No section could be used.
     ImageError
@@ -60,9 +69,12 @@ def run(
     """
     rows, used = sections_of_volume(sections, prepared, align_dir, mri, "reassemble-colour")
     frame = VolumeFrame.of(rows, options.spacing_mm, align_dir, mri)
-    kind = kind_of(used)
+    group = stain_group or ""
+    every = used
+    rows, used = of_stain_group(group, rows, used, prepared, "reassemble-colour")
+    kind = kind_of(used or every)
     stack = reassembly.Stack.of(
-        [row.position_mm for row in rows], options.max_gap_mm, rows[0].grid.spacing_mm
+        [row.position_mm for row in rows], options.max_gap_mm, frame.only_gap_mm
     )
     out_dir.mkdir(parents=True, exist_ok=True)
     # as it is written: position or k slowest, channels fastest
@@ -78,11 +90,11 @@ def run(
             let_go(out)
             left_s = (time.monotonic() - began) / number * (len(parts) - number)
             logger.info(f"reassemble-colour: slab {number}/{len(parts)}, {left_s:.0f} s left")
-    path = names.colour_file(out_dir, brain, frame.space, options.format)
-    for other in names.COLOUR_ENDINGS:  # of another format, asked for before
-        old = names.colour_file(out_dir, brain, frame.space, other)
-        if old != path:
-            remove_tree(old.parent) if old.parent != out_dir else remove_summed(old)
+    path = names.colour_file(out_dir, brain, frame.space, options.format, group)
+    remove = partial(_remove, out_dir, brain, frame.space)
+    remove(group, but=path)  # of another format, asked for before
+    found = names.volume_groups(out_dir, brain, frame.space, "_colour.json")
+    remove_former(remove, found, prepared)
     write_colour_volume(
         path if path.parent == out_dir else path.parent,
         out,
@@ -92,14 +104,25 @@ def run(
         space=frame.space,
     )
     write_provenance(
-        names.colour_facts(out_dir, brain, frame.space),
+        names.colour_facts(out_dir, brain, frame.space, group),
         stage="reassemble_colour",
         options=options.model_dump(mode="json", exclude={"colour", "even_sections"}),
         inputs={"sections": sections, "prepared": prepared} | frame.inputs,
         brain=brain,
         method=method,
         space=frame.space,
+        **({"stain_group": group} if group else {}),
         sections=[row.section for row in rows],
         channels=kind.channels,
         intensity="as in the files of the sections; 0 where there is none",
     )
+
+
+def _remove(out_dir: Path, brain: str, space: str, group: str, but: Path | None = None) -> None:
+    """Remove the volumes of a stain group, in every format but that of the file `but`."""
+    for kind in names.COLOUR_ENDINGS:
+        old = names.colour_file(out_dir, brain, space, kind, group)
+        if old != but:
+            remove_tree(old.parent) if old.parent != out_dir else remove_summed(old)
+    if but is None:
+        names.colour_facts(out_dir, brain, space, group).unlink(missing_ok=True)

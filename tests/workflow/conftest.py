@@ -61,7 +61,7 @@ class Lab:
             values = dict(p.split("=", 1) for p in found[1].split(", ")) if found else {}
             values.pop("space", None)
             if name not in ("plan", "all", "simulate"):
-                jobs.append(" ".join([name, *values.values()]))
+                jobs.append(" ".join([name, *filter(None, values.values())]))
         return sorted(jobs)
 
     def rules(self, *arguments: str) -> Counter:

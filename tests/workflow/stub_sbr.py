@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sbr_core.artifacts.names import COLOUR_ENDINGS
+from sbr_core.artifacts.names import COLOUR_ENDINGS, stain_entity
 from sbr_core.artifacts.receipts import SectionResult, run_sections
 from sbr_core.artifacts.rows import Row, read_rows
 from sbr_core.cli import build_parser, options_of
@@ -61,6 +61,12 @@ def per_section(arguments, items, endings, *shared):
         process=process,
     )
     return worked_on
+
+
+def volume_stem(arguments):
+    """What the name of a volume begins with."""
+    space = "mri" if arguments["align_dir"] else "stack"
+    return f"{arguments['brain']}_space-{space}" + stain_entity(arguments["stain_group"] or "")
 
 
 def rows(arguments):
@@ -123,18 +129,16 @@ def run(command, arguments):
             write_text(out_dir / name, digest(command, options))
     elif command == "reassemble":
         for kind in ("histology", "coverage"):
-            space = "mri" if arguments["align_dir"] else "stack"
-            name = f"{arguments['brain']}_space-{space}_{kind}.nii.gz"
+            name = f"{volume_stem(arguments)}_{kind}.nii.gz"
             write_text(out_dir / name, digest(options, arguments["sections"]))
     elif command == "registered":
         prepared = {r.section: vars(r) for r in read_rows(arguments["prepared"], Placed)}
         ending = ["sections/{section}_registered.ome.tif"]
         return per_section(arguments, list(prepared.values()), ending, options)
     elif command == "reassemble-colour":
-        space = "mri" if arguments["align_dir"] else "stack"
         ending = COLOUR_ENDINGS[json.loads(options)["format"]]
         for end in (ending, ".json"):
-            name = f"{arguments['brain']}_space-{space}_colour{end}"
+            name = f"{volume_stem(arguments)}_colour{end}"
             write_text(out_dir / name, digest(options, arguments["sections"]))
     elif command == "evaluate":
         for name in ("summary.tsv", "sections.tsv"):

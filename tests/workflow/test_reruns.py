@@ -54,6 +54,20 @@ def test_flipped_row_reruns_its_chunk_but_not_its_mri_plane(lab):
     assert TABLES.items() <= jobs.items()
 
 
+def test_stain_groups_get_volumes_and_train_nothing_anew(lab):
+    lab.add_columns("one", stain_group=["nissl", "CB"] * 6)
+    jobs = lab.planned()
+    for method in ("linear", "sbr"):
+        wanted = {f"reassemble one {method} _stain-{group}" for group in ("nissl", "CB")}
+        assert wanted == {job for job in jobs if job.startswith(f"reassemble one {method}")}
+    assert not (GLOBAL | {"resample"}) & {job.split()[0] for job in jobs}
+    lab.snakemake()
+    assert lab.planned() == []
+    for group in ("nissl", "CB"):
+        volume = f"results/one/sbr/volume/one_space-mri_stain-{group}_histology.nii.gz"
+        assert (lab.folder / volume).is_file()
+
+
 def test_another_channel_of_a_file_reruns_what_another_file_would(lab):
     lab.add_columns("one", image_channel=["DAPI"] * 12)
     every = lab.rules()

@@ -1,7 +1,8 @@
 # reassemble: the sections as one 3D volume, in MRI space or, where there is no 3D MRI, in the stack
 #   in   tables of infer and prepare, the similarity and the MRI's grid
 #   out  {results}/{brain}/{method}/volume/{brain}_space-{mri,stack}_histology.nii.gz and
-#        _coverage.nii.gz; _labels.nii.gz beside them where sections have labels
+#        _coverage.nii.gz; _labels.nii.gz beside them where sections have labels; _stain-GROUP_
+#        after the space, of each stain group of the manifest
 #   run  sbr reassemble
 
 
@@ -12,12 +13,12 @@ rule reassemble:
         sections="<results>/{brain}/{method}/sections.tsv",
         prepared="<results>/{brain}/prepare/sections.tsv",
     output:
-        histology="<results>/{brain}/{method}/volume/{brain}_space-{space}_histology.nii.gz",
-        coverage="<results>/{brain}/{method}/volume/{brain}_space-{space}_coverage.nii.gz",
+        histology="<results>/{brain}/{method}/volume/{brain}_space-{space}{stain}_histology.nii.gz",
+        coverage="<results>/{brain}/{method}/volume/{brain}_space-{space}{stain}_coverage.nii.gz",
     log:
-        "<results>/{brain}/logs/reassemble/{method}_space-{space}.log",
+        "<results>/{brain}/logs/reassemble/{method}_space-{space}{stain}.log",
     benchmark:
-        "<results>/{brain}/benchmarks/reassemble/{method}_space-{space}.tsv"
+        "<results>/{brain}/benchmarks/reassemble/{method}_space-{space}{stain}.tsv"
     conda:
         "../../envs/sbr.yaml"
     threads: 4
@@ -28,10 +29,10 @@ rule reassemble:
         method=lambda wildcards: method_of(wildcards.method),
         options=CONFIG.section_json("reassemble"),
         out_dir=lambda wildcards, output: folder_of(output.histology),
-        flags=lambda wildcards, input: (
-            flags(align_dir=folder_of(input.similarity), mri=input.mri)
-            if "similarity" in input.keys()
-            else []
+        flags=lambda wildcards, input: flags(
+            align_dir=folder_of(input.similarity) if "similarity" in input.keys() else None,
+            mri=input.get("mri"),
+            stain_group=wildcards.stain.removeprefix("_stain-") or None,
         ),
     shell:
         "sbr reassemble --options {params.options:q} --brain {wildcards.brain:q}"

@@ -13,13 +13,13 @@ rule reassemble_colour:
         sections="<results>/{brain}/{method}/sections.tsv",
         prepared="<results>/{brain}/prepare/sections.tsv",
     output:
-        volume="<results>/{brain}/{method}/volume/{brain}_space-{space}_colour"
+        volume="<results>/{brain}/{method}/volume/{brain}_space-{space}{stain}_colour"
         + COLOUR_ENDINGS[CONFIG.reassemble.format],
-        facts="<results>/{brain}/{method}/volume/{brain}_space-{space}_colour.json",
+        facts="<results>/{brain}/{method}/volume/{brain}_space-{space}{stain}_colour.json",
     log:
-        "<results>/{brain}/logs/reassemble_colour/{method}_space-{space}.log",
+        "<results>/{brain}/logs/reassemble_colour/{method}_space-{space}{stain}.log",
     benchmark:
-        "<results>/{brain}/benchmarks/reassemble_colour/{method}_space-{space}.tsv"
+        "<results>/{brain}/benchmarks/reassemble_colour/{method}_space-{space}{stain}.tsv"
     conda:
         "../../envs/sbr.yaml"
     threads: 2
@@ -30,10 +30,10 @@ rule reassemble_colour:
         method=lambda wildcards: method_of(wildcards.method),
         options=CONFIG.section_json("reassemble_colour"),
         out_dir=lambda wildcards, output: folder_of(output.facts),
-        flags=lambda wildcards, input: (
-            flags(align_dir=folder_of(input.similarity), mri=input.mri)
-            if "similarity" in input.keys()
-            else []
+        flags=lambda wildcards, input: flags(
+            align_dir=folder_of(input.similarity) if "similarity" in input.keys() else None,
+            mri=input.get("mri"),
+            stain_group=wildcards.stain.removeprefix("_stain-") or None,
         ),
     shell:
         "sbr reassemble-colour --options {params.options:q} --brain {wildcards.brain:q}"

@@ -32,7 +32,7 @@ rule infer_all:
 rule reassemble_all:
     input:
         STUDY.refusals,
-        [STUDY.volume(brain, method) for brain in STUDY.of_sheet for method in STUDY.methods],
+        [STUDY.volumes(brain, method) for brain in STUDY.of_sheet for method in STUDY.methods],
 
 
 rule evaluate_all:

@@ -112,6 +112,7 @@ def test_each_fault_is_one_line_that_names_it(manifest, fault):
         ("box_px", "0 0 10"),
         ("thickness_um", "20 µm"),
         ("thickness_um", "0"),
+        ("stain_group", "H&E"),
         ("box_px", "0 -1 10 10"),
         ("box_px", "0 0 0 10"),
     ],
@@ -120,6 +121,16 @@ def test_wrong_words_are_named(manifest, column, value):
     path = manifest(f"a\ta.png\t1\t1\t{value}", header=f"{HEADER}\t{column}")
     with pytest.raises(ManifestError, match=f"{column}: expected .*'{value}'"):
         read_manifest(path)
+
+
+def test_stain_groups_are_told_from_each_other_by_more_than_capitals(manifest):
+    header = f"{HEADER}\tstain_group"
+    rows = ["a\ta.png\t1\t1\tNissl", "b\tb.png\t2\t1\tmyelin", "c\tc.png\t3\t1\t"]
+    read = read_manifest(manifest(*rows, header=header))
+    assert [row.stain_group for row in read] == ["Nissl", "myelin", ""]
+    rows[1] = rows[1].replace("myelin", "nissl")
+    with pytest.raises(ManifestError, match="'b': stain_group: 'nissl' and 'Nissl' differ in"):
+        read_manifest(manifest(*rows, header=header))
 
 
 @pytest.mark.parametrize("column", HEADER.split("\t"))

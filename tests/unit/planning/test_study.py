@@ -101,10 +101,25 @@ def test_every_result_whose_loss_counts_is_listed(add_brain, study_of):
         "results/one/sbr/volume/one_space-mri_histology.nii.gz",
     ]
     assert not [path for path in study.results("two") if "align/" in path]
-    assert study.volume("two", "compare/sbr") == (
+    assert study.volumes("two", "compare/sbr") == [
         "results/two/compare/sbr/volume/two_space-stack_histology.nii.gz"
-    )
+    ]
     assert study.checkpoints("two", "compare/sbr") == "results/.checkpoints/two/compare/sbr"
+
+
+def test_every_stain_group_has_its_volumes(add_brain, study_of):
+    row = add_brain("one", columns={"stain_group": ["nissl", "CB", "nissl"]})
+    study = study_of(row, reassemble={"colour": True})
+    volume = "results/one/{}/volume/one_space-mri_stain-{}_{}.nii.gz"
+    assert study.volumes("one", "sbr") == [
+        volume.format("sbr", group, "histology") for group in ("CB", "nissl")
+    ]
+    wanted = [(m, g) for m in ("linear", "sbr") for g in ("CB", "nissl")]
+    assert {volume.format(m, g, "histology") for m, g in wanted} < set(study.results("one"))
+    assert study.colour_volumes("one") == [
+        volume.format("sbr", group, "colour") for group in ("CB", "nissl")
+    ]
+    assert study.stain_pattern == "(|_stain-CB|_stain-nissl)"  # nothing of the simulated brain
 
 
 def test_a_fault_of_the_users_is_one_line_and_exit_2(add_brain, study_of, tmp_path, capsys):

@@ -249,6 +249,20 @@ def test_volume_dice_counts_only_what_sections_cover(brain, small_demo, tmp_path
     assert [(r["class"], float(r["value"])) for r in rows] == [("2", 1.0), ("3", 1.0)]
     assert {int(r["n"]) for r in rows} == {int((covered >= 0).sum())}
 
+    # the same of two stains, each wrong where the other has the nearer section
+    even = np.arange(labels.data.shape[1])[:, None] % 2 == 0
+    for group, is_near in (("a", even), ("b", ~even)):
+        nearer = np.where(covered >= 0, np.where(is_near, 0.1, 0.5), -1)
+        for name, data in (("labels", np.where(is_near, reassembled, 1)), ("coverage", nearer)):
+            (folder / f"demo_space-mri_{name}.nii.gz").unlink(missing_ok=True)
+            write_volume(
+                folder / f"demo_space-mri_stain-{group}_{name}.nii.gz",
+                Volume(data.astype(np.float32), labels.world_from_voxel),
+            )
+    evaluate.run(EvaluateOptions(), out_dir=tmp_path, **flags)
+    again = [r for r in _rows_of(tmp_path / "summary.tsv") if r["metric"] == "dice_volume"]
+    assert again == rows
+
 
 def test_a_fold_is_found_where_the_field_lies(tmp_path):
     """A field on a grid with a margin: its fold counts where the mask says tissue is."""

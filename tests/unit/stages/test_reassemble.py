@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,9 +14,9 @@ import SimpleITK as sitk
 import tifffile
 
 from sbr_core import geometry
-from sbr_core.artifacts.rows import Prepared, read_rows
+from sbr_core.artifacts.rows import Inferred, Prepared, Row, read_rows, write_rows
 from sbr_core.config import InferOptions, ReassembleOptions
-from sbr_core.errors import ConfigError, ReceiptError, StorageError
+from sbr_core.errors import ConfigError, ImageError, ReceiptError, StorageError
 from sbr_core.io.images import read_labels, read_section, write_png
 from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.io.volumes import read_volume
@@ -36,7 +37,7 @@ def linear(brain):
     return out_dir / "sections.tsv"
 
 
-def volume(brain, table, *, prealigned=False, **options):
+def volume(brain, table, *, prealigned=False, group=None, **options):
     out_dir = table.parent / "volume"
     where = {}
     if not prealigned:
@@ -51,9 +52,10 @@ def volume(brain, table, *, prealigned=False, **options):
         sections=table,
         prepared=brain.table("prepare"),
         out_dir=out_dir,
+        stain_group=group,
         **where,
     )
-    stem = f"b_space-{'stack' if prealigned else 'mri'}"
+    stem = f"b_space-{'stack' if prealigned else 'mri'}" + (f"_stain-{group}" if group else "")
     return [
         read_volume(out_dir / f"{stem}_{kind}.nii.gz")
         for kind in ("histology", "coverage", "labels")
@@ -113,6 +115,66 @@ def test_missing_section_leaves_a_gap_unless_it_is_bridged(fake_brain):
     assert (coverage.data[gap] >= 0.99).all()
     error = np.abs(bridged.data - 0.8 * fake_brain.density(world_of(bridged)))
     assert error[gap].max() < 0.15
+
+
+def in_groups(brain, group_of):
+    """Write the stain group of each section, by its number, into the table of `prepare`."""
+    table = brain.table("prepare")
+    rows = read_rows(table, Prepared, verify=False)
+    write_rows(table, [replace(row, stain_group=group_of(int(row.section))) for row in rows])
+
+
+def test_each_stain_group_fills_its_own_volume_from_its_own_sections(brain_maker, tmp_path):
+    """Sections of another stain, here half as dark, are as if they were of another brain."""
+    brain = brain_maker(tmp_path / "b", n_sections=13)
+    table = linear(brain)
+    mixed = volume(brain, table)[0]
+    in_groups(brain, lambda number: "CB" if number % 2 else "nissl")
+    for path in (Path(p.image) for p in read_rows(brain.table("prepare"), Prepared)):
+        if int(path.stem) % 2:
+            write_png(path, np.round(32767 * (1 + read_section(path))).astype(np.uint16))
+    nissl, coverage, _ = volume(brain, table, group="nissl")
+    there = [path.name for path in (table.parent / "volume").glob("*_histology.nii.gz")]
+    assert there == ["b_space-mri_stain-nissl_histology.nii.gz"], "the mixed one is gone"
+    pale, other_coverage, _ = volume(brain, table, group="CB")
+    np.testing.assert_array_equal(nissl.world_from_voxel, mixed.world_from_voxel)
+    z = geometry.apply(brain.stack_from_world, world_of(nissl))[..., 2]
+    truth = 0.8 * brain.density(world_of(nissl))
+    middle = (np.linalg.norm(world_of(nissl), axis=-1) < 6) & (z > 2) & (z < 22)
+    # sections of a group are 4 mm apart, and so fill 2 mm on either side
+    for volume_, distance, first, factor in (
+        (nissl, coverage, 0, 1),
+        (pale, other_coverage, 2, 0.5),
+    ):
+        nearest = np.abs((z - first + 2) % 4 - 2)
+        np.testing.assert_allclose(distance.data[middle], nearest[middle], atol=1e-3)
+        error = np.abs(volume_.data / factor - truth)[middle & (nearest < 0.5)]
+        assert error.mean() < 0.02
+    facts = json.loads((table.parent / "volume/b_space-mri_stain-CB_histology.json").read_text())
+    assert facts["stain_group"] == "CB" and facts["sections"] == [
+        f"{n:03d}" for n in range(1, 13, 2)
+    ]
+    assert set(facts["gains"]) == {1.0}
+
+
+def test_a_stain_group_whose_sections_failed_is_empty_and_one_of_no_section_is_refused(
+    brain_maker, tmp_path, caplog
+):
+    brain = brain_maker(tmp_path / "b", n_sections=6)
+    table = linear(brain)
+    in_groups(brain, lambda number: "CB" if number == 2 else "")
+    single = volume(brain, table, group="CB")[1].data
+    assert 0.9 < single.max() < 1.01, "one section fills half a gap of the stack on either side"
+    rows = read_rows(table, Inferred, verify=False)
+    lost = [Row(section=r.section, status="failed") if r.section == "002" else r for r in rows]
+    write_rows(table, lost)
+    with pytest.raises(ImageError, match="_histology.nii.gz: is all zero"):
+        volume(brain, table, group="CB")
+    coverage = read_volume(table.parent / "volume/b_space-mri_stain-CB_coverage.nii.gz")
+    assert (coverage.data == -1).all()
+    assert "stain group 'CB' all failed: its volume is empty" in caplog.text
+    with pytest.raises(ConfigError, match="no section is of stain group 'cb'; found CB, none"):
+        volume(brain, table, group="cb")
 
 
 def test_another_spacing_keeps_the_field_of_view(fake_brain):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,7 +14,7 @@ import tifffile
 import zarr
 
 from sbr_core import geometry
-from sbr_core.artifacts.rows import Prepared, read_rows
+from sbr_core.artifacts.rows import Prepared, read_rows, write_rows
 from sbr_core.config import InferOptions, ReassembleOptions
 from sbr_core.errors import ConfigError, ImageError, StorageError
 from sbr_core.io import colour_volumes
@@ -41,7 +42,7 @@ def colourful(tmp_path_factory, brain_maker):
     return brain
 
 
-def volume(brain, out_dir, *, prealigned=False, **options):
+def volume(brain, out_dir, *, prealigned=False, group=None, **options):
     where = {"align_dir": brain.results / "align", "mri": brain.results / "prepare" / "mri.nii.gz"}
     reassemble_colour.run(
         ReassembleOptions(**options),
@@ -50,6 +51,7 @@ def volume(brain, out_dir, *, prealigned=False, **options):
         sections=brain.table("linear"),
         prepared=brain.table("prepare"),
         out_dir=out_dir,
+        stain_group=group,
         **({} if prealigned else where),
     )
     return out_dir / f"b_space-{'stack' if prealigned else 'mri'}_colour.nii.gz"
@@ -111,6 +113,22 @@ def test_every_format_has_the_same_voxels_and_replaces_the_others(colourful, tmp
     assert facts["channels"] == 3 and "005" not in facts["sections"]
     stack = volume(colourful, tmp_path, prealigned=True, interpolation="nearest")
     assert colours_of(stack).shape[2] == 8
+
+
+def test_a_stain_group_has_a_volume_of_its_own_sections(colourful, tmp_path):
+    volume(colourful, tmp_path)
+    table = colourful.table("prepare")
+    rows = read_rows(table, Prepared, verify=False)
+    groups = ["CB" if int(row.section) % 2 else "nissl" for row in rows]
+    try:
+        write_rows(table, [replace(r, stain_group=g) for r, g in zip(rows, groups, strict=True)])
+        volume(colourful, tmp_path, group="CB")
+    finally:
+        write_rows(table, rows)
+    names = {path.name for path in tmp_path.iterdir()} - {".sums"}
+    assert names == {f"b_space-mri_stain-CB_colour{end}" for end in (".nii.gz", ".json")}
+    facts = json.loads((tmp_path / "b_space-mri_stain-CB_colour.json").read_text())
+    assert facts["sections"] == ["001", "003", "007"]
 
 
 def test_sections_of_other_channels_are_named(colourful, tmp_path):
