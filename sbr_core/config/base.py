@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -39,6 +39,15 @@ def _even(value: int) -> int:
     return value
 
 
+def _file_or_length(value: Any) -> Any:
+    is_length = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    if value is not None and value != "file" and not is_length:
+        raise ValueError("expected file, or a number above 0")
+    return value
+
+
+PixelOfFile = Annotated[Literal["file"] | Positive | None, BeforeValidator(_file_or_length)]
+"""A pixel size, mm; ``file`` for that of a section's file."""
 EvenCount = Annotated[int, Field(ge=64), AfterValidator(_even)]
 Window = Annotated[int, Field(ge=3), AfterValidator(_odd)]
 

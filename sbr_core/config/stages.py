@@ -12,6 +12,7 @@ from sbr_core.config.base import (
     IntensityOptions,
     NonNegative,
     Options,
+    PixelOfFile,
     Positive,
     Steps,
     Window,
@@ -364,7 +365,7 @@ class ReassembleOptions(Options):
 class RegisteredOptions(Options):
     """Each section on its plane, with all its pixels, channels and colours."""
 
-    pixel_mm: Literal["file"] | Positive | None = Field(
+    pixel_mm: PixelOfFile = Field(
         None,
         description=(
             "Pixel of the images, mm, or `file` for that of each section's file; none writes no"

@@ -59,6 +59,8 @@ def presets(tmp_path):
         ({"train_sbr": {"beta1": 1}}, "train_sbr.beta1: .*less than 1"),
         ({"train_sbr": {"intensity": {"low_quantile": 1}}}, "train_sbr.intensity: .*below high"),
         ({"train_registrar": {"decoder_channels": [8]}}, "train_registrar: .*as many"),
+        ({"registered": {"pixel_mm": -1}}, "registered.pixel_mm: .*expected file, or a number"),
+        ({"registered": {"pixel_mm": True}}, "registered.pixel_mm: .*expected file, or a number"),
         ({"methods": ["magic"]}, 'methods.0: .*found "magic"'),
         ({"preset": "huge"}, "preset 'huge': no such preset .known: demo, fast."),
         ({"preset": 3}, "preset: expected a name"),
