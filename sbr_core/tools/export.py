@@ -13,16 +13,18 @@ from sbr_core.mapping.brain import Brain, Section
 from sbr_core.mapping.exports.bids import bids
 from sbr_core.mapping.exports.files import Export, write_export
 from sbr_core.mapping.exports.itk import itk
+from sbr_core.mapping.exports.neuroglancer import neuroglancer
 from sbr_core.mapping.exports.quicknii import quicknii, target_of
 from sbr_core.mapping.jobs import atlas_files
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("quicknii", "itk", "bids")
+KINDS = ("quicknii", "itk", "bids", "neuroglancer")
 _FLAGS = {
     "quicknii": ("sections", "to", "like", "target", "names", "markers", "atlas_xfm", "brains"),
     "itk": ("sections",),
     "bids": ("sections", "mri_suffix"),
+    "neuroglancer": ("server", "viewer"),
 }
 """Which flags each kind knows, beside those that all do."""
 _MARKERS = 200
@@ -42,16 +44,19 @@ def run(
     names: Path | None = None,
     markers: int | None = None,
     mri_suffix: str | None = None,
+    server: str | None = None,
+    viewer: str | None = None,
     atlas_xfm: Sequence[Path] | None = None,
     brains: Path | None = None,
     force: bool = False,
 ) -> None:
-    """Write results as files of other programs: QuickNII and VisuAlign, ANTs and Slicer, BIDS.
+    """Write results as files of QuickNII, VisuAlign, ANTs, Slicer, Neuroglancer or as BIDS.
 
     Parameters
     ----------
     kind : quicknii: sections as a series of QuickNII and VisuAlign; itk: 3D composites and fields
-        of displacements for ITK, ANTs and 3D Slicer; bids: BIDS derivatives.
+        of displacements for ITK, ANTs and 3D Slicer; bids: BIDS derivatives;
+        neuroglancer: a view of the volumes where they are.
     results : folder of the brain, results/BRAIN.
     out : folder to write to; what else is in it stays there.
     method : whose transforms, a folder in the results (default: sbr).
@@ -64,6 +69,10 @@ def run(
     markers : quicknii: at most as many per section; 0 for none (default: 200).
     mri_suffix : bids: what the MRI is, as BIDS names it, T1w or T2w for instance (default: unknown,
         and the MRI is left out).
+    server : neuroglancer: address that the folder of the results is served at (default:
+        http://localhost:9000).
+    viewer : neuroglancer: address of a Neuroglancer (default:
+        https://neuroglancer-demo.appspot.com).
     atlas_xfm : transforms between the MRI and the template, as of sbr apply.
     brains : the sheet of brains that has them otherwise (default: config/brains.tsv).
     force : write over files of the same names.
@@ -79,7 +88,7 @@ def run(
         raise ConfigError(f"expected one of {', '.join(KINDS)}, found {kind!r}")
     given: dict[str, Any] = {"sections": sections}
     given |= {"to": to, "like": like, "target": target, "names": names, "markers": markers}
-    given |= {"mri_suffix": mri_suffix}
+    given |= {"mri_suffix": mri_suffix, "server": server, "viewer": viewer}
     given |= {"atlas_xfm": atlas_xfm, "brains": brains}
     _check_flags(kind, given)
     brain = Brain(results, method or "sbr", atlas_files(atlas_xfm, brains, results, to == "atlas"))
@@ -90,6 +99,8 @@ def run(
         export = itk(brain, chosen)
     elif kind == "bids":
         export = bids(brain, chosen, mri_suffix)
+    elif kind == "neuroglancer":
+        export = neuroglancer(brain, server, viewer)
     else:
         export = _quicknii(brain, chosen, given)
     write_export(out, export, force)
