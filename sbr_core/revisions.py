@@ -16,7 +16,7 @@ REVISION = {
     "train_registrar": 1,
     "train_shapes": 1,
     **{method.section: method.revision for method in WITH_OPTIONS},
-    "infer": 6,
+    "infer": 7,
     "reassemble": 2,
     "reassemble_colour": 1,
     "registered": 1,

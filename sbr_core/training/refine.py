@@ -157,17 +157,19 @@ def _improvement(
     if views.synthesised is not None:
         likeness = LocalCorrelation(fixed, mask, options.refine_window_px)
     # mean over the pixels of the wide mask and the channels
-    mind_share = wide * (options.refine_mind_weight / max(fixed_likes.shape[1], 1))
+    n_likes = fixed_likes.shape[1]
+    mind_share = wide * (options.refine_mind_weight / max(n_likes, 1))
     mind_share = mind_share / around.view(-1, 1, 1, 1)
     last = max(options.refine_steps - 1, 1)
     for step in range(options.refine_steps):
         velocity = begin + weights * change
         warped = warp(moving, registrar.displacement(velocity, mask.shape[-2:]))
+        # split, since the way back through a slice fills a whole tensor with zeros
+        warped_likes, image = warped.split((n_likes, warped.shape[1] - n_likes), 1)
         loss = options.refine_smoothness * (_roughness(velocity, own) / spread).sum()
         if options.refine_mind_weight:
-            loss = loss + _Squares.apply(warped[:, : fixed_likes.shape[1]], fixed_likes, mind_share)
+            loss = loss + _Squares.apply(warped_likes, fixed_likes, mind_share)
         if likeness is not None:
-            image = warped[:, -1:]
             loss = loss - likeness.with_(image).sum()
             if options.refine_l1_weight:
                 l1 = ((fixed - image).abs() * wide).sum((1, 2, 3)) / around
