@@ -78,6 +78,10 @@ def target_of(
                 raise ConfigError(f"{flag}: expected --like too, the volume whose voxels count")
         if labels is not None:
             raise ConfigError("--names: expected --like too, the volume of labels they name")
+    if name is not None and (not name or Path(name).name != name):
+        raise ConfigError(
+            f"--target: expected the name of an atlas, without folders, found {name!r}"
+        )
     path = like or brain.results / "prepare" / names.MRI_VOLUME
     volume = upright(read_volume(path))
     if labels is not None:
@@ -111,13 +115,21 @@ def quicknii(sections: Sequence[Section], target: Target, most_markers: int) -> 
 
     Parameters
     ----------
-    sections : sorted by position.
+    sections : at least one, sorted by position.
     most_markers : per section; 0 for none, a series of QuickNII alone.
     """
-    numbers = section_numbers([section.position_mm for section in sections])
+    everyone = list(sections[0].brain)  # their numbers are the same, whichever are written
+    numbers = dict(
+        zip(
+            (section.id for section in everyone),
+            section_numbers([section.position_mm for section in everyone]),
+            strict=True,
+        )
+    )
     slices, told, doubts = [], [], []
     files: dict[str, Callable[[Path], object]] = {SERIES: _series_writer(target, slices)}
-    for section, number in zip(sections, numbers, strict=True):
+    for section in sections:
+        number = numbers[section.id]
         name = f"{section.id}_s{number:03d}.png"
         entry, off_voxels, left_mm = _slice(section, target, most_markers)
         slices.append({"filename": name, "nr": number} | entry)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from mapped_brain import SECTIONS, MappedBrain, signal, tissue_points
 from PIL import Image
 from scipy.spatial import Delaunay
@@ -123,6 +124,29 @@ def test_pictures_lie_as_their_files(truth, series):
         assert np.corrcoef(picture[rows, columns], expected)[0, 1] > 0.999
 
 
+def test_sections_in_an_atlas(truth, tmp_path):
+    """Where the way to it is affine, sections stay planes; what shears goes to the markers."""
+    matrix = np.eye(4)
+    matrix[:3] = [[0.9, 0.1, 0, 30], [-0.1, 0.8, 0.1, -20], [0, 0.05, 1.1, 10]]
+    lps = np.diag([-1, -1, 1, 1]) @ np.linalg.inv(matrix) @ np.diag([-1, -1, 1, 1])
+    affine = sitk.AffineTransform(3)
+    affine.SetMatrix(lps[:3, :3].ravel().tolist())
+    affine.SetTranslation(lps[:3, 3].tolist())
+    sitk.WriteTransform(affine, str(tmp_path / "to_atlas.txt"))
+    spacing = np.diag([0.5, -0.5, 0.5, 1.0])
+    nib.save(nib.Nifti1Image(np.ones((9, 8, 7), np.uint8), spacing), tmp_path / "atlas.nii.gz")
+    words = ("--to", "atlas", "--atlas-xfm", tmp_path / "to_atlas.txt", "--target", "A.cutlas")
+    found = export(truth, tmp_path / "out", *words, "--like", tmp_path / "atlas.nii.gz")
+    assert (found["target"], found["target-resolution"]) == ("A.cutlas", [9, 8, 7])
+    assert not (tmp_path / "out" / "A.cutlas").exists()  # the programs have it
+    turned = nib.as_closest_canonical(nib.load(tmp_path / "atlas.nii.gz"))
+    plane_mm = tissue_points(200)
+    for section, entry in zip(SECTIONS, found["slices"], strict=True):
+        world = to_world(entry, turned, truth.px(section, plane_mm))
+        off_mm = np.linalg.norm(world - apply(matrix, truth.world(section, plane_mm)), axis=-1)
+        assert off_mm.max() < 0.3
+
+
 def test_labels_become_an_atlas_of_visualign(truth, tmp_path):
     mri = nib.load(truth.results / "prepare" / "mri.nii.gz")
     labels = (np.asarray(mri.dataobj) > 60).astype(np.float32) * 300
@@ -148,6 +172,7 @@ def test_labels_become_an_atlas_of_visualign(truth, tmp_path):
         (["quicknii", "--to", "stack"], "--to: expected mri or atlas"),
         (["quicknii", "--to", "atlas", "--atlas-xfm", "none.mat"], "none.mat"),
         (["quicknii", "--target", "ABA.cutlas"], "--target: expected --like too"),
+        (["quicknii", "--like", "a.nii", "--target", "../A"], "--target: expected the name"),
         (["quicknii", "--markers", "-1"], "--markers: expected 0 or more"),
         (["quicknii", "--like", "nothing.nii.gz"], "nothing.nii.gz"),
     ],
@@ -167,23 +192,25 @@ def test_files_that_are_there_stay(truth, tmp_path, capsys):
     assert main(words) == 2
     assert "--force" in capsys.readouterr().err
     assert {p.name for p in tmp_path.iterdir()} == {"quicknii.json", "slide.png"}
-    assert main([*words, "--markers", "0", "--force"]) == 0
+    assert main([*words, "--markers", "0", "--sections", "turned", "--force"]) == 0
     assert (tmp_path / "slide.png").read_text() == "mine, too"
-    assert json.loads((tmp_path / "quicknii.json").read_text())["slices"]
+    (entry,) = json.loads((tmp_path / "quicknii.json").read_text())["slices"]
+    assert (entry["nr"], entry["filename"]) == (3, "turned_s003.png")
 
 
 def test_pynutil_reads_it_alike(truth, series):
     """By the loaders of another project that reads such series (`pip install PyNutil`)."""
-    adapters = pytest.importorskip("PyNutil.processing.adapters")
-    atlas_map = pytest.importorskip("PyNutil.processing.atlas_map")
+    anchoring = pytest.importorskip("PyNutil.processing.adapters.anchoring")
+    deformation = pytest.importorskip("PyNutil.processing.adapters.deformation")
     found, out = series
     target = nib.load(out / found["target"])
-    read = adapters.QuintAnchoringLoader().load(str(out / "quicknii.json"))
-    read = adapters.VisuAlignDeformationProvider().apply(read)
+    read = anchoring.QuintAnchoringLoader().load(str(out / "quicknii.json"))
+    read = deformation.VisuAlignDeformationProvider().apply(read)
     plane_mm = tissue_points(100)
     for section, entry in zip(SECTIONS, read.slices, strict=True):
         x, y = (truth.px(section, plane_mm) + 0.5).T
-        x, y = entry.deformation(x, y)
-        voxel = atlas_map.transform_to_atlas_space(entry.anchoring, y, x, entry.height, entry.width)
+        flat = np.stack(entry.deformation(x, y), axis=-1)
+        o, u, v = np.reshape(entry.anchoring, (3, 3))
+        voxel = o + flat / [entry.width, entry.height] @ np.stack([u, v])
         off = apply(target.affine, voxel - 0.5) - truth.world(section, plane_mm)
         assert np.linalg.norm(off, axis=-1).max() < 0.25
