@@ -12,7 +12,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -184,7 +184,7 @@ def _of_section(section: Section, stem: str) -> Files:
             "Description": "Signal of the section, resampled onto its plane of the MRI",
             "PixelSize": [section.grid.spacing_mm] * 2,
             "PixelSizeUnits": "mm",
-            "Sources": [prepared.image],
+            "Sources": [PurePath(prepared.image).name],  # folders of a machine are nobody's concern
         }
         if prepared.stain:
             facts["SampleStaining"] = prepared.stain

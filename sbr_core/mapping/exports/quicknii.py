@@ -199,11 +199,12 @@ def _slice(
     points_px = _tissue_points(section)
     points_voxel = to_voxels(points_px)
     known = np.isfinite(points_voxel).all(axis=-1)
-    if known.sum() < 3:
-        raise ImageError(
-            f"section {section.id!r}: has no tissue that {target.space} has a place for"
-        )
     points_px, points_voxel = points_px[known], points_voxel[known]
+    if len(points_px) < 3 or np.linalg.matrix_rank(points_px - points_px.mean(axis=0)) < 2:
+        raise ImageError(
+            f"section {section.id!r}: too little of its tissue has a place in the space"
+            f" {target.space}: expected three points that are on no line"
+        )
     anchoring = fit_anchoring(points_px, points_voxel, size)
 
     def flatten(points_px: np.ndarray) -> np.ndarray:

@@ -11,12 +11,15 @@ from mapped_brain import SECTIONS, MappedBrain, signal, tissue_points
 from PIL import Image
 from scipy.spatial import Delaunay
 
+from sbr_core import Brain
 from sbr_core.artifacts import names
 from sbr_core.artifacts.rows import Inferred, read_rows, write_rows
 from sbr_core.cli import main
+from sbr_core.errors import ImageError
 from sbr_core.geometry import apply
 from sbr_core.io.files import sha256_file
 from sbr_core.io.transforms import SectionTransform, write_section_transform
+from sbr_core.mapping.exports import quicknii as quicknii_module
 
 
 def export(truth: MappedBrain, out, *words) -> dict:
@@ -214,3 +217,13 @@ def test_pynutil_reads_it_alike(truth, series):
         voxel = o + flat / [entry.width, entry.height] @ np.stack([u, v])
         off = apply(target.affine, voxel - 0.5) - truth.world(section, plane_mm)
         assert np.linalg.norm(off, axis=-1).max() < 0.25
+
+
+def test_tissue_on_a_line_has_no_plane(truth, monkeypatch):
+    brain = Brain(truth.results)
+    section = brain.section("plain")
+    thin = np.column_stack([np.linspace(20, 80, 9), np.full(9, 40.0)])
+    monkeypatch.setattr(quicknii_module, "_tissue_points", lambda _: thin)
+    target = quicknii_module.target_of(brain, "mri", None, None, None)
+    with pytest.raises(ImageError, match="section 'plain': too little"):
+        quicknii_module.quicknii([section], target, 0)
