@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sbr_core.io.blocks import halved
-from sbr_core.io.ome_zarr import Streamed, is_ome_zarr, write_ome_zarr
+from sbr_core.io.ome_zarr import Region, Streamed, is_ome_zarr, write_ome_zarr
 from sbr_core.io.scratch import let_go, scratch_array
 from sbr_core.io.sums import summed_path
 from sbr_core.io.volumes import Volume, write_volume
@@ -56,7 +56,13 @@ def write_colour_volume(
         image = Streamed(
             shape, array.dtype, tuple(spacing_mm.tolist()), photometric, names, facts=facts
         )
-        write_ome_zarr(path, image, lambda region: np.moveaxis(array[region[1:]], -1, 0))
+
+        def read(region: Region) -> np.ndarray:
+            block = np.moveaxis(array[region[1:]], -1, 0).copy()
+            let_go(array)
+            return block
+
+        write_ome_zarr(path, image, read)
     elif name.endswith((".tif", ".tiff")):
         _write_tiff(path, array, spacing_mm, photometric, names)
     else:
