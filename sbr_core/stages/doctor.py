@@ -83,6 +83,7 @@ def _read(row: Prepared) -> Section:
         row.section_mm_from_working_mm,
         read_plane(row.file(IMAGE))[0],
         read_plane(row.file(MASK))[0] > 0,
+        row.stain_group,
     )
 
 

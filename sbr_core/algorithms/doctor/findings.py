@@ -38,6 +38,7 @@ class Section:
         turn.
     image : (rows, columns), tissue above a background of 0.
     mask : (rows, columns) bool, some of it True.
+    stain_group : of the manifest; how sections are stained is judged within it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Section:
     section_mm_from_working_mm: np.ndarray
     image: np.ndarray
     mask: np.ndarray
+    stain_group: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,10 @@ def examine(
     for swap in swaps:
         findings += _swap_findings(sections, swap)
     findings += [(place.section, _place_finding(sections, place)) for place in places]
-    findings += _look_findings(sections, neighbours)
+    for group in sorted({section.stain_group for section in sections}):
+        of_group = [i for i, section in enumerate(sections) if section.stain_group == group]
+        found = _look_findings([sections[i] for i in of_group], neighbours)
+        findings += [(of_group[i], finding) for i, finding in found]
     findings += [(gap.before, _gap_finding(sections, gap)) for gap in order.gaps(positions)]
     ordered = [finding for _, finding in sorted(findings, key=lambda item: item[0])]
     return [_without_pose(finding) for finding in ordered] if prealigned else ordered
@@ -238,14 +243,19 @@ def _place_finding(sections: Sequence[Section], place: order.Place) -> Finding:
 
 
 def _look_findings(sections: Sequence[Section], reach: int) -> list[tuple[int, Finding]]:
-    """Sections that are stained otherwise than those about them, or less sharp."""
+    """Sections of one stain group that are stained otherwise than those about them, or less sharp.
+
+    With their numbers among these.
+    """
+    group = sections[0].stain_group
+    them = f"its neighbours of stain group {group}" if group else "its neighbours"
     looks = [look_of(section.image, section.mask) for section in sections]
     findings = []
     differences, chances = outliers(np.array([look.level for look in looks]), _STAINING, reach)
     for i, (difference, chance) in enumerate(zip(differences, chances, strict=True)):
         side, factor = "stronger" if difference > 0 else "weaker", math.exp(abs(difference))
         name = sections[i].name
-        words = f"section {name}: is stained {factor:.1f} times {side} than its neighbours"
+        words = f"section {name}: is stained {factor:.1f} times {side} than {them}"
         findings.append((i, Finding(name, "staining", float(chance), "", words)))
     differences, chances = outliers(np.array([look.sharpness for look in looks]), _FOCUS, reach)
     for i, (difference, chance) in enumerate(zip(differences, chances, strict=True)):
@@ -253,8 +263,7 @@ def _look_findings(sections: Sequence[Section], reach: int) -> list[tuple[int, F
             continue
         name, factor = sections[i].name, math.exp(abs(difference))
         words = (
-            f"section {name}: shows {factor:.1f} times less fine structure than its neighbours:"
-            " blurred?"
+            f"section {name}: shows {factor:.1f} times less fine structure than {them}: blurred?"
         )
         findings.append((i, Finding(name, "focus", float(chance), "", words)))
     return findings

@@ -93,6 +93,26 @@ def test_a_prealigned_stack_gets_no_pose_and_lines_are_in_order(stack):
     assert flip.words.endswith("left to right (or its MRI plane is another one)")
 
 
+def test_how_sections_are_stained_is_judged_within_their_stain_group(stack):
+    """Every third is of a stain half as dark; one of these is a third as dark as its like."""
+    images = [image / 2 if i % 3 == 1 else image for i, image in enumerate(stack(18))]
+    masks = [image > 0 for image in images]
+    images[7] = images[7] / 3
+
+    def found(groups):
+        sections = [
+            Section(f"s{i:02d}", 1.5 * i, UPRIGHT, image, mask, group)
+            for i, (image, mask, group) in enumerate(zip(images, masks, groups, strict=True))
+        ]
+        findings = examine(sections, **ORDINARY)
+        return [f for f in findings if f.kind == "staining" and f.confidence >= 0.5]
+
+    assert {"s01", "s04", "s10", "s13", "s16"} < {f.section for f in found([""] * 18)}
+    (pale,) = found(["CB" if i % 3 == 1 else "" for i in range(18)])
+    assert pale.section == "s07"
+    assert pale.words.endswith("times weaker than its neighbours of stain group CB")
+
+
 def test_few_sections_have_no_findings_of_consequence(stack):
     assert not [f for f in examine(_sections(stack(3)), **ORDINARY) if f.confidence > 0]
 
