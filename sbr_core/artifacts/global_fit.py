@@ -28,6 +28,7 @@ class InitialAffine:
     working_mm_from_plane_mm : (3, 3).
     cost : share of the misfit that remains; NaN where nothing could be compared, and in tables of
         before it was recorded.
+    stain_group : of the section.
     """
 
     section: str
@@ -35,6 +36,7 @@ class InitialAffine:
     prepared: str
     working_mm_from_plane_mm: np.ndarray
     cost: float = math.nan
+    stain_group: str = ""
 
 
 def read_initial(path: Path) -> list[InitialAffine]:
@@ -50,6 +52,7 @@ def read_initial(path: Path) -> list[InitialAffine]:
                     cells.get("prepared", ""),
                     read_matrix(cells, "a"),
                     finite(cells["cost"]) if cells.get("cost") else math.nan,
+                    cells.get("stain_group", ""),
                 )
             )
         except (KeyError, ValueError) as error:
@@ -59,6 +62,7 @@ def read_initial(path: Path) -> list[InitialAffine]:
 
 def write_initial(path: Path, rows: Sequence[InitialAffine]) -> None:
     """Write the table that `read_initial` reads."""
+    has_groups = any(row.stain_group for row in rows)
     write_tsv(
         path,
         [
@@ -67,6 +71,7 @@ def write_initial(path: Path, rows: Sequence[InitialAffine]) -> None:
                 "position_mm": row.position_mm,
                 "prepared": row.prepared,
                 "cost": row.cost if math.isfinite(row.cost) else "",
+                **({"stain_group": row.stain_group} if has_groups else {}),
                 **matrix_columns(row.working_mm_from_plane_mm, "a"),
             }
             for row in rows

@@ -121,7 +121,8 @@ class Prepared(Row):
     position_mm : along the stack.
     pixel_size_mm, working_pixel_mm : of the section's file, and of what was made of it.
     file_rows, file_columns : shape of the file.
-    image, image_channel, labels, stain, box_px, thickness_um, stain_group : of the manifest.
+    image, image_channel, labels, stain, box_px, thickness_um, stain_group, affine_from : of the
+        manifest.
     channel, polarity, background, white, padding : see `algorithms.staining.Channel`; rows of
         before there were channels are of luminance, ``grey``.
     light, staining : `SmoothField` as a table's cell, or empty.
@@ -152,6 +153,7 @@ class Prepared(Row):
     box_px: str = ""
     thickness_um: float | None = None
     stain_group: str = ""
+    affine_from: str = ""
 
     @property
     def box(self) -> Box | None:

@@ -56,6 +56,8 @@ class SectionRow:
         all of it.
     stain_group : of the sections that become one volume and are compared with each other in
         staining; empty for those of no other stain.
+    affine_from : ``neighbours`` for a section that is placed by its neighbours' affines, since its
+        own image would not serve; empty for its own.
     thickness_um : of the section as it was cut, which is not the way to the next one; None where
         it is not stated.
     mri_image, mri_mask, mri_labels : of a prealigned brain, the MRI plane on the image's grid.
@@ -74,6 +76,7 @@ class SectionRow:
     box_px: str = ""
     thickness_um: float | None = None
     stain_group: str = ""
+    affine_from: str = ""
     mri_image: str = ""
     mri_mask: str = ""
     mri_labels: str = ""
@@ -180,6 +183,12 @@ def parse_section(values: Mapping[str, Any], where: str, folder: Path | None) ->
         raise ManifestError(f"{where}: flip: expected one of {FLIPS}, found {row['flip']!r}")
     for key in ("stain", "image_channel"):
         row[key] = text.get(key, "")
+    affine_from = text.get("affine_from") or "own"
+    if affine_from not in ("own", "neighbours"):
+        raise ManifestError(
+            f"{where}: affine_from: expected own or neighbours, found {affine_from!r}"
+        )
+    row["affine_from"] = "" if affine_from == "own" else affine_from
     row["stain_group"] = _stain_group(text.get("stain_group", ""), where)
     try:
         row["box_px"] = str(Box.of(text.get("box_px", "")) or "")
@@ -251,6 +260,11 @@ def read_manifest(
                 f" same position_mm {row.position_mm:g}"
             )
         positions[row.position_mm] = row.section
+        if prealigned and row.affine_from:
+            raise ManifestError(
+                f"{where}: affine_from: {row.affine_from}, but the brain is prealigned: every"
+                " section lies on its MRI plane already"
+            )
         group = groups.setdefault(row.stain_group.lower(), row.stain_group)
         if group != row.stain_group:
             raise ManifestError(

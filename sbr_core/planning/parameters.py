@@ -51,7 +51,7 @@ def plane_json(study: Study, brain: str, chunk: str) -> str:
     """The rows of a chunk as JSON, with only what decides their MRI planes."""
     bare = {"mask": "", "labels": "", "mri_labels": "", "flip": "none", "rotate_deg": 0.0}
     bare |= {"stain": "", "image_channel": "", "box_px": "", "thickness_um": None}
-    bare |= {"stain_group": ""}
+    bare |= {"stain_group": "", "affine_from": ""}
     return rows_to_json([replace(row, **bare) for row in study.brains[brain].chunks[chunk]])
 
 

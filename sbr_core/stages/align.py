@@ -152,6 +152,8 @@ def _progress_since(begin: float) -> Callable[[str], None]:
 def read_stack(sections: Path, working_pixel_mm: float) -> tuple[list[Prepared], Stack]:
     """Rows of `prepare`'s table, sorted by position, and their images.
 
+    Without sections that are placed by their neighbours.
+
     Raises
     ------
     ImageError
@@ -159,10 +161,12 @@ def read_stack(sections: Path, working_pixel_mm: float) -> tuple[list[Prepared],
     ConfigError
         A section that was prepared at another pixel size.
     """
-    rows = sorted(read_rows(sections, Prepared), key=lambda row: row.position_mm)
+    every = sorted(read_rows(sections, Prepared), key=lambda row: row.position_mm)
+    rows = [row for row in every if not row.affine_from]
     if len(rows) < _MIN_SECTIONS:
         raise ImageError(
             f"{sections}: {len(rows)} usable sections, expected at least {_MIN_SECTIONS}"
+            + (", without those placed by neighbours" if len(rows) < len(every) else "")
         )
     other = [row for row in rows if abs(row.working_pixel_mm - working_pixel_mm) > 1e-9]
     if other:
@@ -208,7 +212,9 @@ def _write_alignment(
         out_dir / names.INITIAL_AFFINES,
         [
             # a section prepared otherwise since is one that this fit never saw
-            InitialAffine(row.section, row.position_mm, row.pixels_digest, affine, cost)
+            InitialAffine(
+                row.section, row.position_mm, row.pixels_digest, affine, cost, row.stain_group
+            )
             for row, affine, cost in zip(
                 rows, alignment.working_from_plane_mm, alignment.costs, strict=True
             )

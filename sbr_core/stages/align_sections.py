@@ -2,7 +2,8 @@
 
 `align` has seen most sections; its affine is start and prior. A section that it never saw, or that
 was prepared anew since (flipped, scanned again), starts from the stretch and rotation of its
-neighbours in position, with its tissue centred on the MRI's, and with its edges on the MRI's.
+neighbours in position, with its tissue centred on the MRI's, and with its edges on the MRI's. One
+whose manifest says so is placed like that without a fit, its tissue on that of the plane.
 """
 
 from __future__ import annotations
@@ -161,6 +162,9 @@ class _Fits:
         if self.prealigned:
             _check_same_grid(row, plane.grid)
             affine, figures = np.linalg.inv(row.section_mm_from_working_mm), {"moved_mm": 0.0}
+        elif row.affine_from:
+            on_plane = read_plane(plane.file(names.MRI_MASK))[0] > 0
+            affine, figures = _start_of(row, plane, mask, on_plane, self.seen), {"moved_mm": 0.0}
         else:
             affine, figures = _fit(self.options, row, plane, mask, self.seen, self.enlargement)
             usual, missing = _usual_cost(row, self.seen), figures["missing"]
@@ -213,7 +217,7 @@ def _neighbours(
     row: Prepared, seen: Sequence[InitialAffine]
 ) -> tuple[list[np.ndarray], list[float], bool]:
     """(affines, weights, own): the section's own affine, or those on either side in position."""
-    for other in seen:
+    for other in () if row.affine_from else seen:
         if other.section == row.section and other.prepared == row.pixels_digest:
             return [other.working_mm_from_plane_mm], [1.0], True
     others = [o for o in seen if o.section != row.section]
@@ -294,9 +298,32 @@ def _fit_unseen(
     return better_fit(centred, laid, tissue_centre_mm(section.mask, section.pixel_mm))
 
 
+def _start_of(
+    row: Prepared,
+    plane: Plane,
+    mask: np.ndarray,
+    mri_mask: np.ndarray,
+    seen: Sequence[InitialAffine],
+) -> np.ndarray:
+    """(3, 3) working_mm_from_plane_mm of a section by its neighbours; see `interpolated_start`.
+
+    Parameters
+    ----------
+    mask, mri_mask : tissue of the section, working px, and of its plane.
+    """
+    affines, weights, _ = _neighbours(row, seen)
+    return interpolated_start(
+        affines,
+        weights,
+        tissue_centre_mm(mask, row.working_pixel_mm),
+        tissue_centre_mm(mri_mask, plane.grid.spacing_mm),
+    )
+
+
 def _usual_cost(row: Prepared, seen: Sequence[InitialAffine]) -> float | None:
-    """The misfit that `align` left of the sections around."""
-    others = [o for o in seen if o.section != row.section]
+    """The misfit that `align` left of the sections around, of its stain group if it saw any."""
+    every = [o for o in seen if o.section != row.section]
+    others = [o for o in every if o.stain_group == row.stain_group] or every
     return usual_cost(row.position_mm, [o.position_mm for o in others], [o.cost for o in others])
 
 
@@ -318,7 +345,7 @@ def _fit(
     mri = read_plane(plane.file(names.MRI))[0]
     mri_mask = read_plane(plane.file(names.MRI_MASK))[0] > 0
     working_pixel_mm, grid = row.working_pixel_mm, plane.grid
-    affines, weights, own = _neighbours(row, seen)
+    affines, _, own = _neighbours(row, seen)
     # in millimetres of a human brain from here on
     section = MaskedImage(image, mask, working_pixel_mm * enlargement)
     on_plane = MaskedImage(mri, mri_mask, grid.spacing_mm * enlargement)
@@ -327,12 +354,7 @@ def _fit(
             options, section, on_plane, resized(affines[0], enlargement), _SEEN_SIGMAS_PX
         )
     else:
-        start = interpolated_start(
-            affines,
-            weights,
-            tissue_centre_mm(mask, working_pixel_mm),
-            tissue_centre_mm(mri_mask, grid.spacing_mm),
-        )
+        start = _start_of(row, plane, mask, mri_mask, seen)
         fit = _fit_unseen(options, section, on_plane, resized(start, enlargement))
     figures = {
         "cost": fit.cost,

@@ -165,6 +165,7 @@ def prepare_section(
         box_px=row.box_px,
         thickness_um=row.thickness_um,
         stain_group=row.stain_group,
+        affine_from=row.affine_from,
         **source.fields(),
     )
     return SectionResult(prepared, files)

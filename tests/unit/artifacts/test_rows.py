@@ -106,9 +106,10 @@ def test_the_columns_are_those_of_finished_results(tmp_path):
     table = tmp_path / "sections.tsv"
     write_rows(table, ROWS[:1])
     assert " ".join(read_tsv(table)[0]) == (
-        "section status message position_mm background box_px channel file_columns file_rows files"
-        " fingerprint g00 g01 g02 g10 g11 g12 image image_channel labels light padding"
-        " pixel_size_mm polarity read_step stain stain_group staining thickness_um tissue_mm2 white"
+        "section status message position_mm affine_from background box_px channel file_columns"
+        " file_rows files fingerprint g00 g01 g02 g10 g11 g12 image image_channel labels light"
+        " padding pixel_size_mm polarity read_step stain stain_group staining thickness_um"
+        " tissue_mm2 white"
         " working_pixel_mm"
     )
     write_rows(table, ROWS[4:])
@@ -122,7 +123,7 @@ def test_columns_that_came_later_may_be_missing_others_not(tmp_path):
     table = tmp_path / "sections.tsv"
     later = (
         "read_step", "channel", "white", "padding", "light", "staining", "image_channel", "labels",
-        "stain", "box_px", "thickness_um", "stain_group",
+        "stain", "box_px", "thickness_um", "stain_group", "affine_from",
     )  # fmt: skip
     columns = {k: v for k, v in columns_of(ROWS[0]).items() if k not in later}
     write_tsv(table, [columns])

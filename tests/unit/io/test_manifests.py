@@ -113,6 +113,7 @@ def test_each_fault_is_one_line_that_names_it(manifest, fault):
         ("thickness_um", "20 µm"),
         ("thickness_um", "0"),
         ("stain_group", "H&E"),
+        ("affine_from", "first"),
         ("box_px", "0 -1 10 10"),
         ("box_px", "0 0 0 10"),
     ],

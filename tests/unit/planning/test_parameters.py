@@ -55,6 +55,7 @@ def test_a_plane_depends_on_nothing_that_only_changes_its_section(add_brain, stu
         "box_px": ["0 0 9 9", "", ""],
         "thickness_um": ["20", "", ""],
         "stain_group": ["a", "b", ""],
+        "affine_from": ["neighbours", "own", ""],
     }
     edited = study_of(
         {**add_brain("two", columns=columns), "mri": "raw/one/mri.nii.gz"}, chunk_size=9
@@ -78,6 +79,7 @@ def test_a_plane_depends_on_nothing_that_only_changes_its_section(add_brain, stu
         "box_px": "0 0 9 9",
         "thickness_um": 20.0,
         "stain_group": "a",
+        "affine_from": "neighbours",
     }
 
 

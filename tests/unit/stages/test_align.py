@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,12 +22,12 @@ from sbr_core import cli
 from sbr_core.algorithms.alignment import start
 from sbr_core.algorithms.alignment.brain_size import resized
 from sbr_core.algorithms.alignment.poses import nearest_orientation
-from sbr_core.algorithms.alignment.stack import centred_affines
+from sbr_core.algorithms.alignment.stack import centred_affines, tissue_centre_mm
 from sbr_core.algorithms.alignment.stretch import stretch_of
 from sbr_core.algorithms.simulation.truth import true_world_from_section_mm
 from sbr_core.artifacts import names
-from sbr_core.artifacts.global_fit import read_initial, read_plane_grid
-from sbr_core.artifacts.rows import Affine, Plane, Prepared, read_rows
+from sbr_core.artifacts.global_fit import InitialAffine, read_initial, read_plane_grid
+from sbr_core.artifacts.rows import Affine, Plane, Prepared, read_rows, write_rows
 from sbr_core.config import AlignOptions, AlignSectionsOptions, PrepareOptions, ResampleOptions
 from sbr_core.errors import AlignmentError, ConfigError, ImageError
 from sbr_core.geometry import (
@@ -326,6 +327,56 @@ def test_a_section_that_align_never_saw_starts_from_its_neighbours(phantom):
     names = {r.section for r in read_initial(phantom.results / "align" / "sections_initial.tsv")}
     assert "s18" not in names
     assert np.linalg.norm(_world_errors(phantom)["s18"], axis=1).mean() < 1.6
+
+
+def test_a_section_may_be_placed_by_its_neighbours_alone(phantom, tmp_path):
+    prepared = phantom.results / "prepare" / "chunks"
+    (row,) = (r for r in read_rows(prepared / "000.tsv", Prepared) if r.section == "s10")
+    initial = read_initial(phantom.results / "align" / "sections_initial.tsv")
+    write_rows(prepared / "placed.tsv", [replace(row, affine_from="neighbours")])
+    align_sections.run(
+        AlignSectionsOptions(),
+        prepared=prepared / "placed.tsv",
+        planes=phantom.results / "resample" / "chunks" / "000.tsv",
+        align_dir=phantom.results / "align",
+        out_dir=tmp_path,
+        receipt=tmp_path / "chunks" / "placed.tsv",
+    )
+    (found,) = read_rows(tmp_path / "chunks" / "placed.tsv", Affine)
+    assert found.section == "s10" and found.trust is None and found.moved_mm == 0
+    # s09 and s11 are equally far: half of the turn of each, and tissue on tissue
+    angles = {
+        r.section: np.arctan2(*r.working_mm_from_plane_mm[[1, 0], 0]) for r in initial
+    }  # fmt: skip
+    angle = np.arctan2(*found.working_mm_from_plane_mm[[1, 0], 0])
+    assert angle == pytest.approx((angles["s09"] + angles["s11"]) / 2, abs=0.01)
+    assert abs(angle - angles["s10"]) > 0.02
+    mask = read_plane(row.file(names.MASK))[0] > 0
+    planes = read_rows(phantom.results / "resample" / "chunks" / "000.tsv", Plane)
+    (plane,) = (p for p in planes if p.section == "s10")
+    plane_mask, plane_mm = read_plane(plane.file(names.MRI_MASK))[0] > 0, plane.grid.spacing_mm
+    np.testing.assert_allclose(
+        apply(found.working_mm_from_plane_mm, tissue_centre_mm(plane_mask, plane_mm)),
+        tissue_centre_mm(mask, row.working_pixel_mm),
+        atol=1e-3,
+    )
+
+
+def test_misfit_is_compared_within_the_stain_group():
+    """Another stain fits the MRI less well everywhere, which makes no section of it doubtful."""
+    seen = [
+        InitialAffine(f"s{i}", float(i), "", np.eye(3), 0.2 + 0.2 * (i % 2), "ba"[i % 2])
+        for i in range(12)
+    ]
+
+    def usual(group, seen=seen):
+        return align_sections._usual_cost(
+            SimpleNamespace(section="s5", position_mm=5.0, stain_group=group), seen
+        )
+
+    assert usual("a") == pytest.approx(0.4) and usual("b") == pytest.approx(0.2)
+    # a fit of before there were groups, and a group that it never saw
+    assert usual("c") == usual("a", [replace(s, stain_group="") for s in seen])
 
 
 def test_planes_and_linear_sections_lie_on_each_other(phantom):

@@ -69,7 +69,7 @@ def test_receipt_has_the_agreed_columns(tmp_path):
     row = _run(tmp_path, _row(tmp_path, _glass(_tissue())))["s1"]
     columns, _ = read_tsv(tmp_path / "out" / "chunks" / "000.tsv")
     wanted = "section status message position_mm pixel_size_mm working_pixel_mm file_rows stain"
-    wanted += " read_step stain_group"
+    wanted += " read_step stain_group affine_from"
     wanted += " file_columns polarity background channel white padding light staining"
     wanted += " g00 g01 g02 g10 g11 g12 tissue_mm2 image image_channel labels box_px thickness_um"
     assert set(wanted.split()) | {"files", "fingerprint"} == set(columns)
