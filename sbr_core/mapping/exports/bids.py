@@ -253,14 +253,16 @@ def _write_about_mri(brain: Brain, path: Path) -> None:
 
 
 def _of_volumes(brain: Brain, name: str, stem: str) -> Files:
-    """The volumes that were reassembled; none where that has not been done."""
+    """The volumes that were reassembled, of each stain group; none where that is not done."""
     space = "mri" if brain.has_mri else "stack"
     folder = brain.results / brain.method / names.VOLUME
     files: Files = {}
-    for kind in ("histology", "coverage", "labels"):
-        path = names.volume_file(folder, name, space, kind)
-        if path.is_file():
-            files[f"{stem}_space-{space}_desc-reassembled_{kind}.nii.gz"] = partial(_copy, path)
+    for group in names.volume_groups(folder, name, space):
+        start = f"{stem}{names.stain_entity(group)}_space-{space}_desc-reassembled"
+        for kind in ("histology", "coverage", "labels"):
+            path = names.volume_file(folder, name, space, kind, group)
+            if path.is_file():
+                files[f"{start}_{kind}.nii.gz"] = partial(_copy, path)
     return files
 
 

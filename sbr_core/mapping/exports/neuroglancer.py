@@ -123,7 +123,29 @@ def _layers(
     folder = brain.results / brain.method / names.VOLUME
     if brain.has_mri:
         yield _nifti(brain, server, brain.results / "prepare" / names.MRI_VOLUME, "MRI")
-    colour = {kind: names.colour_file(folder, name, space, kind) for kind in names.COLOUR_ENDINGS}
+    for group in _groups(folder, name, space):
+        yield from _of_group(brain, server, group, doubts)
+
+
+def _groups(folder: Path, name: str, space: str) -> list[str]:
+    """Stain groups that have volumes, sorted; '' for that of sections of none."""
+    # of an OME-Zarr, which is a folder, its name
+    colours = ["_colour" + ending.partition("/")[0] for ending in names.COLOUR_ENDINGS.values()]
+    ends = ("_histology.nii.gz", *colours)
+    return sorted({g for end in ends for g in names.volume_groups(folder, name, space, end)})
+
+
+def _of_group(
+    brain: Brain, server: str, group: str, doubts: list[str]
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Layers of the volumes of a stain group, as of `_layers`."""
+    name = brain.results.resolve().name
+    space = "mri" if brain.has_mri else "stack"
+    folder = brain.results / brain.method / names.VOLUME
+    of_group = f", {group}" if group else ""
+    colour = {
+        kind: names.colour_file(folder, name, space, kind, group) for kind in names.COLOUR_ENDINGS
+    }
     zarr = colour.pop("ome-zarr")
     for path in colour.values():
         if path.is_file() and not zarr.is_file():
@@ -131,15 +153,16 @@ def _layers(
                 f"{path}: Neuroglancer does not read its colours; reassemble: {{format: ome-zarr}}"
                 " writes what it reads"
             )
-    histology = names.volume_file(folder, name, space, "histology")
+    histology = names.volume_file(folder, name, space, "histology", group)
     if histology.is_file():
-        layer, corners_mm = _nifti(brain, server, histology, "histology")
+        layer, corners_mm = _nifti(brain, server, histology, f"histology{of_group}")
         yield layer | {"visible": not zarr.is_file(), "opacity": 0.7}, corners_mm
     if zarr.is_file():
-        yield from _zarr(brain, server, zarr.parent)
-    labels = names.volume_file(folder, name, space, "labels")
+        for layer, corners_mm in _zarr(brain, server, zarr.parent):
+            yield layer | {"name": f"{layer['name']}{of_group}"}, corners_mm
+    labels = names.volume_file(folder, name, space, "labels", group)
     if labels.is_file():
-        layer, corners_mm = _nifti(brain, server, labels, "labels")
+        layer, corners_mm = _nifti(brain, server, labels, f"labels{of_group}")
         kept = {key: layer[key] for key in ("name", "source")}
         yield kept | {"type": "segmentation", "visible": False}, corners_mm
 

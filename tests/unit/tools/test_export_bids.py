@@ -25,7 +25,8 @@ def out(truth: MappedBrain, tmp_path_factory):
     """The data set of all sections."""
     histology = truth.results / "sbr" / "volume" / "b_space-mri_histology.nii.gz"
     histology.parent.mkdir()
-    shutil.copyfile(truth.results / "prepare" / "mri.nii.gz", histology)
+    for volume in (histology, histology.with_name("b_space-mri_stain-CB_histology.nii.gz")):
+        shutil.copyfile(truth.results / "prepare" / "mri.nii.gz", volume)
     folder = tmp_path_factory.mktemp("bids") / "out"
     words = ["--results", str(truth.results), "--out", str(folder), "--mri-suffix", "T2w"]
     assert main(["export", "bids", *words]) == 0
@@ -52,6 +53,14 @@ def test_every_name_is_one_of_bids_or_is_listed(out):
     for path in of_bids:
         sidecar = path.with_name(path.name.partition(".")[0] + ".json")
         assert json.loads(sidecar.read_text())["Description"]
+
+
+def test_every_stain_group_has_its_volume(out):
+    volumes = sorted(path.name for path in out.glob("sub-b/micr/*_desc-reassembled_*"))
+    assert volumes == [
+        "sub-b_space-mri_desc-reassembled_histology.nii.gz",
+        "sub-b_stain-CB_space-mri_desc-reassembled_histology.nii.gz",
+    ]
 
 
 def test_samples_are_the_sections(truth, out):

@@ -80,6 +80,21 @@ def test_channels_without_colours_are_layers_of_their_own(truth, volume, tmp_pat
     assert all(layer["blend"] == "additive" for layer in layers)
 
 
+def test_every_stain_group_has_its_layers(truth, volume, tmp_path):
+    histology, colour = "b_space-mri_stain-CB_histology.nii.gz", "b_space-mri_stain-pv_colour"
+    shutil.copyfile(truth.results / "prepare" / "mri.nii.gz", volume / histology)
+    shutil.copytree(volume / "b_space-mri_colour.ome.zarr", volume / f"{colour}.ome.zarr")
+    try:
+        layers = {layer["name"]: layer for layer in export(truth, tmp_path)["layers"]}
+    finally:
+        (volume / histology).unlink()
+        shutil.rmtree(volume / f"{colour}.ome.zarr")
+    own = ["MRI", "histology", "histology in colour"]
+    assert list(layers) == [*own, "histology, CB", "histology in colour, pv"]
+    assert layers["histology, CB"]["source"].endswith(f"/{histology}|gzip:|nifti:")
+    assert f"/{colour}.ome.zarr/" in layers["histology in colour, pv"]["source"]["url"]
+
+
 def test_the_page_leads_to_the_state(truth, volume, tmp_path):
     words = ("--viewer", "https://viewer.example/v1/", "--server", "http://localhost:8000/")
     state = export(truth, tmp_path, *words)
