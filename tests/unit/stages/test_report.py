@@ -15,6 +15,7 @@ from PIL import Image
 from sbr_core.config import InferOptions, ReassembleOptions, ReportOptions
 from sbr_core.io.files import write_json
 from sbr_core.io.images import write_png
+from sbr_core.io.sums import remove_summed
 from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.stages import infer, reassemble, report
 
@@ -169,6 +170,20 @@ def test_page_shows_what_the_doctor_said(finished_brain):
     # in its table, and among what to look at first
     assert page.count("section 003: seems flipped") == 2
     assert "section 003: seems flipped (the doctor says, 0.97)" in page
+
+
+def test_cuts_of_every_stain_group_but_one_whose_sections_all_failed_are_shown(finished_brain):
+    volumes = finished_brain.results / "linear" / "volume"
+    mixed = volumes / "b_space-mri_histology.nii.gz"
+    for group in ("CB", "nissl", "lost"):
+        shutil.copy(mixed, volumes / f"b_space-mri_stain-{group}_histology.nii.gz")
+    remove_summed(mixed)
+    write_json(volumes / "b_space-mri_stain-lost_histology.json", {"sections": []})
+    page = page_of(finished_brain, ("linear",))
+    shown = re.findall(r"<figcaption>(linear, [^<]*)<", page)
+    of_group = [f"linear, {g}{end}" for g in ("CB", "nissl") for end in ("", ", edges of the MRI")]
+    assert set(shown) >= set(of_group) and not any("lost" in caption for caption in shown)
+    assert shown.count("linear, CB") == 3
 
 
 def test_page_without_evaluation_training_or_volume(fake_brain):
