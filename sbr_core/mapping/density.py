@@ -18,8 +18,9 @@ from sbr_core.mapping.brain import Brain, Section
 from sbr_core.mapping.regions import Tissue
 
 _SIGMA_PER_FWHM = 1 / np.sqrt(8 * np.log(2))
-_LEAST_TISSUE = 1e-6
-"""Share of the most tissue at a voxel; less is none."""
+_LEAST_TISSUE = 1e-3
+"""Share of the most tissue at a voxel; less is none: so far beside it that a cell nearer than all
+tissue would stand for many."""
 _TRUNCATE = 3.0
 """Where the Gaussian ends, in standard deviations: what is further from all tissue is 0."""
 

@@ -33,7 +33,15 @@ from sbr_core.mapping.counting import (
 from sbr_core.mapping.density import Density
 from sbr_core.mapping.jobs import atlas_files
 from sbr_core.mapping.points import SECTION, Route
-from sbr_core.mapping.regions import NO_REGION, NoRegions, Regions, Tissue, regions_of
+from sbr_core.mapping.regions import (
+    NO_REGION,
+    LabelImages,
+    NoRegions,
+    Outlines,
+    Regions,
+    Tissue,
+    regions_of,
+)
 from sbr_core.mapping.spaces import Space
 
 logger = logging.getLogger(__name__)
@@ -150,7 +158,7 @@ def run(
         write_volume(out / DENSITY, filled.per_mm3(brain, _width_mm(brain, smooth_mm)))
     for kind, rows in rows_of.items():
         write_tsv(out / kind, [row for row in rows if _is_wanted(row, chosen)])
-    _say(tally, counted, out)
+    _say(brain, tally, counted, out)
 
 
 def _check_numbers(numbers: Mapping[str, float | None], smooth_mm: float | None) -> None:
@@ -243,7 +251,7 @@ def _width_mm(brain: Brain, smooth_mm: float | None) -> float:
     return 2 * float(np.median(apart_mm)) if len(apart_mm) else 0.0
 
 
-def _say(tally: Tally, counted: Sequence[Counted], out: Path) -> None:
+def _say(brain: Brain, tally: Tally, counted: Sequence[Counted], out: Path) -> None:
     """What was counted, and what was not, with what is doubtful."""
     n_tissue = tally.n_apart(ALL_TISSUE)
     said = [f"{n_tissue} cells of the tissue"]
@@ -255,11 +263,11 @@ def _say(tally: Tally, counted: Sequence[Counted], out: Path) -> None:
         if n := tally.n_apart(what):
             said.append(f"{n} {what[1:-1]}")
     logger.info(f"count: {out}: {len(counted)} sections: {', '.join(said)}")
-    for doubt in _doubts(tally, counted):
+    for doubt in _doubts(brain, tally, counted):
         logger.warning(f"count: WARNING: {doubt}")
 
 
-def _doubts(tally: Tally, counted: Sequence[Counted]) -> Iterator[str]:
+def _doubts(brain: Brain, tally: Tally, counted: Sequence[Counted]) -> Iterator[str]:
     """What is doubtful of the counts."""
     n_outside, n_tissue = tally.n_apart(OUTSIDE_TISSUE), tally.n_apart(ALL_TISSUE)
     if n_outside > n_tissue:
@@ -281,6 +289,14 @@ def _doubts(tally: Tally, counted: Sequence[Counted]) -> Iterator[str]:
                 f" {apart_mm * 1000:.3g} µm between it and its neighbours: is that in µm?"
             )
             break
+    if isinstance(tally.regions, Outlines | LabelImages):
+        of_counted = {one.section.id for one in counted}
+        drawn = [section.id for section in brain if tally.regions.has(section)]
+        if others := [section for section in drawn if section not in of_counted]:
+            yield (
+                f"regions of {len(others)} sections ({some_of(others, 3)}) are not counted, for no"
+                " table has cells of these; if there are none, --sections names them too"
+            )
     names = tally.regions.names
     found = {label for one in counted for label in one.areas_mm2} - {NO_REGION}
     unnamed = [str(label) for label in sorted(found) if label not in names.labels]

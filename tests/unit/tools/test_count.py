@@ -266,6 +266,17 @@ def test_overlapping_outlines_are_counted_each(truth, given, tmp_path):
     assert none["cells"] == pytest.approx(N_TRUE["(outside of every region)"], rel=0.01)
 
 
+def test_regions_on_sections_without_cells_are_said_not_to_be_counted(
+    truth, given, tmp_path, caplog
+):
+    counted(truth, tmp_path, [given / "cells" / "both.csv"], regions=[given / "drawn"])
+    assert "regions of 4 sections (plain" in caplog.text
+    caplog.clear()
+    areas, cells = [given / "drawn"], [given / "cells" / "both.csv"]
+    counted(truth, tmp_path, cells, regions=areas, sections=["all"])
+    assert "are not counted" not in caplog.text
+
+
 def test_an_even_density_is_even_in_the_mri(truth, tmp_path):
     """A cell to every quarter of a millimetre of each section, whatever the smoothing."""
     for section in SECTIONS:
@@ -286,6 +297,7 @@ def test_an_even_density_is_even_in_the_mri(truth, tmp_path):
         found = density[tuple(np.rint(voxels).astype(int))]
         assert abs(found.mean() / true - 1) < 0.01 and np.abs(found / true - 1).max() < 0.15
         assert density.dtype == np.float32
+        assert density.max() < 1.2 * true  # beside the tissue, too
         if not flags:
             assert np.array_equal(image.affine, mri.affine) and image.shape == mri.shape
             assert not density[np.asarray(mri.dataobj) == 0].any()
