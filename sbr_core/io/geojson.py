@@ -81,7 +81,7 @@ def is_geojson(path: Path) -> bool:
 
 
 def read_geojson(path: Path, n_axes: int) -> Shapes:
-    """Shapes of a GeoJSON.
+    """Shapes of a GeoJSON; none of a collection of none, as QuPath writes where nothing is drawn.
 
     Parameters
     ----------
@@ -100,6 +100,8 @@ def read_geojson(path: Path, n_axes: int) -> Shapes:
         raise ManifestError(f"{path}: not readable as JSON: {error}") from None
     if isinstance(value, dict):
         value = value.get("features") if value.get("type") == "FeatureCollection" else [value]
+        if value == []:
+            return Shapes(path, [], np.zeros(0, int), (), np.zeros(0, object))
     if not isinstance(value, list) or not value:
         raise ManifestError(f"{path}: expected features of GeoJSON, found none")
     found = []

@@ -229,9 +229,11 @@ def _points(route: Route, source: Path, target: Path, how: How) -> str:
 
 
 def _shapes(route: Route, source: Path, target: Path, mend: bool) -> str:
-    shapes, n_lost = map_shapes(route, read_geojson(source, route.source.n_axes), mend=mend)
+    shapes, n_lost = read_geojson(source, route.source.n_axes), 0
     n_features = len(shapes.features)
-    if n_lost == n_features:
+    if n_features:
+        shapes, n_lost = map_shapes(route, shapes, mend=mend)
+    if n_lost == n_features > 0:
         raise ConfigError(
             f"{source}: all its features are too far from {route.target}; --within-mm takes more in"
         )
@@ -244,6 +246,8 @@ def _shapes(route: Route, source: Path, target: Path, mend: bool) -> str:
 def _shapes_to_volume(route: Route, source: Path, target: Path, how: How) -> str:
     """Outlines as labels of a volume, and a table of what they are beside it."""
     shapes = read_geojson(source, 2)
+    if not shapes.features:
+        raise NothingThereError(f"{source}: has no shapes to make labels of")
     regions = [region_of(feature) for feature in shapes.features]
     known = sorted({name or "unnamed" for name, _ in regions})
     id_of = {name: number for number, name in enumerate(known, 1)}

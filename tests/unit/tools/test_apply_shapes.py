@@ -233,3 +233,14 @@ def test_what_cannot_be_carried_is_told_in_one_line(truth, tmp_path, capfd, text
     lines = capfd.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and said in lines[0], lines
     assert not out.exists() and not [*tmp_path.glob("out/*")]
+
+
+def test_a_section_on_which_nothing_is_drawn_stays_one(truth, tmp_path):
+    """So that one of a folder does not stop the others."""
+    given, out = tmp_path / "plain.geojson", tmp_path / "out"
+    given.write_text('{"type": "FeatureCollection", "features": []}')
+    flags = ["--results", str(truth.results), "--from", "section", "--to", "mri"]
+    assert main(["apply", str(tmp_path), *flags, "--out", str(out)]) == 0
+    assert json.loads((out / "plain.geojson").read_text())["features"] == []
+    assert main(["apply", str(given), *flags, "--out", str(out / "plain.nii.gz")]) == 2
+    assert [path.name for path in out.iterdir()] == ["plain.geojson"]

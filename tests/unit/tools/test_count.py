@@ -266,6 +266,25 @@ def test_overlapping_outlines_are_counted_each(truth, given, tmp_path):
     assert none["cells"] == pytest.approx(N_TRUE["(outside of every region)"], rel=0.01)
 
 
+def test_a_section_on_which_nothing_is_drawn_is_outside_of_every_region(truth, given, tmp_path):
+    for section in ("plain", "both"):
+        (tmp_path / f"{section}.geojson").write_text(
+            '{"type": "FeatureCollection", "features": []}'
+            if section == "both"
+            else (given / "drawn" / "plain.geojson").read_text()
+        )
+    cells = [given / "cells" / f"{section}.csv" for section in ("plain", "both")]
+    regions = [tmp_path / "plain.geojson", tmp_path / "both.geojson"]
+    by_section, _ = counted(truth, tmp_path, cells, regions=regions)
+    rows = by_section[by_section["section"] == "both"].set_index("region")
+    assert list(rows.index) == [
+        "(outside of every region)", "(all tissue)", "(outside of the tissue)"
+    ]  # fmt: skip
+    outside, tissue = rows.iloc[0], rows.iloc[1]
+    assert outside["cells"] == tissue["cells"] > 0
+    assert outside["area_mm2"] == pytest.approx(tissue["area_mm2"])
+
+
 def test_regions_on_sections_without_cells_are_said_not_to_be_counted(
     truth, given, tmp_path, caplog
 ):
