@@ -9,6 +9,8 @@ interpolated along the stack. The rule for what stays empty:
 - Between two sections no further apart than 1.5 local gaps of either, everything is filled, so
   that slightly irregular positions leave no slits. A missing section doubles the gap, and so
   leaves an empty slab as wide as itself (unless `max_gap_mm` bridges it).
+- Where a volume is of some sections of a stack, since the others are of another stain, a gap that
+  such others fill has nothing missing: everything in it is filled, up to three local gaps.
 
 All lengths here are stack millimetres, the sections' own.
 """
@@ -27,6 +29,8 @@ from sbr_core.geometry import Box
 
 REGULAR_GAP = 1.5
 """A gap up to this many local gaps counts as jitter of the positions, not as missing sections."""
+FILLED_GAP = 3.0
+"""A gap up to this many local gaps is bridged where other sections of the stack fill it."""
 EMPTY_COVERAGE = -1.0
 """Coverage where there is no section: a number that no distance can be, and no NaN, which
 some viewers cannot draw."""
@@ -142,6 +146,22 @@ def local_gaps_mm(positions_mm: np.ndarray) -> np.ndarray:
     return np.array([some[(len(some) - 1) // 2] for some in nearest])
 
 
+def _regular_gaps(positions_mm: np.ndarray, local_mm: np.ndarray) -> np.ndarray:
+    """(n - 1,) bool: gaps between neighbours in which no section is missing.
+
+    Parameters
+    ----------
+    positions_mm, local_mm : (n,), and the local gap of each; see `local_gaps_mm`.
+    """
+    return np.diff(positions_mm) <= REGULAR_GAP * np.maximum(local_mm[:-1], local_mm[1:])
+
+
+def _filled_by_others(positions_mm: np.ndarray, all_mm: np.ndarray) -> np.ndarray:
+    """(n - 1,) bool: gaps between neighbours in which nothing is missing of the whole stack."""
+    missing = np.cumsum(np.r_[False, ~_regular_gaps(all_mm, local_gaps_mm(all_mm))])
+    return np.diff(missing[np.searchsorted(all_mm, positions_mm)]) == 0
+
+
 @dataclass(frozen=True)
 class Stack:
     """Positions of the sections, and how far each of them reaches.
@@ -159,13 +179,18 @@ class Stack:
 
     @classmethod
     def of(
-        cls, positions_mm: Sequence[float], max_gap_mm: float, only_gap_mm: float = 1.0
+        cls,
+        positions_mm: Sequence[float],
+        max_gap_mm: float,
+        only_gap_mm: float = 1.0,
+        all_mm: Sequence[float] = (),
     ) -> Stack:
         """Apply the rule of this module.
 
         Parameters
         ----------
         only_gap_mm : local gap of a stack of a single section, which has none of its own.
+        all_mm : increasing positions of these and all other sections, where there are others.
         """
         positions = np.asarray(positions_mm, float)
         if len(positions) < 2:
@@ -173,7 +198,10 @@ class Stack:
             return cls(positions, half, half)
         local = local_gaps_mm(positions)
         gaps = np.diff(positions)
-        regular = gaps <= REGULAR_GAP * np.maximum(local[:-1], local[1:])
+        regular = _regular_gaps(positions, local)
+        if len(all_mm) > len(positions):
+            near = gaps <= FILLED_GAP * np.maximum(local[:-1], local[1:])
+            regular |= near & _filled_by_others(positions, np.asarray(all_mm, float))
         before, behind = local / 2, local / 2
         behind[:-1] = np.where(regular, gaps / 2, behind[:-1])
         before[1:] = np.where(regular, gaps / 2, before[1:])

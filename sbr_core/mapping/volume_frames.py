@@ -32,6 +32,7 @@ class VolumeFrame:
         nothing the grid can show is blurred away.
     only_gap_mm : what a section by itself fills of the stack, mm: the median gap of all sections
         of the brain, or the plane's pixel where it has one section alone.
+    positions_mm : of all sections of the brain.
     inputs : name -> file that it follows from.
     """
 
@@ -41,6 +42,7 @@ class VolumeFrame:
     stack_from_voxel: np.ndarray
     spacing_mm: float
     only_gap_mm: float
+    positions_mm: tuple[float, ...]
     inputs: dict[str, Path]
 
     @classmethod
@@ -77,6 +79,7 @@ class VolumeFrame:
             stack_from_voxel=stack_from_voxel,
             spacing_mm=float(np.linalg.norm(stack_from_voxel[:3, axes], axis=0).min()),
             only_gap_mm=median_gap_mm(rows),
+            positions_mm=tuple(row.position_mm for row in rows),
             inputs=inputs,
         )
 

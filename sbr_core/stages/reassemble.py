@@ -89,7 +89,10 @@ def run(
     space, shape, stack_from_voxel = frame.space, frame.shape, frame.stack_from_voxel
     inputs = {"sections": sections, "prepared": prepared} | frame.inputs
     stack = reassembly.Stack.of(
-        [row.position_mm for row in rows], options.max_gap_mm, frame.only_gap_mm
+        [row.position_mm for row in rows],
+        options.max_gap_mm,
+        frame.only_gap_mm,
+        frame.positions_mm,
     )
     gains = _gains(options, rows)
     with_labels = any(source.labels for source in used)

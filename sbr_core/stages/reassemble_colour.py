@@ -74,7 +74,10 @@ def run(
     rows, used = of_stain_group(group, rows, used, prepared, "reassemble-colour")
     kind = kind_of(used or every)
     stack = reassembly.Stack.of(
-        [row.position_mm for row in rows], options.max_gap_mm, frame.only_gap_mm
+        [row.position_mm for row in rows],
+        options.max_gap_mm,
+        frame.only_gap_mm,
+        frame.positions_mm,
     )
     out_dir.mkdir(parents=True, exist_ok=True)
     # as it is written: position or k slowest, channels fastest

@@ -160,3 +160,16 @@ def test_a_level_ends_at_its_box():
     level = Level(np.ones((90, 80)), 0.1, 0.1, same, None, Box(20, 10, 30, 40))
     points = np.array([(2.0, 1.0), (4.94, 4.94), (1.94, 2.0), (4.96, 2.0), (3.0, 5.0), (7.0, 8.0)])
     assert level.inside(points).tolist() == [True, True, False, False, False, False]
+
+
+def test_a_gap_that_other_stains_fill_is_bridged_and_one_where_sections_are_missing_is_not():
+    """Every third section is of another stain; those at 16 and 18 mm are missing."""
+    number = np.array([i for i in range(21) if i not in (8, 9)])
+    every, own = 2.0 * number, 2.0 * number[number % 3 != 1]
+    z = np.arange(0.0, 40.0, 0.1)
+    alone, among = (Stack.of(own, 0.0, all_mm=a).around(z)[2] for a in ((), every))
+    assert not alone[np.abs(z - 8) < 0.9].any(), "twice the local gap, as if one were missing"
+    missing = (z > 14.1) & (z < 19.9)
+    assert among[(z < 12) | (z > 22)].all() and not among[missing].any()
+    of_one = [Stack.of(every, 0.0, all_mm=a).around(z)[2] for a in ((), every)]
+    np.testing.assert_array_equal(*of_one)
