@@ -370,6 +370,8 @@ def _volume(path: Path, labels: bool, state: tuple[int, int]) -> Volume:
     if not labels:
         return read_volume(path)
     volume, stored = read_label_volume(path), read_volume(path).data.dtype
+    for doubt in volume.doubts:
+        logger.warning(f"apply: WARNING: {path}: {doubt}")
     return replace(volume, data=volume.data.astype(stored)) if stored.kind in "iu" else volume
 
 

@@ -244,3 +244,15 @@ def test_labels_that_cannot_be_carried_are_told_in_one_line(
     assert all("left out" in line for line in error[:-1])
     assert [p for p in sorted(path.name for path in tmp_path.iterdir()) if p != "o"] == before
     assert not list((tmp_path / "o").glob("*"))
+
+
+def test_lengths_taken_for_micrometres_are_said(truth, atlas, tmp_path, caplog):
+    given = nib.load(atlas / "atlas.nii.gz")
+    micrometres = np.diag([1e3, 1e3, 1e3, 1.0]) @ given.affine
+    nib.save(nib.Nifti1Image(np.asarray(given.dataobj), micrometres), tmp_path / "um.nii.gz")
+    for path in (atlas / "atlas.nii.gz", tmp_path / "um.nii.gz"):
+        run(truth, path, tmp_path / f"{path.name}.tif", to="section:plain", pixel_mm=0.5)
+    here, there = (tifffile.imread(path) for path in sorted(tmp_path.glob("*.tif")))
+    assert np.array_equal(here, there) and here.any()
+    (said,) = [record.message for record in caplog.records if "WARNING" in record.message]
+    assert "um.nii.gz: its lengths, of metres, are taken for micrometres" in said
