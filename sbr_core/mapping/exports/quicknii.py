@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from sbr_core.artifacts import names
+from sbr_core.artifacts.label_pairs import read_label_volume
 from sbr_core.errors import ConfigError, ImageError
 from sbr_core.geometry import apply, scaling
 from sbr_core.io.files import json_text
@@ -83,9 +84,10 @@ def target_of(
             f"--target: expected the name of an atlas, without folders, found {name!r}"
         )
     path = like or brain.results / "prepare" / names.MRI_VOLUME
-    volume = upright(read_volume(path))
-    if labels is not None:
-        volume = replace(volume, data=_as_labels(path, volume.data))
+    volume = read_volume(path)
+    if labels is not None:  # whose lengths may be micrometres
+        volume = replace(read_label_volume(path), data=_as_labels(path, volume.data))
+    volume = upright(volume)
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
     default = f"{stem}.cutlas" if labels is not None else f"{stem}_ras.nii.gz"
     return Target(space, name or default, volume, labels, name is not None)
@@ -126,7 +128,8 @@ def quicknii(sections: Sequence[Section], target: Target, most_markers: int) -> 
             strict=True,
         )
     )
-    slices, told, doubts = [], [], []
+    slices, told = [], []
+    doubts = [f"{target.name}: {doubt}" for doubt in target.volume.doubts]
     files: dict[str, Callable[[Path], object]] = {SERIES: _series_writer(target, slices)}
     for section in sections:
         number = numbers[section.id]

@@ -166,6 +166,12 @@ def test_labels_become_an_atlas_of_visualign(truth, tmp_path):
         '  300    10   20  255        1  1  1    "the core"' in (atlas / "labels.txt").read_text()
     )
     assert not any("markers" in entry for entry in found["slices"])
+    # of lengths in micrometres it is the same
+    micrometres = nib.Nifti1Image(labels, np.diag([1e3, 1e3, 1e3, 1.0]) @ mri.affine)
+    nib.save(micrometres, tmp_path / "labels.nii.gz")
+    again = export(truth, tmp_path / "again", *words, "--markers", 0)
+    for entry, other in zip(found["slices"], again["slices"], strict=True):
+        np.testing.assert_allclose(entry["anchoring"], other["anchoring"], atol=1e-3)
 
 
 @pytest.mark.parametrize(
