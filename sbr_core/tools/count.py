@@ -128,8 +128,7 @@ def run(
     space = Space.of(from_ or "section", "--from")
     if regions_in not in (None, "mri", "atlas"):
         raise ConfigError(f"--regions-in: expected mri or atlas, found {regions_in!r}")
-    kinds = (BY_SECTION, OF_BRAIN, *([DENSITY] if density else []))
-    _check_outputs(out, kinds, force)
+    _check_outputs(out, (BY_SECTION, OF_BRAIN, DENSITY), force)
     is_of_atlas = "atlas" in (space.kind, regions_in)
     brain = Brain(results, method or "sbr", atlas_files(atlas_xfm, brains, results, is_of_atlas))
     brain.check(space)
@@ -158,6 +157,8 @@ def run(
         write_volume(out / DENSITY, filled.per_mm3(brain, _width_mm(brain, smooth_mm)))
     for kind, rows in rows_of.items():
         write_tsv(out / kind, [row for row in rows if _is_wanted(row, chosen)])
+    if filled is None:  # what is there would be the density of other cells
+        (out / DENSITY).unlink(missing_ok=True)
     _say(brain, tally, counted, out)
 
 
