@@ -253,7 +253,8 @@ def test_deleted_transform_is_restored_and_nothing_else_computed(finished_brain,
     deleted.unlink()
     jobs = lab.rules()
     assert jobs["infer"] == 1 and jobs.keys() == {
-        *("infer", "collect", "reassemble", "evaluate", "report"),
+        *("infer", "collect", "registered", "reassemble", "reassemble_colour"),
+        *("evaluate", "report"),
     }
     lab.snakemake("infer_all")
     # a network rounds otherwise for a batch of another size
