@@ -6,6 +6,7 @@ A file of a section is ``{section}{ending}`` in its stage's folder `SECTIONS`, i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 SHIPPED_REGISTRAR = Path(__file__).with_name("shipped_registrar.safetensors")
@@ -78,6 +79,17 @@ def section_file(stage_dir: Path, section: str, ending: str) -> Path:
     """A section's file in the folder of its stage or method."""
     folder = TRANSFORMS if ending in (SECTION_TO_STACK, STACK_TO_SECTION) else SECTIONS
     return Path(stage_dir) / folder / f"{section}{ending}"
+
+
+def section_of_name(path: Path, sections: Iterable[str]) -> str | None:
+    """The section that a file of the user's is named after, by what stands before a full stop.
+
+    Parameters
+    ----------
+    sections : ids there are; of several that fit (``a`` and ``a.b``) the longest counts.
+    """
+    fitting = [section for section in sections if path.name.startswith(f"{section}.")]
+    return max(fitting, key=len, default=None)
 
 
 def stain_entity(group: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sbr_core.artifacts.label_pairs import read_label_volume
+from sbr_core.artifacts.names import section_of_name
 from sbr_core.errors import ConfigError, ImageError
 from sbr_core.io.colour_volumes import RGB24
 from sbr_core.io.files import check_is_file
@@ -197,8 +198,8 @@ def files_written(source: Path, target: Path) -> list[Path]:
 
 def of_file(route: Route, path: Path) -> Route:
     """The route from the section that a file is named after, where the source is open."""
-    named = [section for section in route.brain.section_ids if path.name.startswith(f"{section}.")]
-    return route.at(max(named, key=len)) if named else route
+    section = section_of_name(path, route.brain.section_ids)
+    return route if section is None else route.at(section)
 
 
 def _points(route: Route, source: Path, target: Path, how: How) -> str:

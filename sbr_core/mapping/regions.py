@@ -22,6 +22,7 @@ import shapely
 from sbr_core.algorithms.label_outlines import outlines_of_labels
 from sbr_core.artifacts.accuracy import nearest_elements
 from sbr_core.artifacts.label_pairs import read_label_volume
+from sbr_core.artifacts.names import section_of_name
 from sbr_core.errors import ConfigError, ImageError, ManifestError, some_of
 from sbr_core.geometry import apply
 from sbr_core.io.geojson import is_geojson, read_geojson, region_of
@@ -160,15 +161,14 @@ def regions_of(
         return LabelVolume(Space(space), volume, names)
     of_section: dict[str, Path] = {}
     for file in files:
-        named = [section for section in brain.section_ids if file.name.startswith(f"{section}.")]
-        if not named and len(files) > 1:
+        section = section_of_name(file, brain.section_ids)
+        if section is None and len(files) > 1:
             continue  # what else lies there
-        if not named:
+        if section is None:
             raise ConfigError(
                 f"{file}: of which section? Expected a volume, or files named after their sections,"
                 f" such as {brain.section_ids[0]}.geojson"
             )
-        section = max(named, key=len)
         if section in of_section:
             raise ConfigError(f"--regions: {of_section[section]} and {file} are both of {section}")
         of_section[section] = file

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sbr_core.artifacts.names import section_of_name
 from sbr_core.errors import ConfigError, ManifestError
 from sbr_core.io.images import image_shape
 from sbr_core.io.landmarks import Mark, named, read_image_marks, read_world_marks
@@ -102,7 +103,7 @@ def _on_images(
         raise ConfigError(f"{flag}: expected a number above 0, found {scale:g}")
     marks_of: dict[str, list[Mark]] = {}
     for path in paths:
-        section = _section_of(path, row_of)
+        section = section_of_name(path, row_of)
         if section is None:
             raise ManifestError(f"{path}: expected a file named after its section, like 012.csv")
         row = row_of[section]
@@ -127,7 +128,7 @@ def _in_mri(paths: Iterable[Path], row_of: Mapping[str, SectionRow]) -> dict[str
     """Section -> its marks in the MRI, RAS mm."""
     marks_of: dict[str, list[Mark]] = {}
     for path in paths:
-        section_of_file = _section_of(path, row_of)
+        section_of_file = section_of_name(path, row_of)
         for mark in read_world_marks(path):
             section, colon, name = mark.name.partition(":")
             if section_of_file is not None and not (colon and section in row_of):
@@ -139,12 +140,6 @@ def _in_mri(paths: Iterable[Path], row_of: Mapping[str, SectionRow]) -> dict[str
                 )
             marks_of.setdefault(section, []).append(Mark(name, mark.point, mark.where))
     return marks_of
-
-
-def _section_of(path: Path, sections: Iterable[str]) -> str | None:
-    """The section that a file is named after: what stands before a full stop in its name."""
-    fitting = [section for section in sections if path.name.startswith(f"{section}.")]
-    return max(fitting, key=len, default=None)
 
 
 def _pairs(ours: Sequence[Mark], theirs: Sequence[Mark], by_order: bool) -> list[tuple[Mark, Mark]]:
