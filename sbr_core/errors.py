@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 TERMINATED = 143
@@ -109,6 +110,21 @@ def storage_fault(error: BaseException, folder: Path | None = None) -> str:
     except OSError:
         return ""
     return os.strerror(errno.ENOSPC).lower() if full else ""
+
+
+@contextmanager
+def storage_named(path: Path) -> Iterator[None]:
+    """Raise StorageError that names what was to be written, where the storage is to blame.
+
+    What was begun is to be removed outside of the block: while it is there, a full disk still is.
+    """
+    try:
+        yield
+    except Exception as error:
+        # libraries hide a full disk behind errors of their own; now it is still full
+        if reason := storage_fault(error, path.parent):
+            raise StorageError(f"{path}: cannot be written: {reason}") from error
+        raise
 
 
 def some_of(items: Sequence[str], most: int = 5) -> str:

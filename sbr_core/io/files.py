@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from sbr_core.config import canonical_json
-from sbr_core.errors import ImageError, ReceiptError, SbrError, StorageError, storage_fault
+from sbr_core.errors import ImageError, ReceiptError, SbrError, StorageError, storage_named
 
 _DEEPEST = 64
 """Levels of a JSON artefact, and of folders; what this package writes has fewer than ten."""
@@ -123,17 +123,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)
-        yield temporary
-        # of what was there before; killed between the two: a file without a record, as any other
-        sum_file(path).unlink(missing_ok=True)
-        os.replace(temporary, path)
-    except Exception as error:
-        # libraries hide a full disk behind errors of their own; now it is still full
-        if reason := storage_fault(error, path.parent):
-            raise StorageError(f"{path}: cannot be written: {reason}") from error
-        raise
+        with storage_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.unlink(missing_ok=True)
+            yield temporary
+            # of what was there before; killed between the two: a file without a record, as any
+            sum_file(path).unlink(missing_ok=True)
+            os.replace(temporary, path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -149,18 +145,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     old = path.with_name(f".old-{os.getpid()}-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_tree(temporary)
-        temporary.mkdir()
-        yield temporary
-        if os.path.lexists(path):
-            remove_tree(old)
-            os.replace(path, old)
-        os.replace(temporary, path)
-    except Exception as error:
-        if reason := storage_fault(error, path.parent):
-            raise StorageError(f"{path}: cannot be written: {reason}") from error
-        raise
+        with storage_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove_tree(temporary)
+            temporary.mkdir()
+            yield temporary
+            if os.path.lexists(path):
+                remove_tree(old)
+                os.replace(path, old)
+            os.replace(temporary, path)
     finally:
         for left in (temporary, old):
             with suppress(OSError):

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sbr_core.errors import StorageError, TrainingError, storage_fault
+from sbr_core.errors import TrainingError, storage_named
 from sbr_core.training.stacks import Column
 
 KEPT_CHECKPOINTS = 2
@@ -65,16 +65,14 @@ class CheckpointFolder:
         path = self.path / f"step-{state['step']:09d}.pt"
         temporary = path.with_suffix(".tmp")
         try:
-            with open(temporary, "wb") as stream:
-                torch.save(state, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        except Exception as error:
-            reason = storage_fault(error, self.path)
+            with storage_named(path):
+                with open(temporary, "wb") as stream:
+                    torch.save(state, stream)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                os.replace(temporary, path)
+        except Exception:
             temporary.unlink(missing_ok=True)
-            if reason:
-                raise StorageError(f"{path}: cannot be written: {reason}") from error
             raise
         folder = os.open(self.path, os.O_RDONLY)
         os.fsync(folder)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sbr_core.errors import ConfigError, StorageError, storage_fault
+from sbr_core.errors import ConfigError, storage_named
 
 
 @dataclass(frozen=True)
@@ -48,19 +48,18 @@ def write_export(out: Path, export: Export, force: bool) -> None:
             raise ConfigError(f"--out: {there} exists; --force writes over files")
     is_new = not out.exists()
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".tmp-", dir=out) as folder:
-            made = Path(folder)
-            for name, write in export.files.items():
-                (made / name).parent.mkdir(parents=True, exist_ok=True)
-                write(made / name)
-            for name in export.files:
-                (out / name).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(made / name, out / name)
-    except Exception as error:
+        with storage_named(out):
+            out.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=".tmp-", dir=out) as folder:
+                made = Path(folder)
+                for name, write in export.files.items():
+                    (made / name).parent.mkdir(parents=True, exist_ok=True)
+                    write(made / name)
+                for name in export.files:
+                    (out / name).parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(made / name, out / name)
+    except Exception:
         if is_new:
             with suppress(OSError):
                 out.rmdir()
-        if reason := storage_fault(error, out.parent):
-            raise StorageError(f"{out}: cannot be written: {reason}") from error
         raise
