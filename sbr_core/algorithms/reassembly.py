@@ -282,11 +282,7 @@ def fill_slab(
     labels : int64 of the nearest section that reaches the voxel, 0 where empty or where that
         section has no labels; or None.
     """
-    ranges = [np.arange(n, dtype=float)[s] for n, s in zip(shape, part, strict=True)]
-    i, j, k = (axis.ravel() for axis in np.meshgrid(*ranges, indexing="ij"))
-    # sums are written out: a matrix product may round differently with the number of points
-    m = stack_from_voxel
-    x, y, z = (m[row, 0] * i + m[row, 1] * j + m[row, 2] * k + m[row, 3] for row in range(3))
+    box, (x, y, z) = stack_mm_of(part, shape, stack_from_voxel)
     value, weight = np.zeros(len(z)), np.zeros(len(z))
     nearest_mm = np.full(len(z), np.inf)
     labels = np.zeros(len(z), np.int64) if with_labels else None
@@ -314,12 +310,23 @@ def fill_slab(
 
     histology = np.divide(value, weight, out=np.zeros_like(value), where=weight > 0)
     coverage = np.where(np.isfinite(nearest_mm), nearest_mm, EMPTY_COVERAGE)
-    box = tuple(len(axis) for axis in ranges)
     return (
         histology.astype(np.float32).reshape(box),
         coverage.astype(np.float32).reshape(box),
         None if labels is None else labels.reshape(box),
     )
+
+
+def stack_mm_of(
+    part: tuple[slice, slice, slice], shape: tuple[int, int, int], stack_from_voxel: np.ndarray
+) -> tuple[tuple[int, ...], list[np.ndarray]]:
+    """Shape of a part of a grid, and x, y and z (n,) of its voxels, stack mm."""
+    ranges = [np.arange(n, dtype=float)[s] for n, s in zip(shape, part, strict=True)]
+    i, j, k = (axis.ravel() for axis in np.meshgrid(*ranges, indexing="ij"))
+    # sums are written out: a matrix product may round differently with the number of points
+    m = stack_from_voxel
+    mm = [m[row, 0] * i + m[row, 1] * j + m[row, 2] * k + m[row, 3] for row in range(3)]
+    return tuple(len(axis) for axis in ranges), mm
 
 
 def voxels_by_section(

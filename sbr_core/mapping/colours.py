@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sbr_core.algorithms.reassembly import Stack, voxels_by_section
+from sbr_core.algorithms.reassembly import Stack, stack_mm_of, voxels_by_section
 from sbr_core.artifacts import names
 from sbr_core.artifacts.rows import Inferred, Prepared
 from sbr_core.errors import ImageError
@@ -139,11 +139,7 @@ def fill_part(
     ----------
     interpolation : as of `reassembly.fill_slab`.
     """
-    ranges = [np.arange(n, dtype=float)[s] for n, s in zip(frame.shape, part, strict=True)]
-    i, j, k = (axis.ravel() for axis in np.meshgrid(*ranges, indexing="ij"))
-    m = frame.stack_from_voxel
-    x, y, z = (m[row, 0] * i + m[row, 1] * j + m[row, 2] * k + m[row, 3] for row in range(3))
-    del i, j, k
+    box, (x, y, z) = stack_mm_of(part, frame.shape, frame.stack_from_voxel)
     value = np.zeros((len(z), kind.channels), np.float32)
     weight = np.zeros(len(z), np.float32)
     nearest_mm = np.full(len(z), np.inf)
@@ -168,4 +164,4 @@ def fill_part(
             value[voxels] += share[:, None] * samples
             weight[voxels] += share
     value /= np.where(weight > 0, weight, 1.0)[:, None]
-    return as_type(value, kind.dtype).reshape(*map(len, ranges), kind.channels)
+    return as_type(value, kind.dtype).reshape(*box, kind.channels)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from sbr_core.algorithms.reassembly import Stack
 from sbr_core.artifacts import names
 from sbr_core.artifacts.rows import Inferred, Prepared, read_rows, sections_lost
+from sbr_core.config import ReassembleOptions
 from sbr_core.errors import ConfigError, ReceiptError
 from sbr_core.geometry import LPS_FROM_RAS, stack_grid
 from sbr_core.io.transforms import read_stack_from_world
@@ -84,6 +86,49 @@ class VolumeFrame:
         )
 
 
+@dataclass(frozen=True)
+class VolumeSections:
+    """What a volume is made of.
+
+    Attributes
+    ----------
+    rows, sources : rows of `infer` and of `prepare` of its sections, sorted by position.
+    of_brain : rows of `prepare` of all sections of the brain.
+    inputs : name -> file that it follows from.
+    """
+
+    frame: VolumeFrame
+    stack: Stack
+    rows: list[Inferred]
+    sources: list[Prepared]
+    of_brain: list[Prepared]
+    inputs: dict[str, Path]
+
+    @classmethod
+    def of(
+        cls,
+        options: ReassembleOptions,
+        stage: str,
+        sections: Path,
+        prepared: Path,
+        align_dir: Path | None,
+        mri: Path | None,
+        group: str,
+    ) -> VolumeSections:
+        """Those of a stain group of a brain; parameters and errors as of what it calls."""
+        rows, of_brain = _sections_of_volume(sections, prepared, align_dir, mri, stage)
+        frame = VolumeFrame.of(rows, options.spacing_mm, align_dir, mri)
+        rows, sources = _of_stain_group(group, rows, of_brain, prepared, stage)
+        stack = Stack.of(
+            [row.position_mm for row in rows],
+            options.max_gap_mm,
+            frame.only_gap_mm,
+            frame.positions_mm,
+        )
+        inputs = {"sections": sections, "prepared": prepared} | frame.inputs
+        return cls(frame, stack, rows, sources, of_brain, inputs)
+
+
 def median_gap_mm(rows: Sequence[Inferred]) -> float:
     """Median gap of sections sorted by position; of a single one its plane's pixel."""
     if len(rows) < 2:
@@ -91,10 +136,10 @@ def median_gap_mm(rows: Sequence[Inferred]) -> float:
     return float(np.median(np.diff([row.position_mm for row in rows])))
 
 
-def of_stain_group(
+def _of_stain_group(
     group: str, rows: list[Inferred], used: list[Prepared], prepared: Path, stage: str
 ) -> tuple[list[Inferred], list[Prepared]]:
-    """Those of the sections of `sections_of_volume` that are of a stain group.
+    """Those of the sections of `_sections_of_volume` that are of a stain group.
 
     There may be none, where all of the group failed; then its volume is empty, which is warned of.
 
@@ -141,7 +186,7 @@ def _stain_groups(prepared: Path) -> tuple[set[str], bool]:
     return {r.stain_group for r in rows if isinstance(r, Prepared)}, not all(r.ok for r in rows)
 
 
-def sections_of_volume(
+def _sections_of_volume(
     sections: Path, prepared: Path, align_dir: Path | None, mri: Path | None, stage: str
 ) -> tuple[list[Inferred], list[Prepared]]:
     """The sections' rows of `infer` and of `prepare`, sorted by position.

@@ -35,12 +35,7 @@ from sbr_core.io.scratch import scratch_array
 from sbr_core.io.sums import remove_summed
 from sbr_core.io.transforms import read_section_transform
 from sbr_core.io.volumes import Volume, read_plane, write_volume
-from sbr_core.mapping.volume_frames import (
-    VolumeFrame,
-    of_stain_group,
-    remove_former,
-    sections_of_volume,
-)
+from sbr_core.mapping.volume_frames import VolumeSections, remove_former
 
 logger = logging.getLogger(__name__)
 
@@ -82,18 +77,10 @@ def run(
     ImageError
         A section's file is no longer what `prepare` saw.
     """
-    rows, used = sections_of_volume(sections, prepared, align_dir, mri, "reassemble")
-    frame = VolumeFrame.of(rows, options.spacing_mm, align_dir, mri)
     group = stain_group or ""
-    rows, used = of_stain_group(group, rows, used, prepared, "reassemble")
+    made_of = VolumeSections.of(options, "reassemble", sections, prepared, align_dir, mri, group)
+    frame, rows, used = made_of.frame, made_of.rows, made_of.sources
     space, shape, stack_from_voxel = frame.space, frame.shape, frame.stack_from_voxel
-    inputs = {"sections": sections, "prepared": prepared} | frame.inputs
-    stack = reassembly.Stack.of(
-        [row.position_mm for row in rows],
-        options.max_gap_mm,
-        frame.only_gap_mm,
-        frame.positions_mm,
-    )
     gains = _gains(options, rows)
     with_labels = any(source.labels for source in used)
     levels = reassembly.LevelCache(
@@ -102,7 +89,7 @@ def run(
     )
 
     arrays = scratch_arrays(out_dir, shape, with_labels)
-    _fill(out_dir, arrays, shape, stack_from_voxel, stack, levels, options)
+    _fill(out_dir, arrays, shape, stack_from_voxel, made_of.stack, levels, options)
     # of a time when the sections had labels
     remove_summed(names.volume_file(out_dir, brain, space, "labels", group))
     for kind, array in arrays.items():
@@ -115,7 +102,7 @@ def run(
         names.volume_facts(out_dir, brain, space, group),
         stage="reassemble",
         options=options.model_dump(mode="json"),
-        inputs=inputs,
+        inputs=made_of.inputs,
         covered_percent=round(100 * covered, 3),
         brain=brain,
         method=method,

@@ -22,12 +22,7 @@ from sbr_core.io.provenance import write_provenance
 from sbr_core.io.scratch import let_go, scratch_array
 from sbr_core.io.sums import remove_summed
 from sbr_core.mapping.colours import OpenSections, fill_part, kind_of
-from sbr_core.mapping.volume_frames import (
-    VolumeFrame,
-    of_stain_group,
-    remove_former,
-    sections_of_volume,
-)
+from sbr_core.mapping.volume_frames import VolumeSections, remove_former
 
 logger = logging.getLogger(__name__)
 
@@ -67,27 +62,21 @@ def run(
     ImageError
         A section's file is no longer what `prepare` saw, or has other channels than others.
     """
-    rows, used = sections_of_volume(sections, prepared, align_dir, mri, "reassemble-colour")
-    frame = VolumeFrame.of(rows, options.spacing_mm, align_dir, mri)
     group = stain_group or ""
-    every = used
-    rows, used = of_stain_group(group, rows, used, prepared, "reassemble-colour")
-    kind = kind_of(used or every)
-    stack = reassembly.Stack.of(
-        [row.position_mm for row in rows],
-        options.max_gap_mm,
-        frame.only_gap_mm,
-        frame.positions_mm,
+    made_of = VolumeSections.of(
+        options, "reassemble-colour", sections, prepared, align_dir, mri, group
     )
+    frame = made_of.frame
+    kind = kind_of(made_of.sources or made_of.of_brain)
     out_dir.mkdir(parents=True, exist_ok=True)
     # as it is written: position or k slowest, channels fastest
     out = scratch_array(out_dir, kind.dtype, (*frame.shape[::-1], kind.channels), "C")
     parts = list(reassembly.slabs(frame.shape, frame.stack_from_voxel, options.slab_voxels))
     began = time.monotonic()
-    with OpenSections(rows, used, options.cache_mib * 2**20) as open_sections:
+    with OpenSections(made_of.rows, made_of.sources, options.cache_mib * 2**20) as open_sections:
         for number, part in enumerate(parts, 1):
             filled = fill_part(
-                part, frame, stack, open_sections.__getitem__, kind, options.interpolation
+                part, frame, made_of.stack, open_sections.__getitem__, kind, options.interpolation
             )
             out[part[::-1]] = np.swapaxes(filled, 0, 2)
             let_go(out)
@@ -110,12 +99,12 @@ def run(
         names.colour_facts(out_dir, brain, frame.space, group),
         stage="reassemble_colour",
         options=options.model_dump(mode="json", exclude={"colour", "even_sections"}),
-        inputs={"sections": sections, "prepared": prepared} | frame.inputs,
+        inputs=made_of.inputs,
         brain=brain,
         method=method,
         space=frame.space,
         **({"stain_group": group} if group else {}),
-        sections=[row.section for row in rows],
+        sections=[row.section for row in made_of.rows],
         channels=kind.channels,
         intensity="as in the files of the sections; 0 where there is none",
     )
