@@ -18,7 +18,7 @@ import shapely
 from shapely.geometry import mapping, shape
 
 from sbr_core.errors import ManifestError
-from sbr_core.io.files import atomic_path, check_is_file, parse_json
+from sbr_core.io.files import check_is_file, parse_json, write_text
 from sbr_core.io.label_tables import LabelTable
 
 _GEOMETRIES = "geometry", "nucleusGeometry"
@@ -148,9 +148,7 @@ def write_geojson(path: Path, shapes: Shapes, **facts: Any) -> None:
     shapes : a feature whose own geometry is missing or empty is left out.
     facts : further members of the collection.
     """
-    content = {"type": "FeatureCollection", **facts, "features": list(_features(shapes))}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    _write(path, list(_features(shapes)), facts)
 
 
 def write_regions(
@@ -176,9 +174,12 @@ def write_regions(
         properties = {"objectType": "annotation", "name": label.name, "classification": of_class}
         properties |= {"label": number, "isLocked": True}
         features.append({"type": "Feature", "geometry": value, "properties": properties})
+    _write(path, features, facts)
+
+
+def _write(path: Path, features: list[dict[str, Any]], facts: Mapping[str, Any]) -> None:
     content = {"type": "FeatureCollection", **facts, "features": features}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    write_text(path, json.dumps(content, ensure_ascii=False))
 
 
 def _features(shapes: Shapes) -> Iterator[dict[str, Any]]:

@@ -269,13 +269,18 @@ class _Window:
         return found[0, :, 0].numpy().T
 
 
-def edges_of_box(box: Box, step: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+def edges_of_box(
+    box: Box | None, step: tuple[float, float] = (1.0, 1.0)
+) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
     """(x, y) px of the outer edges of a part of a file, beyond which may be another section.
 
     Parameters
     ----------
+    box : None where all of the file is the section, as `Lookup` has it too.
     step : (x, y) px of the file per px of the image.
     """
+    if box is None:
+        return None, None
     first, size = np.array([box.left, box.top]), np.array([box.columns, box.rows])
     return first / np.array(step) - 0.5, (first + size) / np.array(step) - 0.5
 

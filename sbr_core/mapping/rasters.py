@@ -84,11 +84,9 @@ class SectionImage:
 
     @cached_property
     def _lookup(self) -> Lookup:
-        first, last = None, None
         section = self.route.brain.section(self.space.section)
-        if self.space.kind == "section" and section.prepared.box is not None:
-            first, last = edges_of_box(section.prepared.box, self.step)
-        return Lookup(self.windows, self.fill, self.labels, first, last)
+        box = section.prepared.box if self.space.kind == "section" else None
+        return Lookup(self.windows, self.fill, self.labels, *edges_of_box(box, self.step))
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,9 @@ class SectionFile:
             raise ImageError(
                 f"{prepared.image}: shape {windows.shape}, but prepare saw {prepared.file_shape}"
             )
-        first, last = None, None
-        if prepared.box is not None:
-            first, last = edges_of_box(prepared.box, (1.0, 1.0))
         fill = background_of(windows, prepared.polarity)
-        return cls(prepared, section_from_plane, Lookup(windows, fill, False, first, last))
+        lookup = Lookup(windows, fill, False, *edges_of_box(prepared.box))
+        return cls(prepared, section_from_plane, lookup)
 
     def places(self, plane_mm: np.ndarray) -> np.ndarray:
         """(..., 2) px of the file, of points (..., 2) of the plane."""

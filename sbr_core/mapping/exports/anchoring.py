@@ -43,11 +43,6 @@ class Anchoring:
     v: np.ndarray
     size: tuple[float, float]
 
-    def to_volume(self, points_px: np.ndarray) -> np.ndarray:
-        """Points (..., 2) of the image, px from its corner, to voxels from theirs (..., 3)."""
-        share = np.asarray(points_px, float) / self.size
-        return self.o + share @ np.stack([self.u, self.v])
-
     def from_volume(self, points_voxel: np.ndarray) -> np.ndarray:
         """Points (..., 3) of the volume, dropped onto the plane, to px of the image (..., 2)."""
         behind = np.asarray(points_voxel, float) - self.o
