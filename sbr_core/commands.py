@@ -38,6 +38,7 @@ COMMANDS = (
     "collect",
     "doctor",
     "apply-findings",
+    "correct",
     "align",
     "resample",
     "align-sections",

@@ -246,6 +246,28 @@ def upright_from_file(
     return from_centre @ turn @ mirror @ to_centre, new_shape
 
 
+def turned_further(
+    flip: str, rotate_deg: float, then_flip: str, then_rotate_deg: float
+) -> tuple[str, float]:
+    """(flip, rotate_deg) that do at once what two such steps do one after the other.
+
+    A flip turns the sense of a turn before it; both flips together are a half turn.
+
+    Returns
+    -------
+    flip : of `FLIPS`.
+    rotate_deg : above -180, up to 180.
+    """
+    before_deg = rotate_deg if then_flip == "none" else -rotate_deg
+    flips = {flip, then_flip} - {"none"}
+    if len(flips) == 2:
+        both, half_turn_deg = "none", 180.0
+    else:
+        both, half_turn_deg = ("none" if flip == then_flip else flips.pop()), 0.0
+    turn_deg = (before_deg + then_rotate_deg + half_turn_deg) % 360.0
+    return both, turn_deg - 360.0 if turn_deg > 180 else turn_deg
+
+
 def file_px_from_working_px(
     shape: tuple[int, int],
     pixel_size_mm: float,

@@ -48,6 +48,7 @@ SHEET_SYNONYMS = {
     "mri_mask": "mask brain_mask brainmask mri_brain_mask",
     "mri_labels": "labels label label_map labelmap segmentation parcellation atlas",
     "landmarks": "landmark landmark_file points fiducials",
+    "corrections": "correction correction_file corrected fixes",
     "atlas_xfm": "atlas_transform atlas_xfms atlas_warp template_xfm template_transform mni_xfm",
     "orientation": "orient orientations direction axes stack_orientation",
     "weights_from": "weights weight networks_from donor",
@@ -68,6 +69,12 @@ LANDMARK_SYNONYMS = {
     "y_plane_mm": "plane_y plane_y_mm y_plane",
 }
 """Column of a table of landmarks -> what others call it."""
+
+CORRECTION_SYNONYMS = LANDMARK_SYNONYMS | {
+    "kind": "kinds type what",
+    "value": "values verdict",
+}
+"""Column of a table of corrections -> what others call it."""
 
 FINDING_SYNONYMS = {
     "section": MANIFEST_SYNONYMS["section"],

@@ -95,6 +95,7 @@ class BrainRow:
     sections : its manifest.
     mri, mri_mask, mri_labels : NIfTI files on one grid; the last two may be empty.
     landmarks : table of landmarks.
+    corrections : table of corrections, see `io.corrections`.
     atlas_xfm : files between the MRI and a template, separated by semicolons, for `sbr apply`; see
         `atlas_transforms`.
     orientation : anatomical direction of increasing column, row and position: three of the
@@ -109,6 +110,7 @@ class BrainRow:
     mri_mask: str = ""
     mri_labels: str = ""
     landmarks: str = ""
+    corrections: str = ""
     atlas_xfm: str = ""
     orientation: str = ""
     weights_from: str = ""
@@ -159,7 +161,7 @@ def _stain_group(text: str, where: str) -> str:
     return text
 
 
-def _require(path: Path, header: list[str], columns: Iterable[str]) -> None:
+def require_columns(path: Path, header: list[str], columns: Iterable[str]) -> None:
     """Raise ManifestError where a table lacks a column."""
     missing = [c for c in columns if c not in header]
     if missing:
@@ -239,9 +241,9 @@ def read_manifest(
         )
     header, table = read_tsv(path)
     check_manifest_columns(path, header)
-    _require(path, header, ["section", "image", "position_mm", "pixel_size_mm"])
+    require_columns(path, header, ["section", "image", "position_mm", "pixel_size_mm"])
     if prealigned:
-        _require(path, header, ["mri_image"])
+        require_columns(path, header, ["mri_image"])
     rows: list[SectionRow] = []
     names: set[str] = set()
     positions: dict[float, str] = {}
@@ -333,7 +335,7 @@ def read_brains(path: Path) -> dict[str, BrainRow]:
     header, table = read_tsv(path)
     known = [*(field.name for field in fields(BrainRow)), "notes"]
     check_columns(path, header, known, SHEET_SYNONYMS, own_allowed=False)
-    _require(path, header, ["brain", "sections"])
+    require_columns(path, header, ["brain", "sections"])
     brains: dict[str, BrainRow] = {}
     for values in table:
         where = f"{path}: brain {values['brain']!r}"
@@ -403,6 +405,27 @@ class Landmark:
     section_mm: tuple[float, float]
     mri_mm: tuple[float, float, float] | None = None
     plane_mm: tuple[float, float] | None = None
+    name: str = ""
+
+
+SECTION_POINT = ("x_section_mm", "y_section_mm")
+"""Columns of a landmark on its section."""
+_MRI_POINT, _PLANE_POINT = ("mri_x_mm", "mri_y_mm", "mri_z_mm"), ("x_plane_mm", "y_plane_mm")
+
+
+def target_columns(*, prealigned: bool) -> tuple[str, ...]:
+    """Columns of a landmark's point in the MRI, or on the MRI plane of a prealigned section."""
+    return _PLANE_POINT if prealigned else _MRI_POINT
+
+
+def parse_landmark(values: Mapping[str, str], where: str, *, prealigned: bool) -> Landmark:
+    """The landmark in a row of a table; ManifestError where a cell is no number."""
+    xy, point = (
+        tuple(_number(values[c], f"{where}: {c}") for c in columns)
+        for columns in (SECTION_POINT, target_columns(prealigned=prealigned))
+    )
+    target = {"plane_mm" if prealigned else "mri_mm": point}
+    return Landmark(values["section"], xy, **target, name=values.get("landmark", ""))
 
 
 def read_landmarks(path: Path, sections: Iterable[str], *, prealigned: bool) -> list[Landmark]:
@@ -411,7 +434,7 @@ def read_landmarks(path: Path, sections: Iterable[str], *, prealigned: bool) -> 
     Parameters
     ----------
     path : TSV with `section`, `x_section_mm`, `y_section_mm`, and `mri_x_mm`, `mri_y_mm`,
-        `mri_z_mm`, or of a prealigned brain `x_plane_mm`, `y_plane_mm`.
+        `mri_z_mm`, or of a prealigned brain `x_plane_mm`, `y_plane_mm`; `landmark` is its name.
     sections : ids that rows may name, those of excluded sections too.
 
     Raises
@@ -421,20 +444,14 @@ def read_landmarks(path: Path, sections: Iterable[str], *, prealigned: bool) -> 
     """
     path = Path(path)
     header, table = read_tsv(path)
-    section_columns = ("x_section_mm", "y_section_mm")
-    target = ("x_plane_mm", "y_plane_mm") if prealigned else ("mri_x_mm", "mri_y_mm", "mri_z_mm")
-    needed = ["section", *section_columns, *target]
+    needed = ["section", *SECTION_POINT, *target_columns(prealigned=prealigned)]
     check_columns(path, header, needed, LANDMARK_SYNONYMS)
-    _require(path, header, needed)
+    require_columns(path, header, needed)
     known = set(sections)
     landmarks = []
     for number, values in enumerate(table, 1):
         where = f"{path}: landmark {number}"
         if values["section"] not in known:
             raise ManifestError(f"{where}: no section {values['section']!r} in this brain")
-        xy = tuple(_number(values[c], f"{where}: {c}") for c in section_columns)
-        point = tuple(_number(values[c], f"{where}: {c}") for c in target)
-        landmarks.append(
-            Landmark(values["section"], xy, **{"plane_mm" if prealigned else "mri_mm": point})
-        )
+        landmarks.append(parse_landmark(values, where, prealigned=prealigned))
     return landmarks

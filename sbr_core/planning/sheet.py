@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from sbr_core.artifacts import names
 from sbr_core.config import PLACEHOLDER, Config, DemoOptions
 from sbr_core.errors import ManifestError, ReceiptError, SbrError
+from sbr_core.io.corrections import Correction, read_corrections
 from sbr_core.io.files import check_is_file, inside, read_json, refuse_links
 from sbr_core.io.manifests import (
     PATH_COLUMNS,
@@ -49,6 +50,7 @@ class Brain:
     weights_donor : the brain whose networks this one uses: itself, where it trains.
     weights_start : the brain whose networks its training starts from; None: from nothing.
     source : of a simulated brain, the brain it is made of.
+    corrections : section -> what its user decided about it, those excluded too.
     """
 
     row: BrainRow
@@ -58,6 +60,7 @@ class Brain:
     weights_donor: str
     weights_start: str | None = None
     source: str | None = None
+    corrections: Mapping[str, Correction] = field(default_factory=dict)
 
     @property
     def prealigned(self) -> bool:
@@ -187,7 +190,8 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
     ------
     ManifestError
         A file that the sheet or the manifest names is missing or cannot be planned, a row is
-        faulty, a landmark is of no section, or a method learns from labels where there are none.
+        faulty, a landmark or a correction is of no section, or a method learns from labels where
+        there are none.
     StorageError
         A link among the brain's results, or what is no file.
     ReceiptError
@@ -200,7 +204,7 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
         refuse_links(Path(config.results, CHECKPOINTS, folder))
     _refuse_files_elsewhere(Path(config.results, name + SIMULATED, "data", names.TABLE))
     _check_plannable(row.sections, f"{where}: sections")
-    for column in ("mri", "mri_mask", "mri_labels", "landmarks"):
+    for column in ("mri", "mri_mask", "mri_labels", "landmarks", "corrections"):
         if path := getattr(row, column):
             _check_plannable(path, f"{where}: {column}")
             is_series = column == "mri" and Path(path).is_dir()  # a folder of DICOM files
@@ -217,6 +221,9 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
         for path in section.files():
             _check_plannable(path, f"{manifest}: section '{section.section}'")
     kept = {row.section for row in sections}
+    corrections = {}
+    if row.corrections:
+        corrections = read_corrections(Path(row.corrections), set(ids), prealigned=row.prealigned)
     brain = Brain(
         row=row,
         sections=tuple(sections),
@@ -224,6 +231,7 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
         chunks=in_chunks(sections, len(ids), config.chunk_size),
         weights_donor=weights_donor(sheet, name),
         weights_start=weights_start(sheet, name),
+        corrections=corrections,
     )
     # landmarks of the demo that is still to be made are of no manifest yet
     is_current = demo.is_made or Path(row.landmarks).parent != DEMO_DIR

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Annotated
 
 from sbr_core.errors import ConfigError, ManifestError
 from sbr_core.io.columns import FINDING_SYNONYMS, check_columns
-from sbr_core.io.manifests import (
-    PATH_COLUMNS,
-    check_manifest_columns,
-    is_excluded,
-    parse_section,
-)
-from sbr_core.io.tables import read_tsv, write_tsv
+from sbr_core.io.manifest_edits import ManifestCopy
+from sbr_core.io.tables import read_tsv
 
 logger = logging.getLogger(__name__)
 
@@ -51,42 +45,23 @@ def run(
     ConfigError
         `out` is the manifest, or `min_confidence` is none of 0 to 1.
     """
-    if out.resolve() == manifest.resolve():
-        raise ConfigError(f"-o: {out} is the manifest itself, expected another file")
+    copy = ManifestCopy(manifest, out)
     least = 0.0 if min_confidence is None else min_confidence
     if not 0 <= least <= 1:
         raise ConfigError(f"--min-confidence: expected a number from 0 to 1, found {least:g}")
-    header, rows = read_tsv(manifest)
-    check_manifest_columns(manifest, header)
-    row_of = {row.get("section", ""): row for row in rows}
-    edits = _edits(findings, row_of, manifest, least)
-    changed = set()
-    for section, cells in edits.items():
-        row, changes = row_of[section], []
-        for column, (value, confidence) in cells.items():
-            before = row.get(column, "")
-            if value != before:
-                row[column] = value
-                changes.append(f"{column} {before or 'empty'} -> {value} ({confidence:g})")
-        if changes:
-            changed.add(section)
-            row["notes"] = "; ".join(
-                filter(None, [row.get("notes", ""), "doctor: " + ", ".join(changes)])
-            )
-    _check(rows, findings)
-    if out.parent.resolve() != manifest.parent.resolve():
-        for row in rows:
-            for column in PATH_COLUMNS:
-                if row.get(column) and not os.path.isabs(row[column]):
-                    path = manifest.parent.resolve() / row[column]
-                    row[column] = os.path.relpath(path, out.parent.resolve())
-    write_tsv(out, rows, header)
+    changed = [
+        section
+        for section, cells in _edits(findings, copy, least).items()
+        if copy.edit(section, {c: (v, f"{sure:g}") for c, (v, sure) in cells.items()}, "doctor")
+    ]
+    copy.check(f"{findings}: with its suggestions", ": are both lines of the pair there?")
+    copy.write()
     which = f": {', '.join(sorted(changed))}" if changed else ""
-    logger.info("apply-findings: %d of %d sections edited%s", len(changed), len(rows), which)
+    logger.info("apply-findings: %d of %d sections edited%s", len(changed), len(copy.rows), which)
 
 
 def _edits(
-    findings: Path, row_of: dict[str, dict[str, str]], manifest: Path, least: float
+    findings: Path, copy: ManifestCopy, least: float
 ) -> dict[str, dict[str, tuple[str, float]]]:
     """Section -> column -> (value, confidence of its finding)."""
     header, table = read_tsv(findings)
@@ -97,8 +72,8 @@ def _edits(
     edits: dict[str, dict[str, tuple[str, float]]] = {}
     for number, line in enumerate(table, 2):
         where = f"{findings}: line {number}: section {line['section']!r}"
-        if line["section"] not in row_of:
-            raise ManifestError(f"{where}: {manifest} has no such section")
+        if line["section"] not in copy:
+            raise ManifestError(f"{where}: {copy.manifest} has no such section")
         try:
             confidence = float(line["confidence"])
         except ValueError:
@@ -119,20 +94,3 @@ def _edits(
             if column not in cells or cells[column][1] < confidence:
                 cells[column] = value, confidence
     return edits
-
-
-def _check(rows: list[dict[str, str]], findings: Path) -> None:
-    """Refuse a copy that the workflow would refuse."""
-    at: dict[float, str] = {}
-    for row in rows:
-        where = f"{findings}: with its suggestions"
-        section = parse_section(row, where, None)
-        if is_excluded(row, f"{where}: section {section.section!r}"):
-            continue
-        if section.position_mm in at:
-            raise ManifestError(
-                f"{findings}: with its suggestions, sections {at[section.position_mm]!r} and"
-                f" {section.section!r} come to the same position_mm {section.position_mm:g}:"
-                " are both lines of the pair there?"
-            )
-        at[section.position_mm] = section.section

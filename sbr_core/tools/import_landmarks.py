@@ -9,22 +9,18 @@ those of the same place in their files.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from sbr_core.artifacts.names import section_of_name
 from sbr_core.errors import ConfigError, ManifestError
+from sbr_core.io.corrections import Correction, merged, read_corrections, write_corrections
 from sbr_core.io.images import image_shape
 from sbr_core.io.landmarks import Mark, named, read_image_marks, read_world_marks
-from sbr_core.io.manifests import SectionRow
+from sbr_core.io.manifests import SECTION_POINT, Landmark, SectionRow, target_columns
 from sbr_core.io.tables import write_tsv
 
 logger = logging.getLogger(__name__)
-
-_SECTION_COLUMNS = ("x_section_mm", "y_section_mm")
-_MRI_COLUMNS = ("mri_x_mm", "mri_y_mm", "mri_z_mm")
-_PLANE_COLUMNS = ("x_plane_mm", "y_plane_mm")
 
 
 def run(
@@ -38,6 +34,7 @@ def run(
     scale: float | None = None,
     plane_scale: float | None = None,
     by_order: bool = False,
+    constrain: bool = False,
 ) -> None:
     """Convert points of napari, QuPath and 3D Slicer to a table of landmarks.
 
@@ -45,12 +42,15 @@ def run(
     ----------
     rows : manifest rows: a JSON list, its path (.json), or a manifest (.tsv).
     points : points on the sections, a file each, named SECTION.…
-    out : table to write, as `sbr evaluate` reads it; its column ``landmark`` is the name.
+    out : table to write, as `sbr evaluate` reads it; its column ``landmark`` is the name. With
+        --constrain, a table of corrections, to which the points are added if it is there.
     mri_points : the same points in the MRI (3D Slicer).
     plane_points : prealigned: the same points on the MRI planes.
     scale : file pixels per pixel of the annotated sections, along each side (default: 1).
     plane_scale : file pixels per pixel of the annotated planes, along each side (default: 1).
     by_order : pair by the order in the files, not by name.
+    constrain : the points are for the registration to obey (corrections of the sheet), not to
+        measure by.
 
     Raises
     ------
@@ -64,30 +64,58 @@ def run(
         raise ConfigError("expected --mri-points or, of a prealigned brain, --plane-points")
     row_of = {row.section: row for row in rows}
     section_marks = _on_images(points, row_of, scale, "--scale", lambda row: row.image)
-    if plane_points is not None:
-        columns = _PLANE_COLUMNS
+    prealigned = plane_points is not None
+    if prealigned:
         target_marks = _on_images(
             plane_points, row_of, plane_scale, "--plane-scale", lambda row: row.mri_image
         )
     else:
-        columns = _MRI_COLUMNS
         target_marks = _in_mri(mri_points, row_of)
-    landmarks: list[dict[str, Any]] = []
-    for section in row_of:
-        pairs = _pairs(section_marks.get(section, []), target_marks.get(section, []), by_order)
-        for ours, theirs in pairs:
-            landmarks.append(
-                {
-                    "section": section,
-                    "landmark": ours.name,
-                    **dict(zip(_SECTION_COLUMNS, ours.point, strict=True)),
-                    **dict(zip(columns, theirs.point, strict=True)),
-                }
-            )
+    landmarks = [
+        Landmark(
+            section,
+            ours.point,
+            **{"plane_mm" if prealigned else "mri_mm": theirs.point},
+            name=ours.name,
+        )
+        for section in row_of
+        for ours, theirs in _pairs(
+            section_marks.get(section, []), target_marks.get(section, []), by_order
+        )
+    ]
     if not landmarks:
         raise ManifestError(f"{points[0]}: no points in this file, nor in any other")
-    write_tsv(out, landmarks, ("section", "landmark", *_SECTION_COLUMNS, *columns))
+    if constrain:
+        _add_to_corrections(out, landmarks, row_of, prealigned=prealigned)
+    else:
+        columns = *SECTION_POINT, *target_columns(prealigned=prealigned)
+        table = [
+            {"section": mark.section, "landmark": mark.name}
+            | dict(zip(columns, (*mark.section_mm, *(mark.plane_mm or mark.mri_mm)), strict=True))
+            for mark in landmarks
+        ]
+        write_tsv(out, table, ("section", "landmark", *columns))
     logger.info(f"import-landmarks: {len(landmarks)} landmarks on {len(section_marks)} sections")
+
+
+def _add_to_corrections(
+    path: Path, landmarks: Sequence[Landmark], sections: Collection[str], *, prealigned: bool
+) -> None:
+    """Write landmarks as pairs to obey; those that a section had in the table give way to them."""
+    before = {}
+    if path.is_file():
+        before = read_corrections(path, sections, prealigned=prealigned)
+    marks_of: dict[str, tuple[Landmark, ...]] = {}
+    for mark in landmarks:
+        marks_of[mark.section] = (*marks_of.get(mark.section, ()), mark)
+    for section in marks_of:
+        if section in before and (old := before[section].landmarks):
+            logger.info(
+                f"import-landmarks: section {section}: {len(old)} landmarks of {path} give way to"
+                f" {len(marks_of[section])} new ones"
+            )
+    later = [Correction(section, landmarks=marks) for section, marks in marks_of.items()]
+    write_corrections(path, merged(before, later).values(), prealigned=prealigned)
 
 
 def _on_images(

@@ -7,8 +7,9 @@ import pytest
 from scipy import ndimage
 
 from sbr_core.cli import main
+from sbr_core.io.corrections import Correction, read_corrections, write_corrections
 from sbr_core.io.images import write_png
-from sbr_core.io.manifests import read_landmarks
+from sbr_core.io.manifests import Landmark, read_landmarks
 from sbr_core.io.tables import read_tsv, write_tsv
 
 PIXEL_MM = 0.02
@@ -205,3 +206,21 @@ def test_a_section_without_a_plane_takes_no_plane_points(folder, capsys):
     points = napari(folder / "marks", "012", centres("012"))
     assert run(folder, "--points", points, "--plane-points", points) == 2
     assert "section '012' has no mri_image" in capsys.readouterr().err
+
+
+def test_pairs_to_obey_go_into_a_table_of_corrections_and_leave_its_other_rows(folder):
+    sections = list(SECTIONS)
+    path = folder / "landmarks.tsv"
+    old = Landmark("012", (9.0, 9.0), mri_mm=(1.0, 2.0, 3.0), name="old")
+    before = [Correction("012", "accept", (old,)), Correction("012.5", note="pale")]
+    write_corrections(path, before, prealigned=False)
+    points = napari(folder / "marks", "012", centres("012"), ["fornix", "tail"])
+    labelled = [(name, mri) for name, (_, mri) in TRUTH["012"].items()]
+    mri = slicer(folder / "marks" / "012.mrk.json", labelled)
+    assert run(folder, "--points", points, "--mri-points", mri, "--constrain") == 0
+    said = read_corrections(path, sections, prealigned=False)
+    assert said["012.5"] == before[1] and said["012"].verdict == "accept"
+    assert [mark.name for mark in said["012"].landmarks] == ["fornix", "tail"]
+    for mark in said["012"].landmarks:
+        section_mm, mri_mm = TRUTH["012"][mark.name]
+        np.testing.assert_allclose([*mark.section_mm, *mark.mri_mm], [*section_mm, *mri_mm])
