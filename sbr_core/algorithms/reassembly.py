@@ -12,6 +12,9 @@ interpolated along the stack. The rule for what stays empty:
 - Where a volume is of some sections of a stack, since the others are of another stain, a gap that
   such others fill has nothing missing: everything in it is filled, up to three local gaps.
 
+- Where it is asked for, a gap of missing sections up to three local gaps is *bridged*: filled from
+  the sections on either side, with a coverage which says that no section was there.
+
 All lengths here are stack millimetres, the sections' own.
 """
 
@@ -30,10 +33,13 @@ from sbr_core.geometry import Box
 REGULAR_GAP = 1.5
 """A gap up to this many local gaps counts as jitter of the positions, not as missing sections."""
 FILLED_GAP = 3.0
-"""A gap up to this many local gaps is bridged where other sections of the stack fill it."""
+"""A gap up to this many local gaps is bridged where other sections of the stack fill it, or where
+missing sections are to be filled."""
 EMPTY_COVERAGE = -1.0
 """Coverage where there is no section: a number that no distance can be, and no NaN, which
 some viewers cannot draw."""
+BRIDGED_COVERAGE = -2.0
+"""Coverage where no section is, and what stands there comes from the sections around the gap."""
 
 Mapping2D = Callable[[np.ndarray], np.ndarray]
 """Points (..., 2) of the plane, mm, to section mm, as a published transform maps them."""
@@ -171,11 +177,13 @@ class Stack:
     positions_mm : (n,), increasing.
     reach_before_mm, reach_behind_mm : (n,), how far from the section voxels are filled on the
         side of lower and of higher positions, `max_gap_mm` included.
+    bridged : (n - 1,) bool, gaps that are filled although sections are missing in them.
     """
 
     positions_mm: np.ndarray
     reach_before_mm: np.ndarray
     reach_behind_mm: np.ndarray
+    bridged: np.ndarray
 
     @classmethod
     def of(
@@ -184,6 +192,8 @@ class Stack:
         max_gap_mm: float,
         only_gap_mm: float = 1.0,
         all_mm: Sequence[float] = (),
+        *,
+        bridge: bool = False,
     ) -> Stack:
         """Apply the rule of this module.
 
@@ -191,25 +201,27 @@ class Stack:
         ----------
         only_gap_mm : local gap of a stack of a single section, which has none of its own.
         all_mm : increasing positions of these and all other sections, where there are others.
+        bridge : fill gaps of missing sections too, up to three local gaps.
         """
         positions = np.asarray(positions_mm, float)
         if len(positions) < 2:
             half = np.full(len(positions), only_gap_mm / 2 + max_gap_mm)
-            return cls(positions, half, half)
+            return cls(positions, half, half, np.zeros(max(len(positions) - 1, 0), bool))
         local = local_gaps_mm(positions)
         gaps = np.diff(positions)
         regular = _regular_gaps(positions, local)
+        near = gaps <= FILLED_GAP * np.maximum(local[:-1], local[1:])
         if len(all_mm) > len(positions):
-            near = gaps <= FILLED_GAP * np.maximum(local[:-1], local[1:])
             regular |= near & _filled_by_others(positions, np.asarray(all_mm, float))
         before, behind = local / 2, local / 2
         behind[:-1] = np.where(regular, gaps / 2, behind[:-1])
         before[1:] = np.where(regular, gaps / 2, before[1:])
         # a voxel half way between belongs to both, however it was rounded
         margin = max_gap_mm + 1e-6 * local
-        return cls(positions, before + margin, behind + margin)
+        bridged = near & ~regular if bridge else np.zeros(len(gaps), bool)
+        return cls(positions, before + margin, behind + margin, bridged)
 
-    def around(self, z_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def around(self, z_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The sections around positions (n,).
 
         Returns
@@ -217,11 +229,13 @@ class Stack:
         lower : (n,) index of the last section at or before z; -1 before the first.
         towards_upper : (n,) 0 at the lower section, 1 at the upper; beyond an end, whichever
             selects the section there is.
-        filled : (n,) bool.
+        filled : (n,) bool, in reach of a section or bridged.
+        bridged : (n,) bool, in reach of none.
         """
         positions, last = self.positions_mm, len(self.positions_mm) - 1
         if last < 0:
-            return np.full(len(z_mm), -1), np.zeros(len(z_mm)), np.zeros(len(z_mm), bool)
+            nowhere = np.zeros(len(z_mm), bool)
+            return np.full(len(z_mm), -1), np.zeros(len(z_mm)), nowhere, nowhere
         lower = np.searchsorted(positions, z_mm, side="right") - 1
         low, high = np.clip(lower, 0, last), np.clip(lower + 1, 0, last)
         past_low, to_high = z_mm - positions[low], positions[high] - z_mm
@@ -230,7 +244,10 @@ class Stack:
         towards_upper[lower < 0] = 1.0
         filled = (lower >= 0) & (past_low <= self.reach_behind_mm[low])
         filled |= (lower < last) & (to_high <= self.reach_before_mm[high])
-        return lower, towards_upper, filled
+        between = (lower >= 0) & (lower < last)
+        bridged = between & ~filled
+        bridged[between] &= self.bridged[lower[between]]
+        return lower, towards_upper, filled | bridged, bridged
 
 
 def slabs(
@@ -278,9 +295,9 @@ def fill_slab(
     -------
     histology : float32, 0 where empty.
     coverage : float32, distance in mm to the nearest section that reaches the voxel,
-        `EMPTY_COVERAGE` where none does.
-    labels : int64 of the nearest section that reaches the voxel, 0 where empty or where that
-        section has no labels; or None.
+        `EMPTY_COVERAGE` where none does, `BRIDGED_COVERAGE` where it is in a bridged gap.
+    labels : int64 of the nearest section that reaches the voxel, 0 where empty, in a bridged gap
+        or where that section has no labels; or None.
     """
     box, (x, y, z) = stack_mm_of(part, shape, stack_from_voxel)
     value, weight = np.zeros(len(z)), np.zeros(len(z))
@@ -309,7 +326,12 @@ def fill_slab(
         nearest_mm[voxels[nearer]] = distance_mm[nearer]
 
     histology = np.divide(value, weight, out=np.zeros_like(value), where=weight > 0)
-    coverage = np.where(np.isfinite(nearest_mm), nearest_mm, EMPTY_COVERAGE)
+    reached = np.isfinite(nearest_mm)
+    coverage = np.where(reached, nearest_mm, EMPTY_COVERAGE)
+    bridged = reached & stack.around(z)[3]
+    coverage[bridged] = BRIDGED_COVERAGE
+    if labels is not None:
+        labels[bridged] = 0
     return (
         histology.astype(np.float32).reshape(box),
         coverage.astype(np.float32).reshape(box),
@@ -338,7 +360,7 @@ def voxels_by_section(
     ----------
     z_mm : (n,) position of every voxel.
     """
-    lower, towards_upper, filled = stack.around(z_mm)
+    lower, towards_upper, filled, _ = stack.around(z_mm)
     chosen = np.flatnonzero(filled)
     if not len(chosen):
         return

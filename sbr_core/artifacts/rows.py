@@ -25,7 +25,7 @@ from sbr_core.io.sums import check_sum
 from sbr_core.io.tables import read_tsv, write_tsv
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from sbr_core.config import Options
 
 FIRST_COLUMNS = ("section", "status", "message", "position_mm")
 """What a reader of the table looks for first; the others follow in alphabetical order."""
@@ -456,7 +456,7 @@ def read_matrix(cells: Mapping[str, str], letter: str) -> np.ndarray:
 
 
 def fingerprint(
-    revision: int | Sequence[int], options: BaseModel | None = None, **inputs: Any
+    revision: int | Sequence[int], options: Options | None = None, **inputs: Any
 ) -> str:
     """Everything the result of one section depends on, as a digest.
 
@@ -467,7 +467,7 @@ def fingerprint(
     inputs : JSON-able values, by name; see `digest_of_file`.
     """
     if options is not None:
-        inputs["options"] = options.model_dump(mode="json")
+        inputs["options"] = options.asked()
     return sha256_of({"revision": revision, **inputs})
 
 

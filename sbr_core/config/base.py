@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Collection
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -53,9 +54,28 @@ Window = Annotated[int, Field(ge=3), AfterValidator(_odd)]
 
 
 class Options(BaseModel):
-    """Frozen, and refuses keys it does not know."""
+    """Frozen, and refuses keys it does not know.
+
+    Attributes
+    ----------
+    LATER : options that came later, and that change nothing while they have their default.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    LATER: ClassVar[frozenset[str]] = frozenset()
+
+    def asked(self, but: Collection[str] = ()) -> dict[str, Any]:
+        """What is asked of a stage, as JSON values: without later options at their default.
+
+        So what was finished before there were these stays finished.
+        """
+        unset = {
+            name
+            for name in self.LATER
+            if getattr(self, name) == type(self).model_fields[name].default
+        }
+        return self.model_dump(mode="json", exclude={*but, *unset})
 
 
 class IntensityOptions(Options):

@@ -324,6 +324,8 @@ class MindOptions(RefineOptions):
 class ReassembleOptions(Options):
     """The 3D histology volume."""
 
+    LATER = frozenset({"fill"})
+
     even_sections: Automatic = Field(
         "auto",
         description=(
@@ -339,6 +341,14 @@ class ReassembleOptions(Options):
     )
     max_gap_mm: NonNegative = Field(
         0.0, description="How far beyond half the local gap a section still reaches, mm."
+    )
+    fill: Literal["none", "interpolate"] = Field(
+        "none",
+        description=(
+            "What becomes of the place of missing sections: `none` leaves it empty, `interpolate`"
+            " fills gaps of up to three local gaps from the sections on either side, which the"
+            " coverage says (-2); labels and colours stay empty there."
+        ),
     )
     slab_voxels: Annotated[int, Field(ge=10_000)] = Field(
         2_000_000, description="Voxels computed at a time; bounds the memory."

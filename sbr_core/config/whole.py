@@ -135,7 +135,7 @@ class Config(_UpToMethods):
         The keys of `reassemble` are of two rules, each of which is given its own.
         """
         section, unasked = _KEYS_OF.get(name, (name, ()))
-        return canonical_json(getattr(self, section).model_dump(mode="json", exclude={*unasked}))
+        return canonical_json(getattr(self, section).asked(unasked))
 
     def training_json(self, name: str, *, start: bool = False) -> str:
         """A method's training as JSON.
@@ -159,7 +159,7 @@ class Config(_UpToMethods):
 
 _KEYS_OF = {
     "reassemble": ("reassemble", ("colour", "format")),
-    "reassemble_colour": ("reassemble", ("colour", "even_sections")),
+    "reassemble_colour": ("reassemble", ("colour", "even_sections", "fill")),
 }
 """Stage -> its section, and the keys of it that are not asked of the stage."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from sbr_core.algorithms.reassembly import Stack
 from sbr_core.artifacts import names
 from sbr_core.artifacts.rows import Inferred, Prepared, read_rows, sections_lost
 from sbr_core.config import ReassembleOptions
-from sbr_core.errors import ConfigError, ReceiptError
+from sbr_core.errors import ConfigError, ReceiptError, some_of
 from sbr_core.geometry import LPS_FROM_RAS, stack_grid
 from sbr_core.io.transforms import read_stack_from_world
 from sbr_core.io.volumes import mri_grid, read_volume
@@ -34,7 +34,6 @@ class VolumeFrame:
         nothing the grid can show is blurred away.
     only_gap_mm : what a section by itself fills of the stack, mm: the median gap of all sections
         of the brain, or the plane's pixel where it has one section alone.
-    positions_mm : of all sections of the brain.
     inputs : name -> file that it follows from.
     """
 
@@ -44,7 +43,6 @@ class VolumeFrame:
     stack_from_voxel: np.ndarray
     spacing_mm: float
     only_gap_mm: float
-    positions_mm: tuple[float, ...]
     inputs: dict[str, Path]
 
     @classmethod
@@ -81,7 +79,6 @@ class VolumeFrame:
             stack_from_voxel=stack_from_voxel,
             spacing_mm=float(np.linalg.norm(stack_from_voxel[:3, axes], axis=0).min()),
             only_gap_mm=median_gap_mm(rows),
-            positions_mm=tuple(row.position_mm for row in rows),
             inputs=inputs,
         )
 
@@ -94,6 +91,7 @@ class VolumeSections:
     ----------
     rows, sources : rows of `infer` and of `prepare` of its sections, sorted by position.
     of_brain : rows of `prepare` of all sections of the brain.
+    rejected : sections that it would be made of too, and that the user rejected.
     inputs : name -> file that it follows from.
     """
 
@@ -102,6 +100,7 @@ class VolumeSections:
     rows: list[Inferred]
     sources: list[Prepared]
     of_brain: list[Prepared]
+    rejected: list[str]
     inputs: dict[str, Path]
 
     @classmethod
@@ -114,19 +113,34 @@ class VolumeSections:
         align_dir: Path | None,
         mri: Path | None,
         group: str,
+        rejected: Collection[str],
     ) -> VolumeSections:
-        """Those of a stain group of a brain; parameters and errors as of what it calls."""
+        """Those of a stain group of a brain; parameters and errors as of what it calls.
+
+        The grid is that of all sections, rejected or not; ReceiptError where all are.
+        """
         rows, of_brain = _sections_of_volume(sections, prepared, align_dir, mri, stage)
         frame = VolumeFrame.of(rows, options.spacing_mm, align_dir, mri)
+        every_mm = [row.position_mm for row in rows if row.section not in rejected]
         rows, sources = _of_stain_group(group, rows, of_brain, prepared, stage)
+        left_out = [row.section for row in rows if row.section in rejected]
+        if left_out:
+            logger.info(f"{stage}: without {len(left_out)} rejected sections: {some_of(left_out)}")
+            sources = [
+                s for s, row in zip(sources, rows, strict=True) if row.section not in rejected
+            ]
+            rows = [row for row in rows if row.section not in rejected]
+        if not every_mm:
+            raise ReceiptError(f"{sections}: all sections are rejected: there is none for a volume")
         stack = Stack.of(
             [row.position_mm for row in rows],
             options.max_gap_mm,
             frame.only_gap_mm,
-            frame.positions_mm,
+            every_mm,
+            bridge=options.fill == "interpolate",
         )
         inputs = {"sections": sections, "prepared": prepared} | frame.inputs
-        return cls(frame, stack, rows, sources, of_brain, inputs)
+        return cls(frame, stack, rows, sources, of_brain, left_out, inputs)
 
 
 def median_gap_mm(rows: Sequence[Inferred]) -> float:

@@ -33,6 +33,35 @@ class Ancient(str):
     __slots__ = ()
 
 
+CORRECTIONS = "corrections"
+"""Plans of what users decided about sections, which only what they decided about is planned by."""
+
+
+def asked_by_corrections(study: Study, brain: str, part: str) -> dict[str, Any]:
+    """What the corrections of a brain ask of one part of it; nothing where there are none.
+
+    Parameters
+    ----------
+    part : ``volume`` and, of a stain group, `names.stain_entity` of it.
+    """
+    of_brain = study.brains[brain]
+    for group in of_brain.stain_groups:
+        if part == names.VOLUME + names.stain_entity(group):
+            rejected = of_brain.rejected(group)
+            return {"rejected": rejected} if rejected else {}
+    return {}
+
+
+def _corrected(study: Study, brain: str, part: str) -> Inputs:
+    """The plan of what corrections ask of a part of a brain, if they ask or ever asked anything.
+
+    Brains without corrections do not have this input, so finished ones stay.
+    """
+    plan = study.path(brain, "plan", f"{CORRECTIONS}.{part}.json")
+    is_asked = asked_by_corrections(study, brain, part) or Path(plan).is_file()
+    return {CORRECTIONS: plan} if is_asked else {}
+
+
 def with_ancient(paths: Any, ancient: Callable[[str], Any]) -> Any:
     """`paths`, one or a list or a dictionary of them, with `ancient` applied to each `Ancient`."""
     if isinstance(paths, dict):
@@ -233,6 +262,14 @@ def simulate_pairs(study: Study, brain: str, *, forced: bool) -> Inputs:
 # --------------------------------------------------------------------------------------------
 
 
+def reassemble(study: Study, brain: str, stain: str) -> Inputs:
+    """What a volume in MRI space needs, and which sections are kept out of it.
+
+    `stain` is the `names.stain_entity` of the volume's stain group.
+    """
+    return mri_frame(study, brain) | _corrected(study, brain, names.VOLUME + stain)
+
+
 def mri_frame(study: Study, brain: str) -> Inputs:
     """What a volume or a table in MRI space needs, of a brain that is not prealigned."""
     if study.brains[brain].prealigned:
@@ -275,8 +312,9 @@ def evaluate(study: Study, brain: str, folders_of: Folders) -> Inputs:
         **mri_frame(study, brain),
         **_labels(study, brain),
     }
-    if landmarks := study.brains[brain].row.landmarks:
-        inputs["landmarks"] = landmarks
+    for name in ("landmarks", "corrections"):
+        if path := getattr(study.brains[brain].row, name):
+            inputs[name] = path
     return inputs
 
 

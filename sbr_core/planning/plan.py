@@ -14,6 +14,7 @@ from sbr_core.artifacts import names
 from sbr_core.config import canonical_json
 from sbr_core.io.files import sha256_file, sha256_of
 from sbr_core.io.manifests import SIMULATED, rows_to_json
+from sbr_core.planning.inputs import CORRECTIONS, asked_by_corrections
 from sbr_core.planning.parameters import plane_json, training_options
 from sbr_core.planning.study import COMPARED, SECTION_STAGES, Study
 from sbr_core.revisions import REVISION
@@ -28,11 +29,14 @@ def plan_text(study: Study, brain: str, plan: str) -> str:
     Parameters
     ----------
     plan : name of the file, without ``.json``: a stage, or a stage and its part: ``resample`` has
-        one for each chunk, and a training that is of a comparison ends in ``.compare``.
+        one for each chunk, and a training that is of a comparison ends in ``.compare``; or
+        ``corrections`` and what is corrected.
     """
     stage, _, part = plan.partition(".")
     if stage == "collect":
         return canonical_json({"chunks": list(study.brains[brain].chunks)})
+    if stage == CORRECTIONS:
+        return canonical_json(asked_by_corrections(study, brain, part))
     asked: dict[str, Any] = {
         name: {"options": _options(study, brain, name, part), "revision": REVISION[name]}
         for name in (stage, *stages_before(study, brain, stage))

@@ -87,6 +87,17 @@ class Brain:
         """Groups of its sections, each with volumes of its own; '' where sections are of none."""
         return tuple(sorted({row.stain_group for row in self.sections}))
 
+    def rejected(self, stain_group: str) -> list[str]:
+        """Sections of a stain group that are kept out of its volume, by position."""
+        said = self.corrections
+        return [
+            row.section
+            for row in self.sections
+            if row.stain_group == stain_group
+            and row.section in said
+            and said[row.section].verdict == "reject"
+        ]
+
     @cached_property
     def plane_labels(self) -> tuple[str, ...]:
         """Labels of the MRI planes of a prealigned brain's sections, chunk by chunk."""

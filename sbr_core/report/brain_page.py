@@ -25,6 +25,7 @@ from sbr_core.io.tables import read_tsv
 from sbr_core.io.transforms import PlaneField, read_section_transform
 from sbr_core.io.volumes import Volume, read_cuts, read_plane, read_volume
 from sbr_core.report import pictures
+from sbr_core.report.corrections import Corrected
 from sbr_core.report.measures import SIMULATED_STATISTICS, Measured, on_simulated_pairs
 from sbr_core.report.page import comparison_of, jpeg, number, png_uri, read_png, simulated_from
 
@@ -92,12 +93,16 @@ def brain_page(
     }
     measured = Measured(results_dir / "evaluation", list(methods))
     doctor = _doctor(results_dir / "doctor", options)
+    corrected = Corrected.of(results_dir / "evaluation")
     return {
         "brain": brain,
         "simulated": simulated_from(brain, results_dir),
         "methods": list(methods),
         "tiles": _tiles(rows, measured, results_dir / "prepare" / names.TABLE),
-        "alarms": _alarms(rows, results_dir) + measured.worse_than_linear() + _suspects(doctor),
+        "alarms": corrected.alarms
+        + _alarms(rows, results_dir)
+        + measured.worse_than_linear()
+        + _suspects(doctor),
         "accuracy": measured.table(),
         "on_simulated": on_simulated_pairs(results_dir.with_name(brain + SIMULATED) / "evaluation"),
         "statistics": SIMULATED_STATISTICS,
@@ -109,7 +114,7 @@ def brain_page(
         "doctor": doctor,
         "comparison": comparison_of(results_dir / "compare"),
         "mri_colour": pictures.MRI_COLOUR,
-        "sections": _sections(options, rows, measured, results_dir),
+        "sections": _sections(options, rows, measured, corrected, results_dir),
     }
 
 
@@ -347,7 +352,11 @@ def _centre_mm(volume: Volume) -> np.ndarray:
 
 
 def _sections(
-    options: ReportOptions, rows: Rows, measured: Measured, results_dir: Path
+    options: ReportOptions,
+    rows: Rows,
+    measured: Measured,
+    corrected: Corrected,
+    results_dir: Path,
 ) -> list[dict[str, Any]]:
     """Facts and pictures of every section, in the order of the tables."""
     planes_table = results_dir / "resample" / names.TABLE
@@ -368,6 +377,7 @@ def _sections(
         if section in trusts:
             facts.append(f"affine trusted {trusts[section]:.2f} of 1")
         facts += measured.of_section(section)
+        facts += corrected.facts(section)
         plane = planes.get(section) if inferred else None
         sections.append(
             {

@@ -36,9 +36,11 @@ from sbr_core.artifacts.accuracy import (
     unit_of,
     volume_dice,
 )
+from sbr_core.artifacts.constraints import refuse_scored
 from sbr_core.artifacts.label_pairs import LabelPairs, no_id_in_common
 from sbr_core.artifacts.rows import Plane, Prepared, Row, read_rows, sections_lost
 from sbr_core.config import EvaluateOptions
+from sbr_core.io.corrections import Correction, read_corrections
 from sbr_core.io.manifests import Landmark, SectionRow, read_landmarks
 from sbr_core.io.provenance import write_provenance
 from sbr_core.io.tables import write_tsv
@@ -67,6 +69,7 @@ def run(
     mri_labels: Path | None = None,
     rows: list[SectionRow] | None = None,
     excluded: Sequence[str] | None = None,
+    corrections: Path | None = None,
     strict: bool = False,
 ) -> None:
     """Write tables of accuracy.
@@ -85,12 +88,13 @@ def run(
     mri_labels : labels of the MRI, on its grid.
     rows : manifest rows, for the mri_labels of a prealigned brain.
     excluded : ids of excluded sections; their landmarks are passed over.
+    corrections : table of corrections; its landmarks, which the registration obeys, are not scored.
     strict : stop at the first label image that cannot be used, instead of leaving it out.
 
     Raises
     ------
     ManifestError
-        A landmark of a section that is not there.
+        A landmark of a section that is not there, or one that the registration obeys.
     ImageError
         With `strict`, labels of the MRI, or a label image, that cannot be used.
     """
@@ -100,6 +104,12 @@ def run(
     plane_rows = {row.section: row for row in read_rows(planes, Plane, verify=(names.MRI_MASK,))}
     known = {*prepared_rows, *(excluded or ())}
     marks = _landmarks(landmarks, known, prealigned=align_dir is None)
+    said = {}
+    if corrections is not None:
+        said = read_corrections(corrections, known, prealigned=align_dir is None)
+        obeyed = {section: each.landmarks or () for section, each in said.items()}
+        scored = [mark for of_section in marks.values() for mark in of_section]
+        refuse_scored(scored, obeyed, prepared_rows)
     pairs = LabelPairs(
         rows, align_dir=align_dir, mri_labels=mri_labels, stage="evaluate", strict=strict
     )
@@ -130,7 +140,7 @@ def run(
     write_tsv(out_dir / names.SUMMARY, summary, SUMMARY_COLUMNS, facts={})
     inputs = {"prepared": prepared, "planes": planes}
     inputs |= {f"{method}_sections": f / names.TABLE for method, f in methods.items()}
-    inputs |= {"landmarks": landmarks, "mri_labels": mri_labels}
+    inputs |= {"landmarks": landmarks, "mri_labels": mri_labels, "corrections": corrections}
     write_provenance(
         out_dir / names.EVALUATION,
         stage="evaluate",
@@ -138,7 +148,16 @@ def run(
         inputs={name: file for name, file in inputs.items() if file is not None},
         labels_left_out=pairs.unusable,
         labels_apart=labels_apart,
+        **(_said(said) if said else {}),
     )
+
+
+def _said(corrections: Mapping[str, Correction]) -> dict[str, dict[str, str]]:
+    """What the report shows of corrections: verdicts and notes by section."""
+    return {
+        "verdicts": {s: each.verdict for s, each in corrections.items() if each.verdict},
+        "correction_notes": {s: each.note for s, each in corrections.items() if each.note},
+    }
 
 
 def _values(

@@ -51,6 +51,7 @@ def run(
     align_dir: Path | None = None,
     mri: Path | None = None,
     stain_group: str | None = None,
+    rejected: Sequence[str] | None = None,
 ) -> None:
     """Build the 3D histology volume in the space of the MRI.
 
@@ -67,6 +68,7 @@ def run(
     mri : MRI written by prepare-mri; not of a prealigned brain.
     stain_group : sections of the manifest's stain_group that it is made of (default: of those
         of none).
+    rejected : sections that leave a gap too, since the user rejected them.
 
     Raises
     ------
@@ -78,7 +80,9 @@ def run(
         A section's file is no longer what `prepare` saw.
     """
     group = stain_group or ""
-    made_of = VolumeSections.of(options, "reassemble", sections, prepared, align_dir, mri, group)
+    made_of = VolumeSections.of(
+        options, "reassemble", sections, prepared, align_dir, mri, group, rejected or ()
+    )
     frame, rows, used = made_of.frame, made_of.rows, made_of.sources
     space, shape, stack_from_voxel = frame.space, frame.shape, frame.stack_from_voxel
     gains = _gains(options, rows)
@@ -104,10 +108,12 @@ def run(
         options=options.model_dump(mode="json"),
         inputs=made_of.inputs,
         covered_percent=round(100 * covered, 3),
+        **({"bridged_coverage": reassembly.BRIDGED_COVERAGE} if any(made_of.stack.bridged) else {}),
         brain=brain,
         method=method,
         space=space,
         **({"stain_group": group} if group else {}),
+        **({"rejected": made_of.rejected} if made_of.rejected else {}),
         sections=[row.section for row in rows],
         empty_coverage=reassembly.EMPTY_COVERAGE,
         intensity="tissue bright, background 0, linear in the channel of each section",

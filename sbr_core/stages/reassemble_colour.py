@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def run(
     align_dir: Path | None = None,
     mri: Path | None = None,
     stain_group: str | None = None,
+    rejected: Sequence[str] | None = None,
 ) -> None:
     """Build the 3D volume of the sections in their own colours and channels.
 
@@ -52,6 +54,7 @@ def run(
     mri : MRI written by prepare-mri; not of a prealigned brain.
     stain_group : sections of the manifest's stain_group that it is made of (default: of those
         of none).
+    rejected : sections that leave a gap too, since the user rejected them.
 
     Raises
     ------
@@ -64,7 +67,7 @@ def run(
     """
     group = stain_group or ""
     made_of = VolumeSections.of(
-        options, "reassemble-colour", sections, prepared, align_dir, mri, group
+        options, "reassemble-colour", sections, prepared, align_dir, mri, group, rejected or ()
     )
     frame = made_of.frame
     kind = kind_of(made_of.sources or made_of.of_brain)
@@ -104,6 +107,7 @@ def run(
         method=method,
         space=frame.space,
         **({"stain_group": group} if group else {}),
+        **({"rejected": made_of.rejected} if made_of.rejected else {}),
         sections=[row.section for row in made_of.rows],
         channels=kind.channels,
         intensity="as in the files of the sections; 0 where there is none",

@@ -25,7 +25,12 @@ FILE = Path(__file__).with_name("resolved_configurations.json")
 WRITTEN = json.loads(FILE.read_text(encoding="utf-8"))
 ADDED_METHODS: set[str] = set()
 """Methods that are newer than `resolved_configurations.json`."""
-ADDED_OPTIONS: set[str] = {"registered", "reassemble.colour", "reassemble.format"}
+ADDED_OPTIONS: set[str] = {
+    "registered",
+    "reassemble.colour",
+    "reassemble.format",
+    "reassemble.fill",
+}
 """Options that are: ``key`` of every section, ``section.key`` of one, or a whole ``section``."""
 TRAININGS = {"train_registrar", *(f"train_{method}" for method in TRAINED_METHODS)}
 

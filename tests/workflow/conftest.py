@@ -105,6 +105,17 @@ class Lab:
         header = "brain\tsections\tmri\torientation\tweights_from\tprealigned"
         (self.folder / "config" / "brains.tsv").write_text("\n".join([header, *rows]) + "\n")
 
+    def correct(self, brain: str, *rows: str) -> None:
+        """Write a table of corrections, and name it in the sheet, whose only brain this is."""
+        header = "section\tkind\tvalue\tx_section_mm\ty_section_mm\tmri_x_mm\tmri_y_mm\tmri_z_mm"
+        table = self.folder / "raw" / brain / "corrections.tsv"
+        table.write_text("\n".join([header, *rows]) + "\n")
+        sheet = self.folder / "config" / "brains.tsv"
+        names, line = sheet.read_text().splitlines()
+        if "corrections" not in names:
+            path = table.relative_to(self.folder)
+            sheet.write_text(f"{names}\tcorrections\n{line}\t{path}\n")
+
     def edit(self, file: str, old: str, new: str) -> None:
         """Replace a text that stands in a file exactly once."""
         path = self.folder / file

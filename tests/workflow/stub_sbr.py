@@ -130,7 +130,8 @@ def run(command, arguments):
     elif command == "reassemble":
         for kind in ("histology", "coverage"):
             name = f"{volume_stem(arguments)}_{kind}.nii.gz"
-            write_text(out_dir / name, digest(options, arguments["sections"]))
+            made_of = arguments["sections"], arguments["rejected"]
+            write_text(out_dir / name, digest(options, *made_of))
     elif command == "registered":
         prepared = {r.section: vars(r) for r in read_rows(arguments["prepared"], Placed)}
         ending = ["sections/{section}_registered.ome.tif"]

@@ -121,6 +121,17 @@ def test_excluded_and_added_rows_rerun_their_chunks_only(lab):
     assert lab.planned() == []
 
 
+def test_a_verdict_reruns_the_tables_and_a_rejection_the_volumes_too(lab):
+    lab.correct("one", "s03\tverdict\taccept", "s04\tnote\tpale")
+    assert lab.planned() == ["evaluate one", "report one"]
+    lab.snakemake()
+    assert lab.planned() == []
+    lab.correct("one", "s03\tverdict\treject")
+    assert lab.rules() == TABLES
+    lab.snakemake()
+    assert lab.planned() == []
+
+
 def test_chunk_that_loses_all_its_rows_leaves_every_table(lab):
     """Also while another chunk changes: the tables behind the global fit must not be forgotten."""
     gone = lab.chunk("s01")

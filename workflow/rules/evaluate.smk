@@ -30,10 +30,11 @@ rule evaluate:
         flags=lambda wildcards, input: flags(
             align_dir=folder_of(input.similarity) if "similarity" in input.keys() else None,
             landmarks=input.get("landmarks"),
+            corrections=input.get("corrections"),
             # their landmarks are passed over; any other section without a row is a fault
             excluded=(
                 list(STUDY.brains[wildcards.brain].excluded)
-                if "landmarks" in input.keys()
+                if {"landmarks", "corrections"} & {*input.keys()}
                 else None
             ),
             **label_values(STUDY, wildcards.brain, input),

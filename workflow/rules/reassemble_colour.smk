@@ -8,7 +8,7 @@
 
 rule reassemble_colour:
     input:
-        unpack(lambda wildcards: inputs.mri_frame(STUDY, wildcards.brain)),
+        unpack(lambda wildcards: inputs.reassemble(STUDY, wildcards.brain, wildcards.stain)),
         plan="<results>/{brain}/plan/reassemble_colour.json",
         sections="<results>/{brain}/{method}/sections.tsv",
         prepared="<results>/{brain}/prepare/sections.tsv",
@@ -34,6 +34,9 @@ rule reassemble_colour:
             align_dir=folder_of(input.similarity) if "similarity" in input.keys() else None,
             mri=input.get("mri"),
             stain_group=wildcards.stain.removeprefix("_stain-") or None,
+            rejected=STUDY.brains[wildcards.brain].rejected(
+                wildcards.stain.removeprefix("_stain-")
+            ),
         ),
     shell:
         "sbr reassemble-colour --options {params.options:q} --brain {wildcards.brain:q}"

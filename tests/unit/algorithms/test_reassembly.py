@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sbr_core.algorithms.reassembly import (
+    BRIDGED_COVERAGE,
     EMPTY_COVERAGE,
     Level,
     LevelCache,
@@ -173,3 +174,36 @@ def test_a_gap_that_other_stains_fill_is_bridged_and_one_where_sections_are_miss
     assert among[(z < 12) | (z > 22)].all() and not among[missing].any()
     of_one = [Stack.of(every, 0.0, all_mm=a).around(z)[2] for a in ((), every)]
     np.testing.assert_array_equal(*of_one)
+
+
+def test_a_bridge_spans_up_to_two_missing_sections_and_changes_nothing_else():
+    z = np.round(np.arange(-2.0, 14.0, 0.01), 2)
+    positions = [0.0, 1, 2, 4, 5, 6, 9, 10, 11]  # 3, then 7 and 8 are missing
+    plain = Stack.of(positions, 0.0).around(z)
+    _, towards_upper, filled, bridged = Stack.of(positions, 0.0, bridge=True).around(z)
+    np.testing.assert_array_equal(filled & ~bridged, plain[2])
+    np.testing.assert_array_equal(towards_upper, plain[1])
+    slabs = ((z > 2.5) & (z < 3.5)) | ((z > 6.5) & (z < 8.5))
+    np.testing.assert_array_equal(bridged, slabs)
+    assert not plain[3].any() and not filled[(z < -0.51) | (z > 11.51)].any()
+    wide = Stack.of([0.0, 1, 2, 6, 7, 8], 0.0, bridge=True).around(z)
+    assert not wide[3].any(), "three missing sections are more than their neighbours know of"
+
+
+def test_a_bridged_gap_is_the_mean_of_its_sides_and_says_so(little_stack):
+    positions = [0.0, 1, 3, 4, 5, 6]
+    levels = little_stack[1]
+    stack = Stack.of(positions, 0.0, bridge=True)
+    grid = np.diag([0.5, 0.5, 1.0, 1.0])
+    part = (slice(0, 20), slice(0, 30), slice(0, 6))
+    histology, coverage, labels = fill_slab(
+        part, (20, 30, 6), grid, stack, levels, with_labels=True
+    )
+    between = (levels[1].image[:30, :20].T + levels[2].image[:30, :20].T) / 2
+    np.testing.assert_allclose(histology[..., 2], between, atol=1e-6)
+    assert (coverage[..., 2] == BRIDGED_COVERAGE).all() and not labels[..., 2].any()
+    plain = fill_slab(part, (20, 30, 6), grid, Stack.of(positions, 0.0), levels, with_labels=True)
+    others = [0, 1, 3, 4, 5]
+    for ours, theirs in zip((histology, coverage, labels), plain, strict=True):
+        np.testing.assert_array_equal(ours[..., others], theirs[..., others])
+    assert (plain[1][..., 2] == EMPTY_COVERAGE).all() and not plain[0][..., 2].any()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -133,3 +134,14 @@ def test_cards_are_asked_for_by_gpu_or_by_gres():
     resources = card_resources(Config(gpus=1, gres="gpu:a100"), int)
     assert resources.keys() == {"gres"}
     assert [resources["gres"](n) for n in ("0", "2")] == ["", "gpu:a100:2"]
+
+
+def test_a_rejected_section_is_kept_out_of_the_volume_of_its_stain_alone(add_brain, study_of):
+    columns = {"stain_group": ["a", "b", ""]}
+    row = add_brain("one", columns=columns, corrections="corrections.tsv")
+    Path("corrections.tsv").write_text(
+        "section\tkind\tvalue\na\tverdict\treject\nb\tverdict\taccept\nc\tnote\tpale\n"
+    )
+    brain = study_of(row).brains["one"]
+    assert [brain.rejected(group) for group in ("a", "b", "")] == [["a"], [], []]
+    assert brain.corrections["b"].verdict == "accept" and brain.corrections["c"].note == "pale"

@@ -18,9 +18,10 @@ from sbr_core.artifacts.rows import matrix_columns
 from sbr_core.config import EvaluateOptions
 from sbr_core.errors import ImageError, ManifestError
 from sbr_core.geometry import PlaneGrid
+from sbr_core.io.corrections import Correction, write_corrections
 from sbr_core.io.files import sha256_file
 from sbr_core.io.images import image_shape, read_labels, write_png
-from sbr_core.io.manifests import SectionRow, read_manifest
+from sbr_core.io.manifests import Landmark, SectionRow, read_manifest
 from sbr_core.io.tables import write_tsv
 from sbr_core.io.transforms import (
     PlaneField,
@@ -422,3 +423,31 @@ def test_labels_that_cannot_be_read_are_reported_and_the_rest_is_measured(tmp_pa
     assert {r["section"] for r in measured if r["metric"] == "folding"} == {"a", "b"}
     facts = json.loads((flags["out_dir"] / "evaluation.json").read_text())
     assert list(facts["labels_left_out"]) == ["a"]
+
+
+def test_a_landmark_that_the_registration_obeys_is_not_scored(brain, tmp_path):
+    """Also where it was set a fraction of a pixel beside; verdicts and notes go to the report."""
+    _, _, flags = brain
+    mark = _rows_of(flags["landmarks"])[-1]
+    section, xy = mark["section"], (float(mark["x_section_mm"]), float(mark["y_section_mm"]))
+    table = tmp_path / "corrections.tsv"
+
+    def written(apart_mm: float) -> dict:
+        pair = Landmark(section, (xy[0] + apart_mm, xy[1]), mri_mm=(0.0, 0.0, 0.0), name="fornix")
+        said = [Correction(section, "reject", (pair,), "torn"), Correction("s001", "accept")]
+        write_corrections(table, said, prealigned=False)
+        return {**flags, "corrections": table, "out_dir": tmp_path}
+
+    for apart_mm in (0.0, 0.45):  # the working pixel of these tables is 1 mm
+        with pytest.raises(ManifestError, match=rf"{section}.*'fornix'.*remove it"):
+            evaluate.run(EvaluateOptions(), **written(apart_mm))
+    others = min(
+        abs(float(r["x_section_mm"]) - xy[0] - 0.6) + abs(float(r["y_section_mm"]) - xy[1])
+        for r in _rows_of(flags["landmarks"])
+        if r["section"] == section
+    )
+    assert others > 0.5
+    evaluate.run(EvaluateOptions(), **written(0.6))
+    facts = json.loads((tmp_path / "evaluation.json").read_text())
+    assert facts["verdicts"] == {section: "reject", "s001": "accept"}
+    assert facts["correction_notes"] == {section: "torn"}

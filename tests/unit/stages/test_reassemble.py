@@ -37,7 +37,7 @@ def linear(brain):
     return out_dir / "sections.tsv"
 
 
-def volume(brain, table, *, prealigned=False, group=None, **options):
+def volume(brain, table, *, prealigned=False, group=None, rejected=None, **options):
     out_dir = table.parent / "volume"
     where = {}
     if not prealigned:
@@ -53,6 +53,7 @@ def volume(brain, table, *, prealigned=False, group=None, **options):
         prepared=brain.table("prepare"),
         out_dir=out_dir,
         stain_group=group,
+        rejected=rejected,
         **where,
     )
     stem = f"b_space-{'stack' if prealigned else 'mri'}" + (f"_stain-{group}" if group else "")
@@ -323,3 +324,35 @@ def test_room_for_the_volume_is_taken_at_once_and_leaves_no_file(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rejected_section_leaves_a_gap_and_the_grid_as_it_is(brain_maker, tmp_path):
+    """As one that is missing; filled only where that is asked for, and then marked."""
+    brain = brain_maker(tmp_path / "b", n_sections=9)
+    table = linear(brain)
+    whole, covered, _ = volume(brain, table)
+    position_mm = {row.section: row.position_mm for row in read_rows(table, Inferred)}
+    section = sorted(position_mm, key=position_mm.get)[2]
+    left, coverage, labels = volume(brain, table, rejected=[section])
+    facts = json.loads((table.parent / "volume" / "b_space-mri_histology.json").read_text())
+    assert facts["rejected"] == [section] and section not in facts["sections"]
+    np.testing.assert_array_equal(left.world_from_voxel, whole.world_from_voxel)
+    z = geometry.apply(brain.stack_from_world, world_of(whole))[..., 2]
+    away_mm = np.abs(z - position_mm[section])
+    gap = (away_mm < 0.99) & (covered.data >= 0)
+    assert gap.sum() > 500
+    assert (coverage.data[gap] == -1).all() and not left.data[gap].any()
+    assert not labels.data[gap].any()
+    far = away_mm > 2.01
+    np.testing.assert_array_equal(coverage.data[far], covered.data[far])
+
+    bridged, coverage, labels = volume(brain, table, rejected=[section], fill="interpolate")
+    filled = gap & (coverage.data == -2)  # but where the files on both sides end before
+    assert filled.sum() > 0.99 * gap.sum() and not labels.data[gap].any()
+    assert (coverage.data[gap & ~filled] == -1).all()
+    truth = 0.8 * brain.density(world_of(bridged))
+    assert np.abs(bridged.data - truth)[filled].mean() < 0.05 < truth[filled].mean()
+    facts = json.loads((table.parent / "volume" / "b_space-mri_histology.json").read_text())
+    assert facts["bridged_coverage"] == -2
+    with pytest.raises(ReceiptError, match="rejected"):
+        volume(brain, table, rejected=list(position_mm))

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from sbr_core.config import InferOptions, ReassembleOptions, ReportOptions
-from sbr_core.io.files import write_json
+from sbr_core.io.files import read_json, write_json
 from sbr_core.io.images import write_png
 from sbr_core.io.sums import remove_summed
 from sbr_core.io.tables import read_tsv, write_tsv
@@ -210,3 +210,13 @@ def test_pictures_respect_the_options(finished_brain):
     )
     assert max(int(w) for w in re.findall(r'width="(\d+)" height', small)) == 100
     assert len(small) < len(large)
+
+
+def test_page_marks_rejected_and_accepted_sections_with_their_notes(finished_brain):
+    path = finished_brain.results / "evaluation" / "evaluation.json"
+    facts = read_json(path)
+    facts |= {"verdicts": {"003": "reject", "004": "accept"}, "correction_notes": {"003": "<b>"}}
+    write_json(path, facts)
+    page = page_of(finished_brain)
+    assert "section 003 was rejected and is in no volume" in page
+    assert "rejected: in no volume · “&lt;b&gt;”" in page and "accepted" in page
