@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sbr_core.artifacts.rows import finite, matrix_columns, read_matrix
+from sbr_core.artifacts.cells import finite, matrix_columns, read_matrix
 from sbr_core.config.base import Count, Options, Positive
 from sbr_core.errors import ReceiptError
 from sbr_core.geometry import PlaneGrid

@@ -56,6 +56,12 @@ STACK_TO_SECTION = "_from-stack_to-section_mode-image_xfm.h5"
 REGISTERED, SYNTHESISED = "_registered.nii.gz", "_synthesised.nii.gz"
 VELOCITY = "_velocity.nii.gz"
 
+# trust
+TRUST = "trust"
+"""Folder of a method's expected errors, in its own; their table is a `TABLE`."""
+ERROR = "_error.nii.gz"
+"""The expected error at each place of a section's plane, mm, 0 outside tissue."""
+
 # registered
 FULL_TIFF, FULL_ZARR = "_registered.ome.tif", "_registered.ome.zarr/zarr.json"
 """Of an OME-Zarr, which is a folder, the file that says what it is stands for all."""
@@ -63,7 +69,7 @@ FULL_TIFF, FULL_ZARR = "_registered.ome.tif", "_registered.ome.zarr/zarr.json"
 SECTION_ENDINGS = (
     *(IMAGE, MASK, MRI, MRI_MASK, LINEAR, LINEAR_MASK),
     *(SECTION_TO_STACK, STACK_TO_SECTION, REGISTERED, SYNTHESISED, VELOCITY),
-    *(FULL_TIFF, FULL_ZARR),
+    *(FULL_TIFF, FULL_ZARR, ERROR),
 )
 """Endings of all files of a section."""
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import numpy as np
 
+from sbr_core.artifacts.cells import CELLS, matrix_columns, read_matrix
 from sbr_core.artifacts.names import CHUNKS, IMAGE, MASK
 from sbr_core.errors import ManifestError, ReceiptError, some_of
 from sbr_core.geometry import Box, PlaneGrid
-from sbr_core.io.files import inside, parse_json, sha256_file, sha256_of, sum_file
+from sbr_core.io.files import inside, sha256_file, sha256_of, sum_file
 from sbr_core.io.manifests import check_id
 from sbr_core.io.sums import check_sum
 from sbr_core.io.tables import read_tsv, write_tsv
@@ -232,6 +233,26 @@ class Inferred(Row):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Trusted(Row):
+    """How far a method's registration of a section can be trusted (`trust`).
+
+    Attributes
+    ----------
+    expected_error_mm : expected in-plane error, root mean square over the tissue.
+    likely_wrong : probability that the section is badly wrong.
+    reason, next_step : of a suspect, in words; empty of others.
+    evidence : what both were computed from, by name; see `algorithms.trust.evidence`.
+    """
+
+    position_mm: float
+    expected_error_mm: float
+    likely_wrong: float
+    reason: str = ""
+    next_step: str = ""
+    evidence: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Full(Row):
     """A registered section with all its channels and colours (`registered`).
 
@@ -386,25 +407,7 @@ def _row(cells: Mapping[str, str], kind: type[R], table: Path) -> R:
     raise ReceiptError(f"{table}: section {cells.get('section')!r}: {what}")
 
 
-def files_of_cell(cell: str) -> dict[str, str]:
-    """The column ``files`` of a row: name -> sha256; ValueError where it is none."""
-    files = parse_json(cell or "{}")
-    if not isinstance(files, dict) or not all(isinstance(v, str) for v in files.values()):
-        raise ValueError(f"expected names of files and their sha256, found {cell:.40}")
-    return files
-
-
 _GRID = ("rows", "columns", "spacing_mm")
-
-_CELLS: dict[Any, Callable[[str], Any]] = {
-    str: str,
-    int: lambda cell: int(float(cell)),
-    float: float,
-    float | None: float,
-    tuple[float, ...] | None: lambda cell: tuple(float(v) for v in parse_json(cell)),
-    Mapping[str, str]: files_of_cell,
-}
-"""How a field of a type is read from its cell."""
 
 
 @cache
@@ -430,29 +433,7 @@ def _reader(name: str, hint: Any, letter: str) -> Callable[[Mapping[str, str]], 
         )
     if letter:
         return lambda cells: read_matrix(cells, letter)
-    return lambda cells: _CELLS[hint](cells[name])
-
-
-def matrix_columns(matrix: np.ndarray, letter: str) -> dict[str, float]:
-    """A (3, 3) affine as columns ``{letter}00`` … ``{letter}12``."""
-    return {f"{letter}{i}{j}": float(matrix[i][j]) for i in range(2) for j in range(3)}
-
-
-def finite(cell: str) -> float:
-    """A cell as a number; ValueError where it is none, or none that is finite."""
-    value = float(cell)
-    if not np.isfinite(value):
-        raise ValueError(f"expected a finite number, found {cell!r}")
-    return value
-
-
-def read_matrix(cells: Mapping[str, str], letter: str) -> np.ndarray:
-    """The (3, 3) affine in the columns ``{letter}00`` … ``{letter}12`` of a table's line."""
-    top = [[finite(cells[f"{letter}{i}{j}"]) for j in range(3)] for i in range(2)]
-    matrix = np.array([*top, [0.0, 0.0, 1.0]])
-    if not np.linalg.det(matrix):
-        raise ValueError(f"its affine {letter}00 … {letter}12 has no inverse")
-    return matrix
+    return lambda cells: CELLS[hint](cells[name])
 
 
 def fingerprint(

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from sbr_core.artifacts import names
-from sbr_core.artifacts.rows import files_of_cell, read_cells
+from sbr_core.artifacts.cells import files_of_cell
+from sbr_core.artifacts.rows import read_cells
 from sbr_core.errors import ReceiptError, SbrError
 from sbr_core.io.files import atomic_path, inside, parse_json, read_json, walk, write_text
 from sbr_core.io.sums import lost_from, recorded, remove_summed

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from sbr_core.artifacts.cells import files_of_cell
 from sbr_core.artifacts.names import CHUNKS, SECTIONS, TABLE
 from sbr_core.artifacts.receipts import check_chunks, read_sidecar
-from sbr_core.artifacts.rows import files_of_cell, read_cells, stage_dir
+from sbr_core.artifacts.rows import read_cells, stage_dir
 from sbr_core.errors import ReceiptError, SbrError
 from sbr_core.io.files import SUMS, inside, parse_json, read_json, sha256_file, walk
 from sbr_core.io.sums import check_gzip, check_sum

@@ -13,8 +13,8 @@ from sbr_core import geometry
 from sbr_core.algorithms.planes import resample_plane
 from sbr_core.algorithms.simulation.swirls import apply_swirls, undo_swirls
 from sbr_core.artifacts.accuracy import folding
+from sbr_core.artifacts.cells import matrix_columns
 from sbr_core.artifacts.names import SECTION_TO_STACK, STACK_TO_SECTION, section_file
-from sbr_core.artifacts.rows import matrix_columns
 from sbr_core.config import EvaluateOptions
 from sbr_core.errors import ImageError, ManifestError
 from sbr_core.geometry import PlaneGrid
