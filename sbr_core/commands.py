@@ -45,6 +45,7 @@ COMMANDS = (
     "train-registrar",
     "train-shapes",
     "train",
+    "cohere",
     "infer",
     "registered",
     "reassemble",
@@ -77,6 +78,7 @@ _SECTIONS = {
     "check-sections": "prepare",
     "prepare-mri": "prepare",
     "train": "train_METHOD",
+    "cohere": "coherent",
     "reassemble-colour": "reassemble",
 }
 """Sections of the configuration that are not named like their command."""

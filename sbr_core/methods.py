@@ -51,6 +51,7 @@ class Method:
         the sections that wait (`sbr_core.artifacts.predictors`); of methods that are not trained.
     starts_at_shipped : it starts at the answer of the registrar that ships.
     needs_labels : it learns from labels of the sections and of the MRI.
+    follows : it corrects the deformations of another method (`cohere`).
     inherits : what its section of the configuration takes from others; these come earlier.
     revision : raised when the results of its own section change (`sbr_core.revisions`).
     """
@@ -66,6 +67,7 @@ class Method:
     predictor: str | None = None
     starts_at_shipped: bool = False
     needs_labels: bool = False
+    follows: bool = False
     inherits: tuple[Inheritance, ...] = ()
     revision: int = 1
 
@@ -208,15 +210,23 @@ _ENTRIES = (
         predictor="sbr_core.artifacts.predictors:MindPredictor",
         starts_at_shipped=True,
     ),
+    Method(
+        name="coherent",
+        title="coherent",
+        description="another method's deformations, corrected so that neighbouring sections agree",
+        colour="#117733",
+        options="sbr_core.config.coherence:CoherentOptions",
+        follows=True,
+    ),
 )
 """In the order of their sections of the configuration. The colours are those of Okabe and Ito,
 which colour-blind readers tell apart; the methods that train nothing have two greys and the wine
 red of Tol's palette."""
 
-# those that train nothing, those of others, then Synth-by-Reg and its variants
+# those that train nothing, those of others, Synth-by-Reg and its variants, then what follows one
 REGISTRY: Mapping[str, Method] = {
     method.name: method
-    for method in sorted(_ENTRIES, key=lambda m: (m.trained, m.name.startswith("sbr")))
+    for method in sorted(_ENTRIES, key=lambda m: (m.follows, m.trained, m.name.startswith("sbr")))
 }
 """Name -> method, in the order in which methods are listed and drawn."""
 WITH_OPTIONS = tuple(method for method in _ENTRIES if method.section is not None)
@@ -237,6 +247,12 @@ OWN_REGISTRAR_METHODS = _names("trains_registrar")
 """Their weights contain the registrar that inference uses; the others use the shared one."""
 LABEL_METHODS = _names("needs_labels")
 """Need labels of sections and of the MRI to train."""
+COMPARED_METHODS = tuple(name for name, method in REGISTRY.items() if not method.follows)
+"""Those that `compare` trains or runs side by side."""
+FOLLOWED_METHODS = tuple(
+    name for name in COMPARED_METHODS if name != "syn_mi"
+)
+"""Those that `coherent` can start from; SyN's deformations are not of one velocity."""
 
 
 def imported(path: str) -> Any:

@@ -62,6 +62,12 @@ TRUST = "trust"
 ERROR = "_error.nii.gz"
 """The expected error at each place of a section's plane, mm, 0 outside tissue."""
 
+# cohere
+NEXT, CHANGE = "_next.nii.gz", "_change.nii.gz"
+"""How a section differs from the next, and what is added to its velocity."""
+ALONG, CHANGES = "along", "changes.tsv"
+"""Folder, in that of the method, and the table of corrections."""
+
 # registered
 FULL_TIFF, FULL_ZARR = "_registered.ome.tif", "_registered.ome.zarr/zarr.json"
 """Of an OME-Zarr, which is a folder, the file that says what it is stands for all."""
@@ -69,7 +75,7 @@ FULL_TIFF, FULL_ZARR = "_registered.ome.tif", "_registered.ome.zarr/zarr.json"
 SECTION_ENDINGS = (
     *(IMAGE, MASK, MRI, MRI_MASK, LINEAR, LINEAR_MASK),
     *(SECTION_TO_STACK, STACK_TO_SECTION, REGISTERED, SYNTHESISED, VELOCITY),
-    *(FULL_TIFF, FULL_ZARR, ERROR),
+    *(FULL_TIFF, FULL_ZARR, ERROR, NEXT, CHANGE),
 )
 """Endings of all files of a section."""
 

@@ -6,6 +6,7 @@ by name. This package imports no torch, so that planning a workflow stays fast.
 """
 
 from sbr_core.config.base import PLACEHOLDER, IntensityOptions, Options
+from sbr_core.config.coherence import CoherentOptions
 from sbr_core.config.stages import (
     AlignOptions,
     AlignSectionsOptions,

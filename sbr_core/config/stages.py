@@ -17,7 +17,7 @@ from sbr_core.config.base import (
     Steps,
     Window,
 )
-from sbr_core.methods import METHODS
+from sbr_core.methods import COMPARED_METHODS, METHODS
 
 MethodName = Literal[METHODS]
 Stain = Literal["auto", "nissl", "hematoxylin", "h&e", "dab", "myelin", "fluorescence", "grey"]
@@ -398,8 +398,8 @@ class EvaluateOptions(Options):
 class CompareOptions(Options):
     """All methods on one brain, each trained one for the same time."""
 
-    methods: tuple[MethodName, ...] = Field(
-        METHODS,
+    methods: tuple[Literal[COMPARED_METHODS], ...] = Field(
+        COMPARED_METHODS,
         description=(
             "Methods to compare, all if not given; `linear` is always among them. Without labels"
             " of sections and MRI `nmiw` is left out."

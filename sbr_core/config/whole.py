@@ -15,7 +15,14 @@ from sbr_core.config.stages import MethodName
 from sbr_core.config.training import PairOptions, RegistrarSource
 from sbr_core.config.values import check_values, load_yaml
 from sbr_core.errors import ConfigError
-from sbr_core.methods import METHODS, SHARED_REGISTRAR_METHODS, WITH_OPTIONS, Inheritance, imported
+from sbr_core.methods import (
+    FOLLOWED_METHODS,
+    METHODS,
+    SHARED_REGISTRAR_METHODS,
+    WITH_OPTIONS,
+    Inheritance,
+    imported,
+)
 
 UNLIMITED_STEPS = 10**9
 """Steps of a training that ends by its minutes."""
@@ -124,6 +131,15 @@ class Config(_UpToMethods):
     compare: stages.CompareOptions = stages.CompareOptions()
     report: stages.ReportOptions = stages.ReportOptions()
     simulate: stages.SimulateOptions = stages.SimulateOptions()
+
+    @property
+    def followed(self) -> str:
+        """The method whose deformations `coherent` corrects."""
+        if self.coherent.of != "auto":
+            return self.coherent.of
+        until = self.methods.index("coherent") if "coherent" in self.methods else None
+        before = [method for method in self.methods[:until] if method in FOLLOWED_METHODS]
+        return before[-1] if before else "linear"
 
     def takes_registrar(self, method: str) -> bool:
         """`takes_registrar` of a trained method by its own section."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from sbr_core.artifacts import names
 from sbr_core.io.manifests import SIMULATED
-from sbr_core.methods import LABEL_METHODS, OWN_REGISTRAR_METHODS, TRAINED_METHODS
+from sbr_core.methods import LABEL_METHODS, OWN_REGISTRAR_METHODS, REGISTRY, TRAINED_METHODS
 from sbr_core.planning.study import (
     Folders,
     Study,
@@ -160,6 +160,11 @@ def fit(study: Study, brain: str) -> Inputs:
 def infer(study: Study, brain: str, folder: str) -> Inputs:
     """Trained networks that a method's inference uses; another brain's are ancient."""
     method = method_of(folder)
+    if REGISTRY[method].follows:
+        return {
+            "followed": study.table(brain, study.config.followed),
+            "changes": study.changes(brain, folder),
+        }
     if method not in TRAINED_METHODS:
         return {}
 
@@ -171,6 +176,12 @@ def infer(study: Study, brain: str, folder: str) -> Inputs:
     if method not in OWN_REGISTRAR_METHODS:
         inputs["registrar"] = of(study.registrar_of(brain, folder), "registrar")
     return inputs
+
+
+def cohere(study: Study, brain: str) -> Inputs:
+    """The tables that corrections of a whole stack are found from."""
+    tables = {"sections": study.config.followed, "prepared": "prepare", "planes": "resample"}
+    return {name: study.table(brain, stage) for name, stage in tables.items()}
 
 
 # --------------------------------------------------------------------------------------------

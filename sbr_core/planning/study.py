@@ -101,6 +101,10 @@ class Study:
         """Where a training keeps its checkpoints: outside of any rule's output."""
         return str(Path(self.config.results, CHECKPOINTS, brain, network))
 
+    def changes(self, brain: str, folder: str) -> str:
+        """Corrections of a method that follows another."""
+        return self.path(brain, folder, names.ALONG, names.CHANGES)
+
     def similarity(self, brain: str) -> str:
         """The 3D similarity of a brain that is not prealigned."""
         return self.path(brain, "align", names.STACK_TRANSFORM)

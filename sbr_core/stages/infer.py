@@ -5,7 +5,7 @@ through its affine and T its MRI plane, v = R(T, G(S)), phi = exp(v) maps points
 where they are found in S, and exp(-v) maps them back. `refine_steps` then improves v a little, for
 each section by itself. A registrar trained on pairs of S and T gives v = R(T, S), and so does, for
 `mind`, the registrar that ships; without a G only self-similarity refines it. `syn_mi` finds phi
-by ANTs.
+by ANTs. `coherent` takes another method's v and adds what `cohere` found.
 
 While networks compute, a thread reads the next sections, and others integrate, measure and write
 those that are done.
@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbr_core.artifacts import names
+from sbr_core.artifacts.coherence import CoherentPredictor, Followed
 from sbr_core.artifacts.joined import Joined, join
 from sbr_core.artifacts.receipts import SectionResult, run_sections, unfinished
 from sbr_core.artifacts.rows import Inferred, fingerprint
 from sbr_core.artifacts.section_signal import registered
-from sbr_core.config import InferOptions, MindOptions, SynOptions
+from sbr_core.config import CoherentOptions, InferOptions, MindOptions, SynOptions
 from sbr_core.errors import ConfigError, ImageError
 from sbr_core.io.files import sha256_file, sha256_of
 from sbr_core.io.transforms import PlaneField, SectionTransform, write_section_transform
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    options: InferOptions | MindOptions | SynOptions,
+    options: InferOptions | MindOptions | SynOptions | CoherentOptions,
     *,
     method: str,
     prepared: Path,
@@ -53,13 +54,16 @@ def run(
     receipt: Path,
     registrar: Path | None = None,
     weights: Path | None = None,
+    followed: Path | None = None,
+    changes: Path | None = None,
     strict: bool = False,
 ) -> None:
     """Compute deformations and pictures of each section.
 
     Parameters
     ----------
-    options : of ``syn_mi`` and ``mind`` their own, `InferOptions` for every other method.
+    options : of ``syn_mi``, ``mind`` and ``coherent`` their own, `InferOptions` for every other
+        method.
     method : name of the method.
     prepared : receipt of prepare.
     planes : receipt of resample.
@@ -69,12 +73,14 @@ def run(
     registrar : weights of the registration network; not needed where those of the method contain
         one.
     weights : weights of the method's own networks.
+    followed : table of the method whose deformations are corrected, of ``coherent``.
+    changes : table of cohere, likewise.
     strict : stop at the first section that cannot be used.
 
     Raises
     ------
     ConfigError
-        A trained method without weights, or without any registrar.
+        A trained method without weights, or without any registrar; ``coherent`` without the tables.
     WeightsError
         Weights that do not fit, or R and G of different pixel sizes.
     """
@@ -85,6 +91,11 @@ def run(
         networks = [path for path in (weights, registrar) if path is not None]
     elif REGISTRY[method].starts_at_shipped:
         networks = [names.SHIPPED_REGISTRAR]
+    follows = None
+    if REGISTRY[method].follows:
+        if followed is None or changes is None:
+            raise ConfigError(f"infer: method '{method}': --followed and --changes are needed")
+        follows = Followed.read(followed, changes)
     sections = join(prepared, planes, affines)
     # other networks or another refinement give another result; batch size and device change nothing
     inputs: list[Any] = [sha256_file(path) for path in networks]
@@ -101,10 +112,13 @@ def run(
             prepared=pair.prepared.fingerprint,
             planes=pair.plane.fingerprint,
             affines=pair.affine.fingerprint,
+            **({} if follows is None else {"follows": follows.digests(pair.section)}),
         )
 
     predictor: Predictor | None = None
-    if method != "linear":
+    if follows is not None:
+        predictor = CoherentPredictor(follows)
+    elif method != "linear":
         # without networks nothing is done ahead, so nothing needs to be looked through twice
         to_do = unfinished(sections, out_dir=out_dir, fingerprint=digest) if networks else []
         waiting = {s: pair for s in to_do if isinstance(pair := sections[s], Joined)}

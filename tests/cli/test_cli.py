@@ -96,6 +96,7 @@ def test_each_method_has_the_options_of_its_own_section():
         return type(cli.options_of(name, values)).__name__
 
     assert options("infer", "syn_mi") == "SynOptions"
+    assert options("infer", "coherent") == options("cohere", None) == "CoherentOptions"
     assert options("infer", "sbr") == options("infer", "linear") == "InferOptions"
     assert (options("train", "sbr"), options("train", "nmi")) == ("SbrOptions", "NmiOptions")
     assert options("reassemble", "rot") == "ReassembleOptions"

@@ -565,7 +565,8 @@ sys.exit(main(sys.argv[1:]))
 def _sbr_limited(limit_bytes, *arguments):
     """`sbr` in a process that may not write files longer than some bytes, as on a full disk."""
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED.format(limit_bytes), *map(str, arguments)],
+        # -B: Python would leave its own half-written bytecode in the package
+        [sys.executable, "-B", "-c", LIMITED.format(limit_bytes), *map(str, arguments)],
         capture_output=True,
         text=True,
     )

@@ -23,7 +23,7 @@ from sbr_core.methods import METHODS, REGISTRY, TRAINED_METHODS
 
 FILE = Path(__file__).with_name("resolved_configurations.json")
 WRITTEN = json.loads(FILE.read_text(encoding="utf-8"))
-ADDED_METHODS: set[str] = set()
+ADDED_METHODS: set[str] = {"coherent"}
 """Methods that are newer than `resolved_configurations.json`."""
 ADDED_OPTIONS: set[str] = {
     "registered",

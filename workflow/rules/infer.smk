@@ -33,6 +33,8 @@ rule infer:
         flags=lambda wildcards, input: flags(
             registrar=input.get("registrar"),
             weights=input.get("weights"),
+            followed=input.get("followed"),
+            changes=input.get("changes"),
             strict=CONFIG.strict,
         ),
     shell:

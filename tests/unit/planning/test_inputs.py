@@ -216,3 +216,22 @@ def test_only_a_brain_without_results_waits_for_its_check(add_brain, study_of):
     make(mark)
     assert [type(path) for path in passed()] == [Ancient]
     assert inputs.not_passed(study) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "followed"),
+    [
+        ({"methods": ["linear", "mind", "sbr", "coherent"]}, "sbr"),
+        ({"methods": ["mind", "syn_mi", "coherent", "sbr"]}, "mind"),
+        ({"methods": ["coherent"]}, "linear"),
+        ({"methods": ["mind", "sbr", "coherent"], "coherent": {"of": "mind"}}, "mind"),
+    ],
+)
+def test_neighbours_are_made_to_agree_after_another_method(add_brain, study_of, keys, followed):
+    study = study_of(add_brain("one"), **keys)
+    table = f"results/one/{followed}/sections.tsv"
+    assert inputs.cohere(study, "one")["sections"] == table
+    assert inputs.infer(study, "one", "coherent") == {
+        "followed": table,
+        "changes": "results/one/coherent/along/changes.tsv",
+    }
