@@ -249,9 +249,7 @@ LABEL_METHODS = _names("needs_labels")
 """Need labels of sections and of the MRI to train."""
 COMPARED_METHODS = tuple(name for name, method in REGISTRY.items() if not method.follows)
 """Those that `compare` trains or runs side by side."""
-FOLLOWED_METHODS = tuple(
-    name for name in COMPARED_METHODS if name != "syn_mi"
-)
+FOLLOWED_METHODS = tuple(name for name in COMPARED_METHODS if name != "syn_mi")
 """Those that `coherent` can start from; SyN's deformations are not of one velocity."""
 
 
