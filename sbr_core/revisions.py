@@ -22,7 +22,7 @@ REVISION = {
     "registered": 1,
     "evaluate": 3,
     "compare": 2,
-    "report": 5,
+    "report": 6,
     "simulate": 3,
 }
 """Raise the number of a stage, or that of a method in `sbr_core.methods`, when its results change,

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sbr_core.artifacts.names import SUMMARY, TABLE
+from sbr_core.io.label_tables import NO_NAMES, LabelTable
 from sbr_core.io.sums import check_sum
 from sbr_core.io.tables import read_tsv
+from sbr_core.report import words
 from sbr_core.report.page import number
 
 if TYPE_CHECKING:
@@ -68,14 +70,14 @@ class Measured:
     ----------
     folder : of the evaluation.
     methods : in the order in which they are shown.
+    labels : what the classes are called.
     """
 
-    def __init__(self, folder: Path, methods: Sequence[str]) -> None:
+    def __init__(self, folder: Path, methods: Sequence[str], labels: LabelTable = NO_NAMES) -> None:
         self.methods = methods
+        self._labels = labels
         self.summary = read_measurements(folder / SUMMARY)
         self.sections = read_measurements(folder / TABLE)
-        means = self.sections.groupby(["section", "metric", "method"])["value"].mean()
-        self._section_means: dict[tuple[str, str, str], float] = means.to_dict()
 
     def table(self) -> list[dict[str, Any]]:
         """Lines of the summary, one cell per method, graded against linear."""
@@ -85,9 +87,18 @@ class Measured:
             values = rows.set_index("method")["value"]
             linear = values.get("linear", math.nan)
             cells = [_cell(metric, linear, value) for value in values.reindex(self.methods)]
-            line = {"metric": metric, "class": class_, "statistic": statistic, "cells": cells}
-            lines.append(line | rows[["unit", "n"]].iloc[0].to_dict())
+            line = self._words(metric, class_, rows["unit"].iloc[0]) | {
+                "statistic": words.statistic(statistic),
+                "cells": cells,
+                "n": rows["n"].iloc[0],
+            }
+            lines.append(line)
         return lines
+
+    def _words(self, metric: str, class_: str, unit: str) -> dict[str, str]:
+        said = words.metric(metric, unit)
+        name = words.class_name(class_, self._labels)
+        return {"metric": said.name, "class": name, "unit": said.scale, "meaning": said.meaning}
 
     def headline(self, metric: str, method: str) -> float | None:
         """Mean of a metric over the brain and its classes; None if it was not measured."""
@@ -111,22 +122,33 @@ class Measured:
         columns = ["metric", "class", "value", "linear"]
         return [
             f"section {section}: {method} is worse than linear in "
-            + ", ".join(_beside_linear(*row) for row in rows[columns].itertuples(index=False))
+            + ", ".join(self._beside_linear(*row) for row in rows[columns].itertuples(index=False))
             for (section, method), rows in worse.groupby(["section", "method"], sort=False)
         ]
 
-    def of_section(self, section: str) -> list[str]:
-        """What was measured of a section, method by method."""
-        texts = []
-        for metric in ("in_plane_mm", "dice"):
-            means = [
-                f"{method} {number(self._section_means[key])}"
-                for method in self.methods
-                if (key := (section, metric, method)) in self._section_means
-            ]
-            if means:
-                texts.append(f"{metric} {', '.join(means)}")
-        return texts
+    def _beside_linear(self, metric: str, class_: str, value: float, linear: float) -> str:
+        said = words.metric(metric)
+        of_class = f" of {words.class_name(class_, self._labels)}" if class_ else ""
+        unit = f" {said.unit}" if said.unit else ""
+        return f"{said.name}{of_class} {number(value)}{unit} (linear {number(linear)})"
+
+    def of_sections(self) -> dict[str, list[dict[str, Any]]]:
+        """Section -> lines of what was measured of it, one cell per method, as `table` has them."""
+        of_sections: dict[str, list[dict[str, Any]]] = {}
+        key = ["section", "metric", "class"]
+        for (section, metric, class_), rows in self.sections.groupby(key, sort=False):
+            values = dict(zip(rows["method"], rows["value"], strict=True))
+            linear = values.get("linear", math.nan)
+            cells = [_cell(metric, linear, values.get(method, math.nan)) for method in self.methods]
+            line = self._words(metric, class_, rows["unit"].iloc[0]) | {"cells": cells}
+            of_sections.setdefault(section, []).append(line)
+        return of_sections
+
+    def by_section(self, metric: str, method: str) -> dict[str, float]:
+        """Section -> a method's value of a metric, mean over its classes; none if not measured."""
+        rows = self.sections.query("metric == @metric and method == @method")
+        means = rows.dropna(subset=["value"]).groupby("section")["value"].mean()
+        return {str(section): float(value) for section, value in means.items()}
 
 
 def on_simulated_pairs(folder: Path) -> list[dict[str, Any]]:
@@ -149,11 +171,6 @@ def on_simulated_pairs(folder: Path) -> list[dict[str, Any]]:
         }
         for method in errors["method"].unique()
     ]
-
-
-def _beside_linear(metric: str, class_: str, value: float, linear: float) -> str:
-    name = f"{metric} of class {class_}" if class_ else metric
-    return f"{name} {number(value)} (linear {number(linear)})"
 
 
 def _cell(metric: str, linear: float, value: float) -> dict[str, str]:

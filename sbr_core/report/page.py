@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +47,19 @@ def write_page(out: Path, template: str, **values: Any) -> None:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
+    environment.globals |= {"asset": _asset, "digest_of": _digest_of}
     write_text(out, environment.get_template(template).render(versions=versions(), **values))
+
+
+def _asset(name: str) -> str:
+    """A style sheet or a script of ``report/templates/``, to stand in a page as it is."""
+    return (files("sbr_core") / "report" / "templates" / name).read_text("utf-8")
+
+
+def _digest_of(script: str) -> str:
+    """The word by which a page's policy allows one script that stands in it, and no other."""
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    return "'sha256-" + base64.b64encode(digest).decode("ascii") + "'"
 
 
 def number(value: float | None) -> str:

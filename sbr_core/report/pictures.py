@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,8 @@ MRI_COLOUR = (255, 150, 0)
 """Orange, which stands out from grey levels of any brightness."""
 GRID_COLOUR = (40, 90, 200)
 """Blue, so that the grid and the edges of the MRI are not mistaken for each other."""
+HEAT_COLOURS = ((255, 245, 190), (254, 190, 75), (230, 95, 40), (130, 10, 40))
+"""Of small to large errors: lightness falls all the way, so that it can be told without colours."""
 MARK_COLOUR = (200, 30, 30)
 """Red, for what a reader should look at first."""
 
@@ -106,25 +107,7 @@ def overlay(
     return painted(rgb(moving), edges(fixed), colour)
 
 
-def checkerboard(a: np.ndarray, b: np.ndarray, tiles: int = 8) -> np.ndarray:
-    """Squares of one image between squares of the other.
-
-    Parameters
-    ----------
-    a, b : (rows, columns) in [0, 1], on one grid.
-    tiles : squares along the longer side.
-    """
-    side = max(1, math.ceil(max(a.shape) / tiles))
-    rows, columns = np.indices(a.shape) // side
-    return rgb(np.where((rows + columns) % 2 == 0, a, b))
-
-
-def grid(
-    disp: np.ndarray,
-    background: np.ndarray | None = None,
-    spacing: float = 8.0,
-    colour: Sequence[int] = GRID_COLOUR,
-) -> np.ndarray:
+def grid_lines(disp: np.ndarray, spacing: float = 8.0) -> np.ndarray:
     """The regular grid of the moving image as the deformation carries it onto the fixed one.
 
     A line runs where x + u(x) or y + v(y) is a multiple of `spacing`, one pixel wide whatever
@@ -133,11 +116,13 @@ def grid(
     Parameters
     ----------
     disp : (rows, columns, 2), disp_fixed_to_moving, px of this picture.
-    background : (rows, columns) in [0, 1]; None for white.
     spacing : between lines, px of this picture.
+
+    Returns
+    -------
+    (rows, columns) float32, opacity of the lines in [0, 1].
     """
     shape = disp.shape[:2]
-    picture = np.full((*shape, 3), 255, np.uint8) if background is None else rgb(background)
     rows, columns = np.indices(shape, dtype=np.float32)
     lines = np.zeros(shape, np.float32)
     for coordinate in (columns + disp[..., 0], rows + disp[..., 1]):
@@ -145,7 +130,23 @@ def grid(
         steepness = np.maximum(np.hypot(by_row, by_column), 1e-3)
         off = np.abs((coordinate / spacing + 0.5) % 1 - 0.5) * spacing
         lines = np.maximum(lines, np.clip(1.25 - off / steepness, 0, 1))
-    return painted(picture, lines, colour)
+    return lines
+
+
+def heat(values: np.ndarray, top: float) -> np.ndarray:
+    """Values above 0 as colours to lay over a picture: yellow, orange, red, the dark red of `top`.
+
+    Returns
+    -------
+    (rows, columns, 4) uint8; nothing where the value is 0 or none.
+    """
+    values = np.asarray(values, np.float32)
+    known = np.isfinite(values) & (values > 0)
+    share = np.clip(np.where(known, values, 0) / top, 0, 1)
+    at = np.linspace(0, 1, len(HEAT_COLOURS))
+    parts = [np.interp(share, at, [colour[i] for colour in HEAT_COLOURS]) for i in range(3)]
+    alpha = np.where(known, 90 + 120 * share, 0)
+    return np.round(np.stack([*parts, alpha], axis=-1)).astype(np.uint8)
 
 
 @dataclass(frozen=True)

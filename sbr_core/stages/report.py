@@ -1,7 +1,8 @@
-"""`sbr report`: one page per brain, with everything inside it.
+"""`sbr report`: one page per brain, to look at every section and to say what is wrong.
 
-The page has no links to other files, so it can be mailed. An evaluation, a 3D volume, a training,
-simulated pairs or a comparison of methods that does not exist is left out.
+The page has everything inside it, so it can be mailed, unless the pictures of its sections are so
+many that they are in a folder beside it. It asks nothing of any server. An evaluation,
+a 3D volume, a training, simulated pairs or a comparison of methods that does not exist is left out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from sbr_core.config import ReportOptions
 from sbr_core.report.brain_page import brain_page
 from sbr_core.report.page import write_page
+from sbr_core.report.shelf import Shelf
 
 
 def run(
@@ -22,7 +24,7 @@ def run(
     results_dir: Path,
     out: Path,
 ) -> None:
-    """Write one self-contained HTML page.
+    """Write one HTML page.
 
     Parameters
     ----------
@@ -31,4 +33,10 @@ def run(
     results_dir : folder of the brain's results.
     out : page to write.
     """
-    write_page(out, "report.html.j2", **brain_page(options, brain, methods, results_dir))
+    shelf = Shelf(out)
+    page = brain_page(options, brain, methods, results_dir, shelf)
+    if shelf.is_beside:
+        shelf.write()
+    write_page(out, "report.html.j2", **page)
+    if not shelf.is_beside:  # only now, so that the page of before had its pictures
+        shelf.write()

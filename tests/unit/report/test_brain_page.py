@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sbr_core.artifacts.rows import Affine, Inferred, Row, write_rows
+from sbr_core.artifacts.rows import Affine, Inferred, Prepared, Row, write_rows
 from sbr_core.config import ReportOptions
 from sbr_core.geometry import PlaneGrid
 from sbr_core.io.files import sum_file, write_json, write_text
 from sbr_core.io.sums import summed_path
 from sbr_core.io.tables import write_tsv
 from sbr_core.report.brain_page import brain_page
+from sbr_core.report.shelf import Shelf
 
 
 def inferred(section, position_mm, *, folding_percent=0.0, moved_mm=0.0, inverse_px=0.0):
@@ -25,6 +26,31 @@ def inferred(section, position_mm, *, folding_percent=0.0, moved_mm=0.0, inverse
         inverse_mean_px=inverse_px / 2,
         inverse_p99_px=inverse_px,
     )
+
+
+def prepared(section, **facts):
+    return Prepared(
+        section=section,
+        position_mm=2.0,
+        pixel_size_mm=0.5,
+        working_pixel_mm=1.0,
+        file_rows=8,
+        file_columns=8,
+        polarity="bright_background",
+        background=1.0,
+        section_mm_from_working_mm=np.eye(3),
+        tissue_mm2=9.0,
+        image="s.png",
+        **facts,
+    )
+
+
+def page_of(methods, results):
+    return brain_page(ReportOptions(), "b", methods, results, Shelf(results / "index.html"))
+
+
+def alarms(page):
+    return [line for group in page["alarms"] for line in group.lines]
 
 
 @pytest.fixture
@@ -41,7 +67,7 @@ def page(tmp_path):
     }
     for method, of_method in rows.items():
         write_rows(tmp_path / "b" / method / "sections.tsv", of_method)
-    doubt = Row(section="s1", message="pixel size in doubt")
+    doubt = prepared("s1", message="pixel size in doubt")
     write_rows(tmp_path / "b" / "prepare" / "sections.tsv", [doubt, failed])
     common = {"working_mm_from_plane_mm": np.eye(3), "moved_mm": 0.0}
     affines = [
@@ -68,11 +94,17 @@ def page(tmp_path):
     lines = [dict(zip(columns, line, strict=True)) for line in checked]
     write_tsv(tmp_path / "b" / "check" / "findings.tsv", lines)
     methods = {method: tmp_path / "b" / method for method in rows}
-    return brain_page(ReportOptions(), "b", methods, tmp_path / "b")
+    return page_of(methods, tmp_path / "b")
 
 
 def test_alarms_are_failures_then_warnings_then_deformations(page):
-    assert page["alarms"] == [
+    titles = [(group.title, group.grave) for group in page["alarms"]]
+    assert titles == [
+        ("Sections left out", True),
+        ("What was given is doubtful", False),
+        ("Deformations that fold or have a poor inverse", False),
+    ]
+    assert alarms(page) == [
         "section s3 was left out by prepare: no tissue",
         "section s1: pixel size in doubt",
         "section s2: trusted little",
@@ -101,12 +133,14 @@ def test_tiles_and_facts_are_of_what_there_is(page):
 
 
 def test_each_section_has_its_place_what_moved_it_and_why_it_failed(page):
-    first, second, third = page["sections"]
-    moved = "sbr moves it by 0.500 mm, at most 1.00 mm"
-    assert first["facts"] == f"at 2 mm · {moved} · affine trusted 0.98 of 1"
-    assert second["facts"].endswith("affine trusted 0.31 of 1")
+    first, second, third = page["viewer"]["sections"]
+    moved = "sbr moves it by 0.500 mm in the mean, at most 1.00 mm"
+    assert first["facts"] == [moved, "its affine can be trusted 0.98 of 1"]
+    assert first["position_mm"] == 2.0
+    assert second["facts"][-1] == "its affine can be trusted 0.31 of 1"
     assert second["name"] == "s2" and second["message"] == ""
-    assert (third["facts"], third["message"]) == ("", "linear: no tissue; sbr: no tissue")
+    assert (third["facts"], third["message"]) == ([], "linear: no tissue; sbr: no tissue")
+    assert page["figures"] == {"s1": [], "s2": [], "s3": []}
 
 
 def test_a_section_that_a_table_lost_is_missed(page, tmp_path):
@@ -114,8 +148,8 @@ def test_a_section_that_a_table_lost_is_missed(page, tmp_path):
     folder = tmp_path / "b" / "sbr"
     table = (folder / "sections.tsv").read_text().splitlines(True)
     write_text(folder / "sections.tsv", "".join(table[:-1]))
-    values = brain_page(ReportOptions(), "b", {"sbr": folder}, tmp_path / "b")
-    assert "the table of sbr lacks sections of prepare: s3" in values["alarms"]
+    values = page_of({"sbr": folder}, tmp_path / "b")
+    assert "the table of sbr lacks sections of prepare: s3" in alarms(values)
     assert values["tiles"][0]["value"] == "2 of 3"
 
 
@@ -127,7 +161,7 @@ def test_a_file_that_was_written_and_is_gone_is_missed(page, tmp_path, caplog, n
         temporary.write_text("")
     file.unlink()
     line = f"{name} was written and is missing; this page is without it"
-    assert line in brain_page(ReportOptions(), "b", methods, tmp_path / "b")["alarms"]
+    assert line in alarms(page_of(methods, tmp_path / "b"))
     assert f"WARNING: {line}" in caplog.text
     sum_file(file).unlink()
-    assert line not in brain_page(ReportOptions(), "b", methods, tmp_path / "b")["alarms"]
+    assert line not in alarms(page_of(methods, tmp_path / "b"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from sbr_core.io.label_tables import Label, LabelTable
 from sbr_core.io.tables import write_tsv
+from sbr_core.report import words
 from sbr_core.report.measures import Measured, on_simulated_pairs, read_measurements
 
 METHODS = ("linear", "sbr")
@@ -28,7 +30,8 @@ def test_values_are_read_as_they_were_written_and_none_where_there_is_no_table(t
     values = read_measurements(tmp_path / "sections.tsv")["value"]
     assert values[0] == 0.1 + 0.2 and values.isna().tolist() == [False, True]
     nothing = Measured(tmp_path / "nowhere", METHODS)
-    assert nothing.table() == nothing.worse_than_linear() == nothing.of_section("s1") == []
+    assert nothing.table() == nothing.worse_than_linear() == [] and nothing.of_sections() == {}
+    assert nothing.by_section("dice", "sbr") == {}
     assert nothing.headline("dice", "sbr") is None
     assert on_simulated_pairs(tmp_path / "nowhere") == []
 
@@ -52,7 +55,9 @@ def test_a_value_is_graded_against_linear_by_what_is_better(tmp_path, metric, li
     )
     (line,) = Measured(tmp_path, METHODS).table()
     assert [cell["grade"] for cell in line["cells"]] == ["", grade]
-    assert (line["metric"], line["unit"], line["n"]) == (metric, "u", "7")
+    said = words.METRICS[metric]
+    assert (line["metric"], line["unit"], line["n"]) == (said.name, said.scale, "7")
+    assert line["meaning"] == said.meaning
 
 
 def test_a_method_that_was_not_measured_has_a_dash_and_without_linear_there_is_no_grade(tmp_path):
@@ -96,13 +101,13 @@ def test_sections_that_got_worse_are_listed_in_the_order_of_the_stack(tmp_path):
         ("nmi", "s2", "in_plane_mm", "", 9.0),  # linear was not measured
     )
     assert Measured(tmp_path, METHODS).worse_than_linear() == [
-        "section s9: sbr is worse than linear in in_plane_mm 2.50 (linear 2.00),"
-        " dice of class 2 0.700 (linear 0.800)",
-        "section s1: nmi is worse than linear in in_plane_mm 2.06 (linear 2.00)",
+        "section s9: sbr is worse than linear in landmark error in the plane 2.50 mm"
+        " (linear 2.00), overlap of labels (Dice) of label 2 0.700 (linear 0.800)",
+        "section s1: nmi is worse than linear in landmark error in the plane 2.06 mm (linear 2.00)",
     ]
 
 
-def test_a_section_s_values_are_means_over_classes(tmp_path):
+def test_a_section_s_values_are_told_class_by_class_and_as_means(tmp_path):
     write_sections(
         tmp_path,
         ("sbr", "s1", "dice", "2", 0.6),
@@ -110,9 +115,19 @@ def test_a_section_s_values_are_means_over_classes(tmp_path):
         ("linear", "s1", "dice", "2", 0.5),
         ("sbr", "s1", "in_plane_mm", "", 1.0),
     )
-    measured = Measured(tmp_path, METHODS)
-    assert measured.of_section("s1") == ["in_plane_mm sbr 1.00", "dice linear 0.500, sbr 0.700"]
-    assert measured.of_section("s2") == []
+    labels = LabelTable(None, {2: Label(2, "cortex")})
+    measured = Measured(tmp_path, METHODS, labels)
+    told = [
+        (line["metric"], line["class"], line["unit"], [cell["text"] for cell in line["cells"]])
+        for line in measured.of_sections()["s1"]
+    ]
+    assert told == [
+        ("overlap of labels (Dice)", "cortex", "0 to 1", ["0.500", "0.600"]),
+        ("overlap of labels (Dice)", "label 3", "0 to 1", ["–", "0.800"]),
+        ("landmark error in the plane", "", "mm", ["–", "1.00"]),
+    ]
+    assert measured.by_section("dice", "sbr") == pytest.approx({"s1": 0.7})
+    assert "s2" not in measured.of_sections()
 
 
 def test_simulated_pairs_have_a_line_for_each_method_that_was_measured(tmp_path):

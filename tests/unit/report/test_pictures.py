@@ -29,20 +29,20 @@ def test_nothing_to_see_draws_nothing():
     assert not pictures.window(empty).any()
 
 
-def test_checkerboard_alternates():
-    picture = pictures.checkerboard(np.zeros((40, 80)), np.ones((40, 80)), tiles=8)
-    assert (picture[:10, :10] == 0).all() and (picture[:10, 10:20] == 255).all()
-    assert (picture[10:20, :10] == 255).all() and (picture[10:20, 10:20] == 0).all()
-
-
 def test_grid_of_no_deformation_is_straight_and_of_a_shift_is_shifted():
-    still = pictures.grid(np.zeros((64, 64, 2)), spacing=16, colour=(0, 0, 0))
-    dark = (still == 0).all(axis=-1)
+    dark = pictures.grid_lines(np.zeros((64, 64, 2)), spacing=16) == 1
     assert dark[32].all() and dark[:, 16].all() and not dark[8, 8] and not dark[24, 40]
     shift = np.zeros((64, 64, 2))
     shift[..., 0] = 4  # found 4 px to the right, so a line appears 4 px to the left
-    moved = (pictures.grid(shift, spacing=16, colour=(0, 0, 0)) == 0).all(axis=-1)
+    moved = pictures.grid_lines(shift, spacing=16) == 1
     assert moved[:, 12].all() and not moved[8, 16]
+
+
+def test_an_error_is_the_darker_the_larger_and_none_leaves_the_picture_free():
+    shown = pictures.heat(np.array([[0.0, 0.1, 1.0, 2.0, 9.0, np.nan]]), top=2.0)[0].astype(int)
+    assert list(shown[:, 3] > 0) == [False, True, True, True, True, False]
+    lightness = shown[1:4, :3].sum(axis=1)
+    assert (np.diff(lightness) < 0).all() and (shown[3] == shown[4]).all()
 
 
 def test_window_and_size():
