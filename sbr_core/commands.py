@@ -50,6 +50,7 @@ COMMANDS = (
     "registered",
     "reassemble",
     "reassemble-colour",
+    "trust",
     "evaluate",
     "compare",
     "simulate",

@@ -26,6 +26,7 @@ from sbr_core.config.stages import (
     ResampleOptions,
     SimulateOptions,
     Stain,
+    TrustOptions,
 )
 from sbr_core.config.training import (
     AdversaryOptions,

@@ -387,6 +387,15 @@ class RegisteredOptions(Options):
     )
 
 
+class TrustOptions(Options):
+    """The expected error of each section, and which are suspects."""
+
+    suspect: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5,
+        description="Least probability of being badly wrong of a suspect (`docs/trust.md`).",
+    )
+
+
 class EvaluateOptions(Options):
     """Tables of accuracy."""
 

@@ -127,6 +127,7 @@ class Config(_UpToMethods):
     infer: stages.InferOptions = stages.InferOptions()
     reassemble: stages.ReassembleOptions = stages.ReassembleOptions()
     registered: stages.RegisteredOptions = stages.RegisteredOptions()
+    trust: stages.TrustOptions = stages.TrustOptions()
     evaluate: stages.EvaluateOptions = stages.EvaluateOptions()
     compare: stages.CompareOptions = stages.CompareOptions()
     report: stages.ReportOptions = stages.ReportOptions()

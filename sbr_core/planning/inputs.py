@@ -21,6 +21,7 @@ from sbr_core.planning.study import (
     is_compared,
     method_of,
     methods_of,
+    own_folders,
 )
 
 Inputs = dict[str, str | list[str]]
@@ -311,10 +312,24 @@ def _labels(study: Study, brain: str, of_planes: type[str] = str) -> Inputs:
     return inputs
 
 
+def trust(study: Study, brain: str) -> Inputs:
+    """Every method's transforms, which are compared with each other, and what the doctor found."""
+    inputs: Inputs = {"tables": [study.table(brain, method) for method in methods_of(study, brain)]}
+    if not study.brains[brain].is_simulated:
+        inputs["findings"] = study.path(brain, "doctor", names.FINDINGS)
+    return inputs
+
+
+def trusted(study: Study, brain: str) -> list[str]:
+    """Expected errors of each method's sections."""
+    return [study.table(brain, f"{method}/{names.TRUST}") for method in methods_of(study, brain)]
+
+
 def evaluate(study: Study, brain: str, folders_of: Folders) -> Inputs:
     """Every method's transforms and volume, and whatever truth the user gave.
 
-    `folders_of` is `own_folders`, or `compared_folders` in a comparison.
+    `folders_of` is `own_folders`, with what is expected where there is no truth, or
+    `compared_folders` in a comparison, which is of measured accuracy alone.
     """
     folders = folders_of(study, brain).values()
     inputs = {
@@ -326,6 +341,8 @@ def evaluate(study: Study, brain: str, folders_of: Folders) -> Inputs:
     for name in ("landmarks", "corrections"):
         if path := getattr(study.brains[brain].row, name):
             inputs[name] = path
+    if folders_of is own_folders:
+        inputs["trust"] = trusted(study, brain)
     return inputs
 
 
@@ -351,6 +368,7 @@ def report(study: Study, brain: str) -> Inputs:
     inputs: Inputs = {
         "tables": [study.table(brain, method) for method in methods],
         "volumes": [path for method in methods for path in study.volumes(brain, method)],
+        "trust": trusted(study, brain),
     }
     if not study.brains[brain].prealigned:
         inputs["fit"] = study.path(brain, "align", names.QUALITY)

@@ -77,6 +77,12 @@ def method_folders(study: Study, brain: str, folders_of: Folders) -> list[str]:
     return [f"{m}={study.path(brain, folder)}" for m, folder in folders_of(study, brain).items()]
 
 
+def accepted_sections(study: Study, brain: str) -> list[str]:
+    """Sections that the user looked at and found good."""
+    corrections = study.brains[brain].corrections
+    return [section for section, each in corrections.items() if each.verdict == "accept"]
+
+
 def training_options(study: Study, brain: str, folder: str) -> str:
     """A training's own section of the configuration as JSON; in a comparison with its budget."""
     section = f"train_{method_of(folder)}"

@@ -14,6 +14,7 @@ dice_volume              the overlap in the reassembled volume, where sections c
                          only)
 folding                  share of the tissue where the deformation folds
 there_and_back_mm        plane -> section -> plane, how far from where it started
+expected_error_mm        in-plane error that `trust` expects: an estimate, no measured accuracy
 =======================  =========================================================================
 """
 
@@ -38,7 +39,7 @@ from sbr_core.artifacts.accuracy import (
 )
 from sbr_core.artifacts.constraints import refuse_scored
 from sbr_core.artifacts.label_pairs import LabelPairs, no_id_in_common
-from sbr_core.artifacts.rows import Plane, Prepared, Row, read_rows, sections_lost
+from sbr_core.artifacts.rows import Plane, Prepared, Row, Trusted, read_rows, sections_lost
 from sbr_core.config import EvaluateOptions
 from sbr_core.io.corrections import Correction, read_corrections
 from sbr_core.io.manifests import Landmark, SectionRow, read_landmarks
@@ -70,6 +71,7 @@ def run(
     rows: list[SectionRow] | None = None,
     excluded: Sequence[str] | None = None,
     corrections: Path | None = None,
+    trusted: bool = False,
     strict: bool = False,
 ) -> None:
     """Write tables of accuracy.
@@ -89,6 +91,7 @@ def run(
     rows : manifest rows, for the mri_labels of a prealigned brain.
     excluded : ids of excluded sections; their landmarks are passed over.
     corrections : table of corrections; its landmarks, which the registration obeys, are not scored.
+    trusted : add the errors that trust expects, from its tables in the folders of the methods.
     strict : stop at the first label image that cannot be used, instead of leaving it out.
 
     Raises
@@ -123,7 +126,8 @@ def run(
             for row in read_rows(folder / names.TABLE, Row, verify=("_xfm.h5",))
             if row.section in plane_rows and row.section in prepared_rows  # else its plane failed
         ]
-        table = _values(rows_of_method, prepared_rows, plane_rows, marks, pairs)
+        expected_mm = _expected_mm(folder) if trusted else {}
+        table = _values(rows_of_method, prepared_rows, plane_rows, marks, pairs, expected_mm)
         of_method = {"brain": brain, "method": method}
         section_rows += [of_method | row for row in _section_means(table)]
         summary += [of_method | row for row in _summary(table, options.percentiles)]
@@ -166,6 +170,7 @@ def _values(
     plane_rows: Mapping[str, Plane],
     marks: Mapping[str, Sequence[Landmark]],
     pairs: LabelPairs,
+    expected_mm: Mapping[str, float],
 ) -> pd.DataFrame:
     """Every value of one method: number of its section, section, metric, class, value."""
     import pandas as pd
@@ -179,7 +184,15 @@ def _values(
         for metric, class_, of_section in measured:
             for value in np.atleast_1d(of_section):
                 values.append((number, section, metric, str(class_), value))
+        if section in expected_mm:
+            values.append((number, section, "expected_error_mm", "", expected_mm[section]))
     return pd.DataFrame(values, columns=["number", "section", "metric", "class", "value"])
+
+
+def _expected_mm(folder: Path) -> dict[str, float]:
+    """Section -> the error that `trust` expects of a method."""
+    table = folder / names.TRUST / names.TABLE
+    return {row.section: row.expected_error_mm for row in read_rows(table, Trusted, verify=False)}
 
 
 def _landmarks(

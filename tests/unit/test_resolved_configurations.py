@@ -27,6 +27,7 @@ ADDED_METHODS: set[str] = {"coherent"}
 """Methods that are newer than `resolved_configurations.json`."""
 ADDED_OPTIONS: set[str] = {
     "registered",
+    "trust",
     "reassemble.colour",
     "reassemble.format",
     "reassemble.fill",

@@ -141,6 +141,10 @@ def run(command, arguments):
         for end in (ending, ".json"):
             name = f"{volume_stem(arguments)}_colour{end}"
             write_text(out_dir / name, digest(options, arguments["sections"]))
+    elif command == "trust":
+        folders = [Path(text.partition("=")[2]) for text in arguments["methods"]]
+        tables = [digest(folder / "sections.tsv") for folder in folders]
+        write_text(out_dir / "sections.tsv", digest(options, tables, arguments["accepted"]))
     elif command == "evaluate":
         for name in ("summary.tsv", "sections.tsv"):
             write_text(out_dir / name, digest(options, arguments["prepared"]))

@@ -268,7 +268,7 @@ def test_simulated_pairs_are_made_only_when_asked_for(empty_lab):
         ours = {job.split()[0] for job in jobs if job.split()[1:2] == [brain]}
         assert ours == {
             *("prepare", "resample", "align_sections", "train_registrar", "train"),
-            *("infer", "collect", "reassemble", "evaluate", "report"),
+            *("infer", "collect", "reassemble", "trust", "evaluate", "report"),
         }
     # nothing of the real brains beyond what the pairs are made of
     assert not [j for j in jobs if j.split()[0] in ("infer", "report") and "-simulated" not in j]

@@ -5,7 +5,7 @@ import shutil
 
 GLOBAL = {"align", "train_registrar", "train"}
 """Stages that look at the brain as a whole, which one section must not start again."""
-TABLES = {"reassemble": 2, "evaluate": 1, "report": 1}
+TABLES = {"reassemble": 2, "trust": 2, "evaluate": 1, "report": 1}
 
 
 def test_unchanged_brain_reruns_nothing(lab):
@@ -35,6 +35,8 @@ def test_edited_image_reruns_its_chunk_volume_tables_and_report_only(lab):
         "reassemble one sbr",
         "check one",
         "doctor one",
+        "trust one linear",
+        "trust one sbr",
         "evaluate one",
         "report one",
     }
@@ -185,13 +187,14 @@ def test_config_section_reruns_its_stage_and_what_follows(lab):
         return set(lab.rules())
 
     assert rules_with("report: {jpeg_quality: 33}\n") == {"report"}
-    # nothing but the report looks at what the doctor says
-    assert rules_with("doctor: {min_turn_deg: 17}\n") == {"doctor", "report"}
+    # nothing but the reasons of suspects and the report look at what the doctor says
+    of_doctor = {"doctor", "trust", "evaluate", "report"}
+    assert rules_with("doctor: {min_turn_deg: 17}\n") == of_doctor
     assert rules_with("train_sbr: {steps: 777}\n") == {
-        *("train", "infer", "collect", "reassemble", "evaluate", "report"),
+        *("train", "infer", "collect", "reassemble", "trust", "evaluate", "report"),
     }
     assert rules_with("infer: {batch_size: 37}\n") == {
-        *("infer", "collect", "reassemble", "evaluate", "report"),
+        *("infer", "collect", "reassemble", "trust", "evaluate", "report"),
     }
     # the tables of prepare are ancient to the global fit, its options are not
     everything = {

@@ -11,6 +11,7 @@ from sbr_core.artifacts.names import COLOUR_ENDINGS
 from sbr_core.methods import TRAINED_METHODS
 from sbr_core.planning import inputs, lock, upkeep
 from sbr_core.planning.parameters import (
+    accepted_sections,
     card_resources,
     cards,
     chunk_json,

@@ -1,5 +1,6 @@
 # evaluate: tables of accuracy, every method beside `linear`
-#   in   tables and volumes of every method, landmarks and labels where the user gave them
+#   in   tables, volumes and expected errors of every method, landmarks and labels where the user
+#        gave them
 #   out  {results}/{brain}/evaluation/summary.tsv, sections.tsv
 #   run  sbr evaluate
 
@@ -38,6 +39,7 @@ rule evaluate:
                 else None
             ),
             **label_values(STUDY, wildcards.brain, input),
+            trusted="trust" in input.keys(),
             strict=CONFIG.strict and "plane_labels" in input.keys(),
         ),
     shell:

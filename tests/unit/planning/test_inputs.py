@@ -8,7 +8,7 @@ import pytest
 
 from sbr_core.planning import inputs
 from sbr_core.planning.inputs import Ancient, with_ancient
-from sbr_core.planning.study import own_folders
+from sbr_core.planning.study import compared_folders, own_folders
 
 FIT = {
     "similarity": "results/one/align/from-stack_to-mri_mode-image_xfm.txt",
@@ -172,7 +172,19 @@ def test_tables_of_accuracy_take_what_truth_there_is(add_brain, study_of):
     given = inputs.evaluate(study, "one", own_folders)
     assert given["landmarks"] == "marks.tsv" and {"similarity", "mri"} <= set(given)
     assert given["tables"] == [f"results/one/{m}/sections.tsv" for m in ("linear", "sbr")]
-    assert set(inputs.evaluate(study, "two", own_folders)) == {"tables", "volumes"}
+    assert set(inputs.evaluate(study, "two", own_folders)) == {"tables", "volumes", "trust"}
+    compared = inputs.evaluate(study, "one", compared_folders)
+    assert "trust" not in compared, "a comparison is of measured accuracy alone"
+
+
+def test_trust_compares_the_methods_and_reads_the_doctor(add_brain, study_of):
+    study = study_of(add_brain("one"))
+    given = inputs.trust(study, "one")
+    assert given["tables"] == [f"results/one/{m}/sections.tsv" for m in ("linear", "sbr")]
+    assert given["findings"] == "results/one/doctor/findings.tsv"
+    assert "findings" not in inputs.trust(study, "one-simulated"), "nobody examined made-up pairs"
+    tables = [f"results/one/{m}/trust/sections.tsv" for m in ("linear", "sbr")]
+    assert inputs.report(study, "one")["trust"] == tables
 
 
 def test_a_comparison_takes_losses_of_its_own_trainings(add_brain, study_of):
@@ -189,11 +201,11 @@ def test_a_comparison_takes_losses_of_its_own_trainings(add_brain, study_of):
 
 def test_a_report_shows_what_a_brain_has(add_brain, study_of):
     study = study_of(add_brain("one"), add_brain("two", weights_from="one"))
-    every = {"tables", "volumes", "fit", "checked", "findings", "contact_sheet", "losses"}
+    every = {"tables", "volumes", "trust", "fit", "checked", "findings", "contact_sheet", "losses"}
     assert set(inputs.report(study, "one")) == every
     assert set(inputs.report(study, "two")) == every - {"losses"}
     simulated = inputs.report(study, "one-simulated")
-    assert set(simulated) == {"tables", "volumes", "losses"}
+    assert set(simulated) == {"tables", "volumes", "trust", "losses"}
     assert len(simulated["tables"]) == 3  # with the reference
 
 

@@ -1,0 +1,1 @@
+"""How far registered sections can be trusted, without truth."""

@@ -1,0 +1,96 @@
+"""Which sections are likely badly wrong, why, and what to do about it, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sbr_core.algorithms.trust.calibration import law_for
+
+_LEAST = 1e-4
+"""Below it, a number of the evidence is nothing."""
+BIAS = -4.0
+WEIGHTS = {"error": 2.0, "least_unlike": 4.0, "overlap": 20.0}
+"""Of `oddness`, fitted to sections that were harmed on purpose by ``benchmarks/trust.py``."""
+FLIP, LANDMARKS, EXCLUDE = "flip?", "set three landmarks", "exclude"
+_POOR_OVERLAP = 0.85
+"""Share of the stack's usual overlap of masks below which the outline is the reason."""
+_OTHER_SCALE = 0.08
+"""Logarithm of a section's scale over its neighbours' that is worth a word."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a section beside its evidence.
+
+    Attributes
+    ----------
+    evidence : of `evidence.Evidence.numbers`.
+    scale : of its affine over that of its neighbours', logarithm; 0 where it has none.
+    finding, words : kind of what the doctor found, and its words; empty of nothing.
+    """
+
+    evidence: Mapping[str, float]
+    scale: float = 0.0
+    finding: str = ""
+    words: str = ""
+
+
+def oddness(stack: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """How each section stands out from the stack, by name.
+
+    ``error``, ``least_unlike``: logarithm over the median; ``overlap``: what is missing to it.
+
+    Parameters
+    ----------
+    stack : evidence of each section, by one method.
+    """
+    error = [math.log(max(law_for(each).of_numbers(each), _LEAST)) for each in stack]
+    unlike = [math.log(max(each["least_unlike"], _LEAST)) for each in stack]
+    overlap = [-each["overlap"] for each in stack]
+    columns = {"error": error, "least_unlike": unlike, "overlap": overlap}
+    apart = {name: np.array(v) - np.median(v) for name, v in columns.items() if v}
+    return [{name: float(v[i]) for name, v in apart.items()} for i in range(len(stack))]
+
+
+def likely_wrong(odd: Mapping[str, float]) -> float:
+    """Probability that a section is badly wrong."""
+    score = BIAS + sum(weight * odd[name] for name, weight in WEIGHTS.items())
+    return 1.0 / (1.0 + math.exp(-min(max(score, -30.0), 30.0)))
+
+
+def reason_of(known: Known, usual_overlap: float, pose: str) -> tuple[str, str]:
+    """(reason, next step) of a suspect.
+
+    Parameters
+    ----------
+    usual_overlap : of the stack, median.
+    pose : of `poses.better_pose`.
+    """
+    evidence, extent_mm = known.evidence, known.evidence["extent_mm"]
+    if pose in ("lr", "ud"):
+        sides = {"lr": "left and right", "ud": "top and bottom"}[pose]
+        return f"fits its MRI plane better with {sides} exchanged", FLIP
+    if pose:
+        return f"fits its MRI plane better turned by about {pose} degrees", f"turn by {pose}?"
+    if known.finding in ("unusable", "damage"):
+        return known.words, EXCLUDE
+    if known.words:
+        return known.words, LANDMARKS
+    if abs(known.scale) > _OTHER_SCALE:
+        percent = 100 * (math.exp(known.scale) - 1)
+        return f"is scaled {percent:+.0f} % unlike its neighbours", LANDMARKS
+    if evidence["overlap"] < _POOR_OVERLAP * usual_overlap:
+        return (
+            f"its outline is not that of its MRI plane (overlap {evidence['overlap']:.2f},"
+            f" usually {usual_overlap:.2f})",
+            LANDMARKS,
+        )
+    apart_mm = extent_mm * evidence.get("disagreement", 0.0)
+    match_mm = extent_mm * evidence["match"]
+    if apart_mm > match_mm:
+        return f"methods disagree by {apart_mm:.1f} mm", LANDMARKS
+    return f"matches its MRI plane better about {match_mm:.1f} mm away", LANDMARKS
