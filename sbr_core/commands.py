@@ -55,6 +55,8 @@ COMMANDS = (
     "compare",
     "simulate",
     "report",
+    "index",
+    "cite",
     "apply",
     "count",
     "export",

@@ -11,6 +11,8 @@ import logging
 import os
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -267,6 +269,21 @@ def log_failures(study: Study, failed: Iterable[FailedJob], command: Sequence[st
     """Log `account_of_failures`, if a job failed."""
     if account := account_of_failures(study, failed, command):
         logger.error(account)
+
+
+def write_index(study: Study) -> None:
+    """Write the page over all brains, which a run that fails does not come to.
+
+    In a process of its own: a fault of the page must not hide that of the run.
+    """
+    results = study.config.results
+    if not Path(results).is_dir():
+        return
+    names = [*study.of_sheet, *study.faults]
+    command = [sys.executable, "-m", "sbr_core", "index", results, "--brains", *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        logger.warning(f"the page over all brains was not written: {done.stderr.strip()[-500:]}")
 
 
 def account_of_failures(study: Study, failed: Iterable[FailedJob], command: Sequence[str]) -> str:

@@ -52,7 +52,10 @@ class Lab:
         return done
 
     def planned(self, *arguments: str) -> list[str]:
-        """What a dry run would make, without the plans: ``rule brain method chunk``, sorted."""
+        """What a dry run would make: ``rule brain method chunk``, sorted.
+
+        Without plans and the page over all brains, which is made anew with every report.
+        """
         done = self.snakemake("--dry-run", *arguments)
         jobs = []
         for block in re.split(r"\n(?:local)?rule ", done.stdout + done.stderr)[1:]:
@@ -60,7 +63,7 @@ class Lab:
             found = re.search(r"^    wildcards: (.*)$", block, re.M)
             values = dict(p.split("=", 1) for p in found[1].split(", ")) if found else {}
             values.pop("space", None)
-            if name not in ("plan", "all", "simulate"):
+            if name not in ("plan", "all", "simulate", "index"):
                 jobs.append(" ".join([name, *filter(None, values.values())]))
         return sorted(jobs)
 

@@ -167,6 +167,8 @@ def run(command, arguments):
             write_text(out_dir / name, digest(made, options, *tables))
     elif command == "report":
         write_text(arguments["out"], digest(options, arguments["brain"]))
+    elif command == "index":
+        write_text(arguments["results"] / "index.html", digest(arguments["brains"]))
     else:
         raise AssertionError(f"the workflow called sbr {command}")
     return []
