@@ -18,7 +18,7 @@ def run(
     options: None,
     results: Path,
     *,
-    brains: Sequence[str] = (),
+    brains: Sequence[str] | None = None,
     out: Annotated[Path | None, "-o"] = None,
 ) -> None:
     """Write the page over all brains: state, accuracy, what to look at, time, and links.
@@ -39,5 +39,5 @@ def run(
     if not results.is_dir():
         raise ReceiptError(f"{results}: no such folder")
     page = results / "index.html" if out is None else out
-    write_page(page, "index.html.j2", **index_page(results, brains))
+    write_page(page, "index.html.j2", **index_page(results, brains or ()))
     logger.info(f"index: {page}")

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 def run(
     options: None,
     results: Path,
-    brains: Sequence[str] = (),
+    brains: Sequence[str] | None = None,
     *,
     bibtex: bool = False,
     out: Annotated[Path | None, "-o"] = None,
@@ -41,7 +41,7 @@ def run(
         No results of a brain there, or not as they were written.
     """
     citations = {
-        brain: Citation(folder, brain) for brain, folder in brains_in(results, brains).items()
+        brain: Citation(folder, brain) for brain, folder in brains_in(results, brains or ()).items()
     }
     if bibtex:
         cited: dict[str, Reference] = {}
