@@ -98,7 +98,8 @@ def again(work: Path, name: str, options: dict, start: Path | None, trained: boo
     if trained and start is None:
         registrar = results / "registrar" / "weights.safetensors"
     config = resolve(
-        yaml.safe_load((work / "config/config.yaml").read_text()), REPOSITORY / "config/presets"
+        yaml.safe_load((work / "config/config.yaml").read_text()),
+        REPOSITORY / "sbr_core/config/presets",
     )
     tables = {
         stage: results / stage / "sections.tsv"
@@ -159,7 +160,7 @@ def main() -> None:
 
     tell("linear: none", 0, "", error_mm(evaluation, "linear"))
     values = yaml.safe_load((work / "config/config.yaml").read_text())
-    options = resolve(values, REPOSITORY / "config/presets").train_sbr.model_dump(mode="json")
+    options = resolve(values).train_sbr.model_dump(mode="json")
     tell("from nothing", arguments.steps, options["learning_rate"], whole_mm)
     start = work / "results" / "first" / "sbr" / "weights.safetensors"
     tell("reuse", 0, "", again(work, "reuse", options, start, False))

@@ -131,7 +131,7 @@ def main() -> None:
     from sbr_core.training.refine import refine
 
     torch.set_num_threads(arguments.threads)
-    config = resolve({"preset": "cpu"}, REPOSITORY / "config" / "presets")
+    config = resolve({"preset": "cpu"}, REPOSITORY / "sbr_core" / "config" / "presets")
     options, syn = config.infer, config.syn_mi
     arrays = prepared(arguments.data, arguments.work, arguments.sections)
     fixed, fixed_masks, moving, moving_masks = (stacked(a) for a in arrays)

@@ -35,7 +35,7 @@ from sbr_core.training.pairs import FiledPairs, pairs_of
 from sbr_core.training.sbr import SbrTask
 from sbr_core.training.stacks import Layout, Place, Planes, Stack
 
-PRESETS = Path(__file__).resolve().parents[1] / "config" / "presets"
+PRESETS = Path(__file__).resolve().parents[1] / "sbr_core" / "config" / "presets"
 CPU = torch.device("cpu")
 PLENTY = 10**15
 

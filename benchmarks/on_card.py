@@ -89,7 +89,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
     },
 }
-"""Of `train_sbr`, after its warm-up, as config/presets/ has them; a test compares."""
+"""Of `train_sbr`, after its warm-up, as sbr_core/config/presets/ has them; a test compares."""
 NETWORKS = {"paper": "unet", "cpu": "pyramid"}
 REFINE: dict[str, Any] = {
     "refine_levels": (2, 1),

@@ -57,7 +57,7 @@ DEPARTURES = (
     ("+ generator of half the width", {"generator_channels": 16}),
 )
 CPU = torch.device("cpu")
-PRESETS = Path(__file__).resolve().parents[1] / "config" / "presets"
+PRESETS = Path(__file__).resolve().parents[1] / "sbr_core" / "config" / "presets"
 
 Step = Callable[[], tuple[float, float]]
 

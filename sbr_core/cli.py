@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sbr_core import __version__
 from sbr_core.commands import COMMANDS, KINDS, Command, Flag, command_of
 from sbr_core.errors import TERMINATED, ConfigError, SbrError, StorageError, storage_fault
 
@@ -32,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="`snakemake --cores all` runs these commands in order; `sbr COMMAND --help` lists "
         "the flags of one.",
     )
+    parser.add_argument("--version", action="version", version=f"sbr {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
         command = command_of(name)

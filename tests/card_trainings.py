@@ -41,7 +41,7 @@ from sbr_core.training.registrar import RegistrarTask
 from sbr_core.training.shapes import ShapesTask
 from sbr_core.training.tasks import Task, build_task
 
-PRESETS = Path(__file__).resolve().parents[1] / "config" / "presets"
+PRESETS = Path(__file__).resolve().parents[1] / "sbr_core" / "config" / "presets"
 SIDE = 64
 SMALL: dict[str, Any] = {
     "encoder_channels": (4, 8, 8),

@@ -53,6 +53,7 @@ from sbr_core.config.training import (
 )
 from sbr_core.config.values import load_json, load_yaml
 from sbr_core.config.whole import (
+    PRESETS,
     UNLIMITED_STEPS,
     Config,
     GeneralOptions,

@@ -24,6 +24,8 @@ from sbr_core.methods import (
     imported,
 )
 
+PRESETS = Path(__file__).with_name("presets")
+"""Those that a configuration names; they come with the package, wherever the workflow lies."""
 UNLIMITED_STEPS = 10**9
 """Steps of a training that ends by its minutes."""
 
@@ -218,7 +220,7 @@ def parse_options(model: type[Options], values: dict[str, Any], where: str) -> A
         raise ConfigError(f"config: {where or 'its values'}: {error}") from None
 
 
-def resolve(values: dict[str, Any], presets_dir: Path) -> Config:
+def resolve(values: dict[str, Any], presets_dir: Path = PRESETS) -> Config:
     """The whole configuration: defaults, then the preset, then the user's own keys.
 
     A method's section inherits what is written for other ones (`sbr_core.methods.Inheritance`).

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sbr_core.artifacts import names
-from sbr_core.config import Config, resolve
+from sbr_core.config import PRESETS, Config, resolve
 from sbr_core.errors import SbrError
 from sbr_core.io.files import refuse_links
 from sbr_core.io.manifests import read_brains
@@ -265,7 +265,9 @@ def _lacks_labels(study: Study, brain: str, method: str, target: str) -> bool:
     return lacking
 
 
-def read_study(values: dict[str, Any], presets: Path, *, compare_sums: bool = True) -> Study:
+def read_study(
+    values: dict[str, Any], presets: Path = PRESETS, *, compare_sums: bool = True
+) -> Study:
     """The study that a configuration describes.
 
     Parameters
@@ -292,7 +294,9 @@ def read_study(values: dict[str, Any], presets: Path, *, compare_sums: bool = Tr
     return Study(config, brains | {brain.row.brain: brain for brain in simulated}, faults, demo)
 
 
-def study_or_exit(values: dict[str, Any], presets: Path, *, compare_sums: bool = True) -> Study:
+def study_or_exit(
+    values: dict[str, Any], presets: Path = PRESETS, *, compare_sums: bool = True
+) -> Study:
     """`read_study`; a fault of the user's becomes one line and an exit, as on the command line."""
     try:
         return read_study(values, presets, compare_sums=compare_sums)

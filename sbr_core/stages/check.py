@@ -203,8 +203,7 @@ def _configuration(path: Path | None) -> Config:
     """The configuration named, or the usual one, or the defaults."""
     if path is None and not _CONFIG.is_file():
         return Config()
-    path = path or _CONFIG
-    return resolve(load_yaml(path), path.parent / "presets")
+    return resolve(load_yaml(path or _CONFIG))
 
 
 def _from_receipts(receipts: Sequence[Path]) -> list[Row]:

@@ -31,7 +31,7 @@ from sbr_core.io.weights import save_weights
 from sbr_core.planning import lock, study, upkeep
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PRESETS = REPOSITORY / "config" / "presets"
+PRESETS = REPOSITORY / "sbr_core" / "config" / "presets"
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def test_on_card_has_the_options_of_the_presets(repository, monkeypatch):
     monkeypatch.syspath_prepend(repository / "benchmarks")
     on_card = importlib.import_module("on_card")
     for preset, values in on_card.PRESETS.items():
-        found = resolve({"preset": preset}, repository / "config/presets")
+        found = resolve({"preset": preset}, repository / "sbr_core/config/presets")
         options = found.train_sbr.model_dump()
         augment = {**options["augment"]}
         expected = {key: options[key] for key in values} | {"augment": augment}

@@ -136,7 +136,7 @@ def test_every_trained_method_has_a_section_and_one_of_two_registrars():
 
 
 def test_the_shared_registrar_is_taken_to_go_through_it_or_to_start_at_it(repository):
-    presets = repository / "config/presets"
+    presets = repository / "sbr_core/config/presets"
 
     def taking(**values):
         found = resolve(values, presets)
@@ -188,7 +188,7 @@ NOT_OF_THE_METHOD = {
 
 def test_no_default_can_change_what_the_preset_paper_does(repository):
     """Each option is written in it, for a method where the method takes it from, or excused."""
-    paper = config.load_yaml(repository / "config/presets/paper.yaml")
+    paper = config.load_yaml(repository / "sbr_core/config/presets/paper.yaml")
     written = config.with_inherited(paper)
     excused = set()
     for section in TRAINED_OR_INFERRED:
@@ -199,7 +199,9 @@ def test_no_default_can_change_what_the_preset_paper_does(repository):
                 if (part in value) if parts else key in written[section]:
                     continue
                 reason = {key, f"{section}.{key}"} & set(NOT_OF_THE_METHOD)
-                assert reason, f"config/presets/paper.yaml: {section}.{key} {part} is not written"
+                assert reason, (
+                    f"sbr_core/config/presets/paper.yaml: {section}.{key} {part} is not written"
+                )
                 excused |= reason
     assert excused == set(NOT_OF_THE_METHOD)
     # what excuses some of them
@@ -210,7 +212,7 @@ def test_no_default_can_change_what_the_preset_paper_does(repository):
 
 def test_the_preset_paper_has_the_published_values(repository):
     """As the tables of the paper and its code have them, whatever this project's defaults are."""
-    found = resolve({"preset": "paper"}, repository / "config/presets")
+    found = resolve({"preset": "paper"}, repository / "sbr_core/config/presets")
     sbr, registrar = found.train_sbr, found.train_registrar
     assert (sbr.contrastive_weight, sbr.temperature, sbr.n_samples) == (0.02, 0.05, 256)
     assert (sbr.generator_channels, sbr.residual_blocks, sbr.projection_channels) == (32, 6, 256)
@@ -256,7 +258,10 @@ def test_schema_in_the_workflow_is_that_of_the_options(repository):
 def test_presets_and_config_file_fit_the_schema(repository):
     schema = json.loads((repository / "workflow/schemas/config.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
-    files = [repository / "config/config.yaml", *(repository / "config/presets").glob("*.yaml")]
+    files = [
+        repository / "config/config.yaml",
+        *(repository / "sbr_core/config/presets").glob("*.yaml"),
+    ]
     for file in files:
         jsonschema.validate(yaml.safe_load(file.read_text()) or {}, schema)
     with pytest.raises(jsonschema.ValidationError):
@@ -380,7 +385,7 @@ def test_values_that_snakemake_read_are_bounded_too(repository):
     circle["prepare"] = circle
     for values in ({"a": value}, circle):
         with pytest.raises(ConfigError, match="stands for more than"):
-            config.resolve(values, repository / "config" / "presets")
+            config.resolve(values, repository / "sbr_core" / "config" / "presets")
 
 
 @pytest.mark.parametrize("text", ['{"a": ' * 99999, '{"a": ' * 40 + "1" + "}" * 40, '{"a": 1'])

@@ -109,18 +109,18 @@ def as_text(written: dict[str, dict[str, Any]]) -> str:
 @pytest.mark.parametrize("name", WRITTEN["cases"])
 def test_a_configuration_resolves_to_what_it_did(repository, name):
     case = WRITTEN["cases"][name]
-    assert resolved_case(case["values"], repository / "config/presets") == case
+    assert resolved_case(case["values"], repository / "sbr_core/config/presets") == case
 
 
 @pytest.mark.parametrize("preset", WRITTEN["whole"])
 def test_a_preset_resolves_to_the_same_sections_in_the_same_order(repository, preset):
-    resolved = resolved_preset(preset, repository / "config/presets")
+    resolved = resolved_preset(preset, repository / "sbr_core/config/presets")
     assert resolved == WRITTEN["whole"][preset]
     assert list(resolved) == list(WRITTEN["whole"][preset])
 
 
 if __name__ == "__main__":
-    PRESETS = Path("config/presets")
+    PRESETS = Path("sbr_core/config/presets")
     cases = {name: resolved_case(c["values"], PRESETS) for name, c in WRITTEN["cases"].items()}
     whole = {preset: resolved_preset(preset, PRESETS) for preset in WRITTEN["whole"]}
     FILE.write_text(as_text({"whole": whole, "cases": cases}), encoding="utf-8")

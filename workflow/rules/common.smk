@@ -45,11 +45,7 @@ shell.prefix("set -euo pipefail; trap '' INT TERM; ")
 # what planning logs appears as lines of Snakemake's own
 logging.getLogger("sbr_core").parent = logger
 
-STUDY = study_or_exit(
-    config,
-    Path(workflow.basedir).parent / "config" / "presets",
-    compare_sums=workflow.is_main_process,
-)
+STUDY = study_or_exit(config, compare_sums=workflow.is_main_process)
 CONFIG = STUDY.config
 ENVIRONMENT_OF_NETWORKS = f"../../envs/sbr{'_cuda' if CONFIG.gpus else ''}.yaml"
 
