@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import sbr_core
 
@@ -75,3 +77,18 @@ def test_the_version_is_told_once(repository):
     assert f"\nversion: {version}\n" in (repository / "CITATION.cff").read_text(encoding="utf-8")
     newest = (repository / "CHANGELOG.md").read_text(encoding="utf-8").split("\n## ")[1]
     assert newest.startswith((f"{version} (", "Unreleased"))
+
+
+def test_the_conda_recipe_needs_what_the_package_needs(repository):
+    recipe = yaml.safe_load((repository / "conda" / "recipe.yaml").read_text(encoding="utf-8"))
+    assert recipe["context"]["version"] == sbr_core.__version__
+    with (repository / "pyproject.toml").open("rb") as file:
+        needed = {_bare(text) for text in tomllib.load(file)["project"]["dependencies"]}
+    names = {"torch": "pytorch", "matplotlib": "matplotlib-base", "snakemake": "snakemake-minimal"}
+    run = {_bare(text) for text in recipe["requirements"]["run"]} - {"python"}
+    assert run == {names.get(name, name) for name in needed}
+
+
+def _bare(requirement: str) -> str:
+    """Without the limits of its version."""
+    return re.split(r"[ <>=]", requirement)[0]
