@@ -2,6 +2,7 @@
 # make demo          install, then the whole pipeline on the simulated brain
 # make test          install, then checks of style and structure, then the tests
 # make test-slurm    install, then the demo on a SLURM of this machine alone (as root, on Debian)
+# make test-browser  install, then the report's page in a real Chromium (Debian's, which root gets)
 # make lint          the checks only
 # make requirements  pin requirements.txt anew (UPGRADE=--upgrade for the newest versions)
 # make schema        write workflow/schemas/config.schema.json and the tables of config/README.md anew
@@ -13,7 +14,7 @@ INSTALLED := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 SHELL := /bin/bash
 
-.PHONY: install demo test test-slurm lint requirements schema
+.PHONY: install demo test test-slurm test-browser lint requirements schema
 
 install: $(INSTALLED)
 
@@ -30,6 +31,10 @@ test: lint
 test-slurm: $(INSTALLED)
 	tests/slurm/install.sh
 	python -m pytest -m slurm tests/slurm
+
+test-browser: $(INSTALLED)
+	tests/browser/install.sh
+	python -m pytest -m browser tests/browser
 
 lint: $(INSTALLED)
 	ruff check .

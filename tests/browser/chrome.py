@@ -33,6 +33,10 @@ _KEYS |= {
 }
 
 
+class Refused(Exception):
+    """What the browser would not do."""
+
+
 class Chrome:
     """One page in a browser of its own; what the page logs and asks for is kept.
 
@@ -102,7 +106,8 @@ class Chrome:
         while self._sent not in self._answers:
             self._read(until)
         answer = self._answers.pop(self._sent)
-        assert "error" not in answer, (method, answer)
+        if "error" in answer:
+            raise Refused(f"{method}: {answer['error']['message']}")
         return answer["result"]
 
     def _read(self, until: float) -> None:
@@ -157,7 +162,10 @@ class Chrome:
     def until(self, script: str, seconds: float = WAIT_S) -> None:
         """Wait until an expression is true."""
         until = time.monotonic() + seconds
-        while not self.run(script):
+        while True:
+            with contextlib.suppress(Refused):  # the page of before has just gone
+                if self.run(script):
+                    return
             assert time.monotonic() < until, f"never became true: {script}"
             time.sleep(0.03)
 
@@ -220,11 +228,14 @@ class Chrome:
         metrics = self.call("Performance.getMetrics")["metrics"]
         return next(m["value"] for m in metrics if m["name"] == "JSHeapUsedSize") / 1e6
 
-    def memory_mb(self) -> float:
-        """Of all the browser's processes, what they share counted once."""
+    def memory_mb(self) -> tuple[float, float]:
+        """Of the page's process, and of all the browser's; what is shared counts in parts."""
         root = psutil.Process(self._process.pid)
-        total = 0
+        page, total = 0, 0
         for process in (root, *root.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
-                total += process.memory_full_info().pss
-        return total / 1e6
+                size = process.memory_full_info().pss
+                total += size
+                if "--type=renderer" in process.cmdline():  # some are spare, and small
+                    page = max(page, size)
+        return page / 1e6, total / 1e6

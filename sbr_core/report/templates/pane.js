@@ -1,3 +1,35 @@
+// A picture drawn on a canvas: browsers keep what an <img> shows decoded long after it has gone, which
+// for hundreds of sections is hundreds of megabytes; a canvas is empty when we say so.
+function drawing(address, alt, onLost) {
+  const canvas = document.createElement("canvas");
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", alt);
+  canvas.width = 0;
+  const image = loading(address);
+  image.addEventListener("error", onLost);
+  image.addEventListener("load", () => createImageBitmap(image).then((bitmap) => {
+    if (!canvas.dataset.gone) {
+      canvas.width = bitmap.width;
+      canvas.height = bitmap.height;
+      canvas.getContext("2d").drawImage(bitmap, 0, 0);
+    }
+    bitmap.close();
+  }).catch(onLost));
+  return canvas;
+}
+
+function erase(canvas) {
+  canvas.dataset.gone = "true";
+  canvas.width = 0;
+}
+
+// a picture that is read but not yet shown
+function loading(address) {
+  const image = new Image();
+  image.src = address;
+  return image;
+}
+
 // One frame with pictures on top of each other that can be zoomed and moved, a cross that follows the
 // pointer or the arrow keys, and marks. Panes with one `view` move together.
 
@@ -28,6 +60,7 @@ class Pane {
   // grid: of the picture, or null where there is none
   show(grid, images) {
     this.grid = grid;
+    for (const canvas of this.world.children) erase(canvas);
     this.world.replaceChildren(...images);
     if (grid) {
       this.world.style.width = `${grid.width}px`;

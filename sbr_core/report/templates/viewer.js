@@ -12,9 +12,12 @@
   const HEAT = [[255, 245, 190], [254, 190, 75], [230, 95, 40], [130, 10, 40]];
   const MODES = ["opacity", "blink", "slider", "checkerboard", "beside"];
   const OVERLAYS = ["edges", "grid", "error"];
+  const printed = document.querySelectorAll("img[data-picture]");
   const places = new Map(); // name of a picture -> the <img> that has its address
-  for (const image of document.querySelectorAll("img[data-picture]")) {
+  for (const image of printed) {
+    image.dataset.src = image.getAttribute("src");
     if (!places.has(image.dataset.picture)) places.set(image.dataset.picture, image);
+    image.removeAttribute("src"); // until it comes into view
   }
   const corrections = new Corrections(data.brain, data.key, data.sections);
   const state = {
@@ -77,15 +80,12 @@
     return data.methods.includes("sbr") ? "sbr" : data.methods[data.methods.length - 1] || "";
   }
 
+  const addressOf = (picture) => places.get(picture).dataset.src;
+
   function imageOf(picture, alt, className) {
-    const image = document.createElement("img");
-    image.alt = alt;
-    image.draggable = false;
-    image.decoding = "async";
-    if (className) image.className = className;
-    const place = places.get(picture);
-    if (place) image.src = place.getAttribute("src");
-    return image;
+    const canvas = drawing(addressOf(picture), alt, () => { byId("lost-pictures").hidden = false; });
+    if (className) canvas.className = className;
+    return canvas;
   }
 
   function options(select, entries, chosen) {
@@ -218,7 +218,7 @@
       if (!section || !section.layers) return [];
       const layers = layersOf(section);
       return [state.a, state.b].filter((key) => layers.has(key))
-        .map((key) => imageOf(layers.get(key).picture, ""));
+        .map((key) => loading(addressOf(layers.get(key).picture)));
     });
   }
 
@@ -478,6 +478,31 @@
     if (place >= 0 && place < state.order.length) open(state.order[place]);
   }
 
+  // ---- all sections, one below the other -------------------------------------------------------
+
+  function setSeen(image, isSeen) {
+    if (isSeen && !image.hasAttribute("src")) image.src = image.dataset.src;
+    if (!isSeen) image.removeAttribute("src");
+  }
+
+  // a brain has thousands of pictures: only those near the window are held
+  function watchAll() {
+    const watch = new IntersectionObserver((entries) => {
+      for (const entry of entries) {
+        for (const image of entry.target.querySelectorAll("img")) setSeen(image, entry.isIntersecting);
+      }
+    }, { rootMargin: "800px" });
+    for (const section of document.querySelectorAll("#all-sections .section")) watch.observe(section);
+    window.addEventListener("beforeprint", () => {
+      watch.disconnect();
+      byId("all-sections").open = true;
+      for (const image of printed) {
+        image.loading = "eager";
+        setSeen(image, true);
+      }
+    });
+  }
+
   // ---- keys and controls -----------------------------------------------------------------------
 
   function toggleOverlay(overlay) {
@@ -593,7 +618,7 @@
       if (hasUnsaved && !corrections.isKept) event.preventDefault();
     });
     new ResizeObserver(blend).observe(plane.frame);
-    window.addEventListener("beforeprint", () => { byId("all-sections").open = true; });
+    watchAll();
   }
 
   byId("v-key-table").replaceChildren(...KEYS.map(([, shown, meaning]) => {
