@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from sbr_core.algorithms.reassembly import Stack
 from sbr_core.artifacts import names
 from sbr_core.artifacts.accuracy import nearest_elements
-from sbr_core.artifacts.rows import Inferred, Prepared, Row, read_rows
+from sbr_core.artifacts.rows import Inferred, Prepared, Row, Trusted, read_rows
 from sbr_core.errors import ConfigError, ReceiptError, some_of
 from sbr_core.geometry import PlaneGrid, apply
 from sbr_core.io.atlas_transforms import AtlasTransform, read_atlas_transform
@@ -174,6 +174,26 @@ class Section:
         working_from_section = np.linalg.inv(self.prepared.section_mm_from_working_mm)
         working_px = apply(working_from_section, section_mm) / self.prepared.working_pixel_mm
         return nearest_elements(self.tissue, working_px[..., ::-1])
+
+    def expected_error_mm(self, plane_mm: ArrayLike) -> np.ndarray:
+        """(...): the error that `trust` expects where points (..., 2) of the plane lie, mm.
+
+        NaN outside the plane's tissue, and everywhere where nothing was estimated, as in results of
+        before there was `trust`.
+        """
+        plane_mm = as_points(plane_mm, 2)
+        if (field := self._errors) is None:
+            return np.full(plane_mm.shape[:-1], np.nan)
+        errors_mm, size_mm = field
+        cells = plane_mm / size_mm - (1 - self.grid.spacing_mm / size_mm) / 2
+        found = nearest_elements(errors_mm, cells[..., ::-1])
+        return np.where(found > 0, found, np.nan)
+
+    @cached_property
+    def _errors(self) -> tuple[np.ndarray, float] | None:
+        """The expected error of the plane's cells, mm, and their size, mm."""
+        row = self.brain.trusted.get(self.id)
+        return read_plane(row.intact(names.ERROR)) if row is not None else None
 
     @cached_property
     def tissue(self) -> np.ndarray:
@@ -360,6 +380,13 @@ class Brain:
         return nearest_elements(
             mask, apply(np.linalg.inv(stack_from_voxel), as_points(stack_mm, 3))
         )
+
+    @cached_property
+    def trusted(self) -> dict[str, Trusted]:
+        """Section -> how far it can be trusted; empty where nothing was estimated."""
+        table = self.results / self.method / names.TRUST / names.TABLE
+        rows = read_rows(table, Trusted, verify=False) if table.is_file() else []
+        return {row.section: row for row in rows}
 
     @property
     def _table(self) -> Path:

@@ -64,7 +64,8 @@ def map_points(route: Route, table: PointTable) -> Iterator[pd.DataFrame]:
 
     They have ``x_mm, y_mm, z_mm`` in space, and ``x_px, y_px, x_mm, y_mm`` and
     ``distance_to_plane_mm`` on a section or a plane, where those that are too far from it are
-    empty; ``in_tissue``; and ``section``, where the target leaves it open (the nearest one; empty
+    empty; ``in_tissue``; where a section is involved ``expected_error_mm``, empty where none is
+    estimated; and ``section``, where the target leaves it open (the nearest one; empty
     where that is too far), or is in space. Coordinates they came with, and columns with these
     names, become ``from_…``, other columns stay.
 
@@ -136,12 +137,14 @@ def _mapped(
     route: Route, table: PointTable, columns: Sequence[PointColumns], part: pd.DataFrame
 ) -> pd.DataFrame:
     brain, source, target = route.brain, route.source, route.target
-    stack_mm = np.empty((len(part), 3))
+    stack_mm, error_mm = np.empty((len(part), 3)), np.full(len(part), np.nan)
     tissue = np.zeros(len(part), bool)
     of_tissue = "section" if "section" in (source.kind, target.kind) else "mri"
     for space, rows in _sources(route, table, part):
         points_mm = _coordinates_mm(route, space, table, columns, part.iloc[rows])
         stack_mm[rows] = brain.to_stack(space, points_mm)
+        if space.kind == "section":
+            error_mm[rows] = brain.section(space.section).expected_error_mm(stack_mm[rows, :2])
         if space.kind == "section" != target.kind:
             px = points_mm / route.pixel_size_mm(space)
             tissue[rows] = brain.section(space.section).in_tissue(px)
@@ -160,7 +163,11 @@ def _mapped(
             )
             points_px[rows] = points_mm[rows] / route.pixel_size_mm(space)
             if space.kind == "section":
-                tissue[rows] = brain.section(space.section).in_tissue(points_px[rows])
+                section = brain.section(space.section)
+                tissue[rows] = section.in_tissue(points_px[rows])
+                reached = np.isfinite(points_mm[rows, 0])
+                of_target = section.expected_error_mm(stack_mm[rows, :2])
+                error_mm[rows] = np.where(reached, of_target, np.nan)
         result |= dict(zip(("x_px", "y_px"), points_px.T, strict=True))
         result |= dict(zip(("x_mm", "y_mm"), points_mm.T, strict=True))
         result["distance_to_plane_mm"] = distance_mm
@@ -168,7 +175,7 @@ def _mapped(
             ids = np.array(brain.section_ids)[brain.nearest(stack_mm)]
             result[SECTION] = np.where(np.isnan(points_mm[:, 0]), "", ids)
     if of_tissue == "section":
-        result["in_tissue"] = tissue
+        result |= {"in_tissue": tissue, "expected_error_mm": error_mm}
     elif brain.has_mri:
         result["in_tissue"] = brain.in_brain(stack_mm)
     return _with(part, columns, result)

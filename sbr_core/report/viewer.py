@@ -30,8 +30,6 @@ _TRUST = "trust"
 """Folder of a method with its expected errors; results of before there were any have none."""
 _STRIP_METRICS = ("in_plane_mm", "surface_distance_mm")
 """What colours the strip where no error is expected: the first that was measured."""
-_SUSPECT = 0.5
-"""Probability of being badly wrong from which on a section is among the suspects."""
 
 
 def read_trusts(folder: Path) -> dict[str, Trusted]:
@@ -46,7 +44,10 @@ def _error_map(row: Trusted) -> Path | None:
 
 
 def suspects(trusts: Mapping[str, Trusted], corrected: Corrected) -> list[dict[str, Any]]:
-    """Sections that are probably wrong, the worst first, but those that were judged already."""
+    """Sections that are probably wrong, the worst first, but those that were judged already.
+
+    What is expected of two or more methods is that of the one that the page shows first.
+    """
     return [
         {
             "section": section,
@@ -54,8 +55,8 @@ def suspects(trusts: Mapping[str, Trusted], corrected: Corrected) -> list[dict[s
             "reason": trust.reason,
             "next_step": trust.next_step,
         }
-        for section, trust in sorted(trusts.items(), key=lambda item: -item[1].expected_error_mm)
-        if trust.likely_wrong >= _SUSPECT and section not in corrected.verdicts
+        for section, trust in sorted(trusts.items(), key=lambda item: -item[1].likely_wrong)
+        if trust.reason and section not in corrected.verdicts
     ]
 
 

@@ -55,9 +55,11 @@ def test_cells_go_to_the_mri_and_back(truth, carry, section, tmp_path):
     assert np.abs(xyz(there) - world).max() < CLOSE_MM
     assert list(there) == [
         *("id", "from_x_px", "from_y_px", "note", "x_mm", "y_mm", "z_mm", "section", "in_tissue"),
+        "expected_error_mm",
     ]
     assert there["id"].tolist() == cells["id"].tolist() and set(there["note"]) == {'1.50, "µ"'}
     assert set(there["section"]) == {section} and set(there["in_tissue"]) == {"true"}
+    assert set(there["expected_error_mm"]) == {""}, "nothing was estimated"
     back = carry(tmp_path / "mri.csv", "mri", f"section:{section}")
     pixel_size_mm = truth.pixel_size_mm[section]
     assert np.abs(xyz(back, ("x_px", "y_px")) - px).max() * pixel_size_mm < CLOSE_MM
