@@ -6,9 +6,11 @@ It becomes JSON inside the page, read by ``templates/viewer.js``. What the viewe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from sbr_core.artifacts import names
 from sbr_core.artifacts.rows import Affine, Inferred, Plane, Prepared, Row, Trusted, read_rows
@@ -30,6 +32,9 @@ _TRUST = "trust"
 """Folder of a method with its expected errors; results of before there were any have none."""
 _STRIP_METRICS = ("in_plane_mm", "surface_distance_mm")
 """What colours the strip where no error is expected: the first that was measured."""
+_OUTLIER = 3.0
+"""Times the median: only what is that far off is as dark as can be, so that a strip of sections
+that are all alike is no wall of red."""
 
 
 def read_trusts(folder: Path) -> dict[str, Trusted]:
@@ -151,11 +156,17 @@ def _strip(
         values = {m: measured.by_section(metric, m) for m in measured.methods}
         if any(values.values()):
             break
-    tops = {method: max(of_method.values()) for method, of_method in values.items() if of_method}
-    if not tops:
+    scales = {m: _scale(list(of_method.values())) for m, of_method in values.items() if of_method}
+    if not scales:
         return None, {}
     said = words.metric(metric)
-    return {"name": said.name, "unit": said.unit, "meaning": said.meaning, "top": tops}, values
+    return {"name": said.name, "unit": said.unit, "meaning": said.meaning, "scales": scales}, values
+
+
+def _scale(values: Sequence[float]) -> tuple[float, float]:
+    """What is pale, and what is dark: the better half, and an outlier if there is one."""
+    median = float(np.median(values))
+    return median, max(max(values), _OUTLIER * median, median + 1e-6)
 
 
 def _facts(

@@ -88,7 +88,12 @@ def write_made_up(
         "key": key,
         "prealigned": False,
         "methods": list(METHODS),
-        "strip": {"name": "expected error", "unit": "mm", "meaning": "", "top": {"sbr": 7.0}},
+        "strip": {
+            "name": "expected error",
+            "unit": "mm",
+            "meaning": "",
+            "scales": {"sbr": [3.0, 9.0]},
+        },
         "error_top_mm": 7.0,
         "sections": sections,
     }

@@ -111,9 +111,9 @@ def test_layers_lie_over_each_other_in_every_mode(page):
     ]
     page.until("[...document.querySelectorAll('#v-plane canvas')].every(c => c.width === 160)")
     page.press("]")
-    assert over(page, "opacity") == "0.6"
+    assert over(page, "opacity") == "0.1"
     page.click("#v-mode-slider")
-    assert over(page, "clipPath") == "inset(0px 0px 0px 60%)"
+    assert over(page, "clipPath") == "inset(0px 0px 0px 50%)"
     left, top, _, height = page.box("#v-divider")
     page.drag(
         (left, top + height / 2), (left - 60, top + height / 2), (left - 90, top + height / 2)
@@ -122,7 +122,7 @@ def test_layers_lie_over_each_other_in_every_mode(page):
     shown_width = page.run(
         "document.querySelector('#v-plane .v-world').getBoundingClientRect().width"
     )
-    assert amount == pytest.approx(60 - 100 * 90 / shown_width, abs=2)
+    assert amount == pytest.approx(50 - 100 * 90 / shown_width, abs=2)
     page.press("4")
     assert "conic-gradient" in over(page, "maskImage")
     page.press("5")

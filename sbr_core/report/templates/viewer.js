@@ -22,7 +22,7 @@
   const corrections = new Corrections(data.brain, data.key, data.sections);
   const state = {
     index: 0, order: data.sections.map((_, index) => index), a: "", b: "mri", mode: "opacity",
-    amount: 50, overlays: new Set(["edges"]), isLandmarking: false, pending: {}, blinkOn: true,
+    amounts: { opacity: 0, slider: 50 }, overlays: new Set(["edges"]), isLandmarking: false, pending: {}, blinkOn: true,
   };
   let timer = 0;
   let ahead = []; // pictures of the neighbours, so that they are there at once
@@ -166,20 +166,24 @@
   function overlayImages(section) {
     const names = { edges: "outlines of the MRI", grid: "deformed grid", error: "expected error" };
     return OVERLAYS.filter((overlay) => state.overlays.has(overlay) && overlayPicture(section, overlay))
-      .map((overlay) => imageOf(overlayPicture(section, overlay), names[overlay]));
+      .map((overlay) => imageOf(overlayPicture(section, overlay), names[overlay], `v-${overlay}-layer`));
   }
 
-  const dividerX = () => plane.toFrame([plane.grid.width * state.amount / 100, 0])[0];
+  // how much of the second layer, or where the divider is: each mode has its own
+  const amount = () => state.amounts[state.mode] ?? 0;
+
+  const dividerX = () => plane.toFrame([plane.grid.width * amount() / 100, 0])[0];
 
   // how the second layer lies over the first
   function blend() {
     const over = plane.world.querySelector(".v-over");
     byId("v-amount-row").hidden = !["opacity", "slider"].includes(state.mode);
+    byId("v-amount").value = String(amount());
     byId("v-amount-name").textContent = state.mode === "slider" ? "Divider" : "Second layer";
     byId("v-divider").hidden = state.mode !== "slider" || !over;
     if (!over) return;
-    over.style.opacity = state.mode === "opacity" ? state.amount / 100 : 1;
-    over.style.clipPath = state.mode === "slider" ? `inset(0 0 0 ${state.amount}%)` : "";
+    over.style.opacity = state.mode === "opacity" ? amount() / 100 : 1;
+    over.style.clipPath = state.mode === "slider" ? `inset(0 0 0 ${amount()}%)` : "";
     const { width } = plane.grid;
     const board = state.mode === "checkerboard"
       ? "repeating-conic-gradient(#000 0 25%, transparent 0 50%)" : "";
@@ -205,9 +209,9 @@
     blend();
   }
 
-  function setAmount(amount) {
-    state.amount = Math.min(100, Math.max(0, amount));
-    byId("v-amount").value = String(state.amount);
+  function setAmount(percent) {
+    if (!(state.mode in state.amounts)) return;
+    state.amounts[state.mode] = Math.min(100, Math.max(0, percent));
     blend();
   }
 
@@ -403,8 +407,7 @@
     return value === undefined ? null : value;
   }
 
-  // the colours reach as far as the method's worst section: what differs is to be seen
-  const top = () => data.strip.top[shownMethod()] || 1;
+  const scale = () => data.strip.scales[shownMethod()] || [0, 1];
 
   function colourOf(share) {
     const at = Math.min(1, Math.max(0, share)) * (HEAT.length - 1);
@@ -415,8 +418,9 @@
   function markStrip() {
     const buttons = byId("v-strip").children;
     if (data.strip) {
-      byId("v-legend-words").textContent =
-        `${data.strip.name} by ${shownMethod()}, 0 to ${top().toPrecision(3)} ${data.strip.unit}`;
+      const [low, high] = scale().map((value) => value.toPrecision(3));
+      byId("v-legend-words").textContent = `${data.strip.name} by ${shownMethod()}: pale up to the` +
+        ` median of ${low} ${data.strip.unit}, dark from ${high} ${data.strip.unit}`;
     }
     state.order.forEach((index, place) => {
       const section = data.sections[index];
@@ -424,7 +428,8 @@
       const { verdict } = corrections.of(section.name);
       const value = valueOf(section);
       button.textContent = verdict ? SIGNS[verdict] : "";
-      const share = value === null ? null : value / top();
+      const [low, high] = value === null ? [0, 1] : scale();
+      const share = value === null ? null : (value - low) / (high - low);
       button.style.background = !section.layers ? "" : share === null ? "#c9d1db" : `rgb(${colourOf(share)})`;
       button.style.color = share !== null && share > 0.55 ? "#fff" : "#111";
       button.classList.toggle("v-failed", !section.layers);
@@ -537,7 +542,7 @@
     [["1", "2", "3", "4", "5"], "1 to 5", "opacity, blink, slider, checkerboard, side by side",
       (key) => setMode(MODES[Number(key) - 1])],
     [["[", "]"], "[ and ]", "less and more of the second layer; move the divider",
-      (key) => setAmount(state.amount + (key === "]" ? 10 : -10))],
+      (key) => setAmount(amount() + (key === "]" ? 10 : -10))],
     [["o"], "o", "outlines of the MRI", () => toggleOverlay("edges")],
     [["g"], "g", "deformed grid", () => toggleOverlay("grid")],
     [["e"], "e", "map of the expected error", () => toggleOverlay("error")],

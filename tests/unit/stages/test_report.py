@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sbr_core.artifacts.rows import Trusted, write_rows
 from sbr_core.config import InferOptions, ReassembleOptions, ReportOptions
 from sbr_core.io.files import read_json, write_json
 from sbr_core.io.images import write_png
 from sbr_core.io.sums import remove_summed
 from sbr_core.io.tables import read_tsv, write_tsv
+from sbr_core.io.volumes import write_plane
 from sbr_core.stages import infer, reassemble, report
 
 
@@ -227,3 +230,71 @@ def test_page_marks_rejected_and_accepted_sections_with_their_notes(finished_bra
     page = page_of(finished_brain)
     assert "section 003 was rejected and is in no volume" in page
     assert "rejected: in no volume · “&lt;b&gt;”" in page and "accepted" in page
+
+
+def viewer_of(page):
+    text = re.search(r'id="viewer-data">(.*?)</script>', page, re.DOTALL)[1]
+    assert "<" not in text
+    return json.loads(text)
+
+
+def test_the_viewer_is_given_what_corrections_need(finished_brain):
+    page = page_of(finished_brain)
+    viewer = viewer_of(page)
+    assert (viewer["brain"], viewer["methods"]) == ("b", ["linear", "sbr"])
+    assert not viewer["prealigned"]
+    _, rows = read_tsv(finished_brain.table("resample"))
+    digests = {row["section"]: json.loads(row["files"]) for row in rows if row["status"] == "ok"}
+    shown = [section for section in viewer["sections"] if section["layers"]]
+    assert len(shown) == 11
+    for section in shown:
+        assert section["plane_sha256"] in digests[section["name"]].values()
+        plane = section["layers"]["plane"]
+        assert {"rows", "columns", "pixel_mm", "width", "height"} == set(plane)
+        assert set(section["layers"]["methods"]["sbr"]) == {"registered", "synthesised", "grid"}
+    # the same results, the same page: a browser finds what it kept
+    assert page_of(finished_brain) == page
+    assert viewer["strip"]["name"] == "landmark error in the plane"
+    assert viewer["strip"]["scales"]["sbr"] == [2.5, 7.5]
+
+
+def test_many_pictures_go_into_a_folder_beside_the_page(finished_brain, monkeypatch):
+    folder = finished_brain.results / "report" / "index_files"
+    with monkeypatch.context() as context:
+        context.setattr("sbr_core.report.shelf.MOST_INSIDE", 1000)
+        page = page_of(finished_brain)
+    sources = {s for s in re.findall(r'src="([^"]*)"', page) if not s.startswith("data:")}
+    assert sources == {f"index_files/{path.name}" for path in folder.iterdir()}
+    assert len(page) < 0.8 * len(page_of(finished_brain))
+    assert not folder.exists()
+
+
+def test_expected_errors_colour_the_strip_lead_the_page_and_are_drawn(finished_brain):
+    folder = finished_brain.results / "sbr" / "trust"
+    rows = [
+        Trusted(section="003", position_mm=1.0, expected_error_mm=0.4, likely_wrong=0.1),
+        Trusted(section="004", position_mm=2.0, expected_error_mm=8.0, likely_wrong=0.9,
+                reason="its neighbours <say> so", next_step="flip?"),
+    ]  # fmt: skip
+    write_rows(folder / "sections.tsv", rows)
+    error = np.zeros((6, 7), np.float32)
+    error[2:4, 2:5] = 5.0
+    write_plane(folder / "sections" / "004_error.nii.gz", error, 8.0)
+    page = page_of(finished_brain)
+    suspects = page.split('id="suspects"')[1].split("</ol>")[0]
+    assert "8.00 mm; its neighbours &lt;say&gt; so" in suspects and "Next: flip?" in suspects
+    assert 'data-section="004"' in suspects and "003" not in suspects
+    viewer = viewer_of(page)
+    values = {section["name"]: section["value"] for section in viewer["sections"]}
+    assert values["004"] == {"sbr": 8.0} and values["006"] == {}
+    assert viewer["strip"]["name"] == "expected error" and viewer["error_top_mm"] == 8.0
+    drawn = [
+        s["name"]
+        for s in viewer["sections"]
+        if s["layers"] and "error" in s["layers"]["methods"]["sbr"]
+    ]
+    assert drawn == ["004"]
+    facts = read_json(finished_brain.results / "evaluation" / "evaluation.json")
+    facts["verdicts"] = {"004": "accept"}
+    write_json(finished_brain.results / "evaluation" / "evaluation.json", facts)
+    assert 'id="suspects"' not in page_of(finished_brain)  # looked at already
