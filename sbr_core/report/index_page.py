@@ -13,7 +13,7 @@ import numpy as np
 
 from sbr_core.artifacts import names
 from sbr_core.artifacts.benchmarks import read_benchmarks
-from sbr_core.artifacts.rows import Inferred, Plane, Row, read_cells, read_rows
+from sbr_core.artifacts.rows import Inferred, Plane, Row, Trusted, read_cells, read_rows
 from sbr_core.errors import SbrError, some_of
 from sbr_core.io.manifests import SIMULATED
 from sbr_core.io.tables import read_tsv
@@ -184,9 +184,16 @@ def _to_look_at(
         for line in (read_tsv(checked)[1] if checked.is_file() else ())
         if line["verdict"] != "fine"
     ]
+    suspects = {
+        row.section
+        for table in folder.glob(f"*/{names.TRUST}/{names.TABLE}")
+        for row in _rows(table, Trusted)
+        if row.reason
+    }
     folding = measured.sections.query("metric == 'folding' and value > 0")["section"].nunique()
     counts = (
         (len(failed), "section", "left out"),
+        (len(suspects), "suspect", "that may be badly wrong"),
         (len(suggested), "suggestion", "of the section doctor"),
         (len(doubts), "doubt", "about the inputs"),
         (len(measured.worse_than_linear()), "section", "worse than linear by a method"),
@@ -280,6 +287,7 @@ def _strip(folder: Path, methods: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _rows(table: Path, kind: type[Row]) -> list[Any]:
+    """Rows of sections that did not fail, whose files are looked at when they are shown."""
     return read_rows(table, kind, verify=False)
 
 

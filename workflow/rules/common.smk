@@ -9,7 +9,7 @@ from snakemake.logging import logger
 
 from sbr_core.artifacts.names import COLOUR_ENDINGS
 from sbr_core.methods import TRAINED_METHODS
-from sbr_core.planning import inputs, lock, upkeep
+from sbr_core.planning import inputs, lock, progress, upkeep
 from sbr_core.planning.parameters import (
     accepted_sections,
     card_resources,
