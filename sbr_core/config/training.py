@@ -79,7 +79,14 @@ class TrainOptions(Options):
             " in the presets for pairs: `bfloat16` on the former, `float32` on the latter."
         ),
     )
-    compile: bool = Field(False, description="Compile the networks (graphics card).")
+    compile: bool | Literal["graphs"] = Field(
+        False,
+        description=(
+            "On a graphics card, compile the networks and the integration of velocities: `true` by"
+            " torch's compiler, `graphs` into CUDA graphs too. Where that fails, the training goes"
+            " on without and warns. Neither was run on a card by those who wrote it."
+        ),
+    )
     seed: int = Field(
         0,
         description=(

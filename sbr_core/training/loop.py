@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import logging
 import math
 import signal
@@ -82,6 +83,8 @@ class _State:
         self.step, self.seconds, self.rows = 0, 0.0, []
         self.threads = options.threads
         """Of the processor; None until they are chosen."""
+        self.graphs = False
+        """Whether the networks are in CUDA graphs."""
         # a graphics card is given the next step before the processor looks at what the last one
         # measured; on the processor itself there is nothing to wait for
         self.read_later = 1 if device.type == "cuda" else 0
@@ -125,6 +128,9 @@ class _State:
         """One step of the optimiser; its row, whose losses may still be on their way."""
         task, options, done = self.task, self.options, self.done
         task.done = done
+        if self.graphs:
+            # what graphs of the last step wrote may be written over from here on
+            torch.compiler.cudagraph_mark_step_begin()
         rate = learning_rate(done, options)
         groups = zip(self.players, self.parameters, self.optimiser.param_groups, strict=True)
         for player, own, group in groups:
@@ -205,6 +211,7 @@ def train(
     for module in task.modules.values():
         module.train()
     _set_threads(state, precision)
+    _try_compiled(state, precision)
     report = _Progress(task.name, state.step, state.done)
     saved_at, saved_step = time.monotonic(), state.step
     began = saved_at - state.seconds
@@ -231,10 +238,7 @@ def train(
 
 
 def _set_up(task: Task, options: TrainOptions, device: torch.device) -> str:
-    """Compile the networks where that is asked for and possible; the precision to compute in."""
-    if device.type == "cuda" and options.compile:
-        for module in networks_of(task):
-            module.compile()
+    """The precision to compute in; tells what of the options this device cannot do."""
     precision = pick_precision(options.precision, device)
     logger.info(f"{task.name}: on {device} in {precision}")
     if precision == "bfloat16" and computes_bfloat16(device) is False:
@@ -245,6 +249,46 @@ def _set_up(task: Task, options: TrainOptions, device: torch.device) -> str:
     if device.type == "cpu" and options.compile:
         logger.warning(f"{task.name}: compile is for CUDA only, ignored on the CPU")
     return precision
+
+
+def _try_compiled(state: _State, precision: str) -> None:
+    """Compile the networks where that is asked for, if a step with them works; else warn.
+
+    The step is taken back: the training is the one it would be without.
+    """
+    asked = state.options.compile
+    if state.device.type != "cuda" or not asked:
+        return
+    networks = networks_of(state.task)
+    before = io.BytesIO()
+    torch.save(state.saved(), before)
+    for module in networks:
+        module.compile(**({"mode": "reduce-overhead"} if asked == "graphs" else {}))
+    state.graphs = asked == "graphs"
+    try:
+        state.advance(precision)
+        state.read()
+    except TrainingError:
+        raise
+    except Exception as error:  # whatever compilers raise, the training needs none of them
+        state.unread.clear()
+        state.graphs = False
+        for module in networks:
+            _forget_compiled(module)
+        first = str(error).strip().partition("\n")[0]
+        logger.warning(
+            f"{state.task.name}: compile: {asked}: goes on without, since {type(error).__name__}:"
+            f" {first}"
+        )
+    before.seek(0)
+    state.load(torch.load(before, map_location="cpu", weights_only=True))
+
+
+def _forget_compiled(module: nn.Module) -> None:
+    """Undo `compile` of a network: its own call, and the methods that it replaced."""
+    module._compiled_call_impl = None
+    for name in ("displacement", "synthesise", "encode"):
+        module.__dict__.pop(name, None)
 
 
 def _set_threads(state: _State, precision: str) -> None:

@@ -20,7 +20,8 @@ from torch import nn
 
 from sbr_core.config import TrainOptions
 from sbr_core.errors import TrainingError
-from sbr_core.nn.registrar import correlation
+from sbr_core.nn.generator import Generator
+from sbr_core.nn.registrar import PyramidRegistrar, correlation
 from sbr_core.training.checkpoints import open_checkpoints
 from sbr_core.training.devices import Reading, upload
 from sbr_core.training.loop import train
@@ -184,17 +185,76 @@ def test_a_step_that_goes_wrong_on_a_card_is_named_and_never_written(stopped, tm
     assert not list(tmp_path.rglob("*.pt"))
 
 
-def test_everything_that_a_step_calls_is_compiled_where_that_is_asked_for(tmp_path, monkeypatch):
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda call: compiled.append(call) or call)
+@pytest.mark.parametrize(("asked", "mode"), [(True, None), ("graphs", "reduce-overhead")])
+def test_everything_that_a_step_calls_is_compiled_where_that_is_asked_for(
+    asked, mode, tmp_path, monkeypatch
+):
+    compiled, modes = [], set()
+
+    def compile_it(call, **how):
+        modes.add(how.get("mode"))
+        return compiled.append(call) or call
+
+    monkeypatch.setattr(torch, "compile", compile_it)
     with card(), open_checkpoints(tmp_path, "it") as folder:
-        task, options = method_training("sbr", compile=True)(CARD)
+        task, options = method_training("sbr", compile=asked)(CARD)
         train(task, options.model_copy(update={"steps": 1}), folder, CARD)
         folder.clear()
     found = {(type(call.__self__).__name__, call.__name__) for call in compiled}
     assert found >= {("PyramidRegistrar", "displacement"), ("PyramidRegistrar", "_call_impl")}
     assert found >= {("Generator", "synthesise"), ("Generator", "encode")}
     assert ("Projection", "_call_impl") in found
+    assert modes == {mode}
+
+
+def test_a_compiler_that_fails_is_done_without(tmp_path, monkeypatch, caplog):
+    """With one warning; the training is the one that nobody compiled."""
+
+    def broken(call, **how):
+        def fail(*args, **kwargs):
+            raise RuntimeError("no compiler here\nfor pages")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    losses = []
+    for asked in (False, "graphs"):
+        with card(), open_checkpoints(tmp_path, str(asked)) as folder:
+            task, options = method_training("sbr", compile=asked)(CARD)
+            rows = train(task, options.model_copy(update={"steps": 2}), folder, CARD)
+            folder.clear()
+        losses.append([row["loss"] for row in rows])
+    assert losses[0] == losses[1]
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    why = "compile: graphs: goes on without, since RuntimeError: no compiler here"
+    assert said == [f"train sbr: {why}"]
+
+
+@pytest.mark.slow
+def test_what_is_compiled_has_no_break_and_computes_the_same():
+    """As one graph each, forwards and backwards; the compiler's own code is left out."""
+    torch.manual_seed(0)
+    registrar = PyramidRegistrar(encoder_channels=(4, 4), estimator_channels=(4, 4))
+    generator = Generator(channels=4, residual_blocks=1)
+    fixed, moving = torch.rand(2, 1, 1, 32, 48)
+
+    def step():
+        for module in (registrar, generator):
+            module.zero_grad()
+        image, features = generator.synthesise(moving)
+        shift = registrar.displacement(registrar(fixed, image), (32, 48))
+        parts = [shift, image, *features, *generator.encode(image)]
+        loss = sum(part.float().square().mean() for part in parts)
+        loss.backward()
+        grads = [p.grad for m in (registrar, generator) for p in m.parameters()]
+        return loss.item(), torch.cat([g.flatten() for g in grads if g is not None])
+
+    loss, gradient = step()
+    for module in (registrar, generator):
+        module.compile(backend="aot_eager", fullgraph=True)
+    again, same = step()
+    assert again == pytest.approx(loss, rel=1e-5)
+    assert (same - gradient).abs().max() <= 1e-5 * gradient.abs().max()
 
 
 @pytest.mark.parametrize("with_generator", [True, False])
