@@ -47,6 +47,7 @@ SHEET_SYNONYMS = {
     "mri": "mr mri_file mri_image t1 t1w t2 t2w volume scan image",
     "mri_mask": "mask brain_mask brainmask mri_brain_mask",
     "mri_labels": "labels label label_map labelmap segmentation parcellation atlas",
+    "label_names": "label_table lookup_table lut colour_table color_table names label_lut",
     "landmarks": "landmark landmark_file points fiducials",
     "corrections": "correction correction_file corrected fixes",
     "atlas_xfm": "atlas_transform atlas_xfms atlas_warp template_xfm template_transform mni_xfm",

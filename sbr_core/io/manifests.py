@@ -94,6 +94,7 @@ class BrainRow:
     ----------
     sections : its manifest.
     mri, mri_mask, mri_labels : NIfTI files on one grid; the last two may be empty.
+    label_names : table of what labels are called, see `io.label_tables`.
     landmarks : table of landmarks.
     corrections : table of corrections, see `io.corrections`.
     atlas_xfm : files between the MRI and a template, separated by semicolons, for `sbr apply`; see
@@ -109,6 +110,7 @@ class BrainRow:
     mri: str = ""
     mri_mask: str = ""
     mri_labels: str = ""
+    label_names: str = ""
     landmarks: str = ""
     corrections: str = ""
     atlas_xfm: str = ""

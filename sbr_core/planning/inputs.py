@@ -370,6 +370,8 @@ def report(study: Study, brain: str) -> Inputs:
         "volumes": [path for method in methods for path in study.volumes(brain, method)],
         "trust": trusted(study, brain),
     }
+    if label_names := study.brains[brain].row.label_names:
+        inputs["label_names"] = label_names
     if not study.brains[brain].prealigned:
         inputs["fit"] = study.path(brain, "align", names.QUALITY)
     if not study.brains[brain].is_simulated:

@@ -15,6 +15,7 @@ from sbr_core.config import PLACEHOLDER, Config, DemoOptions
 from sbr_core.errors import ManifestError, ReceiptError, SbrError
 from sbr_core.io.corrections import Correction, read_corrections
 from sbr_core.io.files import check_is_file, inside, read_json, refuse_links
+from sbr_core.io.label_tables import read_label_table
 from sbr_core.io.manifests import (
     PATH_COLUMNS,
     SIMULATED,
@@ -215,7 +216,7 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
         refuse_links(Path(config.results, CHECKPOINTS, folder))
     _refuse_files_elsewhere(Path(config.results, name + SIMULATED, "data", names.TABLE))
     _check_plannable(row.sections, f"{where}: sections")
-    for column in ("mri", "mri_mask", "mri_labels", "landmarks", "corrections"):
+    for column in ("mri", "mri_mask", "mri_labels", "label_names", "landmarks", "corrections"):
         if path := getattr(row, column):
             _check_plannable(path, f"{where}: {column}")
             is_series = column == "mri" and Path(path).is_dir()  # a folder of DICOM files
@@ -235,6 +236,8 @@ def read_brain(sheet: Mapping[str, BrainRow], name: str, config: Config, demo: D
     corrections = {}
     if row.corrections:
         corrections = read_corrections(Path(row.corrections), set(ids), prealigned=row.prealigned)
+    if row.label_names and Path(row.label_names).is_file():  # the demo may still have to be made
+        read_label_table(Path(row.label_names))
     brain = Brain(
         row=row,
         sections=tuple(sections),
@@ -321,6 +324,7 @@ def simulated_brain(source: Brain, config: Config) -> Brain:
         row=BrainRow(
             brain=name,
             sections=str(folder / names.TABLE),
+            label_names=source.row.label_names,
             landmarks=str(folder / names.LANDMARKS),
             prealigned=True,
         ),

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sbr_core.config import ReportOptions
+from sbr_core.io.label_tables import NO_NAMES, read_label_table
 from sbr_core.report.brain_page import brain_page
 from sbr_core.report.page import write_page
 from sbr_core.report.shelf import Shelf
@@ -23,6 +24,7 @@ def run(
     methods: Mapping[str, Path],
     results_dir: Path,
     out: Path,
+    label_names: Path | None = None,
 ) -> None:
     """Write one HTML page.
 
@@ -32,9 +34,17 @@ def run(
     methods : one or more METHOD=FOLDER, the folders of their results; linear first if it is there.
     results_dir : folder of the brain's results.
     out : page to write.
+    label_names : what labels are called: a colour table of FreeSurfer or 3D Slicer, label
+        descriptions of ITK-SNAP, or a table with columns index and name.
+
+    Raises
+    ------
+    ManifestError
+        Names of labels that are none.
     """
     shelf = Shelf(out)
-    page = brain_page(options, brain, methods, results_dir, shelf)
+    labels = NO_NAMES if label_names is None else read_label_table(label_names)
+    page = brain_page(options, brain, methods, results_dir, shelf, labels)
     if shelf.is_beside:
         shelf.write()
     write_page(out, "report.html.j2", **page)

@@ -1,4 +1,4 @@
-# report: one self-contained HTML page per brain, also part of `snakemake --report`
+# report: one HTML page per brain, also part of `snakemake --report`
 #   in   tables, volumes and losses of every method
 #   out  {results}/{brain}/report/index.html
 #   run  sbr report
@@ -30,7 +30,8 @@ rule report:
         options=CONFIG.section_json("report"),
         methods=lambda wildcards: method_folders(STUDY, wildcards.brain, own_folders),
         results_dir=lambda wildcards, output: folder_of(output.page, 2),
+        flags=lambda wildcards, input: flags(label_names=input.get("label_names")),
     shell:
         "sbr report --options {params.options:q} --brain {wildcards.brain:q}"
         " --methods {params.methods:q} --results-dir {params.results_dir:q}"
-        " --out {output.page:q} > {log:q} 2>&1"
+        " {params.flags:q} --out {output.page:q} > {log:q} 2>&1"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sbr_core.errors import ManifestError
 from sbr_core.planning import inputs
 from sbr_core.planning.inputs import Ancient, with_ancient
 from sbr_core.planning.study import compared_folders, own_folders
@@ -207,6 +208,19 @@ def test_a_report_shows_what_a_brain_has(add_brain, study_of):
     simulated = inputs.report(study, "one-simulated")
     assert set(simulated) == {"tables", "volumes", "trust", "losses"}
     assert len(simulated["tables"]) == 3  # with the reference
+
+
+def test_a_report_reads_what_labels_are_called_and_a_sheet_refuses_what_says_nothing(
+    add_brain, study_of
+):
+    row = add_brain("one", label_names="raw/one/names.tsv")
+    Path("raw/one/names.tsv").write_text("index\tname\n2\tcortex\n")
+    study = study_of(row)
+    assert inputs.report(study, "one")["label_names"] == "raw/one/names.tsv"
+    assert inputs.report(study, "one-simulated")["label_names"] == "raw/one/names.tsv"
+    Path("raw/one/names.tsv").write_text("colour\nred\n")
+    with pytest.raises(ManifestError, match=r"names.tsv: expected a colour table"):
+        study_of(row)
 
 
 def test_only_a_brain_without_results_waits_for_its_check(add_brain, study_of):

@@ -80,7 +80,7 @@ def finished_brain(finished, tmp_path):
     return replace(finished, results=tmp_path / "results" / "b")
 
 
-def page_of(brain, methods=("linear", "sbr"), **options):
+def page_of(brain, methods=("linear", "sbr"), label_names=None, **options):
     out = brain.results / "report" / "index.html"
     report.run(
         ReportOptions(**options),
@@ -88,6 +88,7 @@ def page_of(brain, methods=("linear", "sbr"), **options):
         methods={m: brain.results / m for m in methods},
         results_dir=brain.results,
         out=out,
+        label_names=label_names,
     )
     return out.read_text(encoding="utf-8")
 
@@ -298,3 +299,19 @@ def test_expected_errors_colour_the_strip_lead_the_page_and_are_drawn(finished_b
     facts["verdicts"] = {"004": "accept"}
     write_json(finished_brain.results / "evaluation" / "evaluation.json", facts)
     assert 'id="suspects"' not in page_of(finished_brain)  # looked at already
+
+
+def test_classes_are_called_by_the_table_of_labels(finished_brain, tmp_path):
+    rows = [
+        {"brain": "b", "method": method, "section": "003", "metric": "dice", "class": "42"}
+        | {"value": 0.5 + 0.2 * (method == "linear"), "unit": "1"}
+        for method in ("linear", "sbr")
+    ]
+    write_tsv(finished_brain.results / "evaluation" / "sections.tsv", rows)
+    assert "overlap of labels (Dice) of label 42 0.500 (linear 0.700)" in page_of(finished_brain)
+    table = tmp_path / "names.tsv"
+    table.write_text("index\tname\n42\tcortex <left>\n")
+    page = page_of(finished_brain, label_names=table)
+    assert "overlap of labels (Dice) of cortex &lt;left&gt; 0.500 (linear 0.700)" in page
+    (section,) = [s for s in viewer_of(page)["sections"] if s["name"] == "003"]
+    assert section["measured"][0]["class"] == "cortex <left>"
