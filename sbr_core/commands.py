@@ -61,6 +61,7 @@ COMMANDS = (
     "count",
     "export",
     "verify",
+    "clean",
 )
 """In the order of ``sbr --help``, which is that of a run."""
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sbr_core.artifacts.chunks import current_chunks, is_of_other_chunk
 from sbr_core.errors import SbrError
 from sbr_core.io.tables import read_tsv
 
@@ -39,12 +40,17 @@ class Benchmark:
 def read_benchmarks(results_dir: Path) -> Iterator[Benchmark]:
     """Every job of a brain that was measured, sorted by path; damaged files are passed over.
 
+    So are jobs of chunks that there are no more.
+
     Parameters
     ----------
     results_dir : the brain's folder of results.
     """
     folder = results_dir / BENCHMARKS
+    chunks = current_chunks(results_dir)
     for path in sorted(folder.rglob("*.tsv")):
+        if chunks is not None and is_of_other_chunk(path, chunks):
+            continue
         parts = path.relative_to(folder).with_suffix("").parts
         with suppress(SbrError, OSError, IndexError, KeyError):
             cells = read_tsv(path)[1][-1]

@@ -13,6 +13,7 @@ import numpy as np
 
 from sbr_core.artifacts import names
 from sbr_core.artifacts.benchmarks import read_benchmarks
+from sbr_core.artifacts.brain_folders import brains_in
 from sbr_core.artifacts.rows import Inferred, Plane, Row, Trusted, read_cells, read_rows
 from sbr_core.errors import SbrError, some_of
 from sbr_core.io.manifests import SIMULATED
@@ -20,7 +21,6 @@ from sbr_core.io.tables import read_tsv
 from sbr_core.io.volumes import read_plane
 from sbr_core.methods import METHODS
 from sbr_core.report import pictures
-from sbr_core.report.brain_folders import brains_in
 from sbr_core.report.citation import Citation
 from sbr_core.report.measures import Measured, read_measurements
 from sbr_core.report.page import jpeg, number

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+from sbr_core.artifacts.brain_folders import brains_in
 from sbr_core.io.files import write_text
-from sbr_core.report.brain_folders import brains_in
 from sbr_core.report.citation import Citation
 from sbr_core.report.references import Reference
 

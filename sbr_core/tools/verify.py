@@ -9,14 +9,13 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from pydantic import BaseModel
-
 from sbr_core.artifacts.cells import files_of_cell
+from sbr_core.artifacts.chunks import current_chunks
 from sbr_core.artifacts.names import CHUNKS, SECTIONS, TABLE
 from sbr_core.artifacts.receipts import check_chunks, read_sidecar
 from sbr_core.artifacts.rows import read_cells, stage_dir
 from sbr_core.errors import ReceiptError, SbrError
-from sbr_core.io.files import SUMS, inside, parse_json, read_json, sha256_file, walk
+from sbr_core.io.files import SUMS, inside, parse_json, sha256_file, walk
 from sbr_core.io.sums import check_gzip, check_sum
 from sbr_core.io.weights import read_header
 from sbr_core.report.page import read_png
@@ -153,15 +152,9 @@ def _is_outdated(receipt: Path) -> bool:
 @cache
 def _chunks_of(folder: Path) -> frozenset[str] | None:
     """Chunks, by its plan, of the brain that a folder of receipts is of; None if unknown."""
-    for above in folder.parents[1:3]:  # of a comparison's method it is one higher
-        plan = above / "plan" / "collect.json"
-        with suppress(ReceiptError):
-            return frozenset(read_json(plan, _Chunks).chunks)
-    return None
-
-
-class _Chunks(BaseModel):
-    chunks: list[str]
+    # of a comparison's method it is one higher
+    found = (current_chunks(above) for above in folder.parents[1:3])
+    return next((chunks for chunks in found if chunks is not None), None)
 
 
 def _fault(check: Callable[[], None]) -> str:
