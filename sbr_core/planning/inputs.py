@@ -322,7 +322,8 @@ def trust(study: Study, brain: str) -> Inputs:
 
 def trusted(study: Study, brain: str) -> list[str]:
     """Expected errors of each method's sections."""
-    return [study.table(brain, f"{method}/{names.TRUST}") for method in methods_of(study, brain)]
+    methods = methods_of(study, brain)
+    return [study.path(brain, method, names.TRUST, names.TABLE) for method in methods]
 
 
 def evaluate(study: Study, brain: str, folders_of: Folders) -> Inputs:

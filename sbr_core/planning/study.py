@@ -219,6 +219,7 @@ class Study:
             *([] if self.brains[brain].prealigned else self._of_mri(brain)),
             *(self.weights(brain, folder) for folder in self.trainings(brain)),
             *(path for method in methods for path in self.volumes(brain, method)),
+            *(self.path(brain, method, names.TRUST, names.TABLE) for method in methods),
             *self.full_sections(brain),
             *self.colour_volumes(brain),
         ]

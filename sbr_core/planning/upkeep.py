@@ -22,7 +22,7 @@ from typing import Any
 
 from sbr_core.artifacts import names
 from sbr_core.artifacts.cells import files_of_cell
-from sbr_core.artifacts.rows import read_cells
+from sbr_core.artifacts.rows import read_cells, stage_dir
 from sbr_core.errors import ReceiptError, SbrError
 from sbr_core.io.files import atomic_path, inside, parse_json, read_json, walk, write_text
 from sbr_core.io.sums import lost_from, recorded, remove_summed
@@ -91,6 +91,12 @@ def remove_receipts_of_missing_files(study: Study) -> None:
         return frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
 
     for brain in study.brains:
+        for trusted in (
+            Path(study.path(brain, m, names.TRUST, names.TABLE)) for m in METHOD_FOLDERS
+        ):
+            if trusted.is_file() and (why := fault_of_receipt(trusted, names_in)):
+                logger.warning(f"{why}; the method's expected errors will be estimated again")
+                remove_summed(trusted)
         in_full = [f"{folder}/{REGISTERED}" for folder in METHOD_FOLDERS]
         for stage in (*SECTION_STAGES, *METHOD_FOLDERS, *in_full):
             for receipt in map(Path, study.receipts(brain, stage)):
@@ -108,7 +114,7 @@ def fault_of_receipt(receipt: Path, names_in: Callable[[Path], Collection[str]])
 
     `names_in` gives the names of the files in a folder.
     """
-    folder = receipt.parents[1]
+    folder = stage_dir(receipt)
     try:
         for row in read_cells(receipt)[1]:
             for name in files_of_cell(row.get("files", "")):

@@ -155,7 +155,7 @@ class _Stack:
         good = {s: evidence for s, evidence in found.items() if isinstance(evidence, Evidence)}
         numbers = {section: evidence.numbers() for section, evidence in good.items()}
         odd = dict(zip(good, suspects.oddness(list(numbers.values())), strict=True))
-        usual = float(np.median([n["overlap"] for n in numbers.values()])) if numbers else 0.0
+        usual = suspects.usual_of(list(numbers.values())) if numbers else {}
         scales = self._scales(list(good))
         of_doctor = {line["section"]: line for line in reversed(findings)}
         judged: dict[str, _Judged | str] = dict(found)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sbr_core.artifacts.names import COLOUR_ENDINGS, stain_entity
 from sbr_core.artifacts.receipts import SectionResult, run_sections
-from sbr_core.artifacts.rows import Row, read_rows
+from sbr_core.artifacts.rows import Row, read_rows, write_rows
 from sbr_core.cli import build_parser, options_of
 from sbr_core.io.files import write_text
 from sbr_core.io.manifests import rows_from
@@ -144,7 +144,8 @@ def run(command, arguments):
     elif command == "trust":
         folders = [Path(text.partition("=")[2]) for text in arguments["methods"]]
         tables = [digest(folder / "sections.tsv") for folder in folders]
-        write_text(out_dir / "sections.tsv", digest(options, tables, arguments["accepted"]))
+        row = Row(section="all", message=digest(options, tables, arguments["accepted"]))
+        write_rows(out_dir / "sections.tsv", [row])
     elif command == "evaluate":
         for name in ("summary.tsv", "sections.tsv"):
             write_text(out_dir / name, digest(options, arguments["prepared"]))

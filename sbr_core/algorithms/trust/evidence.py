@@ -132,6 +132,8 @@ class Evidence:
     unlike, least_unlike : of section and MRI, by self-similarity, mean over the tissue: as it lies,
         and where each cell matches best.
     overlap : Dice of the masks.
+    moved : how far methods move the tissue from where its affine lays it, as a share of the extent:
+        this one or the others, whichever is more.
     """
 
     cells: Cells
@@ -141,6 +143,7 @@ class Evidence:
     unlike: float
     least_unlike: float
     overlap: float
+    moved: float
 
     def numbers(self) -> dict[str, float]:
         """Of the section as a whole, by name."""
@@ -153,6 +156,7 @@ class Evidence:
             "unlike": self.unlike,
             "least_unlike": self.least_unlike,
             "overlap": self.overlap,
+            "moved": self.moved,
         }
 
 
@@ -186,6 +190,10 @@ def find_evidence(
         unlike=cells.mean(unlike[lengths_mm.argmin()]),
         least_unlike=cells.mean(least),
         overlap=seen.overlap,
+        moved=max(
+            cells.rms(np.linalg.norm(each_mm, axis=-1)) / cells.extent_mm
+            for each_mm in (moved_mm, *others_mm)
+        ),
     )
 
 

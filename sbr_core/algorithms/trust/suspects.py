@@ -12,12 +12,14 @@ from sbr_core.algorithms.trust.calibration import law_for
 
 _LEAST = 1e-4
 """Below it, a number of the evidence is nothing."""
-BIAS = -4.0
-WEIGHTS = {"error": 2.0, "least_unlike": 4.0, "overlap": 20.0}
+BIAS = -1.75
+WEIGHTS = {"error": 2.25, "least_unlike": 2.64, "overlap": 11.11, "moved": 3.3}
 """Of `oddness`, fitted to sections that were harmed on purpose by ``benchmarks/trust.py``."""
 FLIP, LANDMARKS, EXCLUDE = "flip?", "set three landmarks", "exclude"
 _POOR_OVERLAP = 0.85
 """Share of the stack's usual overlap of masks below which the outline is the reason."""
+_FAR = 1.7
+"""Times the usual length of deformations above which the affine is the reason."""
 _OTHER_SCALE = 0.08
 """Logarithm of a section's scale over its neighbours' that is worth a word."""
 
@@ -42,7 +44,8 @@ class Known:
 def oddness(stack: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
     """How each section stands out from the stack, by name.
 
-    ``error``, ``least_unlike``: logarithm over the median; ``overlap``: what is missing to it.
+    ``error``, ``least_unlike``, ``moved``: logarithm over the median; ``overlap``: what is missing
+    to it.
 
     Parameters
     ----------
@@ -51,7 +54,8 @@ def oddness(stack: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
     error = [math.log(max(law_for(each).of_numbers(each), _LEAST)) for each in stack]
     unlike = [math.log(max(each["least_unlike"], _LEAST)) for each in stack]
     overlap = [-each["overlap"] for each in stack]
-    columns = {"error": error, "least_unlike": unlike, "overlap": overlap}
+    moved = [math.log(max(each["moved"], _LEAST)) for each in stack]
+    columns = {"error": error, "least_unlike": unlike, "overlap": overlap, "moved": moved}
     apart = {name: np.array(v) - np.median(v) for name, v in columns.items() if v}
     return [{name: float(v[i]) for name, v in apart.items()} for i in range(len(stack))]
 
@@ -62,12 +66,17 @@ def likely_wrong(odd: Mapping[str, float]) -> float:
     return 1.0 / (1.0 + math.exp(-min(max(score, -30.0), 30.0)))
 
 
-def reason_of(known: Known, usual_overlap: float, pose: str) -> tuple[str, str]:
+def usual_of(stack: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Medians of the stack's evidence that reasons speak of, by name."""
+    return {name: float(np.median([each[name] for each in stack])) for name in ("overlap", "moved")}
+
+
+def reason_of(known: Known, usual: Mapping[str, float], pose: str) -> tuple[str, str]:
     """(reason, next step) of a suspect.
 
     Parameters
     ----------
-    usual_overlap : of the stack, median.
+    usual : of `usual_of`.
     pose : of `poses.better_pose`.
     """
     evidence, extent_mm = known.evidence, known.evidence["extent_mm"]
@@ -83,10 +92,16 @@ def reason_of(known: Known, usual_overlap: float, pose: str) -> tuple[str, str]:
     if abs(known.scale) > _OTHER_SCALE:
         percent = 100 * (math.exp(known.scale) - 1)
         return f"is scaled {percent:+.0f} % unlike its neighbours", LANDMARKS
-    if evidence["overlap"] < _POOR_OVERLAP * usual_overlap:
+    if evidence["overlap"] < _POOR_OVERLAP * usual["overlap"]:
         return (
             f"its outline is not that of its MRI plane (overlap {evidence['overlap']:.2f},"
-            f" usually {usual_overlap:.2f})",
+            f" usually {usual['overlap']:.2f})",
+            LANDMARKS,
+        )
+    if evidence["moved"] > _FAR * usual["moved"]:
+        moved_mm, usual_mm = (extent_mm * each["moved"] for each in (evidence, usual))
+        return (
+            f"was laid wrong before it was deformed: by {moved_mm:.1f} mm, usually {usual_mm:.1f}",
             LANDMARKS,
         )
     apart_mm = extent_mm * evidence.get("disagreement", 0.0)

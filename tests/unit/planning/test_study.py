@@ -99,6 +99,7 @@ def test_every_result_whose_loss_counts_is_listed(add_brain, study_of):
         "results/one/sbr/weights.safetensors",
         "results/one/linear/volume/one_space-mri_histology.nii.gz",
         "results/one/sbr/volume/one_space-mri_histology.nii.gz",
+        *(f"results/one/{method}/trust/sections.tsv" for method in ("linear", "sbr")),
     ]
     assert not [path for path in study.results("two") if "align/" in path]
     assert study.volumes("two", "compare/sbr") == [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sbr_core.artifacts.rows import Row, write_rows
 from sbr_core.io.files import write_text
 from sbr_core.io.sums import write_summed_json
 from sbr_core.io.tables import write_tsv
@@ -48,6 +49,22 @@ def test_a_receipt_is_removed_when_a_file_it_lists_is_gone(study, receipts, capl
     assert caplog.messages == [
         "results/one/prepare/sections/b_image.nii.gz: missing; its chunk will be restored"
     ]
+
+
+def test_expected_errors_are_estimated_again_when_a_map_is_gone(study, caplog):
+    folder = Path("results/one/sbr/trust")
+    for section in "ab":
+        (folder / "sections").mkdir(parents=True, exist_ok=True)
+        (folder / f"sections/{section}_error.nii.gz").touch()
+    rows = [Row(section=s, files={f"sections/{s}_error.nii.gz": ""}) for s in "ab"]
+    write_rows(folder / "sections.tsv", rows)
+    upkeep.remove_receipts_of_missing_files(study)
+    assert (folder / "sections.tsv").is_file()
+    (folder / "sections/b_error.nii.gz").unlink()
+    upkeep.remove_receipts_of_missing_files(study)
+    assert not (folder / "sections.tsv").is_file()
+    assert "b_error.nii.gz: missing" in caplog.text
+    assert "results/one/sbr/trust/sections.tsv" in study.results("one"), "so that it is missed"
 
 
 @pytest.mark.parametrize(
