@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 from scipy.optimize import minimize, nnls
+from scipy.special import logit
 from scipy.stats import rankdata, spearmanr
 
 from sbr_core.algorithms.trust import calibration, suspects
@@ -39,6 +40,8 @@ from sbr_core.methods import METHODS
 
 MADE_WITH = ("linear", "mind", "sbr")
 HARMS = ("shifted", "turned", "wrong neighbour", "torn", "wrong affine")
+PRIOR = 0.2
+"""Share of sections that are wrong, of which `likely_wrong` is the probability; harmed are more."""
 _POINT = ("x_section_mm", "y_section_mm", "x_plane_mm", "y_plane_mm")
 _EVIDENCE = (
     *("match", "strain", "disagreement", "unlike", "least_unlike", "overlap", "moved", "extent_mm"),
@@ -252,7 +255,9 @@ def fit(looks: pd.DataFrame, harmed: pd.DataFrame) -> None:
         penalty = 0.02 * np.sum((weights * spread)[1:] ** 2)
         return float(np.mean(np.logaddexp(0, score) - wrong * score) + penalty)
 
-    found = minimize(cost, np.zeros(columns.shape[1])).x.round(2).tolist()
+    found = minimize(cost, np.zeros(columns.shape[1])).x
+    found[0] += logit(PRIOR) - logit(wrong.mean())
+    found = found.round(2).tolist()
     print("BIAS", found[0], "WEIGHTS", dict(zip(suspects.WEIGHTS, found[1:], strict=True)))
 
 

@@ -153,13 +153,13 @@ class _Stack:
             except SbrError as error:
                 found[section] = str(error)
         good = {s: evidence for s, evidence in found.items() if isinstance(evidence, Evidence)}
+        good = dict(sorted(good.items(), key=lambda item: self._position_mm(item[0])))
         numbers = {section: evidence.numbers() for section, evidence in good.items()}
         odd = dict(zip(good, suspects.oddness(list(numbers.values())), strict=True))
-        usual = suspects.usual_of(list(numbers.values())) if numbers else {}
         scales = self._scales(list(good))
         of_doctor = {line["section"]: line for line in reversed(findings)}
         judged: dict[str, _Judged | str] = dict(found)
-        for section, evidence in good.items():
+        for number, (section, evidence) in enumerate(good.items()):
             wrong = suspects.likely_wrong(odd[section])
             reason = next_step = ""
             if wrong >= options.suspect and section not in accepted:
@@ -171,11 +171,13 @@ class _Stack:
                     line.get("words", ""),
                 )
                 pose = better_pose(self._seen(section, *self._read(section)))
-                reason, next_step = suspects.reason_of(known, usual, pose)
+                reason, next_step = suspects.reason_of(
+                    known, suspects.usual_of(list(numbers.values()), number), pose
+                )
             error_mm, of_cells = calibration.expected_error_mm(evidence)
             row = Trusted(
                 section=section,
-                position_mm=self._pair(section).prepared.position_mm,
+                position_mm=self._position_mm(section),
                 expected_error_mm=error_mm,
                 likely_wrong=wrong,
                 reason=reason,
@@ -198,6 +200,9 @@ class _Stack:
                 self.failed.get(section, f"section {section!r} is not of {self.method}")
             )
         return pair
+
+    def _position_mm(self, section: str) -> float:
+        return self._pair(section).prepared.position_mm
 
     def _read(self, section: str) -> tuple[Joined, SectionTransform]:
         pair = self._pair(section)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,9 +13,11 @@ from sbr_core.algorithms.trust.calibration import law_for
 
 _LEAST = 1e-4
 """Below it, a number of the evidence is nothing."""
-BIAS = -1.75
-WEIGHTS = {"error": 2.25, "least_unlike": 2.64, "overlap": 11.11, "moved": 3.3}
+BIAS = -2.39
+WEIGHTS = {"error": 2.3, "least_unlike": 2.63, "overlap": 16.52, "moved": 2.86}
 """Of `oddness`, fitted to sections that were harmed on purpose by ``benchmarks/trust.py``."""
+_AROUND = 7
+"""Sections on each side that one is compared with: enough that several wrong ones do not count."""
 FLIP, LANDMARKS, EXCLUDE = "flip?", "set three landmarks", "exclude"
 _POOR_OVERLAP = 0.85
 """Share of the stack's usual overlap of masks below which the outline is the reason."""
@@ -22,6 +25,9 @@ _FAR = 1.7
 """Times the usual length of deformations above which the affine is the reason."""
 _OTHER_SCALE = 0.08
 """Logarithm of a section's scale over its neighbours' that is worth a word."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,22 +48,29 @@ class Known:
 
 
 def oddness(stack: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """How each section stands out from the stack, by name.
+    """How each section stands out from those around it, by name.
 
     ``error``, ``least_unlike``, ``moved``: logarithm over the median; ``overlap``: what is missing
-    to it.
+    to it. The median is of the sections around, since poles of a brain are unlike its middle.
 
     Parameters
     ----------
-    stack : evidence of each section, by one method.
+    stack : evidence of each section, by one method, sorted by position.
     """
     error = [math.log(max(law_for(each).of_numbers(each), _LEAST)) for each in stack]
     unlike = [math.log(max(each["least_unlike"], _LEAST)) for each in stack]
     overlap = [-each["overlap"] for each in stack]
     moved = [math.log(max(each["moved"], _LEAST)) for each in stack]
     columns = {"error": error, "least_unlike": unlike, "overlap": overlap, "moved": moved}
-    apart = {name: np.array(v) - np.median(v) for name, v in columns.items() if v}
-    return [{name: float(v[i]) for name, v in apart.items()} for i in range(len(stack))]
+    return [
+        {name: v[i] - float(np.median(_around(v, i))) for name, v in columns.items()}
+        for i in range(len(stack))
+    ]
+
+
+def _around(stack: Sequence[T], i: int) -> Sequence[T]:
+    """What is around one of a stack, itself among it."""
+    return stack[max(0, i - _AROUND) : i + _AROUND + 1]
 
 
 def likely_wrong(odd: Mapping[str, float]) -> float:
@@ -66,9 +79,10 @@ def likely_wrong(odd: Mapping[str, float]) -> float:
     return 1.0 / (1.0 + math.exp(-min(max(score, -30.0), 30.0)))
 
 
-def usual_of(stack: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Medians of the stack's evidence that reasons speak of, by name."""
-    return {name: float(np.median([each[name] for each in stack])) for name in ("overlap", "moved")}
+def usual_of(stack: Sequence[Mapping[str, float]], i: int) -> dict[str, float]:
+    """Medians of evidence around one section of a stack, as far as reasons speak of it, by name."""
+    around = _around(stack, i)
+    return {name: float(np.median([e[name] for e in around])) for name in ("overlap", "moved")}
 
 
 def reason_of(known: Known, usual: Mapping[str, float], pose: str) -> tuple[str, str]:
