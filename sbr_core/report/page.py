@@ -20,6 +20,7 @@ from sbr_core.io.manifests import SIMULATED
 from sbr_core.io.pictures import open_picture
 from sbr_core.io.provenance import versions
 from sbr_core.io.sums import check_sum
+from sbr_core.report import words
 
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngImageFile
@@ -47,6 +48,7 @@ def write_page(out: Path, template: str, **values: Any) -> None:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
+    environment.filters["plain"] = lambda metric: words.metric(metric).name
     environment.globals |= {"asset": _asset, "digest_of": _digest_of}
     write_text(out, environment.get_template(template).render(versions=versions(), **values))
 

@@ -248,6 +248,13 @@
     return element;
   }
 
+  // of many methods those that are shown, beside linear; the page's tables have all
+  function toldMethods() {
+    if (data.methods.length <= 4) return data.methods;
+    const told = new Set(["linear", favourite(), methodOf(state.a), methodOf(state.b)]);
+    return data.methods.filter((method) => told.has(method));
+  }
+
   function showFacts() {
     const section = current();
     byId("v-message").textContent = section.message;
@@ -255,14 +262,16 @@
     const table = byId("v-measured");
     table.hidden = !section.measured.length;
     byId("v-unmeasured").hidden = Boolean(section.measured.length);
+    const told = toldMethods();
     const head = row([
-      cell("th", "measured"), ...data.methods.map((method) => cell("th", method, "n")), cell("th", "unit"),
+      cell("th", "measured"), ...told.map((method) => cell("th", method, "n")), cell("th", "unit"),
     ]);
     const lines = section.measured.map((line) => {
       const name = cell("th", line.metric + (line.class ? `, ${line.class}` : ""));
       name.scope = "row";
       name.title = line.meaning;
-      return row([name, ...line.cells.map((each) => cell("td", each.text, `n ${each.grade}`)),
+      const cells = told.map((method) => line.cells[data.methods.indexOf(method)]);
+      return row([name, ...cells.map((each) => cell("td", each.text, `n ${each.grade}`)),
         cell("td", line.unit)]);
     });
     table.replaceChildren(head, ...lines);
@@ -577,6 +586,7 @@
       byId(`v-${side}`).addEventListener("change", (event) => {
         state[side] = event.target.value;
         showPictures();
+        showFacts();
         markStrip();
         loadAhead();
       });
