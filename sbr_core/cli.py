@@ -255,6 +255,12 @@ def _rows(text: str) -> list[Any]:
     return rows_from(text)
 
 
+def _landmarks(text: str) -> list[Any]:
+    from sbr_core.io.corrections import landmarks_from
+
+    return landmarks_from(text)
+
+
 def _methods(items: list[str]) -> dict[str, Path]:
     """``["sbr=results/b/sbr"]`` as ``{"sbr": Path("results/b/sbr")}``, in the order given."""
     folders: dict[str, Path] = {}
@@ -268,7 +274,11 @@ def _methods(items: list[str]) -> dict[str, Path]:
     return folders
 
 
-_CONVERTERS = {"Sequence[SectionRow]": _rows, "Mapping[str, Path]": _methods}
+_CONVERTERS = {
+    "Sequence[SectionRow]": _rows,
+    "Sequence[Landmark]": _landmarks,
+    "Mapping[str, Path]": _methods,
+}
 """Kinds of flags -> what makes their values of words of the command line."""
 
 _FOLDERS = {"out_dir", "results", "results_dir", "align_dir", "checkpoint_root", "methods"}

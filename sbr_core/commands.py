@@ -73,6 +73,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "bool": {"action": "store_true"},
     "Sequence[str]": {"metavar": "TEXTS", "nargs": "+"},
     "Sequence[SectionRow]": {"metavar": "ROWS"},
+    "Sequence[Landmark]": {"metavar": "LANDMARKS"},
     "Mapping[str, Path]": {"metavar": "METHODS", "nargs": "+"},
 }
 """Annotation of a parameter, without ``| None`` -> arguments of argparse for its flag. A list is a

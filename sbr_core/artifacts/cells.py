@@ -26,6 +26,14 @@ def numbers_of_cell(cell: str) -> dict[str, float]:
     return {str(name): float(value) for name, value in numbers.items()}
 
 
+def pairs_of_cell(cell: str) -> dict[str, tuple[float, ...]]:
+    """Pairs of points by name, four numbers each, as JSON; ValueError where it is none."""
+    pairs = parse_json(cell)
+    if not isinstance(pairs, dict) or not all(len(xy) == 4 for xy in pairs.values()):
+        raise ValueError(f"expected names and four numbers each, found {cell:.40}")
+    return {name: tuple(float(v) for v in xy) for name, xy in pairs.items()}
+
+
 CELLS: dict[Any, Callable[[str], Any]] = {
     str: str,
     int: lambda cell: int(float(cell)),
@@ -34,6 +42,7 @@ CELLS: dict[Any, Callable[[str], Any]] = {
     tuple[float, ...] | None: lambda cell: tuple(float(v) for v in parse_json(cell)),
     Mapping[str, str]: files_of_cell,
     Mapping[str, float]: numbers_of_cell,
+    Mapping[str, tuple[float, ...]] | None: pairs_of_cell,
 }
 """How a field of a type is read from its cell."""
 

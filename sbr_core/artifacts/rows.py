@@ -196,6 +196,9 @@ class Affine(Row):
     missing : share of the plane's tissue that the section has lost, where that is a tenth or more.
     trust : from 0 to 1, see `algorithms.alignment.trust`; None for a prealigned section.
     stain, channel : of the prepared section.
+    constraints : landmark that is obeyed -> x and y on the plane and in the section's file, mm;
+        None where there are none.
+    landmark_tolerance_mm : how near deformations hold them.
     """
 
     position_mm: float
@@ -207,6 +210,8 @@ class Affine(Row):
     trust: float | None = None
     stain: str = ""
     channel: str = "grey"
+    constraints: Mapping[str, tuple[float, ...]] | None = None
+    landmark_tolerance_mm: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -220,6 +225,7 @@ class Inferred(Row):
     disp_mean_mm, disp_max_mm : length of the deformation's displacement, over the tissue.
     inverse_mean_px, inverse_p99_px : how far from where it started a point is, there and back.
     seconds : that it took; None in rows of before it was recorded.
+    landmarks_mm : how far the farthest landmark that is obeyed is from its place; None without.
     """
 
     position_mm: float
@@ -230,6 +236,7 @@ class Inferred(Row):
     inverse_mean_px: float
     inverse_p99_px: float
     seconds: float | None = None
+    landmarks_mm: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -201,6 +201,8 @@ class ResampleOptions(Options):
 class AlignSectionsOptions(Options):
     """One 2D affine per section."""
 
+    LATER = frozenset({"landmark_tolerance_mm"})
+
     max_scale_change: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.3, description="Largest change of scale against the 3D fit, as a share."
     )
@@ -213,6 +215,13 @@ class AlignSectionsOptions(Options):
         description=(
             "Cost of reaching one of these limits, in units of the whole misfit: how strongly a"
             " section is held to its first affine; 0 leaves it free."
+        ),
+    )
+    landmark_tolerance_mm: Positive | None = Field(
+        None,
+        description=(
+            "How near every method's deformation holds the landmarks of corrections, mm"
+            " (`docs/corrections.md`); none is 0.4 working pixels."
         ),
     )
 

@@ -10,13 +10,15 @@ A row is one thing that is said of a section; its `kind` says what:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sbr_core.errors import ManifestError
 from sbr_core.io.columns import CORRECTION_SYNONYMS, check_columns
+from sbr_core.io.files import parse_json
 from sbr_core.io.manifests import (
     SECTION_POINT,
     Landmark,
@@ -92,10 +94,11 @@ def read_corrections(
         so_far = found.get(section, Correction(section))
         if kind == "landmark":
             require_columns(path, header, known[3:])
-            mark = parse_landmark(values | {"landmark": value}, where, prealigned=prealigned)
             marks = so_far.landmarks or ()
-            if value and any(value == other.name for other in marks):
-                raise ManifestError(f"{where}: a second landmark {value!r}")
+            named = values | {"landmark": value or str(len(marks) + 1)}
+            mark = parse_landmark(named, where, prealigned=prealigned)
+            if any(mark.name == other.name for other in marks):
+                raise ManifestError(f"{where}: a second landmark {mark.name!r}")
             found[section] = replace(so_far, landmarks=(*marks, mark))
         elif getattr(so_far, kind):
             raise ManifestError(f"{where}: a second {kind}")
@@ -130,11 +133,37 @@ def write_corrections(path: Path, corrections: Iterable[Correction], *, prealign
     write_tsv(path, rows, ("section", "kind", "value", *SECTION_POINT, *target))
 
 
-def landmarks_of(corrections: Mapping[str, Correction], sections: Sequence[str]) -> list[Landmark]:
-    """The pairs of some sections, in the order of these."""
-    return [
-        mark
+def landmarks_json(corrections: Mapping[str, Correction], sections: Iterable[str]) -> str:
+    """Landmarks of some sections as the JSON list a rule hands to the command line."""
+    marks = [
+        {key: value for key, value in asdict(mark).items() if value is not None}
         for section in sections
         if section in corrections
         for mark in corrections[section].landmarks or ()
     ]
+    return json.dumps(marks, sort_keys=True)
+
+
+def landmarks_from(text: str) -> list[Landmark]:
+    """Landmarks from `landmarks_json`'s JSON, or from the table of corrections whose path it is."""
+    if not text.lstrip().startswith("["):
+        path = Path(text)
+        header, table = read_tsv(path)
+        sections = {values.get("section", "") for values in table}
+        prealigned = set(target_columns(prealigned=True)) <= set(header)
+        found = read_corrections(path, sections, prealigned=prealigned)
+        return [mark for each in found.values() for mark in each.landmarks or ()]
+    try:
+        return [
+            Landmark(
+                str(value["section"]),
+                *(
+                    tuple(float(v) for v in value[key]) if key in value else None
+                    for key in ("section_mm", "mri_mm", "plane_mm")
+                ),
+                name=str(value["name"]),
+            )
+            for value in parse_json(text)
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ManifestError(f"--landmarks: not readable as landmarks: {error!r}") from None

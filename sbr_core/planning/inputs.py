@@ -6,12 +6,15 @@ is made from, does not start the rule. `with_ancient` hands that on to Snakemake
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from sbr_core.artifacts import names
+from sbr_core.errors import ManifestError
+from sbr_core.io.corrections import landmarks_json
 from sbr_core.io.manifests import SIMULATED
 from sbr_core.methods import LABEL_METHODS, OWN_REGISTRAR_METHODS, REGISTRY, TRAINED_METHODS
 from sbr_core.planning.study import (
@@ -34,6 +37,8 @@ class Ancient(str):
     __slots__ = ()
 
 
+_LONGEST_ARGUMENT = 120_000
+"""Characters; Linux takes 128 KiB."""
 CORRECTIONS = "corrections"
 """Plans of what users decided about sections, which only what they decided about is planned by."""
 
@@ -43,14 +48,41 @@ def asked_by_corrections(study: Study, brain: str, part: str) -> dict[str, Any]:
 
     Parameters
     ----------
-    part : ``volume`` and, of a stain group, `names.stain_entity` of it.
+    part : a chunk of sections, for their affines; ``volume`` and, of a stain group,
+        `names.stain_entity` of it.
     """
     of_brain = study.brains[brain]
+    if part in of_brain.chunks:
+        marks = landmarks_of_chunk(study, brain, part)
+        return {} if marks is None else {"landmarks": json.loads(marks)}
     for group in of_brain.stain_groups:
         if part == names.VOLUME + names.stain_entity(group):
             rejected = of_brain.rejected(group)
             return {"rejected": rejected} if rejected else {}
     return {}
+
+
+def landmarks_of_chunk(study: Study, brain: str, chunk: str) -> str | None:
+    """Landmarks that the sections of a chunk are fitted with, as JSON; None where there are none.
+
+    Raises
+    ------
+    ManifestError
+        They are more than a command line takes.
+    """
+    of_brain = study.brains[brain]
+    text = landmarks_json(of_brain.corrections, [r.section for r in of_brain.chunks[chunk]])
+    if len(text) > _LONGEST_ARGUMENT:
+        raise ManifestError(
+            f"{of_brain.row.corrections}: the sections of one job have more landmarks than a"
+            f" command line takes ({len(text)} characters): a smaller chunk_size makes jobs of fewer"
+        )
+    return None if text == "[]" else text
+
+
+def align_sections(study: Study, brain: str, chunk: str) -> Inputs:
+    """What sections are fitted from beside their receipts, and what their landmarks ask."""
+    return fit(study, brain) | _corrected(study, brain, chunk)
 
 
 def _corrected(study: Study, brain: str, part: str) -> Inputs:

@@ -6,7 +6,7 @@
 
 rule align_sections:
     input:
-        unpack(lambda wildcards: inputs.fit(STUDY, wildcards.brain)),
+        unpack(lambda wildcards: inputs.align_sections(STUDY, wildcards.brain, wildcards.chunk)),
         plan="<results>/{brain}/plan/align_sections.json",
         prepared="<results>/{brain}/prepare/chunks/{chunk}.tsv",
         planes="<results>/{brain}/resample/chunks/{chunk}.tsv",
@@ -30,6 +30,7 @@ rule align_sections:
                 if STUDY.brains[wildcards.brain].prealigned
                 else {"align_dir": folder_of(input.similarity)}
             ),
+            landmarks=inputs.landmarks_of_chunk(STUDY, wildcards.brain, wildcards.chunk),
             strict=CONFIG.strict,
         ),
     shell:

@@ -29,7 +29,13 @@ from scipy.ndimage import (
 )
 
 from sbr_core.algorithms.alignment.missing_tissue import PIXEL_MM, missing_tissue
-from sbr_core.algorithms.alignment.stretch import stretch_of, with_stretch
+from sbr_core.algorithms.alignment.motion import (
+    GENERATORS,
+    STILL,
+    AffineLimits,
+    LandmarkPull,
+    Motion,
+)
 
 _KNOTS = 9
 """Of the function of the MRI's intensity, background included: fluid, grey and white matter and
@@ -101,23 +107,6 @@ class MaskedImage:
 
 
 @dataclass(frozen=True)
-class AffineLimits:
-    """How far a section's affine may leave its prior.
-
-    Attributes
-    ----------
-    max_scale_change : largest relative change of size; 0.3 allows factors 1/1.3 to 1.3.
-    max_shear : largest logarithmic stretch of one direction against the one across it.
-    prior_weight : cost of reaching one of these limits, in units of the whole misfit; 0 leaves
-        only the limits.
-    """
-
-    max_scale_change: float = 0.3
-    max_shear: float = 0.3
-    prior_weight: float = 1.0
-
-
-@dataclass(frozen=True)
 class SectionFit:
     """Result of `fit_section_affine`.
 
@@ -145,6 +134,7 @@ def fit_section_affine(
     *,
     limits: AffineLimits,
     sigmas_mm: tuple[float, ...],
+    landmarks: LandmarkPull | None = None,
 ) -> SectionFit:
     """Refine a section's affine from coarse to fine.
 
@@ -153,6 +143,7 @@ def fit_section_affine(
     section, plane : the section at the working pixel, and the MRI where it should lie.
     prior : (3, 3) working_from_plane_mm to start from and stay near.
     sigmas_mm : Gaussian smoothing of each level, coarse to fine.
+    landmarks : points that it is to bring together besides; their share is in no cost returned.
 
     Returns
     -------
@@ -161,21 +152,21 @@ def fit_section_affine(
     """
     if section.too_small or plane.too_small:
         return SectionFit(prior, np.nan, np.nan, 0.0)
-    misfit = _Misfit(section, plane, prior, limits)
-    motion = _STILL
+    misfit = _Misfit(section, plane, prior, limits, landmarks)
+    motion = STILL
     for sigma_mm in sigmas_mm:
         misfit.set_level(sigma_mm, motion)
         motion = misfit.descend(motion)
     # both judged by the last level's scale of residuals
-    cost = misfit.evaluate(motion).cost
-    start = misfit.evaluate(_STILL).cost
-    if not cost < start:
-        return SectionFit(prior, start, start, 0.0, misfit.missing)
+    end, start = misfit.evaluate(motion), misfit.evaluate(STILL)
+    prior_cost = start.cost - start.pull
+    if not end.cost < start.cost:
+        return SectionFit(prior, prior_cost, prior_cost, 0.0, misfit.missing)
     fitted = prior @ motion.matrix(misfit.centre_mm)
     tissue = np.argwhere(plane.tissue)[:, ::-1] * plane.pixel_mm
     shift = tissue @ (fitted - prior)[:2, :2].T + (fitted - prior)[:2, 2]
     moved_mm = float(np.linalg.norm(shift, axis=1).mean())
-    return SectionFit(fitted, cost, start, moved_mm, misfit.missing)
+    return SectionFit(fitted, end.cost - end.pull, prior_cost, moved_mm, misfit.missing)
 
 
 def plane_equations(
@@ -222,61 +213,16 @@ def _cut_out(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Motion:
-    """p -> c + linear (p - c) + shift, plane mm."""
-
-    linear: np.ndarray
-    shift: np.ndarray
-
-    def matrix(self, centre: np.ndarray) -> np.ndarray:
-        out = np.eye(3)
-        out[:2, :2] = self.linear
-        out[:2, 2] = centre + self.shift - self.linear @ centre
-        return out
-
-    def stretch(self) -> np.ndarray:
-        """(scale, stretch of x against y, shear), logarithmic."""
-        log = stretch_of(self.linear)[1]
-        return np.array([(log[0, 0] + log[1, 1]) / 2, (log[0, 0] - log[1, 1]) / 2, log[0, 1]])
-
-    def step(self, delta: np.ndarray, limits: AffineLimits) -> _Motion:
-        """Followed by a small motion (rotation, three stretches, two shifts), within limits."""
-        r, s, a, b = delta[:4]
-        small = with_stretch(
-            np.array([[np.cos(r), -np.sin(r)], [np.sin(r), np.cos(r)]]),
-            np.array([[s + a, b], [b, s - a]]),
-        )
-        linear = self.linear @ small
-        rotation, log = stretch_of(linear)
-        s, a, b = _Motion(linear, self.shift).stretch()
-        largest = np.log1p(limits.max_scale_change)
-        s = float(np.clip(s, -largest, largest))
-        shear = np.hypot(a, b)
-        if shear > limits.max_shear:
-            a, b = np.array([a, b]) * (limits.max_shear / shear)
-        log = np.array([[s + a, b], [b, s - a]])
-        return _Motion(with_stretch(rotation, log), self.shift + self.linear @ delta[4:])
-
-
-_STILL = _Motion(np.eye(2), np.zeros(2))
-
-
-@dataclass(frozen=True)
 class _Evaluation:
     """Cost at a motion, and what a Gauss-Newton step from it needs."""
 
     cost: float
     loss: float
+    pull: float
     residual: np.ndarray
     weight: np.ndarray
     points_section_px: np.ndarray
     coefficients: np.ndarray
-
-
-# generators of a small motion: rotation, scale, stretch, shear
-_GENERATORS = np.array(
-    [[[0, -1], [1, 0]], [[1, 0], [0, 1]], [[1, 0], [0, -1]], [[0, 1], [1, 0]]], float
-)
 
 
 def _add_size(gradient: np.ndarray, hessian: np.ndarray, loss: float) -> None:
@@ -289,18 +235,23 @@ class _Misfit:
     """What a plane of the MRI leaves unexplained of a section, at one level of smoothing."""
 
     def __init__(
-        self, section: MaskedImage, plane: MaskedImage, prior: np.ndarray, limits: AffineLimits
+        self,
+        section: MaskedImage,
+        plane: MaskedImage,
+        prior: np.ndarray,
+        limits: AffineLimits,
+        landmarks: LandmarkPull | None = None,
     ) -> None:
         # the median of tissue becomes 1, so that costs compare between sections
         self.section = np.minimum(section.normalised()[0], 3.0)
         self.mri, self.mri_unit = plane.normalised()
         self.section_mask, self.mri_mask = section.tissue, plane.tissue
         self.section_px_mm, self.plane_px_mm = section.pixel_mm, plane.pixel_mm
-        self.prior, self.limits = prior, limits
+        self.prior, self.limits, self.landmarks = prior, limits, landmarks
         self.centre_mm = np.argwhere(plane.tissue)[:, ::-1].mean(axis=0) * plane.pixel_mm
         self.missing = 0.0
 
-    def set_level(self, sigma_mm: float, motion: _Motion) -> None:
+    def set_level(self, sigma_mm: float, motion: Motion) -> None:
         """Smooth both images, choose the points, and fix the scale of residuals."""
         smooth = gaussian_filter(self.section, sigma_mm / self.section_px_mm, truncate=3.0)
         self.smooth = smooth
@@ -330,7 +281,7 @@ class _Misfit:
         # half the contrast of the tissue itself, so that costs compare between planes and poses
         self.scale = max(0.5 * float(np.std(smooth[self.section_mask])), _LEAST_SCALE)
 
-    def _tissue_on_plane(self, stride: int, motion: _Motion) -> tuple[np.ndarray, np.ndarray]:
+    def _tissue_on_plane(self, stride: int, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
         """(n, 2) points of every `stride`-th pixel of the plane, mm; the section's tissue there."""
         rows, columns = np.mgrid[0 : self.mri.shape[0] : stride, 0 : self.mri.shape[1] : stride]
         points = np.stack([columns.ravel(), rows.ravel()], axis=1) * self.plane_px_mm
@@ -339,7 +290,7 @@ class _Misfit:
         tissue = map_coordinates(mask, section_px.T[::-1], order=1) > 0.5
         return points, tissue.reshape(rows.shape)
 
-    def _lost(self, points: np.ndarray, motion: _Motion, margin_mm: float) -> np.ndarray:
+    def _lost(self, points: np.ndarray, motion: Motion, margin_mm: float) -> np.ndarray:
         """Which points (n, 2) of the plane lie where the section has lost tissue, or near by."""
         step = max(1, int(PIXEL_MM / self.plane_px_mm))
         pixel_mm = step * self.plane_px_mm
@@ -373,11 +324,11 @@ class _Misfit:
         xy = (self.points - self.centre_mm) / _RAMP_MM
         return np.concatenate([hats, hats * xy[:, :1], hats * xy[:, 1:]], axis=1)
 
-    def _section_px(self, points_mm: np.ndarray, motion: _Motion) -> np.ndarray:
+    def _section_px(self, points_mm: np.ndarray, motion: Motion) -> np.ndarray:
         matrix = self.prior @ motion.matrix(self.centre_mm)
         return (points_mm @ matrix[:2, :2].T + matrix[:2, 2]) / self.section_px_mm
 
-    def evaluate(self, motion: _Motion) -> _Evaluation:
+    def evaluate(self, motion: Motion) -> _Evaluation:
         """Predict the section from the MRI, and what that leaves.
 
         The loss of a residual r is r²/(r² + scale²) (Geman and McClure), in [0, 1).
@@ -398,14 +349,17 @@ class _Misfit:
         loss = float(np.mean(residual**2 / (residual**2 + self.scale**2)))
         loss *= float(np.sqrt(np.linalg.det(motion.linear)))
         cost = loss + float(self._prior_weights() @ motion.stretch() ** 2)
-        return _Evaluation(cost, loss, residual, weight, px, coefficients)
+        pull = 0.0
+        if self.landmarks is not None:
+            pull = self.landmarks.cost(self.prior @ motion.matrix(self.centre_mm))
+        return _Evaluation(cost + pull, loss, pull, residual, weight, px, coefficients)
 
     def _prior_weights(self) -> np.ndarray:
         size = np.array([np.log1p(self.limits.max_scale_change), *[self.limits.max_shear] * 2])
         weight = self.limits.prior_weight * (_HELD if self.missing else 1.0)
         return weight / np.maximum(size, 1e-6) ** 2
 
-    def descend(self, motion: _Motion) -> _Motion:
+    def descend(self, motion: Motion) -> Motion:
         """Damped Gauss-Newton steps while the cost falls."""
         current = self.evaluate(motion)
         damping = _FIRST_DAMPING
@@ -426,7 +380,7 @@ class _Misfit:
                 break
         return motion
 
-    def _linearise(self, motion: _Motion, at: _Evaluation) -> tuple[np.ndarray, np.ndarray]:
+    def _linearise(self, motion: Motion, at: _Evaluation) -> tuple[np.ndarray, np.ndarray]:
         """Gradient (6,) and Gauss-Newton Hessian (6, 6) of the cost in a small motion."""
         gradient, hessian = self._normal_equations(self._jacobian(motion, at), at)
         per_area = float(np.sqrt(np.linalg.det(motion.linear)))
@@ -435,16 +389,20 @@ class _Misfit:
         prior = self._prior_weights()
         gradient[1:4] += prior * motion.stretch()
         hessian[np.arange(1, 4), np.arange(1, 4)] += prior
+        if self.landmarks is not None:
+            matrix = self.prior @ motion.matrix(self.centre_mm)
+            pulled = self.landmarks.equations(matrix, self.centre_mm)
+            gradient, hessian = gradient + pulled[0], hessian + pulled[1]
         return gradient, hessian
 
-    def _jacobian(self, motion: _Motion, at: _Evaluation) -> np.ndarray:
+    def _jacobian(self, motion: Motion, at: _Evaluation) -> np.ndarray:
         """(n, 6): change of the residuals with a small motion."""
         matrix = (self.prior @ motion.matrix(self.centre_mm))[:2, :2]
         rows_columns = at.points_section_px.T[::-1]
         by_row, by_column = (map_coordinates(g, rows_columns, order=1) for g in self.gradient)
         slope = np.stack([by_column, by_row], axis=1) / self.section_px_mm @ matrix
         offset = self.points - self.centre_mm
-        small = np.einsum("ni,kij,nj->nk", slope, _GENERATORS, offset, optimize=True)
+        small = np.einsum("ni,kij,nj->nk", slope, GENERATORS, offset, optimize=True)
         return np.concatenate([small, slope], axis=1)
 
     def _normal_equations(
@@ -462,13 +420,13 @@ class _Misfit:
         self, sigma_mm: float, below: np.ndarray, above: np.ndarray, distance_mm: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """What `plane_equations` returns, at the prior."""
-        self.set_level(sigma_mm, _STILL)
-        at = self.evaluate(_STILL)
+        self.set_level(sigma_mm, STILL)
+        at = self.evaluate(STILL)
         sides = [self._basis_of(m / self.mri_unit, sigma_mm) for m in (below, above)]
         # a plane further up predicts another section
         per_mm = -(sides[1] - sides[0]) @ at.coefficients / distance_mm
         plane = per_mm[:, None] * np.column_stack([np.ones(len(per_mm)), self.points])
-        jacobian = np.concatenate([self._jacobian(_STILL, at), plane], axis=1)
+        jacobian = np.concatenate([self._jacobian(STILL, at), plane], axis=1)
         gradient, hessian = self._normal_equations(jacobian, at)
         _add_size(gradient, hessian, at.loss)
         own, shared = slice(0, 6), slice(6, 9)

@@ -8,6 +8,8 @@ from scipy.ndimage import gaussian_filter
 
 from sbr_core.algorithms.alignment import section_affine
 from sbr_core.algorithms.alignment.edge_start import laid_on, plane_edges
+from sbr_core.algorithms.alignment.landmark_fit import fit_by_landmarks, fits_worse, laid_by
+from sbr_core.algorithms.alignment.motion import STILL, LandmarkPull
 from sbr_core.algorithms.alignment.section_affine import (
     AffineLimits,
     MaskedImage,
@@ -185,7 +187,7 @@ def test_steps_go_down_the_cost_that_is_reported():
     section = _render((0, 0.9, 0.4, 0.7), TRUE)
     misfit = section_affine._Misfit(_masked(section), PLANE, TRUE, LIMITS)
     off = np.array([-0.02, -0.03, -0.03, 0.03, 1.0, -1.0])
-    at = section_affine._STILL.step(off, LIMITS)
+    at = STILL.step(off, LIMITS)
     misfit.set_level(1.5, at)
     slopes = 2 * misfit._linearise(at, misfit.evaluate(at))[0]
     measured = np.empty(6)
@@ -220,3 +222,110 @@ def test_the_prior_is_kept_where_there_is_nothing_to_compare(empty):
     )
     assert np.array_equal(fit.working_from_plane_mm, prior)
     assert np.isnan(fit.cost)
+
+
+# --------------------------------------------------------------------------------------------
+# By landmarks
+# --------------------------------------------------------------------------------------------
+
+FAR = _true_affine(35.0, np.array([[0.04, 0.02], [0.02, -0.03]]), (8.0, -6.0))
+"""Turned farther than a fit from no turn finds back."""
+FAR_SECTION = _masked(_render((0, 0.9, 0.45, 0.7), FAR))
+POINTS = np.array([[30.0, 40.0], [75.0, 52.0], [52.0, 25.0], [60.0, 68.0]])
+
+
+def _fit_far(start, pull=None):
+    return fit_section_affine(
+        FAR_SECTION, PLANE, start, limits=LIMITS, sigmas_mm=SIGMAS_MM, landmarks=pull
+    )
+
+
+def _by_landmarks(plane_mm, section_mm):
+    return fit_by_landmarks(plane_mm, section_mm, np.eye(3), _fit_far)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """The fit without landmarks."""
+    return _fit_far(np.eye(3))
+
+
+def test_two_landmarks_lay_a_section_that_its_image_alone_does_not(alone):
+    assert _error_mm(alone.working_from_plane_mm, FAR) > 5
+    plane_mm = POINTS[:2]
+    noise = np.array([[0.8, -0.5], [-0.4, 0.9]])  # as people set them
+    found = _by_landmarks(plane_mm, apply(FAR, plane_mm) + noise)
+    assert found.kept == (0, 1) and found.apart_mm.max() < 1.0
+    assert _error_mm(found.fit.working_from_plane_mm, FAR) < 1.0
+    assert found.fit.cost < alone.cost and not fits_worse(found.fit.cost, alone.cost)
+
+
+def test_one_landmark_shifts_and_the_image_turns():
+    near = _true_affine(4.0, np.zeros((2, 2)), (21.0, 3.0))
+    section = _masked(_render((0, 0.9, 0.45, 0.7), near))
+
+    def fit(start, pull):
+        return fit_section_affine(
+            section, PLANE, start, limits=LIMITS, sigmas_mm=SIGMAS_MM, landmarks=pull
+        )
+
+    found = fit_by_landmarks(POINTS[:1], apply(near, POINTS[:1]), np.eye(3), fit)
+    assert _error_mm(found.fit.working_from_plane_mm, near) < 0.6 and found.kept == (0,)
+
+
+def test_of_two_landmarks_that_contradict_each_other_the_image_believes_one():
+    section = _masked(_render((0, 0.9, 0.45, 0.7), TRUE))
+
+    def fit(start, pull):
+        return fit_section_affine(
+            section, PLANE, start, limits=LIMITS, sigmas_mm=SIGMAS_MM, landmarks=pull
+        )
+
+    for wrong in ([-13.0, 16.0], [16.0, 3.0]):  # too near to the other, and as far from it
+        section_mm = apply(TRUE, POINTS[:2])
+        section_mm[1] += wrong
+        found = fit_by_landmarks(POINTS[:2], section_mm, np.eye(3), fit)
+        assert found.kept == (0,) and found.apart_mm[1] > 12
+        assert _error_mm(found.fit.working_from_plane_mm, TRUE) < 0.6
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_a_landmark_on_the_wrong_place_is_told_and_not_obeyed(number):
+    plane_mm = POINTS[:number]
+    section_mm = apply(FAR, plane_mm)
+    section_mm[1] += [-13.0, 16.0]
+    found = _by_landmarks(plane_mm, section_mm)
+    assert found.kept == tuple(i for i in range(number) if i != 1)
+    assert found.apart_mm[1] > 12 and found.apart_mm[list(found.kept)].max() < 1.0
+    assert _error_mm(found.fit.working_from_plane_mm, FAR) < 1.0
+
+
+def test_landmarks_without_any_image_lay_a_section_by_themselves():
+    empty = np.zeros_like(FAR_SECTION.data)
+
+    def fit(start, pull):
+        return fit_section_affine(
+            _masked(empty), PLANE, start, limits=LIMITS, sigmas_mm=SIGMAS_MM, landmarks=pull
+        )
+
+    found = fit_by_landmarks(POINTS, apply(FAR, POINTS), np.eye(3), fit)
+    assert found.kept == (0, 1, 2, 3) and found.apart_mm.max() < 2.5
+    # nearly no turn is read from landmarks that lie together
+    close = POINTS[:1] + np.array([[0.0, 0.0], [0.5, 0.0]])
+    swapped = laid_by(close, close[::-1], np.eye(3))
+    np.testing.assert_allclose(swapped, np.eye(3), atol=0.02 * 60)
+    assert abs(swapped[1, 0]) < 0.02
+
+
+def test_the_equations_of_the_pull_are_its_derivatives():
+    pull = LandmarkPull(POINTS, apply(FAR, POINTS) + np.array([1.0, -2.0]))
+    centre, prior = np.array([50.0, 45.0]), _true_affine(10.0, np.zeros((2, 2)), (1.0, 2.0))
+
+    def cost(delta):
+        return pull.cost(prior @ STILL.step(delta, LIMITS).matrix(centre))
+
+    step = 1e-5
+    numeric = [(cost(step * e) - cost(-step * e)) / (2 * step) for e in np.eye(6)]
+    gradient, hessian = pull.equations(prior, centre)
+    np.testing.assert_allclose(2 * gradient, numeric, rtol=1e-5)
+    assert (np.linalg.eigvalsh(hessian) > 0).all()
