@@ -152,6 +152,16 @@ def integrate(velocity_px: np.ndarray, grid: PlaneGrid, min_steps: int = 7) -> D
     return Deformation(canvas, velocity_px, disp_px, inverse_px)
 
 
+def followed_by(first_px: np.ndarray, second_px: np.ndarray) -> np.ndarray:
+    """The displacement of one deformation and then another of the same canvas.
+
+    Parameters
+    ----------
+    first_px, second_px : (rows, columns, 2).
+    """
+    return _array(compose(_tensor(second_px), _tensor(first_px)))
+
+
 def invert(
     disp_px: np.ndarray, guess_px: np.ndarray, tolerance_px: float = 1e-4, max_rounds: int = 20
 ) -> np.ndarray:

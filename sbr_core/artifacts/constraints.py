@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -94,15 +93,18 @@ class Constraints:
         both = np.concatenate([self.plane_mm, self.section_mm], axis=1).tolist()
         return {self.names[i]: tuple(both[i]) for i in indices}
 
+    def working_mm(self, row: Prepared) -> np.ndarray:
+        """(n, 2) of the section, working mm."""
+        return apply(np.linalg.inv(row.section_mm_from_working_mm), self.section_mm)
+
     @property
     def digest(self) -> dict[str, tuple[float, ...]]:
         """What a fingerprint has of them, to a micrometre.
 
         The way through the MRI rounds, and may round otherwise on another machine.
         """
-        return {
-            name: tuple(round(v, 3) for v in xy) for name, xy in self.kept(range(len(self))).items()
-        }
+        every = self.kept(range(len(self)))
+        return {name: tuple(round(v, 3) for v in xy) for name, xy in every.items()}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -118,16 +120,10 @@ class Constraints:
 
 
 TOLERANCE_PX = 0.4
-"""How near landmarks are held where nothing else is asked for: 0.5 mm at the usual working pixel of
+"""How near landmarks are held where nothing else is asked for: 0.5 mm at the usual working pixel,
 1.25 mm, about as exactly as a point is set on a picture of that pixel."""
 
 
 def tolerance_mm(asked_mm: float | None, working_pixel_mm: float) -> float:
     """How near landmarks are held, mm."""
     return TOLERANCE_PX * working_pixel_mm if asked_mm is None else asked_mm
-
-
-def apart_mm(section_from_plane_mm: np.ndarray, constraints: Constraints) -> np.ndarray:
-    """(n,) how far from where they belong an affine leaves landmarks, section mm."""
-    laid = apply(section_from_plane_mm, constraints.plane_mm)
-    return np.array([math.hypot(*d) for d in laid - constraints.section_mm])

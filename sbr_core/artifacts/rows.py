@@ -225,7 +225,8 @@ class Inferred(Row):
     disp_mean_mm, disp_max_mm : length of the deformation's displacement, over the tissue.
     inverse_mean_px, inverse_p99_px : how far from where it started a point is, there and back.
     seconds : that it took; None in rows of before it was recorded.
-    landmarks_mm : how far the farthest landmark that is obeyed is from its place; None without.
+    landmarks_mm : how far the farthest landmark of its affine is from its place, through the affine
+        back on the plane; None without landmarks.
     """
 
     position_mm: float

@@ -75,7 +75,8 @@ def landmarks_of_chunk(study: Study, brain: str, chunk: str) -> str | None:
     if len(text) > _LONGEST_ARGUMENT:
         raise ManifestError(
             f"{of_brain.row.corrections}: the sections of one job have more landmarks than a"
-            f" command line takes ({len(text)} characters): a smaller chunk_size makes jobs of fewer"
+            f" command line takes ({len(text)} characters): make jobs of fewer by a smaller"
+            " chunk_size"
         )
     return None if text == "[]" else text
 

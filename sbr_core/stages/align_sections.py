@@ -3,13 +3,14 @@
 `align` has seen most sections; its affine is start and prior. A section that it never saw, or that
 was prepared anew since (flipped, scanned again), starts from the stretch and rotation of its
 neighbours in position, with its tissue centred on the MRI's, and with its edges on the MRI's. One
-whose manifest says so is placed like that without a fit, its tissue on that of the plane.
+whose manifest says so is placed like that without a fit, its tissue on that of the plane. Landmarks
+of the user's corrections lay a section first, wherever it would lie without them.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,14 @@ import numpy as np
 
 from sbr_core.algorithms.alignment.brain_size import resized
 from sbr_core.algorithms.alignment.edge_start import laid_on, plane_edges
+from sbr_core.algorithms.alignment.landmark_fit import (
+    LandmarkFit,
+    fit_by_landmarks,
+    fits_worse,
+    laid_by,
+)
+from sbr_core.algorithms.alignment.motion import AffineLimits, LandmarkPull
 from sbr_core.algorithms.alignment.section_affine import (
-    AffineLimits,
     MaskedImage,
     SectionFit,
     fit_section_affine,
@@ -30,6 +37,7 @@ from sbr_core.algorithms.alignment.stretch import stretch_of, with_stretch
 from sbr_core.algorithms.alignment.trust import doubt, trust, usual_cost
 from sbr_core.algorithms.sections import area_vote
 from sbr_core.artifacts import names
+from sbr_core.artifacts.constraints import Constraints, tolerance_mm
 from sbr_core.artifacts.global_fit import InitialAffine, read_initial, read_plane_grid
 from sbr_core.artifacts.receipts import SectionResult, run_sections
 from sbr_core.artifacts.rows import (
@@ -45,6 +53,8 @@ from sbr_core.artifacts.section_signal import linear_image
 from sbr_core.config import AlignSectionsOptions
 from sbr_core.errors import ConfigError, ImageError
 from sbr_core.geometry import PlaneGrid, scaling
+from sbr_core.io.manifests import Landmark
+from sbr_core.io.transforms import read_stack_from_world
 from sbr_core.io.volumes import read_plane, write_plane
 from sbr_core.revisions import REVISION
 
@@ -56,6 +66,10 @@ _UNSEEN_SIGMAS_PX = (10.0, 5.0, 2.0, 1.0)
 """Blurs for a section that starts from its neighbours, which is farther off."""
 _SMALLEST_SIGMA_MM = 0.4
 """Anatomy that two contrasts share is no finer, in a human brain."""
+
+_BESIDE_MM = 3.0
+"""How far a landmark in the MRI may lie from its section's plane unremarked: about what sections of
+a human brain are apart, of which another is then nearer."""
 
 _Item = tuple[Prepared | Row, Plane | Row | None]
 """A section's rows of `prepare` and `resample`; a plain `Row` where the stage failed."""
@@ -70,6 +84,7 @@ def run(
     receipt: Path,
     align_dir: Path | None = None,
     prealigned: bool = False,
+    landmarks: Sequence[Landmark] | None = None,
     strict: bool = False,
 ) -> None:
     """Fit one 2D affine per section: the linear result.
@@ -83,6 +98,7 @@ def run(
     align_dir : folder written by align; not needed with `prealigned`, whose affines only undo what
         prepare did to the file's grid.
     prealigned : the sections lie on their MRI planes already.
+    landmarks : pairs that sections are fitted with: a JSON list, or a table of corrections (.tsv).
     strict : stop at the first section that cannot be used.
 
     Raises
@@ -108,7 +124,13 @@ def run(
         lost = Row(section=section, status="failed", message=f"it is not in {prepared}")
         items[section] = lost, plane_rows[section]
 
-    fits = _Fits(options, out_dir, seen, enlargement, prealigned)
+    marks: dict[str, list[Landmark]] = {}
+    for mark in landmarks or ():
+        marks.setdefault(mark.section, []).append(mark)
+    stack_from_world = None
+    if marks and not prealigned:
+        stack_from_world = read_stack_from_world(align_dir / names.STACK_TRANSFORM)
+    fits = _Fits(options, out_dir, seen, enlargement, prealigned, marks, stack_from_world)
     run_sections(
         items,
         stage="align-sections",
@@ -128,6 +150,8 @@ class _Fits:
     ----------
     seen : what `align` found, of a brain that is not prealigned.
     enlargement : what makes a millimetre one of a human brain (`brain_size`).
+    landmarks : section -> pairs that it is to obey.
+    stack_from_world : (4, 4), for the landmarks of a brain that is not prealigned.
     """
 
     options: AlignSectionsOptions
@@ -135,11 +159,20 @@ class _Fits:
     seen: Sequence[InitialAffine]
     enlargement: float
     prealigned: bool
+    landmarks: Mapping[str, Sequence[Landmark]]
+    stack_from_world: np.ndarray | None
+
+    def constraints_of(self, row: Prepared) -> Constraints | None:
+        """The landmarks of a section on its plane; None where there are none."""
+        if not (marks := self.landmarks.get(row.section)):
+            return None
+        return Constraints.of(marks, self.stack_from_world, row.position_mm)
 
     def fingerprint(self, item: _Item) -> str:
         row, plane = item
         if not row.ok:
             return ""
+        constraints = self.constraints_of(row)
         return fingerprint(
             REVISION["align_sections"],
             self.options,
@@ -150,6 +183,7 @@ class _Fits:
             start=[a.tolist() for a in _neighbours(row, self.seen)[0]] if self.seen else [],
             # tables of before have no costs, and digests of before none either
             **({} if (usual := _usual_cost(row, self.seen)) is None else {"usual_cost": usual}),
+            **({} if constraints is None else {"landmarks": constraints.digest}),
         )
 
     def process(self, item: _Item) -> SectionResult:
@@ -159,25 +193,43 @@ class _Fits:
                 reason = of_stage.message if of_stage else "it is not in the receipt of its planes"
                 raise ImageError(f"section {row.section!r}: {stage}: {reason}")
         mask = read_plane(row.file(names.MASK))[0] > 0
+        constraints, doubts = self.constraints_of(row), []
+        kept: Sequence[int] = range(len(constraints) if constraints is not None else 0)
         if self.prealigned:
             _check_same_grid(row, plane.grid)
             affine, figures = np.linalg.inv(row.section_mm_from_working_mm), {"moved_mm": 0.0}
         elif row.affine_from:
             on_plane = read_plane(plane.file(names.MRI_MASK))[0] > 0
             affine, figures = _start_of(row, plane, mask, on_plane, self.seen), {"moved_mm": 0.0}
+            if constraints is not None:
+                affine = laid_by(constraints.plane_mm, constraints.working_mm(row), affine)
         else:
-            affine, figures = _fit(self.options, row, plane, mask, self.seen, self.enlargement)
+            pair = _Pair.of(row, plane, mask, self.enlargement)
+            fit = _fit(self.options, pair, self.seen)
+            if constraints is not None:
+                by_landmarks = _fit_by_landmarks(self.options, pair, self.seen, constraints)
+                kept, doubts = by_landmarks.kept, _doubts(by_landmarks, fit, constraints, pair)
+                fit = by_landmarks.fit
+            affine, figures = pair.result(fit)
             usual, missing = _usual_cost(row, self.seen), figures["missing"]
             figures["trust"] = trust(figures["cost"], usual, missing)
-            figures["message"] = why = doubt(figures["cost"], usual, missing)
-            if why:
-                logger.warning(f"align-sections: WARNING: section {row.section!r}: {why}")
+            doubts = [*filter(None, [doubt(figures["cost"], usual, missing)]), *doubts]
+        if constraints is not None:
+            doubts += constraints.doubts(_BESIDE_MM / self.enlargement)
+            asked_mm = self.options.landmark_tolerance_mm
+            figures |= {
+                "constraints": constraints.kept(kept) or None,
+                "landmark_tolerance_mm": tolerance_mm(asked_mm, row.working_pixel_mm),
+            }
+        for why in doubts:
+            logger.warning(f"align-sections: WARNING: section {row.section!r}: {why}")
         made = Affine(
             section=row.section,
             position_mm=row.position_mm,
             working_mm_from_plane_mm=affine,
             stain=row.stain,
             channel=row.channel,
+            message="; ".join(doubts),
             **figures,
         )
         return SectionResult(made, _write_linear(self.out_dir, row, mask, affine, plane.grid))
@@ -258,12 +310,56 @@ def interpolated_start(
     return matrix
 
 
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """A section and its MRI plane, in millimetres of a human brain.
+
+    Attributes
+    ----------
+    enlargement : what makes a millimetre one of a human brain (`brain_size`).
+    """
+
+    row: Prepared
+    plane: Plane
+    section: MaskedImage
+    on_plane: MaskedImage
+    enlargement: float
+
+    @classmethod
+    def of(cls, row: Prepared, plane: Plane, mask: np.ndarray, enlargement: float) -> _Pair:
+        """Read; `mask` is the tissue of the section, working px."""
+        mri_mask = read_plane(plane.file(names.MRI_MASK))[0] > 0
+        image, mri = (read_plane(r.file(f))[0] for r, f in ((row, names.IMAGE), (plane, names.MRI)))
+        section = MaskedImage(image, mask, row.working_pixel_mm * enlargement)
+        on_plane = MaskedImage(mri, mri_mask, plane.grid.spacing_mm * enlargement)
+        return cls(row, plane, section, on_plane, enlargement)
+
+    def prior(self, seen: Sequence[InitialAffine]) -> tuple[np.ndarray, bool]:
+        """(3, 3) affine to start from, and whether `align` found it for this section."""
+        affines, _, own = _neighbours(self.row, seen)
+        if own:
+            return resized(affines[0], self.enlargement), True
+        masks = self.section.mask, self.on_plane.mask
+        return resized(_start_of(self.row, self.plane, *masks, seen), self.enlargement), False
+
+    def result(self, fit: SectionFit) -> tuple[np.ndarray, dict[str, Any]]:
+        """The affine of a fit, and its figures, true mm."""
+        figures = {
+            "cost": fit.cost,
+            "missing": fit.missing,
+            "prior_cost": fit.prior_cost,
+            "moved_mm": fit.moved_mm / self.enlargement,
+        }
+        return resized(fit.working_from_plane_mm, 1 / self.enlargement), figures
+
+
 def _fit_from(
     options: AlignSectionsOptions,
     section: MaskedImage,
     plane: MaskedImage,
     start: np.ndarray,
     sigmas_px: tuple[float, ...],
+    landmarks: LandmarkPull | None = None,
 ) -> SectionFit:
     """The fit of a section from one start (3, 3), lengths as those of a human brain."""
     return fit_section_affine(
@@ -272,6 +368,7 @@ def _fit_from(
         start,
         limits=AffineLimits(options.max_scale_change, options.max_shear, options.prior_weight),
         sigmas_mm=tuple(max(s * plane.pixel_mm, _SMALLEST_SIGMA_MM) for s in sigmas_px),
+        landmarks=landmarks,
     )
 
 
@@ -327,39 +424,54 @@ def _usual_cost(row: Prepared, seen: Sequence[InitialAffine]) -> float | None:
     return usual_cost(row.position_mm, [o.position_mm for o in others], [o.cost for o in others])
 
 
-def _fit(
+def _fit(options: AlignSectionsOptions, pair: _Pair, seen: Sequence[InitialAffine]) -> SectionFit:
+    """The affine of one section by its image."""
+    start, own = pair.prior(seen)
+    if own:
+        return _fit_from(options, pair.section, pair.on_plane, start, _SEEN_SIGMAS_PX)
+    return _fit_unseen(options, pair.section, pair.on_plane, start)
+
+
+def _fit_by_landmarks(
     options: AlignSectionsOptions,
-    row: Prepared,
-    plane: Plane,
-    mask: np.ndarray,
+    pair: _Pair,
     seen: Sequence[InitialAffine],
-    enlargement: float,
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """The affine of one section, and the figures of its fit.
+    constraints: Constraints,
+) -> LandmarkFit:
+    """The affine of one section by its landmarks and its image, wherever it would lie without."""
+
+    def fit(start: np.ndarray, pull: LandmarkPull) -> SectionFit:
+        fits = [
+            _fit_from(options, pair.section, pair.on_plane, start, sigmas_px, pull)
+            for sigmas_px in (_SEEN_SIGMAS_PX, _UNSEEN_SIGMAS_PX)
+        ]
+        return min(fits, key=lambda f: np.nan_to_num(f.cost) + pull.cost(f.working_from_plane_mm))
+
+    points = constraints.plane_mm, constraints.working_mm(pair.row)
+    plane_mm, section_mm = (pair.enlargement * mm for mm in points)
+    return fit_by_landmarks(plane_mm, section_mm, pair.prior(seen)[0], fit)
+
+
+def _doubts(
+    found: LandmarkFit, alone: SectionFit, constraints: Constraints, pair: _Pair
+) -> list[str]:
+    """What speaks against the landmarks of a section, in words.
 
     Parameters
     ----------
-    enlargement : what makes a millimetre one of a human brain (`brain_size`).
+    alone : the fit without them.
     """
-    image = read_plane(row.file(names.IMAGE))[0]
-    mri = read_plane(plane.file(names.MRI))[0]
-    mri_mask = read_plane(plane.file(names.MRI_MASK))[0] > 0
-    working_pixel_mm, grid = row.working_pixel_mm, plane.grid
-    affines, _, own = _neighbours(row, seen)
-    # in millimetres of a human brain from here on
-    section = MaskedImage(image, mask, working_pixel_mm * enlargement)
-    on_plane = MaskedImage(mri, mri_mask, grid.spacing_mm * enlargement)
-    if own:
-        fit = _fit_from(
-            options, section, on_plane, resized(affines[0], enlargement), _SEEN_SIGMAS_PX
+    doubts = []
+    for i, name in enumerate(constraints.names):
+        if i not in found.kept:
+            away_mm = found.apart_mm[i] / pair.enlargement
+            doubts.append(
+                f"landmark {name!r} is not obeyed: it contradicts the others and the image, which"
+                f" put it {away_mm:.1f} mm away"
+            )
+    if fits_worse(found.fit.cost, alone.cost):
+        doubts.append(
+            f"its landmarks put it where it fits its plane {found.fit.cost / alone.cost:.1f} times"
+            " as badly as without them: are they right?"
         )
-    else:
-        start = _start_of(row, plane, mask, mri_mask, seen)
-        fit = _fit_unseen(options, section, on_plane, resized(start, enlargement))
-    figures = {
-        "cost": fit.cost,
-        "missing": fit.missing,
-        "prior_cost": fit.prior_cost,
-        "moved_mm": fit.moved_mm / enlargement,
-    }
-    return resized(fit.working_from_plane_mm, 1 / enlargement), figures
+    return doubts

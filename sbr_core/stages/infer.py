@@ -16,6 +16,7 @@ affines of a chunk.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -26,12 +27,14 @@ import numpy as np
 
 from sbr_core.artifacts import names
 from sbr_core.artifacts.coherence import CoherentPredictor, Followed
+from sbr_core.artifacts.constraints import Constraints
 from sbr_core.artifacts.joined import Joined, join
 from sbr_core.artifacts.receipts import SectionResult, run_sections, unfinished
 from sbr_core.artifacts.rows import Inferred, fingerprint
 from sbr_core.artifacts.section_signal import registered
 from sbr_core.config import CoherentOptions, InferOptions, MindOptions, SynOptions
 from sbr_core.errors import ConfigError, ImageError
+from sbr_core.geometry import apply
 from sbr_core.io.files import sha256_file, sha256_of
 from sbr_core.io.transforms import PlaneField, SectionTransform, write_section_transform
 from sbr_core.io.volumes import write_plane
@@ -41,6 +44,8 @@ from sbr_core.revisions import REVISION
 if TYPE_CHECKING:
     from sbr_core.algorithms.deformation import Deformation
     from sbr_core.artifacts.predictors import Prediction, Predictor
+
+logger = logging.getLogger(__name__)
 
 
 def run(
@@ -173,12 +178,15 @@ def finish_section(
     """
     began = time.monotonic()
     section, grid = pair.section, pair.grid
+    constraints, doubts = Constraints.of_row(pair.affine), []
     forward: tuple[Any, ...] = (pair.section_mm_from_plane_mm,)
     backward: tuple[Any, ...] = (np.linalg.inv(pair.section_mm_from_plane_mm),)
     pictures: dict[str, tuple[np.ndarray, tuple[float, float]]] = {}
     measures = dict.fromkeys(_MEASURES, 0.0)
     if prediction is not None:
         deformation, synthesised = prediction.deform(), prediction.synthesised
+        if constraints is not None:
+            deformation, doubts = _held(pair, deformation, constraints, prediction.plane_mask)
         measures = _measure(deformation, prediction.plane_mask, prediction.section_mask)
         mm, origin_mm = grid.spacing_mm, deformation.canvas.origin_mm
         forward = (PlaneField(deformation.disp_px * mm, mm, origin_mm), *forward)
@@ -201,14 +209,52 @@ def finish_section(
     for ending, (array, origin_mm) in pictures.items():
         files.append(names.section_file(out_dir, section, ending))
         write_plane(files[-1], array, grid.spacing_mm, origin_mm)
+    for why in doubts:
+        logger.warning(f"infer: WARNING: section {section!r}: {why}")
     row = Inferred(
         section=section,
+        message="; ".join(doubts),
         position_mm=pair.prepared.position_mm,
         grid=grid,
         **measures,
         seconds=round(seconds + time.monotonic() - began, 3),
+        landmarks_mm=_landmarks_mm(section_mm_from_plane, pair, constraints),
     )
     return SectionResult(row, files)
+
+
+def _held(
+    pair: Joined, deformation: Deformation, constraints: Constraints, plane_mask: np.ndarray
+) -> tuple[Deformation, list[str]]:
+    """A deformation that obeys the landmarks of a section, and of which it does not, in words."""
+    from sbr_core.algorithms.landmark_hold import hold
+
+    mm = pair.grid.spacing_mm
+    plane_from_section = np.linalg.inv(pair.section_mm_from_plane_mm)
+    places_px = apply(plane_from_section, constraints.section_mm) / mm
+    tolerance_px = pair.affine.landmark_tolerance_mm / mm
+    held = hold(deformation, constraints.plane_mm / mm, places_px, tolerance_px, plane_mask)
+    doubts = [
+        f"landmark {name!r} is not obeyed: it would stretch the tissue around it as no tissue is;"
+        f" it ends {held.apart_px[i] * mm:.1f} mm off"
+        for i, name in enumerate(constraints.names)
+        if i not in held.kept
+    ]
+    return held.deformation, doubts
+
+
+def _landmarks_mm(
+    section_from_plane: SectionTransform, pair: Joined, constraints: Constraints | None
+) -> float | None:
+    """How far on the plane the farthest landmark of a section is from its place; None of none."""
+    if constraints is None:
+        return None
+    plane_from_section = np.linalg.inv(pair.section_mm_from_plane_mm)
+    found, wanted = (
+        apply(plane_from_section, mm)
+        for mm in (section_from_plane.map(constraints.plane_mm), constraints.section_mm)
+    )
+    return round(float(np.linalg.norm(found - wanted, axis=1).max()), 4)
 
 
 _MEASURES = ("folding_percent", "disp_mean_mm", "disp_max_mm", "inverse_mean_px", "inverse_p99_px")

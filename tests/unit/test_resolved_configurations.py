@@ -31,6 +31,7 @@ ADDED_OPTIONS: set[str] = {
     "reassemble.colour",
     "reassemble.format",
     "reassemble.fill",
+    "align_sections.landmark_tolerance_mm",
 }
 """Options that are: ``key`` of every section, ``section.key`` of one, or a whole ``section``."""
 TRAININGS = {"train_registrar", *(f"train_{method}" for method in TRAINED_METHODS)}

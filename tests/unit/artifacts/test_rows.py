@@ -115,7 +115,7 @@ def test_the_columns_are_those_of_finished_results(tmp_path):
     write_rows(table, ROWS[4:])
     assert " ".join(read_tsv(table)[0]) == (
         "section status message position_mm columns disp_max_mm disp_mean_mm files fingerprint"
-        " folding_percent inverse_mean_px inverse_p99_px rows seconds spacing_mm"
+        " folding_percent inverse_mean_px inverse_p99_px landmarks_mm rows seconds spacing_mm"
     )
 
 

@@ -5,7 +5,8 @@ import pytest
 from sbr_core.errors import ManifestError
 from sbr_core.io.corrections import (
     Correction,
-    landmarks_of,
+    landmarks_from,
+    landmarks_json,
     merged,
     read_corrections,
     write_corrections,
@@ -26,11 +27,24 @@ def test_what_is_written_is_read(tmp_path):
     }
     write_corrections(path, said.values(), prealigned=False)
     assert read_corrections(path, "abc", prealigned=False) == said
-    assert landmarks_of(said, ["c", "a"]) == [A, B]
+    assert landmarks_from(landmarks_json(said, ["c", "a"])) == [A, B]
+    assert landmarks_json(said, ["b", "c"]) == "[]"
+    assert landmarks_from(str(path)) == [A, B]
 
     mark = Landmark("a", (1.0, 2.0), plane_mm=(3.0, 4.0), name="x")
     write_corrections(path, [Correction("a", landmarks=(mark,))], prealigned=True)
     assert read_corrections(path, "a", prealigned=True)["a"].landmarks == (mark,)
+    assert landmarks_from(str(path)) == [mark]
+    for wrong in ("[", "[3]", '[{"section": "a"}]'):
+        with pytest.raises(ManifestError, match="--landmarks"):
+            landmarks_from(wrong)
+
+
+def test_landmarks_without_a_name_are_numbered(tmp_path):
+    path = tmp_path / "corrections.tsv"
+    path.write_text(HEADER + "a\tlandmark\t\t1\t1\t2\t3\t4\n" * 2)
+    marks = read_corrections(path, "a", prealigned=False)["a"].landmarks
+    assert [mark.name for mark in marks] == ["1", "2"]
 
 
 def test_later_words_count_and_what_they_leave_out_stays():

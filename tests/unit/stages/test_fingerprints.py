@@ -4,12 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from sbr_core.config import AlignSectionsOptions, ReassembleOptions
 from sbr_core.io.manifests import SectionRow
 from sbr_core.io.tables import write_tsv
 from sbr_core.revisions import REVISION
 from sbr_core.stages import align_sections, infer, prepare, resample
 
-OPTIONS = SimpleNamespace(model_dump=lambda **_: {"size": 1.5, "name": "x"})
+VALUES = {"size": 1.5, "name": "x"}
+OPTIONS = SimpleNamespace(model_dump=lambda **_: dict(VALUES), asked=lambda **_: dict(VALUES))
 PREPARED = {
     "1": "85b05f4529f85b05f84fb03c1ba73f4628db04b30f0a3dde353f41d6101c7d30",
     "2": "835ecd19dac23f85cb371da4e14b9275b59c9861747d8d03499a947587f374a2",
@@ -140,3 +142,12 @@ def test_infer(digests, tmp_path):
     }
     assert digests(infer, options=OPTIONS, method="linear", **where) == LINEAR
     assert digests(infer, options=OPTIONS, method="syn_mi", **where) == SYN
+
+
+def test_later_options_count_from_when_they_are_set():
+    for options, name, value in (
+        (AlignSectionsOptions, "landmark_tolerance_mm", 0.3),
+        (ReassembleOptions, "fill", "interpolate"),
+    ):
+        assert name not in options().asked()
+        assert options(**{name: value}).asked()[name] == value
