@@ -15,6 +15,7 @@ from sbr_core.artifacts.names import COLOUR_ENDINGS, stain_entity
 from sbr_core.artifacts.receipts import SectionResult, run_sections
 from sbr_core.artifacts.rows import Row, read_rows, write_rows
 from sbr_core.cli import build_parser, options_of
+from sbr_core.io.corrections import landmarks_from
 from sbr_core.io.files import write_text
 from sbr_core.io.manifests import rows_from
 from sbr_core.planning.sheet import simulated_rows
@@ -122,6 +123,13 @@ def run(command, arguments):
         assert planes == set(prepared), f"planes of {planes}, sections {set(prepared)}"
         networks = [arguments[k] for k in ("registrar", "weights") if arguments.get(k)]
         ending = ["sections/{section}_linear.nii.gz"]
+        marks = landmarks_from(arguments.get("landmarks") or "[]")
+        for item in prepared.values():
+            own = [mark for mark in marks if mark.section == item["section"]]
+            item |= {"landmarks": own} if own else {}
+        if command == "infer":  # a registration follows its affine
+            affines = {r.section: r.fingerprint for r in read_rows(arguments["affines"], Row)}
+            prepared = {s: item | {"affine": affines[s]} for s, item in prepared.items()}
         return per_section(arguments, list(prepared.values()), ending, options, *networks)
     elif command in ("train-registrar", "train"):
         assert read_rows(arguments["planes"], Row), "training came before its table"

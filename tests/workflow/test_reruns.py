@@ -134,6 +134,39 @@ def test_a_verdict_reruns_the_tables_and_a_rejection_the_volumes_too(lab):
     assert lab.planned() == []
 
 
+def test_landmarks_rerun_their_section_its_chunk_and_what_shows_it(lab):
+    """Neither fits nor trainings; all files of other sections keep their bytes."""
+
+    def files():
+        folders = [
+            lab.folder / "results/one" / name for name in ("align_sections", "linear", "sbr")
+        ]
+        paths = [path for folder in folders for path in folder.glob("sections/*")]
+        return {path: path.read_bytes() for path in paths}
+
+    before, chunk = files(), lab.chunk("s03")
+    lab.correct("one", "s03\tlandmark\tfornix\t1\t2\t3\t4\t5")
+    wanted = [f"align_sections one {chunk}", "collect one align_sections", "collect one linear"]
+    wanted += ["collect one sbr", "evaluate one", f"infer one linear {chunk}"]
+    wanted += [f"infer one sbr {chunk}", "reassemble one linear", "reassemble one sbr"]
+    assert lab.planned() == [*wanted, "report one"]
+    lab.snakemake()
+    worked = dict(lab.calls())
+    assert worked["align-sections"] == worked["infer"] == '["s03"]'
+    after = files()
+    changed = {
+        path.name.split("_")[0].removesuffix(".json")
+        for path in before
+        if before[path] != after[path]
+    }
+    assert changed == {"s03"} and set(after) == set(before)
+    assert lab.planned() == []
+    lab.correct("one", "s03\tverdict\taccept")  # they are taken back
+    assert lab.rules()["align_sections"] == 1
+    lab.snakemake()
+    assert files() == before and lab.planned() == []
+
+
 def test_chunk_that_loses_all_its_rows_leaves_every_table(lab):
     """Also while another chunk changes: the tables behind the global fit must not be forgotten."""
     gone = lab.chunk("s01")

@@ -32,6 +32,10 @@ _STRETCHED = 0.25
 _FITS_BETTER = 1.25
 """Times as large a misfit with a landmark as without it speaks against it. Whole sections of a
 brain differ by up to 1.3 among themselves (`trust`); one section in two places hardly does."""
+_TURNS_DEG = (0.0, -12.0, 12.0, -24.0, 24.0)
+"""About a single landmark, from which a section is fitted: a fit finds back from 6°."""
+_MOST_DOUBTED = 5
+"""Landmarks of which each is left out in turn, to see whether the image fits better without it."""
 _NEAR_MM = 5.0
 """Landmarks nearer to each other than this tell little about a turn."""
 
@@ -70,9 +74,10 @@ def fit_by_landmarks(
     for candidates in _candidates(apply(prior, plane_mm), section_mm):
         fits = []
         for kept in candidates:
-            chosen = list(kept)
-            start = laid_by(plane_mm[chosen], section_mm[chosen], prior)
-            fits.append((fit(start, LandmarkPull(plane_mm[chosen], section_mm[chosen])), kept))
+            plane, section = plane_mm[list(kept)], section_mm[list(kept)]
+            for angle_deg in _TURNS_DEG if len(kept) == 1 else (0.0,):
+                start = _turned(laid_by(plane, section, prior), section[0], angle_deg)
+                fits.append((fit(start, LandmarkPull(plane, section)), kept))
         # what cannot be compared has no cost, and then the first counts
         here = min(fits, key=lambda each: np.nan_to_num(each[0].cost))
         if best is None or here[0].cost * _FITS_BETTER < best[0].cost:
@@ -103,6 +108,14 @@ def laid_by(plane_mm: np.ndarray, section_mm: np.ndarray, prior: np.ndarray) -> 
     return motion @ prior
 
 
+def _turned(affine: np.ndarray, centre: np.ndarray, angle_deg: float) -> np.ndarray:
+    """(3, 3) an affine, then a turn about a point (2,)."""
+    c, s = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
+    turn = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+    turn[:2, 2] = centre - turn[:2, :2] @ centre
+    return turn @ affine
+
+
 def _candidates(laid_mm: np.ndarray, section_mm: np.ndarray) -> list[list[tuple[int, ...]]]:
     """Sets of landmarks that agree: the best of the first list, or where it fits far better of the
     next.
@@ -117,7 +130,8 @@ def _candidates(laid_mm: np.ndarray, section_mm: np.ndarray) -> list[list[tuple[
         chosen = list(kept)
         excess = _contradiction(laid_mm[chosen], section_mm[chosen])
         if excess.max() <= 1:
-            return [[kept]]
+            but_one = list(combinations(kept, len(kept) - 1))
+            return [[kept], but_one] if len(kept) <= _MOST_DOUBTED else [[kept]]
         if len(kept) == 3:
             pairs = [p for p in combinations(kept, 2) if _agree(laid_mm, section_mm, p)]
             return [pairs or [(i,) for i in kept]]

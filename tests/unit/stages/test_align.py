@@ -24,9 +24,17 @@ from sbr_core.algorithms.alignment.brain_size import resized
 from sbr_core.algorithms.alignment.poses import nearest_orientation
 from sbr_core.algorithms.alignment.stack import centred_affines, tissue_centre_mm
 from sbr_core.algorithms.alignment.stretch import stretch_of
+from sbr_core.algorithms.deformation import integrate
 from sbr_core.algorithms.simulation.truth import true_world_from_section_mm
 from sbr_core.artifacts import names
-from sbr_core.artifacts.global_fit import InitialAffine, read_initial, read_plane_grid
+from sbr_core.artifacts.global_fit import (
+    InitialAffine,
+    read_initial,
+    read_plane_grid,
+    write_initial,
+)
+from sbr_core.artifacts.joined import join
+from sbr_core.artifacts.predictors import Prediction
 from sbr_core.artifacts.rows import Affine, Plane, Prepared, read_rows, write_rows
 from sbr_core.config import AlignOptions, AlignSectionsOptions, PrepareOptions, ResampleOptions
 from sbr_core.errors import AlignmentError, ConfigError, ImageError
@@ -39,11 +47,19 @@ from sbr_core.geometry import (
     similarity_scale,
 )
 from sbr_core.io.images import read_section, write_png
-from sbr_core.io.manifests import SectionRow, read_manifest
+from sbr_core.io.manifests import Landmark, SectionRow, read_manifest
 from sbr_core.io.tables import read_tsv, write_tsv
-from sbr_core.io.transforms import read_stack_from_world
+from sbr_core.io.transforms import read_section_transform, read_stack_from_world
 from sbr_core.io.volumes import Volume, read_plane, read_volume, write_volume
-from sbr_core.stages import align, align_sections, collect, prepare, prepare_mri, resample
+from sbr_core.stages import (
+    align,
+    align_sections,
+    collect,
+    infer,
+    prepare,
+    prepare_mri,
+    resample,
+)
 
 MRI_CONTRAST = np.array([0.0, 0.55, 1.0, 0.75, 0.12])
 SECTION_CONTRAST = np.array([0.0, 0.85, 0.45, 0.95, 0.05])
@@ -634,3 +650,107 @@ def test_a_prealigned_plane_of_another_shape_is_refused(tmp_path):
             ResampleOptions(), rows=rows, working_pixel_mm=1.0, out_dir=tmp_path / "out",
             receipt=tmp_path / "out" / "chunks" / "000.tsv", strict=True,
         )  # fmt: skip
+
+
+def _by_landmarks(phantom, folder, marks):
+    """The row of s10 whose affine `align` found turned by 86° and 10 mm off, with landmarks."""
+    prepared = phantom.results / "prepare" / "chunks"
+    (row,) = (r for r in read_rows(prepared / "000.tsv", Prepared) if r.section == "s10")
+    write_rows(prepared / "alone.tsv", [row])
+    shutil.copytree(phantom.results / "align", folder / "align", dirs_exist_ok=True)
+    c, s, middle = np.cos(1.5), np.sin(1.5), np.array([44.0, 40.0])
+    harm = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+    harm[:2, 2] = middle - harm[:2, :2] @ middle + [8.0, -6.0]
+    initial = [
+        replace(each, working_mm_from_plane_mm=harm @ each.working_mm_from_plane_mm)
+        if each.section == "s10"
+        else each
+        for each in read_initial(phantom.results / "align" / "sections_initial.tsv")
+    ]
+    write_initial(folder / "align" / "sections_initial.tsv", initial)
+    align_sections.run(
+        AlignSectionsOptions(),
+        prepared=prepared / "alone.tsv",
+        planes=phantom.results / "resample" / "chunks" / "000.tsv",
+        align_dir=folder / "align",
+        landmarks=marks,
+        out_dir=folder,
+        receipt=folder / "chunks" / "alone.tsv",
+    )
+    (found,) = read_rows(folder / "chunks" / "alone.tsv", Affine)
+    mask = read_plane(row.file(names.MASK))[0] > 0
+    working = np.argwhere(mask)[:, ::-1] * WORKING_MM
+    section = apply(row.section_mm_from_working_mm, working)
+    true = apply(np.linalg.inv(phantom.section_from_plane_mm["s10"]), section)
+    error = apply(np.linalg.inv(found.working_mm_from_plane_mm), working) - true
+    # the fitted stack may lie a little beside the true one
+    return found, float(np.linalg.norm(error - _stack_off(phantom, row.position_mm), axis=1).mean())
+
+
+def _stack_off(phantom, position_mm):
+    """(2,) how far the stack was fitted beside its place, in a plane."""
+    stack_mm = np.array([50.0, 40.0, position_mm])
+    world = apply(np.linalg.inv(phantom.stack_from_world), stack_mm)
+    return apply(_found(phantom), world)[:2] - stack_mm[:2]
+
+
+def _landmarks(phantom, points, off_mm=((0.0, 0.0),), beside_mm=0.0):
+    """True ones of s10 at points (x, y) of the plane, set `off_mm` beside on the section."""
+    (z_mm,) = (row.position_mm for row in phantom.rows if row.section == "s10")
+    section_from_plane = phantom.section_from_plane_mm["s10"]
+    marks = []
+    for i, ((x, y), off) in enumerate(zip(points, [*off_mm, *[(0, 0)] * 9], strict=False)):
+        world = apply(np.linalg.inv(phantom.stack_from_world), np.array([x, y, z_mm + beside_mm]))
+        section = apply(section_from_plane, np.array([x, y], float)) + off
+        marks.append(Landmark("s10", tuple(section), mri_mm=tuple(world), name=str(i)))
+    return marks
+
+
+def test_two_landmarks_lay_a_section_that_lies_10_mm_off(phantom, tmp_path):
+    _, lost_mm = _by_landmarks(phantom, tmp_path / "lost", None)
+    assert lost_mm > 8, "it does not find back by itself"
+    marks = _landmarks(phantom, [(32, 45), (66, 34)], [(0.4, -0.3), (-0.3, 0.5)])
+    found, error_mm = _by_landmarks(phantom, tmp_path / "found", marks)
+    assert error_mm < 1.5 and set(found.constraints) == {"0", "1"} and not found.message
+    assert found.landmark_tolerance_mm == pytest.approx(0.4 * WORKING_MM)
+
+
+def test_a_wrong_landmark_and_one_beside_the_plane_are_told(phantom, tmp_path, caplog):
+    marks = _landmarks(phantom, [(32, 45), (66, 34), (50, 55)], [(16.0, 12.0)], beside_mm=4.0)
+    found, error_mm = _by_landmarks(phantom, tmp_path, marks)
+    assert error_mm < 1.5 and set(found.constraints) == {"1", "2"}
+    assert "landmark '0' is not obeyed" in found.message
+    assert "landmark '1' lies 4." in found.message and "from its plane" in found.message
+    assert "WARNING: section 's10': landmark '0'" in caplog.text
+
+
+def _beside(pair):
+    """A pair 1 mm beside another on the plane, and 9 mm on the section."""
+    return tuple(np.add(pair, [1.0, 0.0, -7.0, 6.0]).tolist())
+
+
+def test_a_deformation_holds_the_landmarks_of_its_affine(phantom, tmp_path):
+    """What the affine cannot do; one that would tear the tissue is told."""
+    points = [(32, 45), (66, 34), (50, 55), (48, 25)]
+    marks = _landmarks(phantom, points, [(1.5, -1.0), (-1.0, 1.5)])
+    found, _ = _by_landmarks(phantom, tmp_path, marks)
+    torn = dict(found.constraints) | {"torn": _beside(found.constraints["0"])}
+    write_rows(tmp_path / "chunks" / "torn.tsv", [replace(found, constraints=torn)])
+    tables = [
+        phantom.results / "prepare" / "chunks" / "alone.tsv",
+        phantom.results / "resample" / "chunks" / "000.tsv",
+    ]
+    for name, told in (("alone", ""), ("torn", "landmark 'torn' is not obeyed")):
+        pair = join(*tables, tmp_path / "chunks" / f"{name}.tsv")["s10"]
+        mask = pair.read(pair.plane, names.MRI_MASK)
+        still = integrate(np.zeros((*pair.grid.shape, 2)), pair.grid)
+        result = infer.finish_section(pair, Prediction(lambda d=still: d, mask, mask), tmp_path, 0)
+        row, tolerance_mm = result.row, pair.affine.landmark_tolerance_mm
+        assert row.folding_percent == 0 and told in row.message and bool(row.message) == bool(told)
+        apart_mm = row.landmarks_mm
+        assert apart_mm > tolerance_mm if told else apart_mm <= tolerance_mm
+        plane_from_section = read_section_transform(result.files[1])
+        for key, (x, y, *section_mm) in pair.affine.constraints.items():
+            if key != "torn":
+                laid = plane_from_section.map(np.array(section_mm))
+                assert np.hypot(*(laid - [x, y])) < 1.6 * tolerance_mm
