@@ -19,9 +19,7 @@ from sbr_core.config.stages import (
     MethodName,
     MindOptions,
     PrepareOptions,
-    ReassembleOptions,
     RefineOptions,
-    RegisteredOptions,
     ReportOptions,
     ResampleOptions,
     SimulateOptions,
@@ -52,6 +50,7 @@ from sbr_core.config.training import (
     as_finetuning,
 )
 from sbr_core.config.values import load_json, load_yaml
+from sbr_core.config.volumes import ReassembleOptions, RegisteredOptions
 from sbr_core.config.whole import (
     PRESETS,
     UNLIMITED_STEPS,

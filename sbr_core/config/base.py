@@ -13,6 +13,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Automatic = Literal["auto", "always", "never"]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 PLACEHOLDER = re.compile(r"\{[^}]*\}|<[^>]*>")

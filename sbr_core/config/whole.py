@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, create_model
 
-from sbr_core.config import stages, training
+from sbr_core.config import stages, training, volumes
 from sbr_core.config.base import Count, FolderName, Options
 from sbr_core.config.stages import MethodName
 from sbr_core.config.training import PairOptions, RegistrarSource
@@ -127,8 +127,8 @@ class Config(_UpToMethods):
     """The whole of ``config/config.yaml`` after its preset is filled in."""
 
     infer: stages.InferOptions = stages.InferOptions()
-    reassemble: stages.ReassembleOptions = stages.ReassembleOptions()
-    registered: stages.RegisteredOptions = stages.RegisteredOptions()
+    reassemble: volumes.ReassembleOptions = volumes.ReassembleOptions()
+    registered: volumes.RegisteredOptions = volumes.RegisteredOptions()
     trust: stages.TrustOptions = stages.TrustOptions()
     evaluate: stages.EvaluateOptions = stages.EvaluateOptions()
     compare: stages.CompareOptions = stages.CompareOptions()

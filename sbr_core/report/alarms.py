@@ -87,7 +87,7 @@ def alarm_groups(
         AlarmGroup("Files that are gone", _lost(results_dir), grave=True),
         AlarmGroup("Sections left out", _left_out(rows, of_stages), grave=True),
         AlarmGroup("Sections that you rejected", corrected.alarms),
-        AlarmGroup("What was given is doubtful", _doubtful(of_stages, results_dir)),
+        AlarmGroup("What was given is doubtful", _doubtful(rows, of_stages, results_dir)),
         AlarmGroup("Deformations that fold or have a poor inverse", _deformed(rows)),
         AlarmGroup("Sections that a method made worse than linear", worse),
         AlarmGroup("What the section doctor would change", _suspects(doctor)),
@@ -112,8 +112,8 @@ def _left_out(rows: Rows, of_stages: Mapping[str, list[Row]]) -> list[str]:
     return lines
 
 
-def _doubtful(of_stages: Mapping[str, list[Row]], results_dir: Path) -> list[str]:
-    """Warnings of stages, of the MRI, of the fit, of `check`, and of labels."""
+def _doubtful(rows: Rows, of_stages: Mapping[str, list[Row]], results_dir: Path) -> list[str]:
+    """Warnings of stages and methods, of the MRI, of the fit, of `check`, and of labels."""
     warned: dict[str, list[str]] = {}
     for row in (row for of_stage in of_stages.values() for row in of_stage):
         if row.ok and row.message:
@@ -122,6 +122,12 @@ def _doubtful(of_stages: Mapping[str, list[Row]], results_dir: Path) -> list[str
     lines = [
         f"section{'s' * (len(sections) > 1)} {some_of(sections)}: {message}"
         for message, sections in warned.items()
+    ]
+    lines += [
+        f"section {section}: {method}: {row.message}"
+        for method, of_method in rows.items()
+        for section, row in inferred(of_method).items()
+        if row.message
     ]
     lines += [f"the MRI: {d}" for d in _doubts(results_dir / "prepare" / names.MRI_FACTS)]
     lines += _doubts(results_dir / "align" / names.QUALITY)
