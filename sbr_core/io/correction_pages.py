@@ -52,8 +52,8 @@ class PageSection(_Frozen):
     turn_deg: float = 0.0
     landmarks: tuple[PagePair, ...] | None = None
     note: str = ""
-    prepared_sha256: str = ""
-    plane_sha256: str = ""
+    prepared_sha256: str | None = None
+    plane_sha256: str | None = None
 
 
 class CorrectionPage(_Frozen):
