@@ -37,6 +37,9 @@ _FARTHEST = 0.12
 what it can, is no deformation of a section."""
 _STRETCH = 5.0
 """Change of area that no tissue undergoes, in either direction, where it was less before."""
+_SLACK, _MORE = 0.2, 1.25
+"""By how much the least and the largest change of area may become more extreme where they were
+beyond that before."""
 _FASTEST = 4.0
 """Times as fast as the farthest landmark moves, a correction no longer serves them."""
 _ROUNDS = 12
@@ -80,8 +83,9 @@ def hold(
     apart = places_px - _mapped(deformation, points_px)
     distance = np.linalg.norm(apart, axis=1)
     kept = np.flatnonzero(distance <= _FARTHEST * extent_px)
-    bounds = _areas(deformation, tissue)
-    limit = min(1 / _STRETCH, bounds[0]), max(_STRETCH, bounds[1])
+    smallest, largest = _areas(deformation, tissue)
+    # what is found may be stretched far already, where it is torn, say: that is not the landmarks'
+    limit = min(1 / _STRETCH, smallest - _SLACK * abs(smallest)), max(_STRETCH, _MORE * largest)
     while len(kept):
         asked = _Asked(points_px[kept], places_px[kept], tolerance_px)
         if (distance[kept] <= tolerance_px).all():

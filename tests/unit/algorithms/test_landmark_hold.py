@@ -103,3 +103,15 @@ def test_one_that_would_tear_the_tissue_is_left_out_and_the_others_held(found, h
 def test_nothing_to_hold_leaves_the_deformation(found):
     alone = hold(found, POINTS[:1], POINTS[:1] + 50.0, 0.4, TISSUE)
     assert alone.kept == () and alone.deformation is found
+
+
+def test_a_deformation_that_is_extreme_elsewhere_still_takes_a_landmark():
+    """What is far from the landmark is not held against it."""
+    pinch = np.exp(-((COLUMNS - 75) ** 2 + (ROWS - 45) ** 2) / (2 * 6.0**2))[..., None]
+    toward = np.stack([75.0 - COLUMNS, 45.0 - ROWS], axis=-1)
+    found = flow.integrate(1.6 * pinch * toward, GRID)
+    areas = np.diff(found.canvas.crop(found.disp_px)[..., 0], axis=1)
+    assert (1 + areas).min() < 0.3
+    points = np.array([[50.0, 40.0]])
+    held = hold(found, points, mapped(found, points) + np.array([1.0, 0.5]), 0.4, TISSUE)
+    assert held.kept == (0,) and held.apart_px[0] <= 0.4
