@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import time
@@ -304,6 +305,23 @@ def test_everything_that_can_be_done_has_a_name(page):
     )
     assert nameless == []
     assert page.run("[...document.querySelectorAll('img')].every(i => i.hasAttribute('alt'))")
+
+
+def test_a_page_within_another_works_and_says_that_nothing_is_kept(chrome, tmp_path):
+    """As `snakemake --report` shows it: by an address that holds it, so it has no storage."""
+    inner = tmp_path / "index.html"
+    write_made_up(inner, NAMES)
+    data = base64.b64encode(inner.read_bytes()).decode()
+    (tmp_path / "outer.html").write_text(f'<iframe src="data:text/html;base64,{data}"></iframe>')
+    chrome.complaints.clear()
+    chrome.open(tmp_path / "outer.html")
+    frame = chrome.call("Page.getFrameTree")["frameTree"]["childFrames"][0]["frame"]["id"]
+    world = chrome.call("Page.createIsolatedWorld", frameId=frame)["executionContextId"]
+    script = "['#v-name', '#v-kept'].map(id => document.querySelector(id).textContent)"
+    answer = chrome.call("Runtime.evaluate", expression=script, contextId=world, returnByValue=True)
+    shown, kept = answer["result"]["value"]
+    assert shown == "s1" and kept.startswith("This browser keeps nothing")
+    assert chrome.complaints == []
 
 
 def test_printed_it_has_every_section_and_no_viewer(page):
