@@ -58,13 +58,15 @@ class Run:
         needed = sum(self._estimator.disk_bytes(job) for job in self._jobs.values())
         free = shutil.disk_usage(self._place()).free
         trainings = sum(job.rule in ("train", "train_registrar") for job in self._jobs.values())
-        by_what = "jobs of before" if self._estimator.factors else "another machine's jobs"
+        where = "here before" if self._estimator.factors else "on another machine"
         line = (
             f"expected: {_jobs(len(self._jobs))}, about {in_words(self._left(correct=False))} on"
-            f" {self._cores} core{'s' * (self._cores > 1)} by {by_what}"
+            f" {self._cores} core{'s' * (self._cores > 1)}, going by what jobs took {where}"
         )
         if trainings:
-            line += f" ({trainings} trainings, far shorter on a graphics card)"
+            line += (
+                f" ({trainings} training{'s' * (trainings > 1)}, far shorter on a graphics card)"
+            )
         logger.info(f"{line}; about {size(needed)} of disk ({size(free)} free)")
         if needed > _FULL * free:
             logger.warning(

@@ -17,7 +17,7 @@ from typing import Any
 
 from sbr_core.artifacts import names
 from sbr_core.artifacts.rows import read_cells
-from sbr_core.errors import SbrError
+from sbr_core.errors import ReceiptError, SbrError
 from sbr_core.io.files import read_json
 from sbr_core.methods import METHODS, REGISTRY
 from sbr_core.report.measures import Measured
@@ -64,6 +64,13 @@ class Citation:
         SbrError
             A table or a JSON of the brain is damaged.
         """
+        try:
+            return self._paragraph()
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            # JSON that can be read and is not what was written
+            raise ReceiptError(f"{self.folder}: what was done cannot be told: {error!r}") from None
+
+    def _paragraph(self) -> str:
         sentences = [
             self._sections(),
             self._alignment(),

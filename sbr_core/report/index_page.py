@@ -97,7 +97,7 @@ def _brain_or_fault(name: str, folder: Path) -> dict[str, Any]:
         return bare
     try:
         return bare | _brain(name, folder)
-    except (SbrError, ValueError, KeyError) as error:
+    except (SbrError, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         logger.warning(f"index: {name}: {error}")
         has_report = (folder / "report" / "index.html").is_file()
         damaged = {"state": "damaged", "grade": "bad", "fault": str(error), "report": has_report}
@@ -133,7 +133,7 @@ def _brain(name: str, folder: Path) -> dict[str, Any]:
         "n_to_look_at": sum(count for count, _ in to_look_at),
         "time": _time(folder),
         "strip": _strip(folder, methods),
-        "citation": Citation(folder, name) if has_report else None,
+        "citation": _citation(folder, name) if has_report else None,
         "report": has_report,
         "compare": (folder / "compare" / "index.html").is_file(),
     }
@@ -246,6 +246,12 @@ def _time(folder: Path) -> dict[str, Any] | None:
             for rule, (jobs, wall, cpu) in sorted(rules.items(), key=lambda item: -item[1][1])
         ],
     }
+
+
+def _citation(folder: Path, name: str) -> dict[str, Any]:
+    """The paragraph for a paper and its references."""
+    citation = Citation(folder, name)
+    return {"paragraph": citation.paragraph, "references": citation.references}
 
 
 def duration(seconds: float) -> str:

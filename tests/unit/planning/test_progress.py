@@ -119,7 +119,7 @@ def test_what_a_run_takes_is_told_before_it_starts(run, caplog):
     caplog.set_level(logging.INFO)
     run[0].log_expected()
     (line,) = caplog.messages
-    assert line.startswith("expected: 3 jobs, about ") and " on 2 cores " in line
+    assert line.startswith("expected: 3 jobs, about ") and " on 2 cores, going by " in line
     assert "free)" in line
 
 

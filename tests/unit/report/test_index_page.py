@@ -108,6 +108,16 @@ def test_a_damaged_brain_is_said_to_be_and_costs_no_other(results):
     assert shown["one"]["state"] == "finished"
 
 
+@pytest.mark.parametrize("options", ["text", [], {"rounds": {}}, 5])
+def test_json_of_another_shape_is_told_as_damage(results, options):
+    _write(results / "one" / "sbr" / "weights.json", {"options": options, "steps": []})
+    _write(results / "one" / "align" / "quality.json", {"options": 5, "versions": 7})
+    with pytest.raises(ReceiptError, match="cannot be told"):
+        _ = Citation(results / "one", "one").paragraph
+    shown = {brain["name"]: brain for brain in index_page(results, [])["brains"]}
+    assert shown["one"]["state"] == "damaged" and shown["one"]["report"]
+
+
 def test_an_index_of_no_folder_is_refused(tmp_path):
     with pytest.raises(ReceiptError, match="no such folder"):
         index.run(None, tmp_path / "nowhere")
