@@ -342,6 +342,7 @@ class Citation:
 
 def _schedule(options: Mapping[str, Any]) -> str:
     levels = options.get("refine_levels", ())
-    at = " and ".join(str(level) for level in levels)
-    pixels = f" at {at} working pixels" if levels else ""
+    *first, last = [str(level) for level in levels] or [""]
+    at = f"{', '.join(first)} and {last}" if first else last
+    pixels = f"{' each' * bool(first)} at {at} working pixels" if levels else ""
     return f"{options.get('refine_steps')} steps{pixels}"

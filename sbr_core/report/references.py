@@ -30,7 +30,7 @@ class Reference:
     @property
     def words(self) -> str:
         """The line of a list of references."""
-        authors = self.fields["author"].replace(" and ", "; ")
+        authors = self.fields["author"].replace(" and others", " et al.").replace(" and ", "; ")
         where = self.fields.get("journal") or self.fields.get("booktitle") or ""
         where += f" {self.fields['volume']}" if "volume" in self.fields else ""
         where += f":{self.fields['pages'].replace('--', '–')}" if "pages" in self.fields else ""
