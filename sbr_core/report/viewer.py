@@ -182,10 +182,9 @@ def _facts(
     if affine is not None and affine.trust is not None:
         facts.append(f"its affine can be trusted {affine.trust:.2f} of 1")
     facts += [
-        f"{method}: expected error {number(trust.expected_error_mm)} mm"
-        + (f", {trust.reason}" if trust.reason else "")
-        + (f"; next: {trust.next_step}" if trust.next_step else "")
+        f"{method}: {trust.reason}" + (f"; next: {trust.next_step}" if trust.next_step else "")
         for method, trust in trusts.items()
+        if trust.reason
     ]
     return facts
 

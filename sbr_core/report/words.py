@@ -92,8 +92,8 @@ METRICS = {
 }
 """By name in the tables of `evaluate`."""
 
-_STATISTICS = {"rmse": "root mean square", "p50": "median", "value": "", "min": "least"}
-_STATISTICS |= {"max": "most"}
+_STATISTICS = {"rmse": "root mean square", "p50": "median", "value": "", "min": "lowest"}
+_STATISTICS |= {"max": "highest"}
 
 
 def metric(name: str, unit: str = "") -> Metric:
