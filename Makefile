@@ -3,6 +3,7 @@
 # make test          install, then checks of style and structure, then the tests
 # make test-slurm    install, then the demo on a SLURM of this machine alone (as root, on Debian)
 # make test-browser  install, then the report's page in a real Chromium (Debian's, which root gets)
+# make docs          install what it needs, then the documentation as a site into site/, and check it
 # make lint          the checks only
 # make requirements  pin requirements.txt anew (UPGRADE=--upgrade for the newest versions)
 # make schema        write workflow/schemas/config.schema.json and the tables of config/README.md anew
@@ -11,10 +12,11 @@ PYTHON ?= python3
 CORES ?= all
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+DOCS_INSTALLED := .venv/.docs_installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 SHELL := /bin/bash
 
-.PHONY: install demo test test-slurm test-browser lint requirements schema
+.PHONY: install demo test test-slurm test-browser docs lint requirements schema
 
 install: $(INSTALLED)
 
@@ -36,6 +38,15 @@ test-browser: $(INSTALLED)
 	tests/browser/install.sh
 	python -m pytest -m browser tests/browser
 
+# warnings are errors; from the second call on without a network. What is checked in ordinary tests too
+# is in tests/unit/test_docs.py and tests/unit/test_site.py
+docs: $(DOCS_INSTALLED)
+	rm -rf site
+	python -m sphinx -q -W --keep-going -b html -c docs -d site/.doctrees . site
+	python docs/check_site.py site
+	rm -rf site/.doctrees
+	@echo "Open site/index.html"
+
 lint: $(INSTALLED)
 	ruff check .
 	ruff format --check .
@@ -51,13 +62,19 @@ $(INSTALLED): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
+$(DOCS_INSTALLED): requirements-docs.txt $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	touch $@
+
 # without the part of a version that names a build, and without where it came from
 requirements: $(INSTALLED)
-	pip-compile --quiet $(UPGRADE) --strip-extras --no-header --no-annotate \
-		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
-		--output-file requirements.txt requirements.in
-	sed -i -e 's/+[a-z0-9.]*$$//' -e '/^#/d' -e '/^$$/d' requirements.txt
-	sed -i '1i # Pinned by `make requirements` from requirements.in.' requirements.txt
+	for name in requirements requirements-docs; do \
+		pip-compile --quiet $(UPGRADE) --strip-extras --no-header --no-annotate \
+			--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
+			--output-file $$name.txt $$name.in && \
+		sed -i -e 's/+[a-z0-9.]*$$//' -e '/^#/d' -e '/^$$/d' $$name.txt && \
+		sed -i "1i # Pinned by \`make requirements\` from $$name.in." $$name.txt || exit 1; \
+	done
 
 schema: $(INSTALLED)
 	python -m sbr_core.config

@@ -336,8 +336,9 @@ def test_conda_environments_have_the_pinned_versions(repository, environment, to
     assert found == {name: pins[name] for name in direct}
 
 
-def test_requirements_come_from_nowhere_in_particular(repository):
-    lines = (repository / "requirements.txt").read_text().splitlines()
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-docs.txt"])
+def test_requirements_come_from_nowhere_in_particular(repository, name):
+    lines = (repository / name).read_text().splitlines()
     assert all(re.fullmatch(r"#.*|[\w.-]+==[\w.]+", line) for line in lines)
 
 
