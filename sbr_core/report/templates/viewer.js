@@ -494,9 +494,21 @@
 
   // ---- all sections, one below the other -------------------------------------------------------
 
+  const shownHere = new Map(); // <img> -> the canvas that stands for it on the screen
+
   function setSeen(image, isSeen) {
-    if (isSeen && !image.hasAttribute("src")) image.src = image.dataset.src;
-    if (!isSeen) image.removeAttribute("src");
+    if (isSeen && !shownHere.has(image)) {
+      const canvas = imageOf(image.dataset.picture, image.alt);
+      canvas.style.aspectRatio = `${image.getAttribute("width")} / ${image.getAttribute("height")}`;
+      shownHere.set(image, canvas);
+      image.hidden = true;
+      image.after(canvas);
+    } else if (!isSeen && shownHere.has(image)) {
+      erase(shownHere.get(image));
+      shownHere.get(image).remove();
+      shownHere.delete(image);
+      image.hidden = false;
+    }
   }
 
   // a brain has thousands of pictures: only those near the window are held
@@ -511,8 +523,9 @@
       watch.disconnect();
       byId("all-sections").open = true;
       for (const image of printed) {
+        setSeen(image, false);
         image.loading = "eager";
-        setSeen(image, true);
+        image.src = image.dataset.src;
       }
     });
   }
