@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sbr_core.artifacts import names
-from sbr_core.artifacts.benchmarks import read_benchmarks
+from sbr_core.artifacts.benchmarks import BENCHMARKS, read_benchmarks
 from sbr_core.errors import SbrError
 from sbr_core.io.files import read_json
 from sbr_core.io.images import image_shape
@@ -53,6 +53,8 @@ _REPORT_BYTES, _WEIGHTS_BYTES = 2e5, 3.5e6
 """Of each section on a report, and of the networks of a training."""
 _BOUNDS = 0.1, 10.0
 """Between which measured seconds may correct a rule: beyond, something else was measured."""
+_MOST_BRAINS = 20
+"""Whose jobs correct a rule: more brains tell little more, and have thousands of files to read."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +178,10 @@ class Estimator:
     def _factors_measured(self) -> dict[str, float]:
         """Rule -> measured seconds over expected ones; and "" -> the same over all rules."""
         sums: dict[str, tuple[float, float]] = {}
-        for brain in self._study.brains:
-            for done in read_benchmarks(Path(self._study.path(brain))):
+        folders = {brain: Path(self._study.path(brain)) for brain in self._study.brains}
+        begun = [brain for brain, folder in folders.items() if (folder / BENCHMARKS).is_dir()]
+        for brain in begun[:_MOST_BRAINS]:
+            for done in read_benchmarks(folders[brain]):
                 job = job_of_benchmark(brain, done.parts)
                 if job.chunk and job.chunk not in self._study.brains[brain].chunks:
                     continue  # the brain was split anew since
