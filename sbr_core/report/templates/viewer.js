@@ -77,7 +77,8 @@
   }
 
   function favourite() {
-    return data.methods.includes("sbr") ? "sbr" : data.methods[data.methods.length - 1] || "";
+    const best = ["coherent", "sbr"].find((name) => data.methods.includes(name));
+    return best || data.methods[data.methods.length - 1] || "";
   }
 
   const addressOf = (picture) => places.get(picture).dataset.src;
