@@ -82,9 +82,8 @@ class TrainOptions(Options):
     compile: bool | Literal["graphs"] = Field(
         False,
         description=(
-            "On a graphics card, compile the networks and the integration of velocities: `true` by"
-            " torch's compiler, `graphs` into CUDA graphs too. Where that fails, the training goes"
-            " on without and warns. Neither was run on a card by those who wrote it."
+            "On a card, compile networks and integration: `true`, or `graphs` for CUDA graphs too;"
+            " where it fails, the training warns and goes on. Neither was ever run on a card."
         ),
     )
     seed: int = Field(
