@@ -254,7 +254,7 @@ def test_deleted_transform_is_restored_and_nothing_else_computed(finished_brain,
     jobs = lab.rules()
     assert jobs["infer"] == 1 and jobs.keys() == {
         *("infer", "collect", "registered", "reassemble", "reassemble_colour"),
-        *("evaluate", "report"),
+        *("trust", "evaluate", "report"),
     }
     lab.snakemake("infer_all")
     # a network rounds otherwise for a batch of another size
