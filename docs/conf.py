@@ -18,6 +18,7 @@ project = "sbr_core"
 author = "the authors of sbr_core"
 version = release = sbr_core.__version__
 language = "en"
+default_role = "code"  # what docstrings have between single backticks
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 include_patterns = [

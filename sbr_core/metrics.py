@@ -53,7 +53,7 @@ def _in_both(
 
 
 def dice(labels_a: np.ndarray, labels_b: np.ndarray) -> dict[int, float]:
-    """Overlap 2 |A and B| / (|A| + |B|) of each class.
+    """Overlap `2 |A and B| / (|A| + |B|)` of each class.
 
     Parameters
     ----------
