@@ -18,6 +18,7 @@ project = "sbr_core"
 author = "the authors of sbr_core"
 version = release = sbr_core.__version__
 language = "en"
+smartquotes = False  # messages are searched for as the terminal shows them
 default_role = "code"  # what docstrings have between single backticks
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -40,6 +41,7 @@ suppress_warnings = ["myst.xref_ambiguous"]
 
 autodoc_mock_imports = ["ants", "SimpleITK", "torch", "nilearn", "statsmodels"]
 """Heavy libraries: a signature and a docstring need none of them."""
+autodoc_type_aliases = {"ArrayLike": "ArrayLike"}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_google_docstring = False

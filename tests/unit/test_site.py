@@ -47,7 +47,8 @@ def in_navigation() -> set[Path]:
         for _, language, inside in FENCE.findall(page.read_text(encoding="utf-8")):
             if language == "{toctree}":
                 for line in filter(lambda text: text and text[0] != ":", inside.splitlines()):
-                    named |= {file.resolve() for file in page.parent.glob(f"{line}.md")}
+                    path = re.sub(r".*<(.*)>", r"\1", line)  # Title <path>
+                    named |= {file.resolve() for file in page.parent.glob(f"{path}.md")}
     return named
 
 
