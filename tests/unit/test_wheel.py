@@ -76,7 +76,7 @@ def test_the_version_is_told_once(repository):
     assert "version" in project["project"]["dynamic"]
     assert f"\nversion: {version}\n" in (repository / "CITATION.cff").read_text(encoding="utf-8")
     newest = (repository / "CHANGELOG.md").read_text(encoding="utf-8").split("\n## ")[1]
-    assert newest.startswith((f"{version} (", "Unreleased"))
+    assert newest.startswith(f"{version} (")
 
 
 def test_the_conda_recipe_needs_what_the_package_needs(repository):
