@@ -7,12 +7,15 @@ Everything in it is as the page displayed the section, which is as `prepare` lef
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from sbr_core.errors import ManifestError, ReceiptError
 from sbr_core.io.files import read_json
+
+_Line = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]
+"""Text that becomes a cell of a table, which has no lines of its own."""
 
 
 class _Frozen(BaseModel):
@@ -29,7 +32,7 @@ class PagePair(_Frozen):
     x_plane_mm, y_plane_mm : plane mm.
     """
 
-    name: str = ""
+    name: _Line = ""
     x_prepared_mm: float
     y_prepared_mm: float
     x_plane_mm: float
@@ -51,7 +54,7 @@ class PageSection(_Frozen):
     flip: Literal["none", "lr", "ud"] = "none"
     turn_deg: float = 0.0
     landmarks: tuple[PagePair, ...] | None = None
-    note: str = ""
+    note: _Line = ""
     prepared_sha256: str | None = None
     plane_sha256: str | None = None
 

@@ -220,3 +220,14 @@ def test_a_prealigned_section_takes_landmarks_on_its_plane_and_no_turn(brain, ma
     assert mark.plane_mm == (5.0, 5.0) and mark.mri_mm is None
     page(manifest, {"plain": {"flip": "lr"}})
     assert correct(elsewhere, manifest) == 2
+
+
+def test_a_note_of_several_lines_is_one_in_the_tables(brain, manifest):
+    """A cell that goes on in the next line could not be read again."""
+    note = "torn at\nthe left\t\r\nand above\n"
+    page(manifest, {"plain": {"verdict": "exclude", "note": note}})
+    new, table = manifest.parent / "new.tsv", manifest.parent / "corrections.tsv"
+    assert correct(brain, manifest, "-o", new, "--out-corrections", table) == 0
+    said = read_corrections(table, SECTIONS, prealigned=False)["plain"]
+    assert said.note == "torn at the left and above"
+    assert read_tsv(new)[1][0]["notes"].endswith("; torn at the left and above")
