@@ -68,6 +68,9 @@ def test_stain_groups_get_volumes_and_train_nothing_anew(lab):
     for group in ("nissl", "CB"):
         volume = f"results/one/sbr/volume/one_space-mri_stain-{group}_histology.nii.gz"
         assert (lab.folder / volume).is_file()
+    lab.correct("one", "s03\tverdict\treject")
+    jobs = [job for job in lab.planned() if job.startswith("reassemble")]
+    assert jobs == [f"reassemble one {method} _stain-nissl" for method in ("linear", "sbr")]
 
 
 def test_another_channel_of_a_file_reruns_what_another_file_would(lab):
