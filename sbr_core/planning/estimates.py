@@ -229,9 +229,9 @@ def job_of_benchmark(brain: str, parts: tuple[str, ...]) -> Job:
         return Job("check_sections", brain, chunk=rest[0])
     if rule == "simulate":
         return Job("simulate_pairs", brain)
-    if rule == "train":
+    if rule in ("train", "trust"):
         return Job(rule, brain, method="/".join(rest))
-    if rule in ("infer", "registered", "trust"):
+    if rule in ("infer", "registered"):
         return Job(rule, brain, method="/".join(rest[:-1]), chunk=rest[-1] if rest else "")
     if rule in ("prepare", "resample", "align_sections") and rest:
         return Job(rule, brain, chunk=rest[0])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sbr_core.planning.estimates import Estimator, Job, size_of
+from sbr_core.planning.estimates import Estimator, Job, job_of_benchmark, size_of
 from sbr_core.planning.progress import ProgressHandler, Run, in_words, job_of, log_what_to_open
 
 
@@ -93,6 +93,20 @@ def test_every_rule_that_works_on_a_brain_is_estimated(study):
             if "{brain}/benchmarks" in block or "-simulated/benchmarks" in block:
                 with_benchmark.add(block.split(":")[0])
     assert with_benchmark <= _MEASURED
+
+
+@pytest.mark.parametrize(
+    ("parts", "job"),
+    [
+        (("infer", "sbr", "1of4"), Job("infer", "one", "sbr", "1of4")),
+        (("prepare", "1of4"), Job("prepare", "one", chunk="1of4")),
+        (("trust", "sbr"), Job("trust", "one", "sbr")),
+        (("cohere", "coherent"), Job("cohere", "one")),
+        (("train", "sbr"), Job("train", "one", "sbr")),
+    ],
+)
+def test_a_benchmark_file_is_of_a_job(parts, job):
+    assert job_of_benchmark("one", parts) == job
 
 
 # --------------------------------------------------------------------------------------------
