@@ -60,13 +60,13 @@ class Correction:
 
 
 def read_corrections(
-    path: Path, sections: Collection[str], *, prealigned: bool
+    path: Path, sections: Collection[str] | None, *, prealigned: bool
 ) -> dict[str, Correction]:
     """Section -> what is said of it, in the order of the table.
 
     Parameters
     ----------
-    sections : ids that rows may name, those of excluded sections too.
+    sections : ids that rows may name, those of excluded sections too; None where these are unknown.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def read_corrections(
     for number, values in enumerate(table, 2):
         section, kind, value = (values[c] for c in known[:3])
         where = f"{path}: line {number}: section {section!r}"
-        if section not in sections:
+        if sections is not None and section not in sections:
             raise ManifestError(f"{where}: no such section in this brain")
         if kind not in _KINDS:
             raise ManifestError(f"{where}: kind: expected one of {_KINDS}, found {kind!r}")
@@ -148,10 +148,8 @@ def landmarks_from(text: str) -> list[Landmark]:
     """Landmarks from `landmarks_json`'s JSON, or from the table of corrections whose path it is."""
     if not text.lstrip().startswith("["):
         path = Path(text)
-        header, table = read_tsv(path)
-        sections = {values.get("section", "") for values in table}
-        prealigned = set(target_columns(prealigned=True)) <= set(header)
-        found = read_corrections(path, sections, prealigned=prealigned)
+        prealigned = set(target_columns(prealigned=True)) <= set(read_tsv(path)[0])
+        found = read_corrections(path, None, prealigned=prealigned)
         return [mark for each in found.values() for mark in each.landmarks or ()]
     try:
         return [

@@ -9,7 +9,7 @@ those of the same place in their files.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sbr_core.artifacts.names import section_of_name
@@ -86,7 +86,7 @@ def run(
     if not landmarks:
         raise ManifestError(f"{points[0]}: no points in this file, nor in any other")
     if constrain:
-        _add_to_corrections(out, landmarks, row_of, prealigned=prealigned)
+        _add_to_corrections(out, landmarks, prealigned=prealigned)
     else:
         columns = *SECTION_POINT, *target_columns(prealigned=prealigned)
         table = [
@@ -98,13 +98,12 @@ def run(
     logger.info(f"import-landmarks: {len(landmarks)} landmarks on {len(section_marks)} sections")
 
 
-def _add_to_corrections(
-    path: Path, landmarks: Sequence[Landmark], sections: Collection[str], *, prealigned: bool
-) -> None:
+def _add_to_corrections(path: Path, landmarks: Sequence[Landmark], *, prealigned: bool) -> None:
     """Write landmarks as pairs to obey; those that a section had in the table give way to them."""
     before = {}
     if path.is_file():
-        before = read_corrections(path, sections, prealigned=prealigned)
+        # rows have no excluded sections, of which the table may say something
+        before = read_corrections(path, None, prealigned=prealigned)
     marks_of: dict[str, tuple[Landmark, ...]] = {}
     for mark in landmarks:
         marks_of[mark.section] = (*marks_of.get(mark.section, ()), mark)

@@ -213,12 +213,14 @@ def test_pairs_to_obey_go_into_a_table_of_corrections_and_leave_its_other_rows(f
     path = folder / "landmarks.tsv"
     old = Landmark("012", (9.0, 9.0), mri_mm=(1.0, 2.0, 3.0), name="old")
     before = [Correction("012", "accept", (old,)), Correction("012.5", note="pale")]
+    before.append(Correction("gone", note="of a section that is excluded"))
     write_corrections(path, before, prealigned=False)
     points = napari(folder / "marks", "012", centres("012"), ["fornix", "tail"])
     labelled = [(name, mri) for name, (_, mri) in TRUTH["012"].items()]
     mri = slicer(folder / "marks" / "012.mrk.json", labelled)
     assert run(folder, "--points", points, "--mri-points", mri, "--constrain") == 0
-    said = read_corrections(path, sections, prealigned=False)
+    said = read_corrections(path, [*sections, "gone"], prealigned=False)
+    assert said["gone"] == before[2]
     assert said["012.5"] == before[1] and said["012"].verdict == "accept"
     assert [mark.name for mark in said["012"].landmarks] == ["fornix", "tail"]
     for mark in said["012"].landmarks:
