@@ -91,12 +91,14 @@ def remove_receipts_of_missing_files(study: Study) -> None:
         return frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
 
     for brain in study.brains:
-        for trusted in (
-            Path(study.path(brain, m, names.TRUST, names.TABLE)) for m in METHOD_FOLDERS
-        ):
-            if trusted.is_file() and (why := fault_of_receipt(trusted, names_in)):
-                logger.warning(f"{why}; the method's expected errors will be estimated again")
-                remove_summed(trusted)
+        for method in METHOD_FOLDERS:
+            for table, what in (
+                (study.path(brain, method, names.TRUST, names.TABLE), "expected errors"),
+                (study.changes(brain, method), "corrections of neighbours"),
+            ):
+                if Path(table).is_file() and (why := fault_of_receipt(Path(table), names_in)):
+                    logger.warning(f"{why}; the method's {what} will be estimated again")
+                    remove_summed(Path(table))
         in_full = [f"{folder}/{REGISTERED}" for folder in METHOD_FOLDERS]
         for stage in (*SECTION_STAGES, *METHOD_FOLDERS, *in_full):
             for receipt in map(Path, study.receipts(brain, stage)):

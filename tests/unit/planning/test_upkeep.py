@@ -51,20 +51,32 @@ def test_a_receipt_is_removed_when_a_file_it_lists_is_gone(study, receipts, capl
     ]
 
 
-def test_expected_errors_are_estimated_again_when_a_map_is_gone(study, caplog):
-    folder = Path("results/one/sbr/trust")
-    for section in "ab":
-        (folder / "sections").mkdir(parents=True, exist_ok=True)
-        (folder / f"sections/{section}_error.nii.gz").touch()
-    rows = [Row(section=s, files={f"sections/{s}_error.nii.gz": ""}) for s in "ab"]
-    write_rows(folder / "sections.tsv", rows)
+@pytest.mark.parametrize(
+    ("table", "ending"),
+    [
+        ("results/one/sbr/trust/sections.tsv", "_error.nii.gz"),
+        ("results/one/coherent/along/changes.tsv", "_change.nii.gz"),
+    ],
+)
+def test_what_a_method_has_of_all_sections_is_made_again_when_a_file_is_gone(
+    study, caplog, table, ending
+):
+    table = Path(table)
+    (table.parent / "sections").mkdir(parents=True)
+    files = {section: f"sections/{section}{ending}" for section in "ab"}
+    for file in files.values():
+        (table.parent / file).touch()
+    write_rows(table, [Row(section=s, files={file: ""}) for s, file in files.items()])
     upkeep.remove_receipts_of_missing_files(study)
-    assert (folder / "sections.tsv").is_file()
-    (folder / "sections/b_error.nii.gz").unlink()
+    assert table.is_file()
+    (table.parent / files["b"]).unlink()
     upkeep.remove_receipts_of_missing_files(study)
-    assert not (folder / "sections.tsv").is_file()
-    assert "b_error.nii.gz: missing" in caplog.text
-    assert "results/one/sbr/trust/sections.tsv" in study.results("one"), "so that it is missed"
+    assert not table.is_file()
+    assert f"b{ending}: missing" in caplog.text
+
+
+def test_a_lost_table_of_expected_errors_is_missed(study):
+    assert "results/one/sbr/trust/sections.tsv" in study.results("one")
 
 
 @pytest.mark.parametrize(
