@@ -33,8 +33,8 @@ class Compared(Row):
 
     Attributes
     ----------
-    next_section : its id; empty for the last.
-    apart_mm : how far the two disagree, mean over the tissue; None for the last.
+    next_section : its id; empty for the last, and where one of both does not lie on its plane.
+    apart_mm : how far the two disagree, mean over the tissue; None where there is no next.
     """
 
     position_mm: float
@@ -108,6 +108,9 @@ class CoherentPredictor:
         from sbr_core.artifacts.predictors import Prediction
 
         begun, change = self.followed.rows(pair.section)
+        section_mask = pair.read(pair.affine, LINEAR_MASK)
+        if not section_mask.any():
+            raise ImageError(f"section {pair.section!r}: no tissue within its MRI plane")
         grid = pair.grid
         change_px = read_plane(change.intact(CHANGE))[0] / change.grid.spacing_mm
         velocity_px = flow.resample_velocity(change_px, change.grid, grid)
@@ -119,7 +122,7 @@ class CoherentPredictor:
         return Prediction(
             partial(flow.integrate, velocity_px, grid),
             pair.read(pair.plane, MRI_MASK),
-            pair.read(pair.affine, LINEAR_MASK),
+            section_mask,
             synthesised,
         )
 

@@ -9,7 +9,7 @@ method `coherent` adds them to the velocities of the method that is followed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -123,7 +123,7 @@ def run(
             next=after.digests if after is not None else [],
         )
 
-    run_sections(
+    compared = run_sections(
         pairs,
         stage="cohere",
         out_dir=out_dir,
@@ -132,7 +132,8 @@ def run(
         process=lambda pair: compare(options, pair, registrar, device, out_dir),
         strict=True,
     )
-    rows = [row for stack in stacks for row in _cohered(options, stack, pairs, out_dir)]
+    differing = {row["section"] for row in compared if row["files"]}
+    rows = [row for stack in stacks for row in _cohered(options, stack, differing, out_dir)]
     for path in (out_dir / "sections").glob(f"*{CHANGE}"):
         if path.name.removesuffix(CHANGE) not in pairs:
             path.unlink()
@@ -180,7 +181,9 @@ def compare(
     if after is None:
         return SectionResult(row, [])
     mask = read_plane(section.plane.intact(MRI_MASK))[0] > 0
-    images = [_image(each) for each in (section, after)]
+    images = [image for each in (section, after) if (image := _image(each)) is not None]
+    if len(images) < 2:
+        return SectionResult(row, [])
     mri = [
         normalise(_read(s.plane.intact(MRI)), read_plane(s.plane.intact(MRI_MASK))[0], *_QUANTILES)
         for s in (section, after)
@@ -222,10 +225,10 @@ def _read(path: Path) -> np.ndarray:
     return read_plane(path)[0].astype(np.float32)
 
 
-def _image(section: _Section) -> np.ndarray:
-    """A registered section in [0, 1]."""
+def _image(section: _Section) -> np.ndarray | None:
+    """A registered section in [0, 1]; None where nothing of it lies on its plane."""
     image = _read(section.row.intact(REGISTERED))
-    return normalise(image, image > 0, *_QUANTILES)
+    return normalise(image, image > 0, *_QUANTILES) if (image > 0).any() else None
 
 
 def between(
@@ -268,16 +271,21 @@ def between(
 def _cohered(
     options: CoherentOptions,
     stack: Sequence[_Section],
-    pairs: dict[str, _Pair],
+    differing: Collection[str],
     out_dir: Path,
 ) -> list[Cohered]:
-    """Write the corrections of a stain group's sections."""
+    """Write the corrections of a stain group's sections.
+
+    Parameters
+    ----------
+    differing : sections for which it is written how they differ from the next.
+    """
     grids = [coarser(section.row.grid, options) for section in stack]
     rows, columns = (max(grid.shape[axis] for grid in grids) for axis in (0, 1))
     differences = np.zeros((len(stack) - 1, rows, columns, 2), np.float32)
     weights = np.zeros((len(stack) - 1, rows, columns), np.float32)
     for i, (section, _) in enumerate(pairwise(stack)):
-        if pairs[section.row.section][1] is not None:
+        if section.row.section in differing:
             stored = read_plane(section_file(out_dir, section.row.section, NEXT))[0]
             part = tuple(slice(n) for n in stored.shape[:2])
             differences[i][part], weights[i][part] = stored[..., :2], stored[..., 2]

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from sbr_core.artifacts.coherence import Cohered, Compared
-from sbr_core.artifacts.names import CHANGE, STACK_TO_SECTION
+from sbr_core.artifacts.names import CHANGE, LINEAR_MASK, STACK_TO_SECTION
 from sbr_core.artifacts.rows import Affine, Inferred, Plane, Prepared, Row, read_rows, write_rows
 from sbr_core.config import CoherentOptions, InferOptions
 from sbr_core.errors import ConfigError, ReceiptError
-from sbr_core.io.files import sha256_of
+from sbr_core.io.files import sha256_file, sha256_of
 from sbr_core.io.transforms import read_section_transform
+from sbr_core.io.volumes import read_plane, write_plane
 from sbr_core.stages import cohere, infer
 
 OPTIONS = CoherentOptions(device="cpu", refine_levels=(2, 1), smoothing_px=3)
@@ -136,6 +137,29 @@ def test_what_the_followed_method_could_not_do_fails_by_its_reason(fake_brain):
     rows = coherent(fake_brain)
     assert not rows["002"].ok and rows["002"].message.endswith("no tissue")
     assert rows["003"].ok
+
+
+def test_a_section_beside_its_plane_is_compared_with_none_and_fails_alone(fake_brain):
+    displaced(fake_brain, {"003": np.array([1000.0, 0.0])})
+    rows = [
+        replace(row, files=dict(row.files))
+        for row in read_rows(fake_brain.table("align_sections"), Affine)
+    ]
+    (mask,) = (row.file(LINEAR_MASK) for row in rows if row.section == "003")
+    write_plane(mask, np.zeros_like(read_plane(mask)[0]), read_plane(mask)[1])
+    (row,) = (row for row in rows if row.section == "003")
+    row.files[f"sections/003{LINEAR_MASK}"] = sha256_file(mask)
+    write_rows(fake_brain.table("align_sections"), rows)
+    infer_with(fake_brain, "linear", InferOptions())
+    rows = coherent(fake_brain)
+    compared = read_rows(fake_brain.results / "coherent" / "along" / "compared.tsv", Compared)
+    assert {row.section for row in compared if not row.next_section} == {
+        "002",
+        "003",
+        compared[-1].section,
+    }
+    assert not rows["003"].ok and "no tissue within its MRI plane" in rows["003"].message
+    assert rows["002"].ok and rows["004"].ok
 
 
 def test_what_is_lacking_is_named(fake_brain):
