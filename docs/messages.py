@@ -2,7 +2,7 @@
 
 Nothing is imported. Collected are errors that end a command (`SbrError` and what is derived from
 it), reasons that become part of such a line (`ValueError`), warnings of the log, and what
-`sbr check` finds.
+`sbr check` and `sbr doctor` find.
 """
 
 import ast
@@ -53,7 +53,7 @@ TOPICS: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 """Patterns of the path of modules, and the topic of what they say; the first that fits counts."""
 OTHER = "Others"
-_WRITERS = re.compile(r"doubt|contradict|fault|why_|_why|start_from|length_of_brain|_harm|unlike")
+_WRITERS = re.compile(r"doubt|contradict|fault|why_|_why|start_from|length_of_brain|reason_of")
 """Functions whose strings are messages that others hand on."""
 
 _KINDS = {
@@ -61,6 +61,7 @@ _KINDS = {
     "part": "part of such a line",
     "warning": "warning",
     "check": "`sbr check`",
+    "doctor": "`sbr doctor`",
 }
 """How a message is met with, in the words of the page."""
 
@@ -71,7 +72,7 @@ class Message:
 
     Attributes
     ----------
-    kind : `ends`, `part`, `warning` or `check`.
+    kind : a key of `_KINDS`.
     file, line : where in the repository.
     text : what it says; ‹name› stands for what is filled in.
     """
@@ -140,6 +141,8 @@ def _of_file(file: str, tree: ast.Module, errors: set[str]) -> Iterator[Message]
             if ast.unparse(node.args[1]) == "'fine'":
                 continue
             kind, said = "check", node.args[2]
+        elif name == "Finding" and len(node.args) > 4:
+            kind, said = "doctor", node.args[4]
         else:
             continue
         text = " ".join(as_said(said, scope_of.get(node)).split())
@@ -182,14 +185,23 @@ def as_said(node: ast.expr, scope: ast.AST | None = None) -> str:
             texts = [t for t in (as_said(body, scope), as_said(other, scope)) if t.strip()]
             return " / ".join(texts)
         case ast.Name(id=name) if scope is not None:
-            made = [
-                n.value
-                for n in ast.walk(scope)
-                if isinstance(n, ast.Assign)
-                and any(isinstance(t, ast.Name) and t.id == name for t in n.targets)
-            ]
-            return " / ".join(as_said(value) for value in made) or _filled_in(node)
+            made = [as_said(value) for value in _assigned(name, scope)]
+            return " / ".join(made) or _filled_in(node)
     return _filled_in(node)
+
+
+def _assigned(name: str, scope: ast.AST) -> Iterator[ast.expr]:
+    """What a function assigns to a name, alone or beside others."""
+    for node in ast.walk(scope):
+        if not isinstance(node, ast.Assign):
+            continue
+        for target in node.targets:
+            match target, node.value:
+                case ast.Name(id=known), value if known == name:
+                    yield value
+                case ast.Tuple(elts=targets), ast.Tuple(elts=values):
+                    pairs = zip(targets, values, strict=False)
+                    yield from (v for t, v in pairs if isinstance(t, ast.Name) and t.id == name)
 
 
 def _filled_in(node: ast.expr) -> str:
