@@ -19,6 +19,7 @@ author = "the authors of sbr_core"
 version = release = sbr_core.__version__
 language = "en"
 smartquotes = False  # messages are searched for as the terminal shows them
+highlight_language = "none"  # blocks without a language are commands, not Python
 default_role = "code"  # what docstrings have between single backticks
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
