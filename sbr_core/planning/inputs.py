@@ -96,6 +96,18 @@ def _corrected(study: Study, brain: str, part: str) -> Inputs:
     return {CORRECTIONS: plan} if is_asked else {}
 
 
+def corrected(study: Study, brain: str) -> list[str]:
+    """Plans of all that corrections ask of a brain, to be asked for by name.
+
+    A plan that is not there yet starts its stage only if it is made, and Snakemake looks for no
+    missing input of a stage before which something else is to be run.
+    """
+    of_brain = study.brains[brain]
+    volumes = [names.VOLUME + names.stain_entity(group) for group in of_brain.stain_groups]
+    parts = (*of_brain.chunks, *volumes)
+    return [plan for part in parts for plan in _corrected(study, brain, part).values()]
+
+
 def with_ancient(paths: Any, ancient: Callable[[str], Any]) -> Any:
     """`paths`, one or a list or a dictionary of them, with `ancient` applied to each `Ancient`."""
     if isinstance(paths, dict):

@@ -171,6 +171,18 @@ def test_landmarks_rerun_their_section_its_chunk_and_what_shows_it(lab):
     assert files() == before and lab.planned() == []
 
 
+def test_landmarks_are_obeyed_in_the_run_in_which_another_chunk_changed_too(lab):
+    """Their plan is new, and Snakemake does not look for it by itself."""
+    first = lab.chunk("s03")
+    second = next(s for s in ("s01", "s02", "s04", "s05") if lab.chunk(s) != first)
+    lab.correct("one", "s03\tlandmark\tfornix\t1\t2\t3\t4\t5")
+    (lab.folder / f"raw/one/images/{second}.png").write_text("edited")
+    wanted = {f"align_sections one {chunk}" for chunk in (first, lab.chunk(second))}
+    for target in ("all", "align_all"):
+        jobs = lab.planned(target)
+        assert {job for job in jobs if job.startswith("align_sections one")} == wanted
+
+
 def test_chunk_that_loses_all_its_rows_leaves_every_table(lab):
     """Also while another chunk changes: the tables behind the global fit must not be forgotten."""
     gone = lab.chunk("s01")

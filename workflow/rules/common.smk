@@ -47,6 +47,7 @@ logging.getLogger("sbr_core").parent = logger
 
 STUDY = study_or_exit(config, compare_sums=workflow.is_main_process)
 CONFIG = STUDY.config
+CORRECTED = [inputs.corrected(STUDY, brain) for brain in STUDY.of_sheet]
 ENVIRONMENT_OF_NETWORKS = f"../../envs/sbr{'_cuda' if CONFIG.gpus else ''}.yaml"
 
 # whether the user forces a rule; known only when its inputs are asked for

@@ -11,6 +11,7 @@ rule prepare_all:
 rule align_all:
     input:
         STUDY.refusals,
+        CORRECTED,
         [STUDY.receipts(brain, "align_sections") for brain in STUDY.of_sheet],
 
 
@@ -26,22 +27,26 @@ rule train_all:
 rule infer_all:
     input:
         STUDY.refusals,
+        CORRECTED,
         [STUDY.receipts(brain, method) for brain in STUDY.of_sheet for method in STUDY.methods],
 
 
 rule reassemble_all:
     input:
         STUDY.refusals,
+        CORRECTED,
         [STUDY.volumes(brain, method) for brain in STUDY.of_sheet for method in STUDY.methods],
 
 
 rule evaluate_all:
     input:
         STUDY.refusals,
+        CORRECTED,
         expand("<results>/{brain}/evaluation/summary.tsv", brain=STUDY.of_sheet),
 
 
 rule compare:
     input:
         STUDY.refusals,
+        CORRECTED,
         expand("<results>/{brain}/compare/index.html", brain=STUDY.of_sheet),
