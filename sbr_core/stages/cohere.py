@@ -139,7 +139,7 @@ def run(
             path.unlink()
     rows.sort(key=lambda row: row.position_mm)
     write_rows(table, rows)
-    mean_mm = float(np.mean([row.change_mean_mm for row in rows]))
+    mean_mm = sum(row.change_mean_mm for row in rows) / max(len(rows), 1)
     logger.info(f"cohere: {len(rows)} sections, corrected by {mean_mm:.3f} mm in the mean")
 
 

@@ -26,7 +26,7 @@ from sbr_core.artifacts.joined import Joined, join
 from sbr_core.artifacts.receipts import SectionResult, run_sections, unfinished
 from sbr_core.artifacts.rows import Inferred, Row, Trusted, fingerprint, read_rows
 from sbr_core.config import TrustOptions
-from sbr_core.errors import ImageError, SbrError
+from sbr_core.errors import ConfigError, ImageError, SbrError
 from sbr_core.geometry import apply
 from sbr_core.io.tables import read_tsv
 from sbr_core.io.transforms import SectionTransform, read_section_transform
@@ -65,7 +65,14 @@ def run(
     findings : table written by doctor.
     accepted : ids of sections that were looked at and found good; they are no suspects.
     strict : stop at the first section that cannot be judged.
+
+    Raises
+    ------
+    ConfigError
+        No folder for `method` among `methods`.
     """
+    if method not in methods:
+        raise ConfigError(f"trust: --methods: expected {method}=FOLDER among them")
     pairs = join(prepared, planes, affines)
     by_method = {
         name: {row.section: row for row in read_rows(folder / names.TABLE, Inferred, verify=False)}

@@ -139,6 +139,17 @@ def test_what_the_followed_method_could_not_do_fails_by_its_reason(fake_brain):
     assert rows["003"].ok
 
 
+@pytest.mark.filterwarnings("error")
+def test_where_nothing_was_registered_nothing_is_corrected(fake_brain):
+    infer_with(fake_brain, "linear", InferOptions())
+    lost = [
+        Row(section=row.section, status="failed", message="no tissue")
+        for row in read_rows(fake_brain.table("linear"), Inferred)
+    ]
+    write_rows(fake_brain.table("linear"), lost)
+    assert not any(row.ok for row in coherent(fake_brain).values())
+
+
 def test_a_section_beside_its_plane_is_compared_with_none_and_fails_alone(fake_brain):
     displaced(fake_brain, {"003": np.array([1000.0, 0.0])})
     rows = [

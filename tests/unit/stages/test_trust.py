@@ -8,6 +8,7 @@ import pytest
 from sbr_core.artifacts import names
 from sbr_core.artifacts.rows import Plane, Prepared, Row, Trusted, read_rows, write_rows
 from sbr_core.config import InferOptions, TrustOptions
+from sbr_core.errors import ConfigError
 from sbr_core.io.files import sha256_file
 from sbr_core.io.images import read_section, write_png
 from sbr_core.io.volumes import read_plane, write_plane
@@ -111,3 +112,8 @@ def test_a_section_whose_plane_has_no_tissue_fails_alone(brain):
     table = brain.results / "linear" / "trust" / names.TABLE
     (failed,) = [row for row in read_rows(table, Row, only_ok=False) if not row.ok]
     assert failed.section == rows[0].section and "no tissue" in failed.message
+
+
+def test_a_method_whose_folder_is_not_given_is_named(brain):
+    with pytest.raises(ConfigError, match="expected sbr=FOLDER among them"):
+        run(brain, method="sbr")
