@@ -15,7 +15,7 @@ from sbr_core.config import PRESETS, Config, resolve
 from sbr_core.errors import SbrError
 from sbr_core.io.files import refuse_links
 from sbr_core.io.manifests import read_brains
-from sbr_core.methods import LABEL_METHODS, METHODS, TRAINED_METHODS
+from sbr_core.methods import LABEL_METHODS, METHODS, REGISTRY, TRAINED_METHODS
 from sbr_core.planning.sheet import CHECKPOINTS, Brain, Demo, brains_of, demo_of, simulated_brain
 
 logger = logging.getLogger(__name__)
@@ -219,6 +219,7 @@ class Study:
             *([] if self.brains[brain].prealigned else self._of_mri(brain)),
             *(self.weights(brain, folder) for folder in self.trainings(brain)),
             *(path for method in methods for path in self.volumes(brain, method)),
+            *(self.changes(brain, method) for method in methods if REGISTRY[method].follows),
             *(self.path(brain, method, names.TRUST, names.TABLE) for method in methods),
             *self.full_sections(brain),
             *self.colour_volumes(brain),

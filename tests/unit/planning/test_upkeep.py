@@ -75,8 +75,11 @@ def test_what_a_method_has_of_all_sections_is_made_again_when_a_file_is_gone(
     assert f"b{ending}: missing" in caplog.text
 
 
-def test_a_lost_table_of_expected_errors_is_missed(study):
-    assert "results/one/sbr/trust/sections.tsv" in study.results("one")
+def test_a_lost_table_of_a_method_s_sections_is_missed(add_brain, study_of):
+    asked = study_of(add_brain("one"), methods=["sbr", "coherent"]).results("one")
+    tables = {path for path in asked if path.endswith(("trust/sections.tsv", "changes.tsv"))}
+    own = {f"results/one/{m}/trust/sections.tsv" for m in ("linear", "sbr", "coherent")}
+    assert tables == own | {"results/one/coherent/along/changes.tsv"}
 
 
 @pytest.mark.parametrize(
