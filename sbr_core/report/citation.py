@@ -74,6 +74,7 @@ class Citation:
         sentences = [
             self._sections(),
             self._alignment(),
+            self._landmarks(),
             *self._registration(),
             self._volume(),
             self._evaluation(),
@@ -155,6 +156,14 @@ class Citation:
         ) == "auto":
             text += f" The orientation of the sections, {orientation}, was found by the fit."
         return text
+
+    def _landmarks(self) -> str:
+        """Of the user's corrections, as far as they were obeyed."""
+        table = self.folder / "align_sections" / names.TABLE
+        rows = read_cells(table)[1] if table.is_file() else []
+        n = sum(bool(row.get("constraints")) for row in rows)
+        of_sections = f"{n} section{'s' * (n > 1)}"
+        return f"The registration of {of_sections} was guided by landmarks set by hand." * bool(n)
 
     def _registration(self) -> list[str]:
         sentences = []
@@ -274,6 +283,11 @@ class Citation:
             text += " on the grid of the MRI"
         if options.get("fill", "none") != "none":
             text += "; the place of missing sections was filled from their neighbours"
+        facts = [
+            read_json(p) for m in volumes for p in (self.folder / m / names.VOLUME).glob("*.json")
+        ]
+        if n := len({section for each in facts for section in each.get("rejected", ())}):
+            text += f", without {n} section{'s' * (n > 1)} rejected by eye"
         return text + "."
 
     def _evaluation(self) -> str:

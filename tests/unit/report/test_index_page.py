@@ -156,6 +156,21 @@ def test_the_paragraph_says_what_was_done_and_nothing_else(results):
         assert other not in citation.paragraph
 
 
+def test_what_was_done_by_hand_is_said(results):
+    """Landmarks that were obeyed, and rejected sections, once for all methods."""
+    one = results / "one"
+    before = Citation(one, "one").paragraph
+    assert "by hand" not in before and "rejected" not in before
+    rows = [{"section": f"s{i}", "status": "ok", "constraints": "{}" * (i < 2)} for i in range(3)]
+    (one / "align_sections").mkdir()
+    write_tsv(one / "align_sections" / "sections.tsv", rows)
+    for method in ("linear", "sbr"):
+        _write(one / method / "volume" / "one_space-mri_histology.json", {"rejected": ["s2"]})
+    text = Citation(one, "one").paragraph
+    assert "The registration of 2 sections was guided by landmarks set by hand." in text
+    assert "without 1 section rejected by eye." in text
+
+
 def test_everything_that_is_cited_is_listed_and_nothing_else(results, capsys):
     citation = Citation(results / "one", "one")
     for reference in citation.references:
