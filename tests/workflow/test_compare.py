@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from sbr_core.methods import METHODS, TRAINED_METHODS
+from sbr_core.methods import COMPARED_METHODS, TRAINED_METHODS
 
 SOME = "compare: {methods: [linear, syn_mi, nmi, sbr], minutes: 3}\n"
 PAGE = "results/one/compare/index.html"
@@ -135,4 +135,4 @@ def test_labels_of_sections_and_planes_bring_nmiw(empty_lab):
     }
     assert {
         job.split()[2].removeprefix("compare/") for job in jobs if job.startswith("infer ")
-    } == set(METHODS)
+    } == set(COMPARED_METHODS)
