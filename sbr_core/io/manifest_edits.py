@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sbr_core.errors import ConfigError, ManifestError
@@ -80,6 +81,23 @@ class ManifestCopy:
         if len(notes) > 1:
             row["notes"] = "; ".join(filter(None, notes))
         return changes
+
+    def before_last_edit(self, section: str, by: str, columns: Sequence[str]) -> dict[str, str]:
+        """What some cells held before `edit` last changed one of them, by the section's `notes`.
+
+        Returns
+        -------
+        column -> its cell of then, those that were not changed as they are; empty where the notes
+        tell of no such change.
+        """
+        for note in reversed(self.cell(section, "notes").split("; ")):
+            if note.startswith(f"{by}: "):
+                changes = dict(re.findall(r"(\w+) (\S+) -> ", note))
+                if any(column in changes for column in columns):
+                    now = {column: self.cell(section, column) for column in columns}
+                    found = {column: changes.get(column, cell) for column, cell in now.items()}
+                    return {c: "" if cell == "empty" else cell for c, cell in found.items()}
+        return {}
 
     def check(self, where: str, hint: str = "") -> None:
         """Refuse a copy that the workflow would refuse.

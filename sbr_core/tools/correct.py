@@ -10,9 +10,9 @@ from typing import Annotated
 import numpy as np
 
 from sbr_core.artifacts import names
-from sbr_core.artifacts.rows import Plane, Prepared, read_rows
+from sbr_core.artifacts.rows import Plane, Prepared, Row, read_rows
 from sbr_core.errors import ConfigError, ManifestError
-from sbr_core.geometry import apply, turned_further, upright_from_file
+from sbr_core.geometry import FLIPS, apply, turned_further, upright_from_file
 from sbr_core.io.correction_pages import PagePair, PageSection, read_correction_page
 from sbr_core.io.corrections import (
     Correction,
@@ -26,6 +26,10 @@ from sbr_core.io.transforms import read_stack_from_world
 
 logger = logging.getLogger(__name__)
 
+_Turn = tuple[str, float]
+"""`flip` and `rotate_deg`, as the manifest has them."""
+_BY = "corrected"
+"""Begins what the notes of a manifest say of a correction."""
 _SAME_TURN = 1e-3
 """Largest difference of the cosines and sines of one turn, as tables have it."""
 
@@ -69,14 +73,14 @@ def run(
             f" of results, …/{page.brain}"
         )
     copy = ManifestCopy(manifest, out)
-    shown = _Shown.of(results, corrections)
+    shown = _Shown.of(results, corrections, manifest)
     later: list[Correction] = []
     n_edited = 0
     for section, said in page.sections.items():
         if section not in copy:
             raise ManifestError(f"{corrections}: section {section!r}: {manifest} has none")
         cells = _cells(copy, section, said, shown)
-        changes = copy.edit(section, cells, "corrected", said.note)
+        changes = copy.edit(section, cells, _BY, said.note)
         n_edited += bool(changes)
         correction = Correction(
             section,
@@ -102,7 +106,8 @@ def run(
         copy.write()
     logger.info(
         f"correct: {n_edited} of {len(copy.rows)} sections edited in the manifest, {len(table)} in"
-        " the table: name both in the sheet of brains (sections, corrections), and run snakemake"
+        " the table: name both in the sheet of brains, in its columns sections and corrections"
+        " (add the column corrections where it has none), and run snakemake"
     )
 
 
@@ -149,8 +154,13 @@ def _cells(
     if said.flip != "none" or said.turn_deg % 360:
         flip = copy.cell(section, "flip") or "none"
         rotate_deg = _degrees(copy, section)
-        shown.check_turned(section, flip, rotate_deg)
-        flip, rotate_deg = turned_further(flip, rotate_deg, said.flip, said.turn_deg)
+        if shown.is_turned(section, said, (flip, rotate_deg), _turn_before(copy, section)):
+            logger.info(
+                f"correct: section {section}: {_turn_words(said)}: {copy.manifest} states it"
+                " already: passed over"
+            )
+        else:
+            flip, rotate_deg = turned_further(flip, rotate_deg, said.flip, said.turn_deg)
         for column, before, now in (
             ("flip", copy.cell(section, "flip") or "none", flip),
             ("rotate_deg", _number(_degrees(copy, section)), _number(rotate_deg)),
@@ -160,6 +170,36 @@ def _cells(
     if said.verdict == "exclude":
         cells["exclude"] = "true", ""
     return cells
+
+
+def _turn_words(said: PageSection) -> str:
+    """What the page asks for, as a user would say it."""
+    flip = [f"flip {said.flip}"] if said.flip != "none" else []
+    turn = [f"turn of {said.turn_deg:g} degrees"] if said.turn_deg % 360 else []
+    return ", ".join(flip + turn)
+
+
+def _turn_before(copy: ManifestCopy, section: str) -> _Turn | None:
+    """What was stated before the last correction; None where the notes tell of none."""
+    cells = copy.before_last_edit(section, _BY, ("flip", "rotate_deg"))
+    flip = cells.get("flip") or "none"
+    try:
+        return (flip, float(cells["rotate_deg"] or 0.0)) if cells and flip in FLIPS else None
+    except ValueError:  # notes are free text
+        return None
+
+
+def _is_same_turn(one: _Turn, other: _Turn) -> bool:
+    return _apart(_displayed(one), _displayed(other)) < _SAME_TURN
+
+
+def _displayed(turn: _Turn) -> np.ndarray:
+    """(2, 2) from a section as displayed to its file."""
+    return np.linalg.inv(upright_from_file((1, 1), *turn)[0])[:2, :2]
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one - other).max())
 
 
 def _number(value: float) -> str:
@@ -176,6 +216,11 @@ def _degrees(copy: ManifestCopy, section: str) -> float:
         ) from None
 
 
+def _digests(row: Row, ending: str) -> list[str]:
+    """Of a section's files of a kind."""
+    return [sha256 for name, sha256 in row.files.items() if name.endswith(ending)]
+
+
 @dataclass(frozen=True)
 class _Shown:
     """What the page showed, as the results have it now.
@@ -183,16 +228,17 @@ class _Shown:
     Attributes
     ----------
     world_from_stack : (4, 4) to RAS mm; None of a prealigned brain.
-    corrections : for messages.
+    corrections, manifest : for messages.
     """
 
     prepared: dict[str, Prepared]
     planes: dict[str, Plane]
     world_from_stack: np.ndarray | None
     corrections: Path
+    manifest: Path
 
     @classmethod
-    def of(cls, results: Path, corrections: Path) -> _Shown:
+    def of(cls, results: Path, corrections: Path, manifest: Path) -> _Shown:
         """Read the tables of a brain."""
         similarity = results / "align" / names.STACK_TRANSFORM
         prepared = read_rows(results / "prepare" / names.TABLE, Prepared, verify=False)
@@ -202,28 +248,59 @@ class _Shown:
             {row.section: row for row in planes},
             np.linalg.inv(read_stack_from_world(similarity)) if similarity.is_file() else None,
             corrections,
+            manifest,
         )
 
     @property
     def prealigned(self) -> bool:
         return self.world_from_stack is None
 
-    def check_turned(self, section: str, flip: str, rotate_deg: float) -> None:
-        """Refuse to turn a section further that is not displayed as the manifest has it."""
+    def is_turned(
+        self, section: str, said: PageSection, stated: _Turn, before: _Turn | None
+    ) -> bool:
+        """Whether the manifest has already what the page asks for.
+
+        Parameters
+        ----------
+        stated : what the manifest states.
+        before : what it stated before its last correction, by its notes; None where none is there.
+
+        Raises
+        ------
+        ManifestError
+            What the page showed is not what the manifest states, so that it would be undone.
+        """
         where = f"{self.corrections}: section {section!r}"
         if self.prealigned:
             raise ManifestError(f"{where}: a prealigned section takes no flip or turn")
+        asked = said.flip, said.turn_deg
+        is_recorded = before is not None and _is_same_turn(turned_further(*before, *asked), stated)
         row = self.prepared.get(section)
         if row is None:
+            if is_recorded:  # and excluded, at once or since
+                return True
             raise ManifestError(f"{where}: is not prepared, so there is nothing to turn")
-        of_manifest = np.linalg.inv(upright_from_file((1, 1), flip, rotate_deg)[0])
-        apart = np.abs(of_manifest - row.section_mm_from_working_mm)[:2, :2].max()
-        if apart > _SAME_TURN:
+        made = row.section_mm_from_working_mm[:2, :2]
+        is_as_made = _apart(_displayed(stated), made) < _SAME_TURN
+        is_shown = said.prepared_sha256 in _digests(row, names.IMAGE)
+        if is_shown and is_as_made:
+            return False
+        # corrected, but not made anew since
+        if is_shown and _apart(_displayed(stated), made @ _displayed(asked)) < _SAME_TURN:
+            return True
+        if not is_as_made:
             raise ManifestError(
-                f"{where}: the page showed it in another flip and turn than the manifest states now"
-                f" (flip {flip}, rotate_deg {rotate_deg:g}): was it corrected already? Run the"
-                " workflow, and look at the new report"
+                f"{where}: the results were made with another flip or turn than {self.manifest}"
+                f" states (flip {stated[0]}, rotate_deg {stated[1]:g}): give --manifest the one"
+                " that they were made with"
             )
+        if is_recorded:
+            return True
+        raise ManifestError(
+            f"{where}: its {_turn_words(said)} was asked for on an earlier state of the section,"
+            " which was prepared anew since: look at the new report, and take it out of the file"
+            " if it is in force already"
+        )
 
     def landmarks(self, section: str, said: PageSection) -> tuple[Landmark, ...]:
         """The pairs of a section, in its file and in the MRI; ManifestError as of `run`."""
@@ -237,7 +314,7 @@ class _Shown:
             ("its picture", row, names.IMAGE, said.prepared_sha256),
             ("its MRI plane", plane, names.MRI, said.plane_sha256),
         ):
-            if digest not in (v for name, v in of_row.files.items() if name.endswith(ending)):
+            if digest not in _digests(of_row, ending):
                 raise ManifestError(
                     f"{where}: {what} has changed since the report that its landmarks were set on:"
                     " set them anew, on the new report"

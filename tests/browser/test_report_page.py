@@ -204,16 +204,24 @@ def test_what_was_decided_is_there_after_a_reload_and_can_be_loaded_and_forgotte
     digests = {"prepared_sha256": "prepared 4", "plane_sha256": "plane 4"}
     file["sections"]["s5"] = {"flip": "ud", "turn_deg": 90, "landmarks": [mark], **digests}
     file["sections"]["s2"] = {"verdict": "accept", "landmarks": [mark]}  # of another picture
+    earlier = {"prepared_sha256": "before the last run", "plane_sha256": "plane 0"}
+    file["sections"]["s1"] = {"verdict": "accept", "flip": "lr", "turn_deg": 90, **earlier}
     file["sections"]["gone"] = {"verdict": "accept"}
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(file))
     page.choose_file("#v-file", path)
     page.until("document.querySelector('#v-status').textContent.includes('read')")
     status = page.text("#v-status")
-    assert "2 sections read" in status and "picture has changed: s2" in status
+    assert (
+        "3 sections read" in status
+        and "earlier picture: s1" in status
+        and "picture has changed: s2" in status
+    )
     assert "not on this page: gone" in status
     corrections = saved(page).sections
     assert set(corrections) == {"s1", "s2", "s5"}
+    first = corrections["s1"]
+    assert (first.verdict, first.flip, first.turn_deg) == ("accept", "none", 0)
     # upside down and a quarter: as left to right and three quarters
     assert (corrections["s5"].flip, corrections["s5"].turn_deg) == ("lr", 270)
     assert corrections["s5"].landmarks[0].x_plane_mm == 3.0 and corrections["s2"].landmarks is None

@@ -116,6 +116,7 @@ class Corrections {
     }
     const unknown = [];
     const changed = [];
+    const turned = [];
     let count = 0;
     for (const [name, said] of Object.entries(file.sections || {})) {
       const section = this.sections.get(name);
@@ -130,6 +131,11 @@ class Corrections {
         decision.landmarks = null; // set on another picture
         changed.push(name);
       }
+      if (said.prepared_sha256 !== section.prepared_sha256 && (decision.mirror || decision.turn)) {
+        decision.mirror = false; // it may be in force already, and would be undone
+        decision.turn = 0;
+        turned.push(name);
+      }
       if (!isEmptyDecision(decision)) {
         this.decisions.set(name, decision);
         count += 1;
@@ -138,6 +144,9 @@ class Corrections {
     this.keep();
     const said = [`${count} sections read`];
     if (changed.length) said.push(`landmarks left out, their picture has changed: ${changed.join(", ")}`);
+    if (turned.length) {
+      said.push(`flips and turns left out, asked for on an earlier picture: ${turned.join(", ")}`);
+    }
     if (unknown.length) said.push(`not on this page: ${unknown.join(", ")}`);
     return said.join("; ");
   }

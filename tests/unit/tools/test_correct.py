@@ -1,6 +1,7 @@
 """`sbr correct`: what was put right on the page lands where it lasts, and only if it still fits."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -94,7 +95,8 @@ def test_edits_go_into_a_copy_of_the_manifest_and_a_table(brain, manifest, tmp_p
     page(
         manifest,
         {
-            "flipped": {"flip": "ud", "turn_deg": 10, "note": "upside down"},
+            "flipped": {"flip": "ud", "turn_deg": 10, "note": "upside down"}
+            | digests(brain, "flipped"),
             "turned": {"verdict": "exclude"},
             "plain": {"verdict": "accept"},
             "both": {"verdict": "reject", "note": "torn"},
@@ -150,12 +152,64 @@ def test_landmarks_lie_where_they_were_set(brain, manifest, tmp_path, section):
 
 
 def test_without_outputs_it_only_says_what_it_would_do(brain, manifest, capfd):
-    page(manifest, {"plain": {"verdict": "reject", "turn_deg": 90}})
+    page(manifest, {"plain": {"verdict": "reject", "turn_deg": 90, **digests(brain, "plain")}})
     there = sorted(manifest.parent.iterdir())
     assert correct(brain, manifest) == 0
     said = capfd.readouterr().err
     assert "section plain: rotate_deg 0.0 -> 90" in said and "rejected" in said
     assert "nothing was written" in said and sorted(manifest.parent.iterdir()) == there
+
+
+def made_anew(brain, folder, section, flip, rotate_deg):
+    """The results after a run with another flip or turn of a section: another picture of it."""
+    rows = prepared(brain)
+    row = rows[section]
+    matrix = np.array(row.section_mm_from_working_mm)
+    matrix[:2, :2] = np.linalg.inv(upright_from_file((1, 1), flip, rotate_deg)[0])[:2, :2]
+    files = {name: f"{sha256} anew" for name, sha256 in row.files.items()}
+    rows[section] = replace(row, section_mm_from_working_mm=matrix, files=files)
+    results = folder / "results" / "b"
+    write_rows(results / "prepare" / names.TABLE, list(rows.values()))
+    for table in ("resample/sections.tsv", "align/" + names.STACK_TRANSFORM):
+        (results / table).parent.mkdir()
+        shutil.copy(brain.results / table, results / table)
+    return replace(brain, results=results)
+
+
+@pytest.mark.parametrize(
+    ("section", "asked", "then"),
+    [
+        ("plain", {"flip": "lr"}, ("lr", 0.0)),
+        ("plain", {"turn_deg": 184}, ("none", -176.0)),
+        ("both", {"flip": "ud", "turn_deg": 90}, ("none", 65.0)),
+    ],
+)
+def test_the_same_file_again_before_and_after_the_run_changes_nothing(
+    brain, manifest, tmp_path, section, asked, then, capfd
+):
+    """What is in force already would be undone, were it laid on top of itself."""
+    page(manifest, {section: asked | {"note": "seen"} | digests(brain, section)})
+    mended, again = tmp_path / "mended.tsv", tmp_path / "again.tsv"
+    table = tmp_path / "corrections.tsv"
+    words = "--out-corrections", table
+    assert correct(brain, manifest, "-o", mended, *words) == 0
+    row = {r["section"]: r for r in read_tsv(mended)[1]}[section]
+    assert (row["flip"], float(row["rotate_deg"])) == then
+    rerun = made_anew(brain, tmp_path, section, *then)
+    for state in (brain, rerun):
+        told = ["--manifest", str(mended), "--results", str(state.results), "-o", str(again)]
+        file = str(manifest.parent / "corrections.json")
+        assert main(["correct", file, *told, *map(str, words)]) == 0
+        assert f"{mended} states it already: passed over" in capfd.readouterr().err
+        assert read_tsv(again) == read_tsv(mended)
+    # of the manifest of before the results know nothing any more
+    assert correct(rerun, manifest, "-o", again, *words) == 2
+    assert "the results were made with another flip or turn" in capfd.readouterr().err
+    # nor is it known what was in force if the notes do not tell
+    mended.write_text(mended.read_text().replace("corrected: ", "mine: "))
+    given = ["--manifest", str(mended), "--results", str(rerun.results)]
+    assert main(["correct", str(manifest.parent / "corrections.json"), *given]) == 2
+    assert "asked for on an earlier state" in capfd.readouterr().err
 
 
 PAIR = {"x_prepared_mm": 5.0, "y_prepared_mm": 5.0, "x_plane_mm": 5.0, "y_plane_mm": 5.0}
@@ -170,7 +224,8 @@ PAIR = {"x_prepared_mm": 5.0, "y_prepared_mm": 5.0, "x_plane_mm": 5.0, "y_plane_
         ({"plain": {"landmarks": [PAIR | {"x_plane_mm": 900.0}], "d": 1}}, "outside its MRI plane"),
         ({"plain": {"landmarks": [PAIR | {"y_prepared_mm": -9.0}], "d": 1}}, "outside its image"),
         ({"plain": {"landmarks": [PAIR | {"name": "a"}] * 2, "d": 1}}, "second landmark 'a'"),
-        ({"boxed": {"flip": "lr"}, "wrong": 1}, "corrected already"),
+        ({"boxed": {"flip": "lr", "d": 1}, "wrong": 1}, "the results were made with another flip"),
+        ({"boxed": {"flip": "lr"}}, "flip lr was asked for on an earlier state"),
         ({s: {"verdict": "exclude"} for s in SECTIONS}, "no section is left"),
     ],
 )
@@ -189,7 +244,7 @@ def test_what_does_not_fit_is_refused_and_nothing_written(brain, manifest, secti
 
 
 def test_a_missing_output_another_brain_or_the_manifest_itself_is_refused(brain, manifest, capfd):
-    page(manifest, {"plain": {"verdict": "reject", "turn_deg": 90}})
+    page(manifest, {"plain": {"verdict": "reject", "turn_deg": 90, **digests(brain, "plain")}})
     new, table = manifest.parent / "new.tsv", manifest.parent / "c.tsv"
     for words, said in (
         (("-o", new), "--out-corrections"),
