@@ -34,7 +34,16 @@ from sbr_core.io.transforms import (
 )
 from sbr_core.io.volumes import read_plane, read_volume
 from sbr_core.mapping.spaces import Space
+from sbr_core.methods import METHODS, REGISTRY
 
+BY_DEFAULT = tuple(
+    sorted(
+        METHODS,
+        key=lambda name: (not REGISTRY[name].follows, name != "sbr", -METHODS.index(name)),
+    )
+)
+"""Methods in the order in which the first that is finished is taken where none is named:
+`coherent`, `sbr`, other trained ones, then those without training, `linear` at the end."""
 _ROUNDING_MM = 1e-9
 """What is further away than a limit by less is within it, however it was rounded."""
 
@@ -209,7 +218,8 @@ class Brain:
     Parameters
     ----------
     results : folder of the brain, ``results/BRAIN``.
-    method : folder of a method in it.
+    method : folder of a method in it (default: the first of `BY_DEFAULT` that is finished);
+        the attribute is the one that was taken.
     atlas_xfm : files of the transform between its MRI and a template, see `read_atlas_transform`.
 
     Raises
@@ -224,18 +234,17 @@ class Brain:
     """
 
     def __init__(
-        self, results: Path | str, method: str = "sbr", atlas_xfm: Sequence[Path | str] = ()
+        self, results: Path | str, method: str | None = None, atlas_xfm: Sequence[Path | str] = ()
     ) -> None:
-        self.results, self.method = Path(results), method
+        self.results = Path(results)
         self._atlas_xfm = tuple(Path(path) for path in atlas_xfm)
         if not self.results.is_dir():
             raise ReceiptError(f"{results}: no such folder; expected results of a brain")
+        finished = [name for name in BY_DEFAULT if (self.results / name / names.TABLE).is_file()]
+        if method is None and not finished:
+            raise ReceiptError(f"{results}: no finished results of any method")
+        self.method = finished[0] if method is None else method
         if not self._table.is_file():
-            finished = sorted(
-                path.parent.name
-                for path in self.results.glob(f"*/{names.TRANSFORMS}")
-                if (path.parent / names.TABLE).is_file()
-            )
             what = f"there are: {', '.join(finished)}" if finished else "of no method are there any"
             raise ReceiptError(f"{results}: no finished results of the method {method!r}; {what}")
 

@@ -62,7 +62,8 @@ def run(
     table : a table of jobs instead, with a column input and, for what the flags do not say of
         all, from, to, out, labels, names, pixel_mm, simplify_mm, like, regions, within_mm, scale
         and mend.
-    method : whose transforms, a folder in the results (default: sbr).
+    method : whose transforms, a folder in the results (default: coherent, or else sbr, another
+        trained one, mind, syn_mi or linear, whichever is finished).
     labels : images are of labels: the nearest one counts, or that of most of a larger pixel.
     names : names and colours of labels that become shapes, out of .geojson: a colour table of
         FreeSurfer, label descriptions of ITK-SNAP or a table with columns index and name.
@@ -100,7 +101,7 @@ def run(
     flags |= {"pixel_mm": pixel_mm, "simplify_mm": simplify_mm, "within_mm": within_mm}
     flags |= {"scale": scale, "like": like, "regions": regions}
     is_of_atlas = table is not None or "atlas" in (from_, to)
-    brain = Brain(results, method or "sbr", atlas_files(atlas_xfm, brains, results, is_of_atlas))
+    brain = Brain(results, method, atlas_files(atlas_xfm, brains, results, is_of_atlas))
     if table is not None:
         if inputs:
             raise ConfigError(f"--table: {table} names the inputs; {inputs[0]} is one more")
@@ -124,6 +125,7 @@ def run(
             logger.warning(f"apply: {number}/{len(jobs)} WARNING: left out: {error}")
             continue
         logger.info(f"apply: {number}/{len(jobs)} {job.target}: {done}")
+    logger.info(f"apply: method {brain.method}")
 
 
 def _asked(brain: Brain, given: Mapping[str, Any]) -> tuple[Route, How]:

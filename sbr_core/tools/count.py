@@ -107,7 +107,8 @@ def run(
         (default: half the way to its neighbours).
     scale : pixels of the section's file per pixel of the image that cells in pixels are of, along
         each side (default: 1).
-    method : whose transforms, a folder in the results (default: sbr).
+    method : whose transforms, a folder in the results (default: coherent, or else sbr, another
+        trained one, mind, syn_mi or linear, whichever is finished).
     atlas_xfm : transforms between the MRI and the template of the space atlas, as of sbr apply.
     brains : the sheet of brains that has them otherwise (default: config/brains.tsv).
     mend : make outlines valid that cross themselves, instead of refusing them.
@@ -130,7 +131,7 @@ def run(
         raise ConfigError(f"--regions-in: expected mri or atlas, found {regions_in!r}")
     _check_outputs(out, (BY_SECTION, OF_BRAIN, DENSITY), force)
     is_of_atlas = "atlas" in (space.kind, regions_in)
-    brain = Brain(results, method or "sbr", atlas_files(atlas_xfm, brains, results, is_of_atlas))
+    brain = Brain(results, method, atlas_files(atlas_xfm, brains, results, is_of_atlas))
     brain.check(space)
     route = Route(brain, space, Space("section"), within_mm, scale or 1.0)
     table = read_label_table(names) if names is not None else NO_NAMES
@@ -263,7 +264,7 @@ def _say(brain: Brain, tally: Tally, counted: Sequence[Counted], out: Path) -> N
     for what in (OUTSIDE_TISSUE, NOT_DRAWN, TOO_FAR):
         if n := tally.n_apart(what):
             said.append(f"{n} {what[1:-1]}")
-    logger.info(f"count: {out}: {len(counted)} sections: {', '.join(said)}")
+    logger.info(f"count: {out}: {len(counted)} sections: {', '.join(said)}; method {brain.method}")
     for doubt in _doubts(brain, tally, counted):
         logger.warning(f"count: WARNING: {doubt}")
 

@@ -59,7 +59,8 @@ def run(
         neuroglancer: a view of the volumes where they are.
     results : folder of the brain, results/BRAIN.
     out : folder to write to; what else is in it stays there.
-    method : whose transforms, a folder in the results (default: sbr).
+    method : whose transforms, a folder in the results (default: coherent, or else sbr, another
+        trained one, mind, syn_mi or linear, whichever is finished).
     sections : ids of those to write (default: all).
     to : quicknii: space of the volume that sections are anchored in, mri or atlas (default: mri).
     like : quicknii: that volume, or one on its grid (default: the MRI).
@@ -91,7 +92,7 @@ def run(
     given |= {"mri_suffix": mri_suffix, "server": server, "viewer": viewer}
     given |= {"atlas_xfm": atlas_xfm, "brains": brains}
     _check_flags(kind, given)
-    brain = Brain(results, method or "sbr", atlas_files(atlas_xfm, brains, results, to == "atlas"))
+    brain = Brain(results, method, atlas_files(atlas_xfm, brains, results, to == "atlas"))
     chosen = [section for section in brain if sections is None or section.id in sections]
     for name in sections or ():
         brain.section(name)
@@ -108,7 +109,7 @@ def run(
         logger.info(f"export: {line}")
     for line in export.doubts:
         logger.warning(f"export: WARNING: {line}")
-    logger.info(f"export: {out}: {len(export.files)} files")
+    logger.info(f"export: {out}: {len(export.files)} files, method {brain.method}")
 
 
 def _check_flags(kind: str, given: dict[str, Any]) -> None:

@@ -144,6 +144,34 @@ def test_what_is_not_there_is_named(truth, brain, tmp_path):
             Space.of(text)
 
 
+@pytest.mark.parametrize(
+    ("finished", "taken"),
+    [
+        ("linear", "linear"),
+        ("linear syn_mi", "syn_mi"),
+        ("linear syn_mi mind", "mind"),
+        ("linear mind nmi cgan", "cgan"),
+        ("linear mind sbr sbr_g rot", "sbr"),
+        ("linear sbr sbr_g coherent", "coherent"),
+    ],
+)
+def test_the_best_finished_method_is_taken_where_none_is_named(truth, tmp_path, finished, taken):
+    """And never one of which there is a folder alone, as while it is made."""
+    (tmp_path / "coherent").mkdir()
+    for name in ("prepare", *finished.split()):
+        rows = read_tsv(truth.results / ("prepare" if name == "prepare" else "sbr") / names.TABLE)
+        write_tsv(tmp_path / name / names.TABLE, rows[1], rows[0])
+    brain = Brain(tmp_path)
+    assert brain.method == taken and len(brain) == len(SECTIONS)
+    assert Brain(tmp_path, "linear").method == "linear"
+
+
+def test_without_any_finished_method_there_is_nothing_to_map_with(tmp_path):
+    (tmp_path / "prepare").mkdir()
+    with pytest.raises(ReceiptError, match="no finished results of any method"):
+        Brain(tmp_path)
+
+
 def test_a_failed_section_says_why(truth, tmp_path):
     folder = tmp_path / "b"
     for name in ("prepare", "sbr"):

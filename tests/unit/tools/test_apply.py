@@ -356,6 +356,25 @@ def test_outputs_that_are_there_or_cannot_be_are_refused(truth, tmp_path, capfd)
     assert out.read_text().startswith("from_x_px")
 
 
+def test_a_brain_without_sbr_goes_by_what_is_finished(truth, tmp_path, capfd):
+    """As after the preset `quick`; the log says which method, and one that is named counts."""
+    import shutil
+
+    folder, given = tmp_path / "b", tmp_path / "in.csv"
+    shutil.copytree(truth.results, folder)
+    (folder / "sbr").rename(folder / "mind")
+    given.write_text(GOOD)
+    flags = ["--results", str(folder), "--from", "section:plain", "--to", "mri"]
+    for name in ("a.csv", "b.csv"):
+        method = ["--method", "mind"] if name == "b.csv" else []
+        assert main(["apply", str(given), *flags, "--out", str(tmp_path / name), *method]) == 0
+        assert capfd.readouterr().err.splitlines()[-1] == "apply: method mind"
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
+    named = ["--out", str(tmp_path / "c.csv"), "--method", "sbr"]
+    assert main(["apply", str(given), *flags, *named]) == 2
+    assert "no finished results of the method 'sbr'; there are: mind" in capfd.readouterr().err
+
+
 def test_a_prealigned_brain_has_no_mri_space(truth, tmp_path, capfd):
     import shutil
 
