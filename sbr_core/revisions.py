@@ -23,7 +23,7 @@ REVISION = {
     "trust": 1,
     "evaluate": 3,
     "compare": 2,
-    "report": 6,
+    "report": 7,
     "simulate": 3,
 }
 """Raise the number of a stage, or that of a method in `sbr_core.methods`, when its results change,

@@ -27,7 +27,8 @@ from sbr_core.report.layers import BRAIN
 from sbr_core.report.measures import SIMULATED_STATISTICS, Measured, on_simulated_pairs
 from sbr_core.report.page import comparison_of, jpeg, number, png_uri, read_png, simulated_from
 from sbr_core.report.shelf import Shelf
-from sbr_core.report.viewer import printed_figures, read_trusts, suspects, viewer_of
+from sbr_core.report.suspects import most_of_the_mean, suspects
+from sbr_core.report.viewer import printed_figures, read_trusts, viewer_of
 
 if TYPE_CHECKING:
     from sbr_core.config import ReportOptions
@@ -71,20 +72,21 @@ def brain_page(
     doctor = _doctor(results_dir / "doctor", options)
     corrected = Corrected.of(results_dir / "evaluation")
     trusts = {m: found for m, folder in methods.items() if (found := read_trusts(folder))}
+    shown = list(trusts or methods or [""])[-1]  # first
     viewer = viewer_of(options, brain, rows, measured, corrected, results_dir, trusts, shelf)
     return {
         "brain": brain,
         "simulated": simulated_from(brain, results_dir),
         "methods": list(methods),
         "tiles": _tiles(rows, measured, results_dir / "prepare" / names.TABLE),
-        # of the method that is shown first
-        "suspects": suspects(trusts[list(trusts)[-1]], corrected) if trusts else [],
+        "suspects": suspects(trusts.get(shown, {}), corrected, measured, shown),
         "viewer": viewer,
         "figures": printed_figures(viewer["sections"]),
         "pictures": shelf.uris(),
         "is_beside": shelf.is_beside,
         "alarms": alarm_groups(rows, results_dir, measured.worse_than_linear(), corrected, doctor),
         "accuracy": measured.table(),
+        "most_of_the_mean": most_of_the_mean(measured, shown),
         "on_simulated": on_simulated_pairs(results_dir.with_name(brain + SIMULATED) / "evaluation"),
         "statistics": [words.statistic(name) for name in SIMULATED_STATISTICS],
         "deformations": [_deformations(method, of_method) for method, of_method in rows.items()],

@@ -22,8 +22,10 @@ from sbr_core.io.volumes import read_plane
 from sbr_core.methods import METHODS
 from sbr_core.report import pictures
 from sbr_core.report.citation import Citation
+from sbr_core.report.corrections import Corrected
 from sbr_core.report.measures import Measured, read_measurements
 from sbr_core.report.page import jpeg, number
+from sbr_core.report.suspects import measured_suspects
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +192,9 @@ def _to_look_at(
         for row in _rows(table, Trusted)
         if row.reason
     }
+    judged = Corrected.of(folder / "evaluation").verdicts
+    for method in measured.methods:
+        suspects |= {s for s in measured_suspects(measured, method) if s not in judged}
     folding = measured.sections.query("metric == 'folding' and value > 0")["section"].nunique()
     counts = (
         (len(failed), "section", "left out"),

@@ -48,23 +48,6 @@ def _error_map(row: Trusted) -> Path | None:
     return path if path.is_file() else None
 
 
-def suspects(trusts: Mapping[str, Trusted], corrected: Corrected) -> list[dict[str, Any]]:
-    """Sections that are probably wrong, the worst first, but those that were judged already.
-
-    What is expected of two or more methods is that of the one that the page shows first.
-    """
-    return [
-        {
-            "section": section,
-            "expected_error_mm": number(trust.expected_error_mm),
-            "reason": trust.reason,
-            "next_step": trust.next_step,
-        }
-        for section, trust in sorted(trusts.items(), key=lambda item: -item[1].likely_wrong)
-        if trust.reason and section not in corrected.verdicts
-    ]
-
-
 def viewer_of(
     options: ReportOptions,
     brain: str,

@@ -115,6 +115,7 @@ def write_made_up(
         is_beside=shelf.is_beside,
         alarms=[AlarmGroup("Sections left out", ["section <b>x</b>"], grave=True)],
         accuracy=[],
+        most_of_the_mean="",
         statistics=[],
         alignment=None,
         doctor=None,

@@ -283,7 +283,7 @@ def test_expected_errors_colour_the_strip_lead_the_page_and_are_drawn(finished_b
     write_plane(folder / "sections" / "004_error.nii.gz", error, 8.0)
     page = page_of(finished_brain)
     suspects = page.split('id="suspects"')[1].split("</ol>")[0]
-    assert "8.00 mm; its neighbours &lt;say&gt; so" in suspects and "Next: flip?" in suspects
+    assert "its neighbours &lt;say&gt; so; expected error 8.00 mm. Next: flip?" in suspects
     assert 'data-section="004"' in suspects and "003" not in suspects
     viewer = viewer_of(page)
     values = {section["name"]: section["value"] for section in viewer["sections"]}
