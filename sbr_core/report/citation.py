@@ -1,11 +1,13 @@
 """A paragraph of methods for a paper, of what was really done with a brain, and its references.
 
-Everything is read from the brain's results: its plans, tables and the JSON beside results. What is
-not there was not done, and is not written.
+Everything is read from the brain's results: its plans, tables, the JSON beside results and, for the
+method that another one followed, the command line in its log. What is not there was not done, and
+is not written.
 """
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,10 +21,10 @@ from sbr_core.artifacts import names
 from sbr_core.artifacts.rows import read_cells
 from sbr_core.errors import ReceiptError, SbrError
 from sbr_core.io.files import read_json
-from sbr_core.methods import METHODS, REGISTRY
+from sbr_core.methods import FOLLOWED_METHODS, METHODS, REGISTRY
 from sbr_core.report.measures import Measured
 from sbr_core.report.page import number, simulated_from
-from sbr_core.report.references import REFERENCES, Reference
+from sbr_core.report.references import REFERENCES, Reference, package
 
 _LIBRARIES = {
     "antspyx": ("ANTs (ANTsPy {})", "avants2011ants"),
@@ -71,6 +73,7 @@ class Citation:
             raise ReceiptError(f"{self.folder}: what was done cannot be told: {error!r}") from None
 
     def _paragraph(self) -> str:
+        self._package()  # the first of the references
         sentences = [
             self._sections(),
             self._alignment(),
@@ -84,7 +87,7 @@ class Citation:
 
     @property
     def references(self) -> list[Reference]:
-        """What the paragraph cites, in the order in which it does."""
+        """What the paragraph cites: this package, then the others in the order there."""
         assert self.paragraph
         return list(self._cited.values())
 
@@ -112,10 +115,32 @@ class Citation:
             self._cited.setdefault(key, REFERENCES[key])
         return "(" + "; ".join(REFERENCES[key].short for key in keys) + ")"
 
-    def _sections(self) -> str:
+    def _package(self) -> str:
+        versions = self._versions.get("sbr_core", "")
+        references = [package(version) for version in versions.split(" and ") if version]
+        for reference in references:
+            self._cited.setdefault(reference.key, reference)
+        return "(" + "; ".join(dict.fromkeys(each.short for each in references)) + ")"
+
+    @cached_property
+    def _prepared(self) -> list[dict[str, str]]:
         table = self.folder / "prepare" / names.TABLE
-        rows = read_cells(table)[1] if table.is_file() else []
-        good = [row for row in rows if row["status"] == "ok"]
+        return read_cells(table)[1] if table.is_file() else []
+
+    @property
+    def _good(self) -> list[dict[str, str]]:
+        return [row for row in self._prepared if row["status"] == "ok"]
+
+    @property
+    def _is_simulated(self) -> bool:
+        """Whether it is a simulated brain, or a demo, whose manifest says so of its stains."""
+        if simulated_from(self.brain, self.folder) is not None:
+            return True
+        good = self._good
+        return bool(good) and all(row.get("stain", "").startswith("simulated") for row in good)
+
+    def _sections(self) -> str:
+        rows, good = self._prepared, self._good
         if not good:
             return ""
         text = f"{len(good)} histological sections"
@@ -123,6 +148,8 @@ class Citation:
             text += f" (of {len(rows)}; the others could not be used)"
         if (simulated := simulated_from(self.brain, self.folder)) is not None:
             text += f", simulated from the MRI planes of {simulated['source']}"
+        elif self._is_simulated:
+            text += " of a simulated brain"
         positions = sorted(float(row["position_mm"]) for row in good)
         gaps = [b - a for a, b in pairwise(positions) if b > a]
         if gaps:
@@ -253,11 +280,28 @@ class Citation:
         )
 
     def _coherent(self) -> str:
+        followed = self._followed()
+        whose = "another method" if followed is None else REGISTRY[followed].title
+        what = "affine transforms" if followed == "linear" else f"deformations of {whose}"
         return (
-            "The deformations were then corrected so that those of neighbouring sections agree,"
+            f"The {what} were then corrected so that neighbouring sections agree,"
             " by a registration of each section to the next, after"
             f" {self._cite('casamitjana2022robust')[1:-1]}."
         )
+
+    def _followed(self) -> str | None:
+        """The method that `coherent` corrected; None where neither plan nor log says it."""
+        options = self._plan("coherent").get("coherent", {}).get("options", {})
+        if (named := options.get("of")) in FOLLOWED_METHODS:
+            return named
+        # auto goes by the order of the configuration, which only the command line tells
+        log = self.folder / "logs" / "cohere" / "coherent.log"
+        with suppress(OSError, ValueError, StopIteration):
+            with open(log, encoding="utf-8") as lines:
+                words = shlex.split(next(line for line in lines if line.startswith("$ sbr cohere")))
+            method = Path(words[words.index("--sections") + 1]).parent.name
+            return method if method in FOLLOWED_METHODS else None
+        return None
 
     def _refinement(self) -> str:
         options = self._plan("infer").get("infer", {}).get("options", {})
@@ -310,10 +354,11 @@ class Citation:
         if not values:
             return "No landmarks or labels were given to measure the accuracy with." * bool(inputs)
         by_what = f" by {' and '.join(truth)}" if truth else ""
-        return f"Accuracy was measured{by_what}: {'; '.join(values)}."
+        where = " on a simulated brain" if self._is_simulated else ""
+        return f"Accuracy was measured{where}{by_what}: {'; '.join(values)}."
 
     def _software(self) -> str:
-        found = self._versions()
+        found = self._versions
         if not found:
             return ""
         used = {"SimpleITK", "nibabel", "snakemake"}
@@ -326,7 +371,7 @@ class Citation:
             if library in used and library in found:
                 words.append(f"{name.format(found[library])} {self._cite(key)}")
         joined = f" with {', '.join(words)}" if words else ""
-        return f"All steps were run with sbr_core {found['sbr_core']}{joined}."
+        return f"All steps were run with sbr_core {found['sbr_core']} {self._package()}{joined}."
 
     # ----------------------------------------------------------------------------------------
     # What they are made of
@@ -339,6 +384,7 @@ class Citation:
     def _plan(self, stage: str) -> dict[str, Any]:
         return self._json("plan", f"{stage}.json")
 
+    @cached_property
     def _versions(self) -> Mapping[str, str]:
         """Library -> version, or both versions where stages were run with several."""
         found: dict[str, dict[str, None]] = {}

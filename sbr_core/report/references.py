@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sbr_core import __version__
+
+_YEAR = "2026"
+"""Of the release of this version, as CITATION.cff has it."""
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -30,15 +35,36 @@ class Reference:
     @property
     def words(self) -> str:
         """The line of a list of references."""
-        authors = self.fields["author"].replace(" and others", " et al.").replace(" and ", "; ")
+        authors = _plain(self.fields["author"]).replace(" and others", " et al.")
+        authors = authors.replace(" and ", "; ")
+        authors += f" ({self.fields['year']})" if "year" in self.fields else ""
         where = self.fields.get("journal") or self.fields.get("booktitle") or ""
         where += f" {self.fields['volume']}" if "volume" in self.fields else ""
         where += f":{self.fields['pages'].replace('--', '–')}" if "pages" in self.fields else ""
-        title = self.fields["title"].replace("{", "").replace("}", "")
-        parts = [f"{authors} ({self.fields['year']}). {title}", where.strip()]
+        parts = [f"{authors}. {_plain(self.fields['title'])}", where.strip()]
+        parts.append(self.fields.get("note", ""))
         for name, prefix in (("doi", "doi:"), ("eprint", "arXiv:")):
             parts += [prefix + self.fields[name]] if name in self.fields else []
         return ". ".join(part for part in parts if part) + "."
+
+
+def package(version: str) -> Reference:
+    """This package in a version; of another one than this the year is not known."""
+    year = {"year": _YEAR} if version == __version__ else {}
+    return _entry(
+        f"sbr_core-{version}",
+        "misc",
+        ", ".join(["The sbr_core developers", *year.values()]),
+        author=r"{The sbr\_core developers}",
+        title=r"{sbr\_core}: {Synth-by-Reg} registration of histology stacks and {MRI}",
+        note=f"Version {version}",
+        **year,
+    )
+
+
+def _plain(text: str) -> str:
+    """Text without what only LaTeX needs."""
+    return text.replace("{", "").replace("}", "").replace(r"\_", "_")
 
 
 def _entry(key: str, kind: str, short: str, **fields: str) -> Reference:

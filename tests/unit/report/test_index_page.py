@@ -7,11 +7,14 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
+from sbr_core import __version__
 from sbr_core.errors import ReceiptError
-from sbr_core.io.tables import write_tsv
+from sbr_core.io.tables import read_tsv, write_tsv
 from sbr_core.report.citation import Citation
 from sbr_core.report.index_page import duration, index_page, last_fault
+from sbr_core.report.references import package
 from sbr_core.stages import index
 from sbr_core.tools import cite
 
@@ -181,6 +184,58 @@ def test_everything_that_is_cited_is_listed_and_nothing_else(results, capsys):
     assert capsys.readouterr().out == citation.bibtex
     cite.run(None, results / "one")
     assert capsys.readouterr().out == citation.text
+
+
+def test_this_package_is_the_first_reference_with_the_version_that_was_run(results):
+    citation = Citation(results / "one", "one")
+    assert citation.references[0].words == (
+        "The sbr_core developers. sbr_core: Synth-by-Reg registration of histology stacks and MRI."
+        " Version 9.8.7."
+    )
+    assert citation.bibtex.startswith("@misc{sbr_core-9.8.7,\n")
+    assert r"{{The sbr\_core developers}}" in citation.bibtex, "_ alone is an error of LaTeX"
+
+
+def test_the_reference_of_this_version_has_the_facts_of_the_citation_file():
+    file = Path(__file__).parents[3] / "CITATION.cff"
+    facts = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert package(__version__).words == (
+        f"{facts['authors'][0]['name']} ({facts['date-released'].year})"
+        + f". {facts['title']}. Version {facts['version']}."
+    )
+
+
+def test_a_simulated_brain_is_said_to_be_one(results):
+    one = results / "one"
+    assert "simulated" not in Citation(one, "one").paragraph
+    table = one / "prepare" / "sections.tsv"
+    header, rows = read_tsv(table)
+    write_tsv(table, [row | {"stain": "simulated Nissl"} for row in rows], [*header, "stain"])
+    text = Citation(one, "one").paragraph
+    assert "3 histological sections (of 4; the others could not be used) of a simulated" in text
+    assert "Accuracy was measured on a simulated brain by landmarks" in text
+
+
+@pytest.mark.parametrize(
+    ("of", "log", "words"),
+    [
+        ("mind", "", "The deformations of MIND were"),
+        ("auto", "r/one/sbr/sections.tsv", "The deformations of SbR were"),
+        ("auto", "'/a b/one/linear/sections.tsv'", "The affine transforms were"),
+        ("auto", "", "The deformations of another method were"),
+        ("auto", "'r/one", "The deformations of another method were"),
+        ("auto", "r/one/else/sections.tsv", "The deformations of another method were"),
+    ],
+)
+def test_the_method_that_was_followed_is_named_where_it_is_known(results, of, log, words):
+    one = results / "one"
+    _write(one / "coherent" / "sections.tsv", "section\tstatus\n")
+    _write(one / "plan" / "coherent.json", {"coherent": {"options": {"of": of}}})
+    if log:
+        _write(
+            one / "logs/cohere/coherent.log", f"note\n$ sbr cohere --sections {log}\ncohere: 1\n"
+        )
+    assert words in Citation(one, "one").paragraph
 
 
 def test_two_versions_in_one_brain_are_both_said(results):
