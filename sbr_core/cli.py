@@ -135,7 +135,8 @@ def _fault(name: str, line: str, exit_code: int) -> int:
     """Log what ended a command; its exit code."""
     import logging
 
-    logging.getLogger(__name__).error(f"sbr {name}: {line}")
+    # a message that is true of its stage wherever it is read begins with the name already
+    logging.getLogger(__name__).error(f"sbr {name}: {line.removeprefix(f'{name}: ')}")
     return exit_code
 
 

@@ -151,6 +151,12 @@ def test_exit_codes(monkeypatch, capsys):
         run_as(monkeypatch, broken)
 
 
+def test_a_message_that_names_its_command_names_it_once(tmp_path, capsys):
+    (tmp_path / "one" / "plan").mkdir(parents=True)
+    assert cli.main(["clean", str(tmp_path), "everything"]) == 2
+    assert capsys.readouterr().err.startswith("sbr clean: unknown kind 'everything' (known: ")
+
+
 def test_each_log_line_is_on_stderr_once_and_as_it_is(monkeypatch, capsys):
     """Also after several calls in one process, and where a library set up the root logger."""
 
