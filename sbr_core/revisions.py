@@ -20,7 +20,7 @@ REVISION = {
     "reassemble": 2,
     "reassemble_colour": 1,
     "registered": 1,
-    "trust": 1,
+    "trust": 2,
     "evaluate": 3,
     "compare": 2,
     "report": 7,

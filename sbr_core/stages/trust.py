@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from sbr_core.algorithms.doctor.findings import correction_to, pose_of
 from sbr_core.algorithms.sections import grid_px
 from sbr_core.algorithms.trust import calibration, suspects
 from sbr_core.algorithms.trust.evidence import Evidence, Seen, find_evidence
@@ -171,11 +172,13 @@ class _Stack:
             reason = next_step = ""
             if wrong >= options.suspect and section not in accepted:
                 line = of_doctor.get(section, {})
+                now = pose_of(self._pair(section).prepared.section_mm_from_working_mm)
                 known = suspects.Known(
                     numbers[section],
                     scales[section],
                     line.get("finding", ""),
                     line.get("words", ""),
+                    correction_to(now, line.get("suggestion", "")),
                 )
                 pose = better_pose(self._seen(section, *self._read(section)))
                 reason, next_step = suspects.reason_of(

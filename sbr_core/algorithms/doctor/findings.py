@@ -162,6 +162,23 @@ def corrected(now: tuple[bool, float], correction: tuple[bool, float]) -> tuple[
     return ("lr", angle) if abs(angle) <= 90 else ("ud", _half_turn(angle - 180))
 
 
+def correction_to(now: tuple[bool, float], suggestion: str) -> tuple[bool, float] | None:
+    """(mirrored, angle) that a suggestion asks for beyond how a section lies; None of others.
+
+    Parameters
+    ----------
+    now : of `pose_of`.
+    suggestion : of a `Finding`; of others than flips and turns it says nothing of poses.
+    """
+    cells = dict(word.partition("=")[::2] for word in suggestion.split())
+    if "flip" not in cells or "rotate_deg" not in cells:
+        return None
+    then = cells["flip"] != "none"
+    angle = float(cells["rotate_deg"]) + 180.0 * (cells["flip"] == "ud")
+    mirrored = then != now[0]
+    return mirrored, _half_turn(angle + now[1] if mirrored else angle - now[1])
+
+
 def _half_turn(angle_deg: float) -> float:
     """The same angle in (−180, 180]."""
     return 180.0 - (180.0 - angle_deg) % 360.0

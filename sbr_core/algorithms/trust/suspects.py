@@ -39,12 +39,15 @@ class Known:
     evidence : of `evidence.Evidence.numbers`.
     scale : of its affine over that of its neighbours', logarithm; 0 where it has none.
     finding, words : kind of what the doctor found, and its words; empty of nothing.
+    correction : (mirrored, degrees counter-clockwise) of how it is displayed that the doctor
+        suggests, if it does.
     """
 
     evidence: Mapping[str, float]
     scale: float = 0.0
     finding: str = ""
     words: str = ""
+    correction: tuple[bool, float] | None = None
 
 
 def oddness(stack: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
@@ -98,7 +101,14 @@ def reason_of(known: Known, usual: Mapping[str, float], pose: str) -> tuple[str,
         sides = {"lr": "left and right", "ud": "top and bottom"}[pose]
         return f"fits its MRI plane better with {sides} exchanged", FLIP
     if pose:
-        return f"fits its MRI plane better turned by about {pose} degrees", f"turn by {pose}?"
+        turned = f"{_turn(float(pose))} counter-clockwise"
+        return f"fits its MRI plane better turned by about {turned}", f"{_step(float(pose))}?"
+    if known.correction is not None:
+        mirrored, angle_deg = known.correction
+        if not mirrored:
+            return known.words, _step(angle_deg)
+        turned = f", then {_step(angle_deg)}" if round(angle_deg) % 360 else ""
+        return known.words, FLIP.rstrip("?") + turned
     if known.finding in ("unusable", "damage"):
         return known.words, EXCLUDE
     if known.words:
@@ -123,3 +133,13 @@ def reason_of(known: Known, usual: Mapping[str, float], pose: str) -> tuple[str,
     if apart_mm > match_mm:
         return f"methods disagree by {apart_mm:.1f} mm", LANDMARKS
     return f"matches its MRI plane better about {match_mm:.1f} mm away", LANDMARKS
+
+
+def _step(angle_deg: float) -> str:
+    """The next step of a section that is to be turned counter-clockwise."""
+    return f"turn by {_turn(angle_deg)} counter-clockwise"
+
+
+def _turn(angle_deg: float) -> str:
+    """As the field of the page has it: from 0 to 359."""
+    return f"{round(angle_deg) % 360}°"

@@ -128,7 +128,8 @@ def test_a_suspect_has_a_reason_and_a_next_step():
     (usual,) = evidence_of(1)
     known = suspects.Known(usual)
     assert suspects.reason_of(known, USUAL, "lr")[1] == suspects.FLIP
-    assert suspects.reason_of(known, USUAL, "10")[1] == "turn by 10?"
+    assert suspects.reason_of(known, USUAL, "10")[1] == "turn by 10° counter-clockwise?"
+    assert suspects.reason_of(known, USUAL, "-10")[1] == "turn by 350° counter-clockwise?"
     reason, step = suspects.reason_of(known, USUAL, "")
     assert "mm away" in reason and step == suspects.LANDMARKS
     torn = suspects.Known(usual, finding="damage", words="s1: half of it is missing")
@@ -137,3 +138,19 @@ def test_a_suspect_has_a_reason_and_a_next_step():
     assert "outline" in suspects.reason_of(poor, USUAL, "")[0]
     far = suspects.Known(usual | {"moved": 0.08})
     assert "by 8.0 mm, usually 2.0" in suspects.reason_of(far, USUAL, "")[0]
+
+
+@pytest.mark.parametrize(
+    ("correction", "step"),
+    [
+        ((False, -176.0), "turn by 184° counter-clockwise"),
+        ((False, 90.0), "turn by 90° counter-clockwise"),
+        ((True, 0.0), "flip"),
+        ((True, -170.0), "flip, then turn by 190° counter-clockwise"),
+    ],
+)
+def test_what_the_doctor_would_turn_is_turned_next(correction, step):
+    (usual,) = evidence_of(1)
+    words = "s024: seems turned; 176° clockwise would set it right"
+    known = suspects.Known(usual, finding="turn", words=words, correction=correction)
+    assert suspects.reason_of(known, USUAL, "") == (words, step)

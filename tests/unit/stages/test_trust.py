@@ -89,6 +89,18 @@ def test_the_doctor_gives_the_reason(brain, tmp_path):
     assert rows["000"].next_step in ("exclude", "flip?") or rows["000"].next_step.startswith("turn")
 
 
+def test_what_the_doctor_would_turn_is_told_as_the_page_wants_it(brain, tmp_path, monkeypatch):
+    monkeypatch.setattr(trust, "better_pose", lambda _: "")
+    findings = tmp_path / "findings.tsv"
+    findings.write_text(
+        "section\tfinding\tsuggestion\twords\n000\tturn\tflip=none rotate_deg=-176\t000: turned\n"
+    )
+    rows = run(brain, options=TrustOptions(suspect=1e-6), findings=findings)
+    assert rows["000"].reason == "000: turned"
+    # the manifest says nothing of a turn, so that it is what is still to be done
+    assert rows["000"].next_step == "turn by 184° counter-clockwise"
+
+
 def test_nothing_is_judged_twice_until_something_changes(brain, caplog):
     caplog.set_level("INFO")
     first = run(brain)

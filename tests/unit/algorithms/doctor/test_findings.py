@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from sbr_core import geometry
-from sbr_core.algorithms.doctor.findings import Section, corrected, examine, pose_of, unusable
+from sbr_core.algorithms.doctor.findings import (
+    Section,
+    corrected,
+    correction_to,
+    examine,
+    pose_of,
+    unusable,
+)
 
 UPRIGHT = np.eye(3)
 ORDINARY = {"neighbours": 3, "expected_share": 0.05, "min_turn_deg": 12.0}
@@ -39,6 +46,19 @@ def test_corrected_is_the_one_map_after_the_other(now, correction):
     wanted = _linear("lr" if correction[0] else "none", correction[1]) @ _linear(*now)
     np.testing.assert_allclose(_linear(flip, rotate_deg), wanted, atol=1e-9)
     assert abs(rotate_deg) <= 90 or flip == "none"
+
+
+@pytest.mark.parametrize("now", NOW)
+@pytest.mark.parametrize("correction", [(False, 50.0), (True, 0.0), (True, 180.0), (True, -65.0)])
+def test_a_suggestion_tells_what_is_still_to_be_done(now, correction):
+    flip, rotate_deg = corrected(pose_of(_matrix(*now)), correction)
+    mirrored, angle = correction_to(
+        pose_of(_matrix(*now)), f"flip={flip} rotate_deg={rotate_deg:g}"
+    )
+    assert mirrored == correction[0]
+    assert (angle - correction[1] + 180) % 360 - 180 == pytest.approx(0, abs=1e-6)
+    assert correction_to(pose_of(_matrix(*now)), "exclude=true") is None
+    assert correction_to(pose_of(_matrix(*now)), "") is None
 
 
 @pytest.mark.parametrize("now", NOW)
