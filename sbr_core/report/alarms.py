@@ -90,7 +90,7 @@ def alarm_groups(
         AlarmGroup("What was given is doubtful", _doubtful(rows, of_stages, results_dir)),
         AlarmGroup("Deformations that fold or have a poor inverse", _deformed(rows)),
         AlarmGroup("Sections that a method made worse than linear", worse),
-        AlarmGroup("What the section doctor would change", _suspects(doctor)),
+        AlarmGroup("What the section doctor would change", _suspects(doctor, corrected)),
     ]
     return [group for group in groups if group.lines]
 
@@ -187,10 +187,14 @@ def checked_lines(results_dir: Path) -> list[dict[str, str]]:
     return read_tsv(table)[1] if table.is_file() else []
 
 
-def _suspects(doctor: Mapping[str, Any] | None) -> list[str]:
-    """A line for each section the doctor would have changed; those left out have one already."""
+def _suspects(doctor: Mapping[str, Any] | None, corrected: Corrected) -> list[str]:
+    """A line for each section the doctor would have changed, but for those that the user accepted.
+
+    Those left out have a line already.
+    """
     return [
         f"{line['words']} (the doctor says, {line['confidence']})"
         for line in (doctor or {"findings": []})["findings"]
         if line["suggestion"] and line["finding"] != "unusable"
+        if corrected.verdicts.get(line["section"]) != "accept"
     ]

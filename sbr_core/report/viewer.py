@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from sbr_core.algorithms.doctor.findings import corrected as corrected_pose
+from sbr_core.algorithms.doctor.findings import pose_of
 from sbr_core.artifacts import names
 from sbr_core.artifacts.rows import Affine, Inferred, Plane, Prepared, Row, Trusted, read_rows
 from sbr_core.io.files import sha256_of
@@ -92,7 +94,7 @@ def viewer_of(
                 "facts": _facts(of_methods, affines.get(name), section_trusts),
                 "measured": of_sections.get(name, []),
                 "value": {m: v[name] for m, v in values.items() if name in v},
-                "in_force": corrected.facts(name),
+                "in_force": _flip_and_turn(section) + corrected.facts(name),
                 "prepared_sha256": _digest(section, names.IMAGE),
                 "plane_sha256": _digest(plane, names.MRI),
                 "layers": painter.section(plane, section, of_methods, maps)
@@ -123,6 +125,15 @@ def _digest(row: Row | None, ending: str) -> str:
     """sha256 of a row's file; empty where there is none."""
     files = row.files if row is not None else {}
     return next((sha256 for name, sha256 in files.items() if name.endswith(ending)), "")
+
+
+def _flip_and_turn(section: Prepared | None) -> list[str]:
+    """How a section was laid when it was prepared, as its manifest states it."""
+    if section is None:
+        return []
+    flip, rotate_deg = corrected_pose(pose_of(section.section_mm_from_working_mm), (False, 0.0))
+    turned = [f"turned {rotate_deg:g}° counter-clockwise"] if rotate_deg else []
+    return ([f"flip {flip}"] if flip != "none" else []) + turned
 
 
 def _strip(

@@ -269,6 +269,18 @@ def test_a_landmark_is_a_pair_of_places_on_section_and_plane(page):
     assert page.run("document.querySelector('#v-save').disabled")
 
 
+def test_a_turn_may_be_typed_with_a_sign(page):
+    field = "document.querySelector('#v-turn')"
+    page.run(f"{field}.value = '-30'; {field}.dispatchEvent(new Event('change'))")
+    assert saved(page).sections["s1"].turn_deg == 330 and page.run(f"{field}.value") == "-30"
+    page.press("t")
+    assert page.run(f"{field}.value") == "60"
+    page.run(f"{field}.value = ''; {field}.dispatchEvent(new Event('change'))")
+    assert page.run(f"{field}.value") == "0" and page.run(
+        "document.querySelector('#v-save').disabled"
+    )
+
+
 def test_a_place_on_a_flipped_and_turned_section_is_saved_as_before_it_was(page):
     """The mark stays on its tissue: 0.3 of the width to the right, at the height of the middle."""
     page.press("f", "t")

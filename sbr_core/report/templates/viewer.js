@@ -295,14 +295,17 @@
     const force = current().in_force || [];
     byId("v-force").textContent = force.length ? `Already in force: ${force.join("; ")}` : "";
     byId("v-flip").setAttribute("aria-pressed", String(decided.mirror));
-    byId("v-turn").value = String(decided.turn);
+    const turnField = byId("v-turn"); // -4 stays as it was written
+    if (turnField.value === "" || turnOf(Number(turnField.value)) !== decided.turn) {
+      turnField.value = String(decided.turn);
+    }
     for (const id of ["v-flip", "v-turn", "v-turn-left", "v-turn-right"]) {
       byId(id).disabled = data.prealigned || !(current().layers && current().layers.prepared);
     }
     if (document.activeElement !== byId("v-note")) byId("v-note").value = decided.note;
     prepared.mirror = decided.mirror;
     prepared.turn = decided.turn;
-    const turned = (decided.mirror ? ", mirrored" : "") + (decided.turn ? `, turned ${decided.turn}°` : "");
+    const turned = (decided.mirror ? ", mirrored" : "") + (decided.turn ? `, turned ${decided.turn}° counter-clockwise` : "");
     prepared.caption.textContent = `as prepared${turned}`;
     showLandmarks(decided.landmarks || []);
     byId("v-save").textContent = `Save corrections (${corrections.size})`;

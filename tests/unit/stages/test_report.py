@@ -15,6 +15,7 @@ from PIL import Image
 
 from sbr_core.artifacts.rows import Trusted, write_rows
 from sbr_core.config import InferOptions, ReassembleOptions, ReportOptions
+from sbr_core.geometry import upright_from_file
 from sbr_core.io.files import read_json, write_json
 from sbr_core.io.images import write_png
 from sbr_core.io.sums import remove_summed
@@ -179,7 +180,12 @@ def test_page_shows_what_the_doctor_said(finished_brain):
     assert 'alt="contact sheet' in page
     # in its table, and among what to look at first
     assert page.count("section 003: seems flipped") == 2
-    assert "section 003: seems flipped (the doctor says, 0.97)" in page
+    to_look_at = "section 003: seems flipped (the doctor says, 0.97)"
+    assert to_look_at in page
+    facts = finished_brain.results / "evaluation" / "evaluation.json"
+    write_json(facts, read_json(facts) | {"verdicts": {"003": "accept"}})
+    page = page_of(finished_brain)
+    assert to_look_at not in page and page.count("section 003: seems flipped") == 1
 
 
 def test_cuts_of_every_stain_group_but_one_whose_sections_all_failed_are_shown(finished_brain):
@@ -257,6 +263,23 @@ def test_the_viewer_is_given_what_corrections_need(finished_brain):
     assert page_of(finished_brain) == page
     assert viewer["strip"]["name"] == "landmark error in the plane"
     assert viewer["strip"]["scales"]["sbr"] == [2.5, 7.5]
+
+
+def test_the_viewer_says_which_flip_and_turn_is_in_force(finished_brain):
+    header, rows = read_tsv(finished_brain.table("prepare"))
+    laid = {"003": ("lr", 0.0), "004": ("none", -90.0), "006": ("ud", 20.0)}
+    for row in rows:
+        if row["section"] in laid:
+            matrix = np.linalg.inv(upright_from_file((1, 1), *laid[row["section"]])[0])
+            row |= {f"g{i}{j}": f"{matrix[i, j]:.6f}" for i in range(2) for j in range(2)}
+    write_tsv(finished_brain.table("prepare"), rows, header)
+    sections = viewer_of(page_of(finished_brain))["sections"]
+    in_force = {s["name"]: s["in_force"] for s in sections if s["name"] in laid}
+    assert in_force == {
+        "003": ["flip lr"],
+        "004": ["turned -90° counter-clockwise"],
+        "006": ["flip ud", "turned 20° counter-clockwise"],
+    }
 
 
 def test_many_pictures_go_into_a_folder_beside_the_page(finished_brain, monkeypatch):
