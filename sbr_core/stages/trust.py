@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -170,17 +170,14 @@ class _Stack:
         for number, (section, evidence) in enumerate(good.items()):
             wrong = suspects.likely_wrong(odd[section])
             reason = next_step = ""
-            if wrong >= options.suspect and section not in accepted:
-                line = of_doctor.get(section, {})
-                now = pose_of(self._pair(section).prepared.section_mm_from_working_mm)
-                known = suspects.Known(
-                    numbers[section],
-                    scales[section],
-                    line.get("finding", ""),
-                    line.get("words", ""),
-                    correction_to(now, line.get("suggestion", "")),
-                )
-                pose = better_pose(self._seen(section, *self._read(section)))
+            line = of_doctor.get(section, {})
+            pose = ""
+            doubted = wrong >= suspects.PERHAPS_MIRRORED or line.get("finding") == "damage"
+            if section not in accepted and (doubted or wrong >= options.suspect):
+                pose = self._better_pose(section)
+            is_suspect = wrong >= options.suspect or pose in suspects.MIRRORED
+            if is_suspect and section not in accepted:
+                known = self._known(section, numbers[section], scales[section], line)
                 reason, next_step = suspects.reason_of(
                     known, suspects.usual_of(list(numbers.values()), number), pose
                 )
@@ -200,6 +197,22 @@ class _Stack:
                 + (f"; {reason}: {next_step}" if reason else "")
             )
         return judged
+
+    def _better_pose(self, section: str) -> str:
+        """Of `better_pose`, as linear laid the section, if there is such a result."""
+        if section not in self.by_method.get("linear", {}):
+            return better_pose(self._seen(section, *self._read(section)))
+        linear = replace(self, method="linear")
+        return better_pose(linear._seen(section, *linear._read(section)))
+
+    def _known(
+        self, section: str, evidence: Mapping[str, float], scale: float, line: Mapping[str, str]
+    ) -> suspects.Known:
+        """With what the doctor found of the section, a line of its table or nothing."""
+        now = pose_of(self._pair(section).prepared.section_mm_from_working_mm)
+        correction = correction_to(now, line.get("suggestion", ""))
+        found = line.get("finding", ""), line.get("words", "")
+        return suspects.Known(evidence, scale, *found, correction)
 
     def _pair(self, section: str) -> Joined:
         pair = self.pairs[section]

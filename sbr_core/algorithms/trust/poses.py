@@ -11,6 +11,8 @@ from scipy import ndimage
 from sbr_core.algorithms.trust.evidence import Seen, least_unlike_as_a_whole
 
 _TURNS_DEG = (-20, -10, 10, 20, 180)
+_ONCE_MIRRORED_DEG = (-10, -5, 0, 5, 10)
+"""A section that was laid mirrored lies askew once it is mirrored back."""
 _CLEARLY_BETTER = 0.9
 """Unlikeness of another pose, as a share of the present one's, that is worth a word."""
 _MIRRORED = {"lr": np.diag([1.0, -1.0]), "ud": np.diag([-1.0, 1.0])}
@@ -18,13 +20,21 @@ _MIRRORED = {"lr": np.diag([1.0, -1.0]), "ud": np.diag([-1.0, 1.0])}
 
 
 def better_pose(seen: Seen) -> str:
-    """``lr``, ``ud``, or degrees counter-clockwise as displayed; empty where none is better."""
+    """``lr``, ``ud``, or degrees counter-clockwise as displayed; empty where none is better.
+
+    Parameters
+    ----------
+    seen : the section before it was deformed: what a deformation fitted to a wrong pose looks like
+        the plane as it is, and like nothing once it is mirrored.
+    """
     if not (np.any(seen.section_mask) and np.any(seen.plane_mask)):
         return ""
-    others = {**_MIRRORED, **{f"{deg}": _turn(deg) for deg in _TURNS_DEG}}
+    others = [(f"{deg}", _turn(deg)) for deg in _TURNS_DEG]
+    for name, mirror in _MIRRORED.items():
+        others += [(name, _turn(deg) @ mirror) for deg in _ONCE_MIRRORED_DEG]
     best = _CLEARLY_BETTER * least_unlike_as_a_whole(seen)
     found = ""
-    for name, matrix in others.items():
+    for name, matrix in others:
         unlike = least_unlike_as_a_whole(_posed(seen, matrix))
         if unlike < best:
             best, found = unlike, name

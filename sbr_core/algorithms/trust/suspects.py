@@ -18,6 +18,11 @@ WEIGHTS = {"error": 2.3, "least_unlike": 2.63, "overlap": 16.52, "moved": 2.86}
 """Of `oddness`, fitted to sections that were harmed on purpose by ``benchmarks/trust.py``."""
 _AROUND = 7
 """Sections on each side that one is compared with: enough that several wrong ones do not count."""
+MIRRORED = ("lr", "ud")
+"""Poses of `poses.better_pose` that are flips."""
+PERHAPS_MIRRORED = 0.3
+"""`likely_wrong` from which a section is a suspect if it fits clearly better mirrored: where a
+brain is nearly symmetric, little else tells."""
 FLIP, LANDMARKS, EXCLUDE = "flip?", "set three landmarks", "exclude"
 _POOR_OVERLAP = 0.85
 """Share of the stack's usual overlap of masks below which the outline is the reason."""
@@ -97,18 +102,19 @@ def reason_of(known: Known, usual: Mapping[str, float], pose: str) -> tuple[str,
     pose : of `poses.better_pose`.
     """
     evidence, extent_mm = known.evidence, known.evidence["extent_mm"]
-    if pose in ("lr", "ud"):
-        sides = {"lr": "left and right", "ud": "top and bottom"}[pose]
-        return f"fits its MRI plane better with {sides} exchanged", FLIP
-    if pose:
-        turned = f"{_turn(float(pose))} counter-clockwise"
-        return f"fits its MRI plane better turned by about {turned}", f"{_step(float(pose))}?"
+    # the doctor's turn is the finer one
     if known.correction is not None:
         mirrored, angle_deg = known.correction
         if not mirrored:
             return known.words, _step(angle_deg)
         turned = f", then {_step(angle_deg)}" if round(angle_deg) % 360 else ""
         return known.words, FLIP.rstrip("?") + turned
+    if pose in MIRRORED:
+        sides = {"lr": "left and right", "ud": "top and bottom"}[pose]
+        return f"fits its MRI plane better with {sides} exchanged", FLIP
+    if pose:
+        turned = f"{_turn(float(pose))} counter-clockwise"
+        return f"fits its MRI plane better turned by about {turned}", f"{_step(float(pose))}?"
     if known.finding in ("unusable", "damage"):
         return known.words, EXCLUDE
     if known.words:

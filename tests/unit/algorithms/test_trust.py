@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, rotate
 
 from sbr_core.algorithms.trust import calibration, suspects
 from sbr_core.algorithms.trust.evidence import Seen, cells_of, find_evidence
@@ -97,6 +97,22 @@ def test_a_mirrored_or_turned_section_is_told_how(plane, spoil, pose):
     assert better_pose(pair) == ""
 
 
+def test_a_section_that_was_laid_mirrored_is_told_though_it_then_lies_askew(plane):
+    image, mask = plane
+    laid = [rotate(np.fliplr(a).astype(float), 8, reshape=False, order=1) for a in (image, mask)]
+    askew = Seen(laid[0], laid[1] > 0.5, *plane, SPACING_MM)
+    assert better_pose(askew) == "lr"
+
+
+def test_a_symmetric_section_fits_mirrored_as_well_and_nothing_is_said(plane):
+    image, mask = plane
+    both = [np.maximum(a, np.fliplr(a)) for a in (image, mask)]
+    symmetric = Seen(*both, *both, SPACING_MM)
+    assert better_pose(symmetric) == ""
+    mirrored = Seen(*map(np.fliplr, both), *both, SPACING_MM)
+    assert better_pose(mirrored) == ""
+
+
 USUAL = {"overlap": 0.95, "moved": 0.02}
 
 
@@ -154,3 +170,4 @@ def test_what_the_doctor_would_turn_is_turned_next(correction, step):
     words = "s024: seems turned; 176° clockwise would set it right"
     known = suspects.Known(usual, finding="turn", words=words, correction=correction)
     assert suspects.reason_of(known, USUAL, "") == (words, step)
+    assert suspects.reason_of(known, USUAL, "180") == (words, step), "the doctor's is finer"

@@ -89,6 +89,22 @@ def test_the_doctor_gives_the_reason(brain, tmp_path):
     assert rows["000"].next_step in ("exclude", "flip?") or rows["000"].next_step.startswith("turn")
 
 
+@pytest.mark.parametrize(("pose", "is_told"), [("lr", True), ("10", False), ("", False)])
+def test_one_that_the_doctor_doubts_is_a_suspect_if_it_fits_mirrored(
+    brain, tmp_path, monkeypatch, pose, is_told
+):
+    tried = []
+    monkeypatch.setattr(trust, "better_pose", lambda seen: tried.append(seen) or pose)
+    findings = tmp_path / "findings.tsv"
+    findings.write_text("section\tfinding\twords\n000\tdamage\t000: a little is torn\n")
+    rows = run(brain, options=TrustOptions(suspect=1.0), findings=findings)
+    assert tried and (rows["000"].next_step == "flip?") == is_told
+    assert bool(rows["000"].reason) == is_told
+    assert not run(brain, options=TrustOptions(suspect=1.0), findings=findings, accepted=["000"])[
+        "000"
+    ].reason
+
+
 def test_what_the_doctor_would_turn_is_told_as_the_page_wants_it(brain, tmp_path, monkeypatch):
     monkeypatch.setattr(trust, "better_pose", lambda _: "")
     findings = tmp_path / "findings.tsv"
