@@ -77,6 +77,19 @@ def method_folders(study: Study, brain: str, folders_of: Folders) -> list[str]:
     return [f"{m}={study.path(brain, folder)}" for m, folder in folders_of(study, brain).items()]
 
 
+def report_values(study: Study, brain: str, inputs: Mapping[str, Any]) -> dict[str, str | None]:
+    """Values of flags: names of labels, and the files that commands on the page name.
+
+    Given the inputs of the rule.
+    """
+    of_user = None if study.brains[brain].is_simulated else study.brains[brain].row
+    return {
+        "label_names": inputs.get("label_names"),
+        "manifest": of_user.sections if of_user else None,
+        "corrections": of_user.corrections or None if of_user else None,
+    }
+
+
 def accepted_sections(study: Study, brain: str) -> list[str]:
     """Sections that the user looked at and found good."""
     corrections = study.brains[brain].corrections

@@ -25,6 +25,7 @@ from sbr_core.report.alarms import Rows, alarm_groups, all_rows, checked_lines, 
 from sbr_core.report.corrections import Corrected
 from sbr_core.report.layers import BRAIN
 from sbr_core.report.measures import SIMULATED_STATISTICS, Measured, on_simulated_pairs
+from sbr_core.report.next_commands import BrainPaths
 from sbr_core.report.page import comparison_of, jpeg, number, png_uri, read_png, simulated_from
 from sbr_core.report.shelf import Shelf
 from sbr_core.report.suspects import most_of_the_mean, suspects
@@ -51,7 +52,7 @@ def brain_page(
     options: ReportOptions,
     brain: str,
     methods: Mapping[str, Path],
-    results_dir: Path,
+    paths: BrainPaths,
     shelf: Shelf,
     labels: LabelTable = NO_NAMES,
 ) -> dict[str, Any]:
@@ -60,10 +61,11 @@ def brain_page(
     Parameters
     ----------
     methods : method -> its folder of results, in the order in which they are shown.
-    results_dir : the brain's folder of results.
+    paths : the brain's folder of results, and what commands on the page name.
     shelf : gets the pictures of the sections.
     labels : what the classes are called.
     """
+    results_dir = paths.results
     rows: Rows = {
         method: {row.section: row for row in all_rows(folder / names.TABLE, Inferred)}
         for method, folder in methods.items()
@@ -80,7 +82,8 @@ def brain_page(
         "methods": list(methods),
         "tiles": _tiles(rows, measured, results_dir / "prepare" / names.TABLE),
         "suspects": suspects(trusts.get(shown, {}), corrected, measured, shown),
-        "viewer": viewer,
+        "viewer": viewer | {"correct_command": paths.correct},
+        "apply_findings_command": paths.apply_findings,
         "figures": printed_figures(viewer["sections"]),
         "pictures": shelf.uris(),
         "is_beside": shelf.is_beside,

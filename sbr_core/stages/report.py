@@ -13,6 +13,7 @@ from pathlib import Path
 from sbr_core.config import ReportOptions
 from sbr_core.io.label_tables import NO_NAMES, read_label_table
 from sbr_core.report.brain_page import brain_page
+from sbr_core.report.next_commands import BrainPaths
 from sbr_core.report.page import write_page
 from sbr_core.report.shelf import Shelf
 
@@ -25,6 +26,8 @@ def run(
     results_dir: Path,
     out: Path,
     label_names: Path | None = None,
+    manifest: Path | None = None,
+    corrections: Path | None = None,
 ) -> None:
     """Write one HTML page.
 
@@ -36,6 +39,8 @@ def run(
     out : page to write.
     label_names : what labels are called: a colour table of FreeSurfer or 3D Slicer, label
         descriptions of ITK-SNAP, or a table with columns index and name.
+    manifest : the brain's manifest, for the commands that the page prints; it is not read.
+    corrections : the brain's table of corrections, likewise.
 
     Raises
     ------
@@ -44,7 +49,8 @@ def run(
     """
     shelf = Shelf(out)
     labels = NO_NAMES if label_names is None else read_label_table(label_names)
-    page = brain_page(options, brain, methods, results_dir, shelf, labels)
+    paths = BrainPaths(results_dir, manifest, corrections)
+    page = brain_page(options, brain, methods, paths, shelf, labels)
     if shelf.is_beside:
         shelf.write()
     write_page(out, "report.html.j2", **page)

@@ -96,6 +96,7 @@ def write_made_up(
         },
         "error_top_mm": 7.0,
         "sections": sections,
+        "correct_command": "sbr correct corrections.json --manifest s.tsv --results results/b",
     }
     empty = ("on_simulated", "cuts", "losses", "checked", "deformations", "tiles")
     shelf.write()

@@ -23,6 +23,7 @@ from sbr_core.planning.parameters import (
     method_folders,
     one_of,
     plane_json,
+    report_values,
     rows_file,
     training_options,
     work_json,

@@ -30,7 +30,7 @@ rule report:
         options=CONFIG.section_json("report"),
         methods=lambda wildcards: method_folders(STUDY, wildcards.brain, own_folders),
         results_dir=lambda wildcards, output: folder_of(output.page, 2),
-        flags=lambda wildcards, input: flags(label_names=input.get("label_names")),
+        flags=lambda wildcards, input: flags(**report_values(STUDY, wildcards.brain, input)),
     shell:
         "sbr report --options {params.options:q} --brain {wildcards.brain:q}"
         " --methods {params.methods:q} --results-dir {params.results_dir:q}"

@@ -399,7 +399,8 @@
     link.click();
     window.setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     hasUnsaved = false;
-    say(`Saved ${corrections.size} sections as corrections.json. Next: sbr correct corrections.json`);
+    say(`Saved ${corrections.size} sections as corrections.json. Next, with the file in the folder` +
+      ` where snakemake runs: ${data.correct_command}`);
   }
 
   function load(file) {

@@ -12,6 +12,7 @@ from sbr_core.io.files import sum_file, write_json, write_text
 from sbr_core.io.sums import summed_path
 from sbr_core.io.tables import write_tsv
 from sbr_core.report.brain_page import brain_page
+from sbr_core.report.next_commands import BrainPaths
 from sbr_core.report.shelf import Shelf
 
 
@@ -46,7 +47,8 @@ def prepared(section, **facts):
 
 
 def page_of(methods, results):
-    return brain_page(ReportOptions(), "b", methods, results, Shelf(results / "index.html"))
+    shelf = Shelf(results / "index.html")
+    return brain_page(ReportOptions(), "b", methods, BrainPaths(results), shelf)
 
 
 def alarms(page):
