@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sbr_core.artifacts.names import (
     CHANGE,
     LINEAR_MASK,
@@ -115,7 +113,9 @@ class CoherentPredictor:
         change_px = read_plane(change.intact(CHANGE))[0] / change.grid.spacing_mm
         velocity_px = flow.resample_velocity(change_px, change.grid, grid)
         if begun.has(VELOCITY):
-            velocity_px = velocity_px + _on_plane(begun, grid) / grid.spacing_mm
+            begun_mm = read_plane(begun.intact(VELOCITY))[0].astype(float)
+            canvas = flow.Canvas(grid, (begun_mm.shape[0] - grid.shape[0]) // 2)
+            velocity_px = velocity_px + canvas.crop(begun_mm) / grid.spacing_mm
         synthesised = None
         if begun.has(SYNTHESISED):
             synthesised = read_plane(begun.intact(SYNTHESISED))[0]
@@ -125,11 +125,3 @@ class CoherentPredictor:
             section_mask,
             synthesised,
         )
-
-
-def _on_plane(begun: Inferred, grid: PlaneGrid) -> np.ndarray:
-    """A stored velocity without its canvas's margin, (rows, columns, 2) mm."""
-    velocity_mm = read_plane(begun.intact(VELOCITY))[0].astype(float)
-    margin = (velocity_mm.shape[0] - grid.shape[0]) // 2
-    rows, columns = grid.shape
-    return velocity_mm[margin : margin + rows, margin : margin + columns]

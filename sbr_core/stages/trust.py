@@ -200,10 +200,9 @@ class _Stack:
 
     def _better_pose(self, section: str) -> str:
         """Of `better_pose`, as linear laid the section, if there is such a result."""
-        if section not in self.by_method.get("linear", {}):
-            return better_pose(self._seen(section, *self._read(section)))
-        linear = replace(self, method="linear")
-        return better_pose(linear._seen(section, *linear._read(section)))
+        has_linear = section in self.by_method.get("linear", {})
+        laid = replace(self, method="linear") if has_linear else self
+        return better_pose(laid._seen(section, *laid._read(section)))
 
     def _known(
         self, section: str, evidence: Mapping[str, float], scale: float, line: Mapping[str, str]

@@ -8,7 +8,6 @@ up again ends with the same bits as one that was not.
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
 import math
@@ -251,37 +250,41 @@ def _set_up(task: Task, options: TrainOptions, device: torch.device) -> str:
     return precision
 
 
-def _try_compiled(state: _State, precision: str) -> None:
-    """Compile the networks where that is asked for, if a step with them works; else warn.
+@contextlib.contextmanager
+def _taken_back(state: _State) -> Iterator[None]:
+    """Steps within are taken back at the end: the training is the one it would be without."""
+    before = io.BytesIO()
+    torch.save(state.saved(), before)
+    yield
+    before.seek(0)
+    state.load(torch.load(before, map_location="cpu", weights_only=True))
 
-    The step is taken back: the training is the one it would be without.
-    """
+
+def _try_compiled(state: _State, precision: str) -> None:
+    """Compile the networks where that is asked for, if a step with them works; else warn."""
     asked = state.options.compile
     if state.device.type != "cuda" or not asked:
         return
     networks = networks_of(state.task)
-    before = io.BytesIO()
-    torch.save(state.saved(), before)
     for module in networks:
         module.compile(**({"mode": "reduce-overhead"} if asked == "graphs" else {}))
     state.graphs = asked == "graphs"
-    try:
-        state.advance(precision)
-        state.read()
-    except TrainingError:
-        raise
-    except Exception as error:  # whatever compilers raise, the training needs none of them
-        state.unread.clear()
-        state.graphs = False
-        for module in networks:
-            _forget_compiled(module)
-        first = str(error).strip().partition("\n")[0]
-        logger.warning(
-            f"{state.task.name}: compile: {asked}: goes on without, since {type(error).__name__}:"
-            f" {first}"
-        )
-    before.seek(0)
-    state.load(torch.load(before, map_location="cpu", weights_only=True))
+    with _taken_back(state):
+        try:
+            state.advance(precision)
+            state.read()
+        except TrainingError:
+            raise
+        except Exception as error:  # whatever compilers raise, the training needs none of them
+            state.unread.clear()
+            state.graphs = False
+            for module in networks:
+                _forget_compiled(module)
+            first = str(error).strip().partition("\n")[0]
+            logger.warning(
+                f"{state.task.name}: compile: {asked}: goes on without, since"
+                f" {type(error).__name__}: {first}"
+            )
 
 
 def _forget_compiled(module: nn.Module) -> None:
@@ -297,9 +300,8 @@ def _set_threads(state: _State, precision: str) -> None:
         return
     most = torch.get_num_threads()
     if state.threads is None and most > 1 and state.options.steps >= threads.MEASURED_FROM_STEPS:
-        before = copy.deepcopy(state.saved())
-        number, seconds = threads.choose(lambda: state.advance(precision), most)
-        state.load(before)
+        with _taken_back(state):
+            number, seconds = threads.choose(lambda: state.advance(precision), most)
         state.threads = number
         each = ", ".join(f"{s:.3g} s with {n}" for n, s in seconds.items())
         logger.info(f"{state.task.name}: threads: {number}; a step takes {each}")
