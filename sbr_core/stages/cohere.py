@@ -180,22 +180,20 @@ def compare(
     row = Compared(section=section.row.section, position_mm=section.row.position_mm)
     if after is None:
         return SectionResult(row, [])
-    mask = read_plane(section.plane.intact(MRI_MASK))[0] > 0
     images = [image for each in (section, after) if (image := _image(each)) is not None]
     if len(images) < 2:
         return SectionResult(row, [])
+    masks = [read_plane(each.plane.intact(MRI_MASK))[0] > 0 for each in (section, after)]
     mri = [
-        normalise(_read(s.plane.intact(MRI)), read_plane(s.plane.intact(MRI_MASK))[0], *_QUANTILES)
-        for s in (section, after)
+        normalise(_read(each.plane.intact(MRI)), inside, *_QUANTILES)
+        for each, inside in zip((section, after), masks, strict=True)
     ]
-    grid = section.row.grid
+    grid, mask = section.row.grid, masks[0]
     of_both = [
         between(registrar, fixed, moving, mask, options, device) for fixed, moving in (images, mri)
     ]
     smooth_px = float(options.smoothing_px)
-    difference = of_both[0] - of_both[1]
-    difference = np.stack([gaussian_filter(d, smooth_px) for d in np.moveaxis(difference, -1, 0)])
-    difference = np.moveaxis(difference, 0, -1)
+    difference = gaussian_filter(of_both[0] - of_both[1], (smooth_px, smooth_px, 0))
     weight = pair_weight(of_both[1], difference, _BELIEF_SMOOTHINGS * smooth_px)
     coarse = coarser(grid, options)
     step = options.smoothing_px
